@@ -1,0 +1,156 @@
+"""One test case a rung: which rungs a session climbs, in which order its processes take them, and what a case says at its end."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pytest
+import torch
+
+from pytest_overfit import report
+from pytest_overfit.ladder import Outcome, Rung, criteria_for
+from pytest_overfit.settings import Settings
+from pytest_overfit.store import Store
+from pytest_overfit.subject import BadSample, BadSubject, Subject
+
+Test = TypeVar("Test", bound=Callable[..., object])
+POLL_SECONDS = 0.1
+SHOW_SECONDS = 0.3
+
+
+class LadderBroken(AssertionError):
+    """A rung that a fresh network could not climb."""
+
+
+# Tracebacks then read "LadderBroken: ..." without the module path in front of the headline.
+LadderBroken.__module__ = "builtins"
+
+
+class _Abandoned(Exception):
+    """A lower rung broke in another process."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One rung of one subject, as pytest sees it."""
+
+    subject: Subject
+    samples: int
+
+    def __str__(self) -> str:
+        return f"{self.subject.name}-{self.samples} sample{'s' if self.samples > 1 else ''}"
+
+
+def parametrize_with_rungs(subjects: Iterable[Subject], *, rungs: Sequence[int] | None = None) -> Callable[[Test], Test]:
+    """Turn a test into one case a rung and subject. The test asks for the fixture `overfit_rung` and climbs it:
+
+    @parametrize_with_rungs([my_subject])
+    def test_overfits(overfit_rung):
+        overfit_rung.climb()
+    """
+    return pytest.mark.overfit_ladder(tuple(subjects), rungs=tuple(rungs) if rungs else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverfitRung:
+    """What the fixture `overfit_rung` gives: a case among the rungs that its session climbs."""
+
+    case: Case
+    selected: tuple[int, ...]
+    key: str
+    store: Store
+    settings: Settings
+    rerun: str
+
+    def climb(self) -> Outcome:
+        """Climb this rung, or learn its outcome from the process that did.
+
+        Raises LadderBroken where it broke; skips as `not tried` where a lower one did.
+        """
+        __tracebackhide__ = True
+        outcome = self.outcome()
+        if outcome.status == "not tried":
+            pytest.skip(f"not tried: broke at {outcome.broke_at}")
+        if outcome.status == "broken":
+            raise LadderBroken(report.headline(outcome))
+        return outcome
+
+    def outcome(self) -> Outcome:
+        """This rung's outcome. Until it is known, climb what is not yet climbed: the lowest rung, or, where others are at work, the highest."""
+        while True:
+            known = {samples: self.store.get(self.key, samples) for samples in self.selected if samples <= self.case.samples}
+            broken = next((samples for samples, outcome in known.items() if outcome and outcome.status == "broken"), None)
+            if broken is not None and broken < self.case.samples:
+                return Outcome(subject=self.case.subject.name, samples=self.case.samples, status="not tried", broke_at=broken)
+            own = known[self.case.samples]
+            if own and all(known.values()):
+                return own
+            if not self._climb_one():
+                time.sleep(POLL_SECONDS)
+
+    def _climb_one(self) -> bool:
+        open_rungs = [samples for samples in self.selected if not self.store.get(self.key, samples)]
+        for samples in open_rungs[:1] + open_rungs[:0:-1]:
+            with self.store.claim(self.key, samples) as mine:
+                if mine and not self.store.get(self.key, samples):
+                    self._train(samples)
+                    return True
+        return False
+
+    def _train(self, samples: int) -> None:
+        device = self.settings.device
+        try:
+            if device == "cpu":
+                outcome = self._watched(samples, device)
+            else:
+                with self.store.device_lock(device):
+                    outcome = self._watched(samples, device)
+        except _Abandoned:
+            return
+        except (BadSample, BadSubject) as error:
+            outcome = self._failed(samples, str(error))
+        except Exception:
+            outcome = self._failed(samples, traceback.format_exc())
+        self.store.put(self.key, outcome)
+
+    def _failed(self, samples: int, error: str) -> Outcome:
+        return Outcome(subject=self.case.subject.name, samples=samples, status="broken", error=error)
+
+    def _watched(self, samples: int, device: str) -> Outcome:
+        subject, settings = self.case.subject, self.settings
+        rung = Rung(
+            subject=subject,
+            samples=samples,
+            recipe=settings.recipe(subject, samples),
+            criteria=criteria_for(samples, settings.bounds),
+            seeds=settings.seeds,
+            device=device,
+            size=settings.size,
+        )
+        # Denormals, from saturated activations, are slow on a CPU; the random state belongs to the other tests.
+        torch.set_flush_denormal(True)
+        climb, shown = rung.climb(), 0.0
+        with torch.random.fork_rng(devices=[device] if device != "cpu" else []):
+            try:
+                while True:
+                    progress = next(climb)
+                    if time.monotonic() - shown > SHOW_SECONDS:
+                        shown = time.monotonic()
+                        self.store.show(subject.name, progress)
+                        self._abandon_above_a_break(samples)
+            except StopIteration as stop:
+                outcome: Outcome = stop.value
+                return outcome
+            finally:
+                torch.set_flush_denormal(False)
+
+    def _abandon_above_a_break(self, samples: int) -> None:
+        for lower in self.selected:
+            if lower < samples:
+                outcome = self.store.get(self.key, lower)
+                if outcome and outcome.status == "broken":
+                    raise _Abandoned

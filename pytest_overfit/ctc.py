@@ -1,0 +1,90 @@
+"""CTC: its loss, its greedy decoder, what it can align, and the plateaus its loss stands on.
+
+Losses are in nats a target token unless a name says otherwise. Source of CTC: Graves et al. 2006, "Connectionist Temporal Classification".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def repeats(target: Sequence[int]) -> int:
+    """How many tokens equal their left neighbour."""
+    return sum(left == right for left, right in zip(target, target[1:], strict=False))
+
+
+def steps_needed(target: Sequence[int]) -> int:
+    """Fewest steps CTC can align `target` in: its tokens plus one blank between equal neighbours. Source: Graves et al. 2006, section 3."""
+    return len(target) + repeats(target)
+
+
+def clip_losses(log_probs: Tensor, steps: Tensor, targets: Tensor, target_lengths: Tensor, *, blank: int) -> Tensor:
+    """-log p(target | clip) of each clip, in nats a clip: (batch,) float32; inf where CTC has no path.
+
+    log_probs: (steps, batch, vocabulary). steps, target_lengths: (batch,). targets: (batch, tokens), read only up to each length.
+    Lengths and targets go to the loss on the CPU and log_probs stay where they are, in float32: half precision loses the sum.
+    """
+    flat = torch.cat([row[:length] for row, length in zip(targets.cpu(), target_lengths.tolist(), strict=True)])
+    return F.ctc_loss(log_probs.float(), flat.to(log_probs.device), steps.cpu(), target_lengths.cpu(), blank=blank, reduction="none")
+
+
+def nats_per_token(log_probs: Tensor, steps: Tensor, targets: Tensor, target_lengths: Tensor, *, blank: int) -> Tensor:
+    """The loss this tool judges by: each clip's nats over its tokens, averaged over the clips (torch's reduction='mean'). Scalar."""
+    losses = clip_losses(log_probs, steps, targets, target_lengths, blank=blank)
+    return (losses / target_lengths.clamp(min=1).to(losses)).mean()
+
+
+def greedy_decode(log_probs: Tensor, steps: Tensor, *, blank: int) -> list[list[int]]:
+    """Best path: the arg max of each step, repeats collapsed, then blanks removed. log_probs: (steps, batch, vocabulary)."""
+    paths = log_probs.argmax(-1).T.cpu()
+    decoded = []
+    for path, length in zip(paths, steps.tolist(), strict=True):
+        collapsed = torch.unique_consecutive(path[:length])
+        decoded.append(collapsed[collapsed != blank].tolist())
+    return decoded
+
+
+def uniform_level(*, steps: int, target: Sequence[int], vocabulary: int) -> float:
+    """Loss of an output that is uniform at every step: (T ln V - ln C(T + L - r, 2L)) / L.
+
+    C(T + L - r, 2L) counts the alignments of L tokens with r adjacent repeats in T steps. Infinite where there is none.
+    """
+    tokens, doubled = len(target), repeats(target)
+    if steps < tokens + doubled:
+        return math.inf
+    return (steps * math.log(vocabulary) - _log_binomial(steps + tokens - doubled, 2 * tokens)) / tokens
+
+
+def alignment_cost(*, steps: int, tokens: int) -> float:
+    """g: nats a token that remain when labels are known but not where they stand; the best constant blank share is 1 - L/T.
+
+    g = -(ln C(T, L) + L ln(L/T) + (T - L) ln(1 - L/T)) / L, about ln(2 pi L (1 - L/T)) / 2L.
+    """
+    if tokens >= steps:
+        return 0.0
+    share = tokens / steps
+    return -(_log_binomial(steps, tokens) + tokens * math.log(share) + (steps - tokens) * math.log1p(-share)) / tokens
+
+
+def blank_level(*, steps: int, tokens: int, vocabulary: int) -> float:
+    """Loss of blanks with uniform labels between them: ln V + g."""
+    return math.log(vocabulary) + alignment_cost(steps=steps, tokens=tokens)
+
+
+def unigram_level(*, steps: int, tokens: int, label_entropy: float) -> float:
+    """Loss of the best output that ignores its input: H(labels) + g. label_entropy: nats, over all tokens of the rung."""
+    return label_entropy + alignment_cost(steps=steps, tokens=tokens)
+
+
+def bag_level(*, steps: int, tokens: int) -> float:
+    """Loss of an output that knows which tokens a clip has and not their order: ln L + g."""
+    return math.log(tokens) + alignment_cost(steps=steps, tokens=tokens)
+
+
+def _log_binomial(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)

@@ -1,0 +1,353 @@
+"""The ladder: fresh networks trained on 1, 2, 5, 10, 20, 50 samples, each rung judged by the criteria of its scale.
+
+A rung is broken only when its recipe and the recipe's fallback learning rates fail: the verdict is about the network, not about one
+learning rate. Rungs do not depend on each other, so they can be climbed in any order and by several processes with the same verdicts.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+from torch import nn
+
+from pytest_overfit import ctc, measures
+from pytest_overfit.recipe import Recipe
+from pytest_overfit.subject import Sample, Subject
+from pytest_overfit.train import NonFiniteLoss, Reading, Trace, Training
+
+RUNGS = (1, 2, 5, 10, 20, 50)
+STILL = 100
+"""Steps over which a loss that has not fallen by 2 % counts as standing still."""
+HOPE = 4.0
+"""Nats a token below which labels are being learned (blanks with uniform labels stand at ln V + g, about 7), so that readings pay."""
+
+
+class BadLadder(ValueError):
+    """Rungs or bounds that make no ladder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Criterion:
+    """A measure with a bound. sign "<": below the bound, "=": at it, ">=": not below it."""
+
+    name: str
+    sign: Literal["<", "=", ">="]
+    bound: float
+    measure: Callable[[Reading, Trace], float]
+
+    def judge(self, reading: Reading, trace: Trace) -> Verdict:
+        value = self.measure(reading, trace)
+        held = {"<": value < self.bound, "=": value == self.bound, ">=": value >= self.bound}[self.sign]
+        return Verdict(name=self.name, sign=self.sign, bound=self.bound, value=value, held=held)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A criterion, the value it was judged by, and whether it held."""
+
+    name: str
+    sign: Literal["<", "=", ">="]
+    bound: float
+    value: float
+    held: bool
+
+
+NORMALISED = Criterion(name="loss not negative", sign=">=", bound=-1e-3, measure=lambda reading, _: reading.loss)
+
+
+def _loss(bound: float) -> Criterion:
+    return Criterion(name="loss", sign="<", bound=bound, measure=lambda reading, _: reading.loss)
+
+
+def _wer(bound: float, sign: Literal["<", "="] = "<") -> Criterion:
+    return Criterion(name="token error rate", sign=sign, bound=bound, measure=lambda reading, _: reading.token_error_rate)
+
+
+ONE = (
+    _loss(0.01),
+    _wer(0.0, "="),
+    Criterion(name="exact share", sign="=", bound=1.0, measure=lambda reading, _: reading.exact_share),
+    NORMALISED,
+)
+FEW = (
+    _loss(1.0),
+    _wer(0.2),
+    Criterion(name="told apart share", sign="=", bound=1.0, measure=lambda reading, _: reading.told_apart_share),
+    NORMALISED,
+)
+DOZENS = (
+    _loss(5.0),
+    _wer(0.5),
+    Criterion(name="loss, last tenth over first", sign="<", bound=0.9, measure=lambda _, trace: measures.loss_ratio(trace.losses)),
+    NORMALISED,
+)
+MANY = (
+    _wer(0.7),
+    Criterion(name="loss trend", sign="<", bound=-0.5, measure=lambda _, trace: measures.loss_trend(trace.losses)),
+    Criterion(name="entropy / ln V", sign="<", bound=0.9, measure=lambda reading, _: reading.entropy_ratio),
+    NORMALISED,
+)
+
+
+def criteria_for(samples: int, bounds: Mapping[str, float] | None = None) -> tuple[Criterion, ...]:
+    """What a rung of `samples` must hold. `bounds`: criterion name (or "loss", "wer") -> a tighter bound; a looser one raises BadLadder."""
+    criteria = ONE if samples == 1 else FEW if samples < 10 else DOZENS if samples < 50 else MANY
+    named = {"wer": "token error rate"}
+    for name, bound in (bounds or {}).items():
+        full = named.get(name, name)
+        matching = [criterion for criterion in (*ONE, *FEW, *DOZENS, *MANY) if criterion.name == full]
+        if not matching:
+            raise BadLadder(f"no criterion is called {name!r}; there are {', '.join(sorted({c.name for c in (*ONE, *FEW, *DOZENS, *MANY)}))}")
+        if full == "loss" and criteria is MANY:
+            criteria = (*criteria, _loss(bound))
+        criteria = tuple(_tightened(criterion, bound) if criterion.name == full else criterion for criterion in criteria)
+    return criteria
+
+
+def _tightened(criterion: Criterion, bound: float) -> Criterion:
+    if criterion.sign == "=":
+        return criterion
+    if bound > criterion.bound if criterion.sign == "<" else bound < criterion.bound:
+        raise BadLadder(f"bound {criterion.name} {bound:g} is looser than {criterion.sign} {criterion.bound:g}: bounds can only be tightened")
+    return replace(criterion, bound=bound)
+
+
+def check_rungs(rungs: Sequence[int]) -> tuple[int, ...]:
+    """The rungs as given. Raises BadLadder where they are none, not positive, or do not ascend."""
+    if not rungs:
+        raise BadLadder("a ladder needs at least one rung")
+    for rung in rungs:
+        if rung < 1:
+            raise BadLadder(f"a rung has at least 1 sample, got {rung}")
+    for lower, higher in zip(rungs, rungs[1:], strict=False):
+        if higher <= lower:
+            raise BadLadder(f"rungs must ascend: {lower} comes before {higher}")
+    return tuple(rungs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Misfit:
+    """A sample that CTC cannot align: it needs more steps than the network gives it."""
+
+    sample: str
+    needed: int
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One training on a rung: with which seed and recipe, how far it came, and what ended it before its budget, if anything did."""
+
+    seed: int
+    recipe: Recipe
+    steps: int
+    seconds: float
+    held: bool
+    verdicts: tuple[Verdict, ...]
+    trace: Trace
+    ended: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a rung.
+
+    misfits: samples for which the network leaves too few steps. error: why it could not be trained at all. broke_at: the lower rung that
+    broke, where this one was not tried. parameters: of the network. where: `file:line` of its class.
+    """
+
+    subject: str
+    samples: int
+    status: Literal["ok", "broken", "not tried"]
+    attempts: tuple[Attempt, ...] = ()
+    misfits: tuple[Misfit, ...] = ()
+    error: str | None = None
+    broke_at: int | None = None
+    parameters: int = 0
+    where: str | None = None
+
+    @property
+    def deciding(self) -> tuple[Attempt, ...]:
+        """The attempt that decided each seed: the one that held, else the one that came nearest."""
+        seeds = dict.fromkeys(attempt.seed for attempt in self.attempts)
+        return tuple(min((a for a in self.attempts if a.seed == seed), key=_rank) for seed in seeds)
+
+    @property
+    def seeds_held(self) -> int:
+        return sum(attempt.held for attempt in self.deciding)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the slowest deciding attempt."""
+        return max((attempt.steps for attempt in self.deciding), default=0)
+
+    @property
+    def seconds(self) -> float:
+        return sum(attempt.seconds for attempt in self.attempts)
+
+
+def _rank(attempt: Attempt) -> tuple[bool, bool, float]:
+    readings = attempt.trace.readings
+    return (not attempt.held, not readings, readings[-1].token_error_rate + readings[-1].loss / 1e3 if readings else math.inf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a climb stands: for the line that people watch."""
+
+    samples: int
+    seed: int
+    lr: float
+    step: int
+    budget: int
+    loss: float
+    token_error_rate: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rung:
+    """A fresh network trained on the subject's first `samples` samples until `criteria` hold or the recipe's budget ends."""
+
+    subject: Subject
+    samples: int
+    recipe: Recipe
+    criteria: tuple[Criterion, ...]
+    seeds: tuple[int, ...] = (0,)
+    device: str = "cpu"
+    size: str | None = None
+
+    def climb(self) -> Generator[Progress, None, Outcome]:
+        """Yields progress after each optimiser step; returns the outcome. Raises BadSample or BadSubject where it cannot begin."""
+        samples = self.subject.take(self.samples)
+        outcome = Outcome(subject=self.subject.name, samples=self.samples, status="ok")
+        attempts: list[Attempt] = []
+        for seed in self.seeds:
+            first = self._run(samples, self.recipe, seed)
+            network = first.training.network
+            outcome = replace(outcome, parameters=sum(p.numel() for p in network.parameters()), where=class_line(network))
+            misfits = find_misfits(first.training)
+            if misfits:
+                return replace(outcome, status="broken", misfits=misfits)
+            yield from first.train(self.recipe.budget, patient=not self.recipe.fallbacks)
+            attempts.append(first.attempt())
+            if not first.held and self.recipe.fallbacks:
+                attempts += yield from self._race(samples, seed)
+        outcome = replace(outcome, attempts=tuple(attempts))
+        return outcome if outcome.seeds_held == len(self.seeds) else replace(outcome, status="broken")
+
+    def _race(self, samples: Sequence[Sample], seed: int) -> Generator[Progress, None, list[Attempt]]:
+        """Other learning rates, a quarter of the budget each; the best goes on to the full budget."""
+        runs = []
+        for factor in self.recipe.fallbacks:
+            run = self._run(samples, replace(self.recipe, lr=self.recipe.lr * factor), seed)
+            yield from run.train(self.recipe.budget // 4, patient=True)
+            runs.append(run)
+            if run.held:
+                return [run.attempt() for run in runs]
+        best = min(runs, key=lambda run: _rank(run.attempt()))
+        yield from best.train(self.recipe.budget - best.training.step, patient=True)
+        return [run.attempt() for run in runs]
+
+    def _run(self, samples: Sequence[Sample], recipe: Recipe, seed: int) -> _Run:
+        return _Run(Training(self.subject, samples, recipe, seed=seed, device=self.device, size=self.size), self.criteria, seed)
+
+
+class _Run:
+    """An attempt under way."""
+
+    def __init__(self, training: Training, criteria: tuple[Criterion, ...], seed: int) -> None:
+        self.training, self.criteria, self.seed = training, criteria, seed
+        self.held = False
+        self.verdicts: tuple[Verdict, ...] = ()
+        self.ended: str | None = None
+        self.seconds = 0.0
+        self._pass = math.ceil(len(training.samples) / training.recipe.batch_of(len(training.samples)) / training.recipe.accumulation)
+
+    def train(self, steps: int, *, patient: bool) -> Generator[Progress, None, None]:
+        """Train until the criteria hold, `steps` are taken, the loss is not finite, or, if not patient, it stands still."""
+        began, training = time.perf_counter(), self.training
+        last = training.step + steps
+        try:
+            for loss in training.advance(steps if self.ended is None else 0):
+                if (self._due() or training.step == last) and self._judge():
+                    break
+                if not patient and stands_still(training.trace.losses, max(STILL, 5 * self._pass)):
+                    self.ended = f"the loss stood still for {max(STILL, 5 * self._pass)} steps"
+                    self._judge()
+                    break
+                readings = training.trace.readings
+                yield Progress(
+                    samples=len(training.samples),
+                    seed=self.seed,
+                    lr=training.recipe.lr,
+                    step=training.step,
+                    budget=training.recipe.budget,
+                    loss=loss,
+                    token_error_rate=readings[-1].token_error_rate if readings else math.nan,
+                )
+        except NonFiniteLoss as error:
+            self.ended = str(error)
+        self.seconds += time.perf_counter() - began
+
+    def _due(self) -> bool:
+        """Readings come often once labels are being learned, seldom before: a reading costs a third of a step a clip."""
+        readings = self.training.trace.readings
+        if not readings:
+            return self.training.step >= max(10, 2 * self._pass)
+        since = self.training.step - readings[-1].step
+        return since >= (max(5, 3 * self._pass) if readings[-1].loss < HOPE else max(15, 5 * self._pass))
+
+    def _judge(self) -> bool:
+        reading = self.training.read()
+        self.verdicts = tuple(criterion.judge(reading, self.training.trace) for criterion in self.criteria)
+        self.held = all(verdict.held for verdict in self.verdicts)
+        return self.held
+
+    def attempt(self) -> Attempt:
+        return Attempt(
+            seed=self.seed,
+            recipe=self.training.recipe,
+            steps=self.training.step,
+            seconds=self.seconds,
+            held=self.held,
+            verdicts=self.verdicts,
+            trace=self.training.trace,
+            ended=self.ended,
+        )
+
+
+def stands_still(losses: Sequence[float], window: int) -> bool:
+    """Whether the median loss of the last `window` steps is within 2 % of that of the window before."""
+    if len(losses) < 2 * window:
+        return False
+    return median(losses[-window:]) > 0.98 * median(losses[-2 * window : -window])
+
+
+def find_misfits(training: Training) -> tuple[Misfit, ...]:
+    """The samples that need more steps than the network declares for them, worst first."""
+    misfits = []
+    for batch, _, steps in training.outputs():
+        for name, target, given in zip(batch.names, batch.target_lists(), steps.tolist(), strict=True):
+            needed = ctc.steps_needed(target)
+            if needed > given:
+                misfits.append(Misfit(sample=name, needed=needed, steps=given))
+    return tuple(sorted(misfits, key=lambda misfit: misfit.steps - misfit.needed))
+
+
+
+
+def class_line(network: nn.Module) -> str | None:
+    """`file:line` of the network's class, relative to the working directory where it lies below it; None where there is no source."""
+    try:
+        path = Path(inspect.getfile(type(network)))
+        line = inspect.getsourcelines(type(network))[1]
+    except (OSError, TypeError):
+        return None
+    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"

@@ -1,0 +1,102 @@
+"""What the command line asked for, checked: `Settings`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from pytest_overfit.ladder import BadLadder, check_rungs, criteria_for
+from pytest_overfit.recipe import Recipe, changed, load_recipes, parse_assignments
+from pytest_overfit.subject import BadSubject, Subject
+
+
+class NoDevice(ValueError):
+    """A device that this machine does not have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """rungs: None leaves each subject its own. recipe_source: a name or TOML file. changes: recipe fields set one by one.
+
+    bounds: tighter criteria. device: a torch device, already chosen for this process. size: of the subjects' networks.
+    """
+
+    rungs: tuple[int, ...] | None = None
+    recipe_source: str = "default"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    bounds: Mapping[str, float] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+    device: str = "cpu"
+    size: str | None = None
+
+    def recipe(self, subject: Subject, samples: int) -> Recipe:
+        """The recipe of a rung: the subject's own where it has one and none was asked for, with the changes asked for."""
+        own = subject.recipes.get(samples) if self.recipe_source == "default" else None
+        return changed(own or load_recipes(self.recipe_source)(samples), self.changes)
+
+    def check(self) -> Settings:
+        """Raises BadRecipe or BadLadder where the recipes or bounds of these rungs cannot be used."""
+        for samples in self.rungs or (1, 2, 10, 50):
+            changed(load_recipes(self.recipe_source)(samples), self.changes)
+            criteria_for(samples, self.bounds)
+        return self
+
+
+def parse_rungs(text: str) -> tuple[int, ...]:
+    """ "1,2,5" -> (1, 2, 5). Raises BadLadder."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise BadLadder(f"rungs must be numbers with commas between them, like 1,2,5: got {text!r}") from error
+    return check_rungs(numbers)
+
+
+def parse_bounds(assignments: list[str]) -> dict[str, float]:
+    bounds = parse_assignments(assignments)
+    for name, bound in bounds.items():
+        if not isinstance(bound, int | float):
+            raise BadLadder(f"bound {name} must be a number, got {bound!r}")
+    return bounds
+
+
+def choose_device(asked: str, worker: int = 0) -> str:
+    """A torch device for this process: under several workers each its own GPU, in turn. Raises NoDevice where there is none."""
+    count = torch.cuda.device_count()
+    if asked == "cpu" or (asked == "auto" and not count):
+        return "cpu"
+    if asked in ("auto", "cuda"):
+        if not count:
+            raise NoDevice(f"device {asked} was asked for, but torch {torch.__version__} sees no GPU (CUDA_VISIBLE_DEVICES={_visible()})")
+        return f"cuda:{worker % count}"
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise NoDevice(f"{asked!r} is no device: use auto, cpu or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise NoDevice(f"device {asked} was asked for, but torch {torch.__version__} sees {count} GPUs (CUDA_VISIBLE_DEVICES={_visible()})")
+    return str(device)
+
+
+def _visible() -> str:
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+
+
+def import_subject(spec: str) -> Subject:
+    """`package.module:attribute` -> the subject there, or what a function there returns. Raises BadSubject."""
+    module_name, _, attribute = spec.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise BadSubject(f"subject {spec}: cannot import {module_name}: {error}") from error
+    if not hasattr(module, attribute):
+        raise BadSubject(f"subject {spec}: module {module_name} has no attribute {attribute!r}")
+    value = getattr(module, attribute)
+    subject = value if isinstance(value, Subject) else value() if callable(value) else value
+    if not isinstance(subject, Subject):
+        raise BadSubject(f"subject {spec} is a {type(value).__name__}, expected a pytest_overfit.Subject or a function that returns one")
+    return subject

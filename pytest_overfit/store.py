@@ -1,0 +1,79 @@
+"""The outcomes of one test session, shared by its worker processes through a folder: a JSON file a rung, a lock file a claim."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pytest_overfit.ladder import Attempt, Misfit, Outcome, Progress, Verdict
+from pytest_overfit.recipe import Recipe
+from pytest_overfit.train import Reading, Trace
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write beside, then rename: a reader sees the old file or the new one, never half of it."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
+def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
+    return asdict(outcome)
+
+
+def outcome_from_json(row: dict[str, Any]) -> Outcome:
+    attempts = tuple(_attempt_from_json(attempt) for attempt in row["attempts"])
+    return Outcome(**{**row, "attempts": attempts, "misfits": tuple(Misfit(**misfit) for misfit in row["misfits"])})
+
+
+def _attempt_from_json(row: dict[str, Any]) -> Attempt:
+    trace = Trace(**{**row["trace"], "readings": [Reading(**reading) for reading in row["trace"]["readings"]]})
+    recipe = Recipe(**{**row["recipe"], "fallbacks": tuple(row["recipe"]["fallbacks"])})
+    return Attempt(**{**row, "trace": trace, "recipe": recipe, "verdicts": tuple(Verdict(**verdict) for verdict in row["verdicts"])})
+
+
+@dataclass(frozen=True)
+class Store:
+    """The shared folder. Keys name a subject's ladder; a claim is held by one process at a time and ends with it."""
+
+    folder: Path
+
+    def get(self, key: str, samples: int) -> Outcome | None:
+        path = self._path(key, samples, "json")
+        return outcome_from_json(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+    def put(self, key: str, outcome: Outcome) -> None:
+        write_whole(self._path(key, outcome.samples, "json"), json.dumps(outcome_to_json(outcome)))
+
+    @contextmanager
+    def claim(self, key: str, samples: int) -> Iterator[bool]:
+        """Whether this process got the rung: no other is at it."""
+        lock = FileLock(self._path(key, samples, "lock"))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def device_lock(self, device: str) -> FileLock:
+        """One climb at a time on a GPU: several fill its memory."""
+        return FileLock(self.folder / f"{device.replace(':', '-')}.lock")
+
+    def show(self, subject: str, progress: Progress) -> None:
+        """Leave word of where this process stands, for the live line."""
+        write_whole(self.folder / f"progress-{os.getpid()}", json.dumps({"subject": subject, **asdict(progress)}))
+
+    def _path(self, key: str, samples: int, suffix: str) -> Path:
+        return self.folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', key)}-{samples}.{suffix}"

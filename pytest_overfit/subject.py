@@ -1,0 +1,209 @@
+"""What is under test: a `Subject` says how to build a network and what to feed it; a `Sample` is one clip with its target.
+
+A foreign network needs no subclass of ours. One that maps features (batch, frames, dim) and frames (batch,) to log-probabilities
+(steps, batch, vocabulary) and steps (batch,) fits as it is; any other says so in `forward`, `outputs` and `layout`:
+
+    Subject(name="gru", build=lambda vocab_size, feature_dim, seed: GRU(feature_dim, vocab_size), samples=clips,
+            vocabulary=("<blank>", "HELLO", "WORLD"))
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+if TYPE_CHECKING:
+    from pytest_overfit.recipe import Recipe
+
+Forward = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+Decode = Callable[[Tensor, Tensor], list[list[int]]]
+Trainable = Callable[[nn.Module], Iterable[tuple[str, nn.Parameter]]]
+
+
+class BadSample(ValueError):
+    """A sample that cannot be trained on; the message names it and the field."""
+
+
+class BadSubject(ValueError):
+    """A subject whose description contradicts itself or its network; the message names the field."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample:
+    """One feature sequence and the tokens it stands for.
+
+    features: (frames, dim) floating point. target: (tokens,) int64, without blanks.
+    """
+
+    name: str
+    features: Tensor
+    target: Tensor
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 2 or not self.features.is_floating_point():
+            raise BadSample(
+                f"sample {self.name}: features must be a float tensor (frames, dim), got {self.features.dtype} {tuple(self.features.shape)}"
+            )
+        if self.target.ndim != 1 or self.target.is_floating_point():
+            raise BadSample(f"sample {self.name}: target must be an integer tensor (tokens,), got {self.target.dtype} {tuple(self.target.shape)}")
+
+    @property
+    def frames(self) -> int:
+        return self.features.shape[0]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """Samples padded to one length.
+
+    features: (batch, frames, dim), zero past each clip's end. frames: (batch,) int64. targets: (batch, tokens) int64, padded with -1,
+    which no loss accepts as a label. target_lengths: (batch,) int64.
+    """
+
+    names: tuple[str, ...]
+    features: Tensor
+    frames: Tensor
+    targets: Tensor
+    target_lengths: Tensor
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with features and frames on `device`; targets stay on the CPU, where CTC reads them."""
+        return replace(self, features=self.features.to(device), frames=self.frames.to(device))
+
+    def target_lists(self) -> list[list[int]]:
+        return [row[:length] for row, length in zip(self.targets.tolist(), self.target_lengths.tolist(), strict=True)]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Pad `samples` into one batch. Raises BadSample where their feature widths differ."""
+    first = samples[0]
+    for sample in samples:
+        if sample.features.shape[1] != first.features.shape[1]:
+            raise BadSample(
+                f"sample {sample.name} has features {sample.features.shape[1]} wide, {first.name} has {first.features.shape[1]}: use one feature layout"
+            )
+    return Batch(
+        names=tuple(sample.name for sample in samples),
+        features=pad_sequence([sample.features for sample in samples], batch_first=True),
+        frames=torch.tensor([sample.frames for sample in samples]),
+        targets=pad_sequence([sample.target.long() for sample in samples], batch_first=True, padding_value=-1),
+        target_lengths=torch.tensor([len(sample.target) for sample in samples]),
+    )
+
+
+def call_network(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    """The default forward adapter: the network takes (features, frames) and returns (output, steps)."""
+    output, steps = network(features, frames)
+    return output, steps
+
+
+def all_parameters(network: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
+    """The default of what the optimiser is given: every parameter that requires a gradient."""
+    return ((name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """What is under test.
+
+    build:      (vocab_size, feature_dim, seed) -> a fresh network; torch's global generator is seeded before the call. Where a recipe or
+                a size sets keywords such as hidden_dim or dropout, those that `build` accepts are passed too.
+    samples:    the samples, or n -> the first n of them (at least; fewer only where there are no more).
+    vocabulary: token names by id, the blank included.
+    forward:    (network, features (B, T, F), frames (B,)) -> output, steps (B,) int64.
+    outputs, layout: what `forward` returns: "log_probs" or "logits", axes "TBV" or "BTV".
+    loss:       (log_probs (T, B, V), steps (B,), targets (B, L), target_lengths (B,)) -> scalar; default CTC as the recipe says.
+    decode:     (log_probs (T, B, V), steps (B,)) -> token ids of each clip; default greedy.
+    trainable:  network -> named parameters for the optimiser; default all that require a gradient.
+    recipes:    rung size -> Recipe, where the default recipes do not suit.
+    sizes:      name -> keywords for `build`; the first is the default, --overfit-size picks another.
+    parts:      body or input parts -> feature columns, for the controls that silence one part.
+    """
+
+    name: str
+    build: Callable[..., nn.Module]
+    samples: Sequence[Sample] | Callable[[int], Sequence[Sample]]
+    vocabulary: Sequence[str]
+    blank: int = 0
+    forward: Forward = call_network
+    outputs: Literal["log_probs", "logits"] = "log_probs"
+    layout: Literal["TBV", "BTV"] = "TBV"
+    loss: Loss | None = None
+    decode: Decode | None = None
+    trainable: Trainable = all_parameters
+    recipes: Mapping[int, Recipe] = field(default_factory=dict)
+    sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    parts: Mapping[str, slice] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.blank < len(self.vocabulary):
+            raise BadSubject(f"subject {self.name}: blank {self.blank} is outside its vocabulary of {len(self.vocabulary)}")
+        if self.outputs not in ("log_probs", "logits"):
+            raise BadSubject(f"subject {self.name}: outputs must be 'log_probs' or 'logits', got {self.outputs!r}")
+        if self.layout not in ("TBV", "BTV"):
+            raise BadSubject(f"subject {self.name}: layout must be 'TBV' or 'BTV', got {self.layout!r}")
+
+    def take(self, n: int) -> list[Sample]:
+        """The first `n` samples, checked. Raises BadSample where there are fewer or one cannot be trained on."""
+        samples = self.samples(n) if callable(self.samples) else self.samples
+        if len(samples) < n:
+            raise BadSample(f"subject {self.name} has {len(samples)} samples, a rung of {n} was asked for")
+        taken = list(samples[:n])
+        for sample in taken:
+            self._check(sample)
+        return taken
+
+    def _check(self, sample: Sample) -> None:
+        labels = sample.target.tolist()
+        if not labels:
+            raise BadSample(f"sample {sample.name}: its target is empty")
+        if self.blank in labels:
+            raise BadSample(f"sample {sample.name}: its target holds the blank ({self.blank}) at position {labels.index(self.blank)}")
+        outside = [label for label in labels if not 0 <= label < len(self.vocabulary)]
+        if outside:
+            raise BadSample(f"sample {sample.name}: label {outside[0]} is outside the vocabulary of {len(self.vocabulary)}")
+        if not torch.isfinite(sample.features).all():
+            frame, column = (~torch.isfinite(sample.features)).nonzero()[0].tolist()
+            raise BadSample(f"sample {sample.name}: features are not finite, first at frame {frame}, column {column}")
+
+    def fresh(self, *, feature_dim: int, seed: int, size: str | None = None, network: Mapping[str, Any] | None = None) -> nn.Module:
+        """A newly initialised network. `network`: keywords of the recipe; those that `build` does not take are left out."""
+        keywords = {**self.size_keywords(size), **(network or {})}
+        torch.manual_seed(seed)
+        return self.build(vocab_size=len(self.vocabulary), feature_dim=feature_dim, seed=seed, **self.accepted(keywords))
+
+    def size_keywords(self, size: str | None) -> Mapping[str, Any]:
+        if size is None:
+            return next(iter(self.sizes.values()), {})
+        if size not in self.sizes:
+            raise BadSubject(f"subject {self.name} has no size {size!r}; it has {', '.join(self.sizes) or 'none'}")
+        return self.sizes[size]
+
+    def accepted(self, keywords: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of `keywords` that `build` accepts."""
+        parameters = inspect.signature(self.build).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return dict(keywords)
+        return {name: value for name, value in keywords.items() if name in parameters}
+
+    def log_probs(self, network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the network. Returns log-probabilities (steps, batch, vocabulary) and steps (batch,). Raises BadSubject on another shape."""
+        output, steps = self.forward(network, features, frames)
+        if self.layout == "BTV":
+            output = output.transpose(0, 1)
+        if output.ndim != 3 or output.shape[1:] != (len(features), len(self.vocabulary)):
+            raise BadSubject(
+                f"subject {self.name}: forward gave {tuple(output.shape)}, expected (steps, {len(features)}, {len(self.vocabulary)}) "
+                f"after reading its layout as {self.layout}"
+            )
+        return (output.log_softmax(-1) if self.outputs == "logits" else output), steps
