@@ -22,7 +22,7 @@ _HOMES = {
     "Subject": "subject",
     "parametrize_with_rungs": "cases",
 }
-__all__ = ["Outcome", "Recipe", "Rung", "Sample", "Subject", "parametrize_with_rungs"]  # noqa: F822  (imported by __getattr__)
+__all__ = ["Outcome", "Recipe", "Rung", "Sample", "Subject", "parametrize_with_rungs"]
 
 
 def __getattr__(name: str) -> Any:

@@ -79,13 +79,24 @@ class OverfitRung:
             raise LadderBroken(report.headline(outcome))
         return outcome
 
+    def known(self) -> list[Outcome]:
+        """The outcomes of this session's ladder so far, this case's own among them, as `not tried` where a lower rung broke."""
+        known = [outcome for samples in self.selected if (outcome := self.store.get(self.key, samples))]
+        broken = next((outcome.samples for outcome in known if outcome.status == "broken"), None)
+        if broken is not None and broken < self.case.samples:
+            known = [outcome for outcome in known if outcome.samples != self.case.samples] + [self._not_tried(broken)]
+        return known
+
+    def _not_tried(self, broken: int) -> Outcome:
+        return Outcome(subject=self.case.subject.name, samples=self.case.samples, status="not tried", broke_at=broken)
+
     def outcome(self) -> Outcome:
         """This rung's outcome. Until it is known, climb what is not yet climbed: the lowest rung, or, where others are at work, the highest."""
         while True:
             known = {samples: self.store.get(self.key, samples) for samples in self.selected if samples <= self.case.samples}
             broken = next((samples for samples, outcome in known.items() if outcome and outcome.status == "broken"), None)
             if broken is not None and broken < self.case.samples:
-                return Outcome(subject=self.case.subject.name, samples=self.case.samples, status="not tried", broke_at=broken)
+                return self._not_tried(broken)
             own = known[self.case.samples]
             if own and all(known.values()):
                 return own

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 def repeats(target: Sequence[int]) -> int:
     """How many tokens equal their left neighbour."""
-    return sum(left == right for left, right in zip(target, target[1:], strict=False))
+    return sum(left == right for left, right in pairwise(target))
 
 
 def steps_needed(target: Sequence[int]) -> int:

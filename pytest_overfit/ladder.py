@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -98,7 +99,7 @@ MANY = (
 
 def criteria_for(samples: int, bounds: Mapping[str, float] | None = None) -> tuple[Criterion, ...]:
     """What a rung of `samples` must hold. `bounds`: criterion name (or "loss", "wer") -> a tighter bound; a looser one raises BadLadder."""
-    criteria = ONE if samples == 1 else FEW if samples < 10 else DOZENS if samples < 50 else MANY
+    criteria: tuple[Criterion, ...] = ONE if samples == 1 else FEW if samples < 10 else DOZENS if samples < 50 else MANY
     named = {"wer": "token error rate"}
     for name, bound in (bounds or {}).items():
         full = named.get(name, name)
@@ -126,7 +127,7 @@ def check_rungs(rungs: Sequence[int]) -> tuple[int, ...]:
     for rung in rungs:
         if rung < 1:
             raise BadLadder(f"a rung has at least 1 sample, got {rung}")
-    for lower, higher in zip(rungs, rungs[1:], strict=False):
+    for lower, higher in pairwise(rungs):
         if higher <= lower:
             raise BadLadder(f"rungs must ascend: {lower} comes before {higher}")
     return tuple(rungs)
@@ -339,8 +340,6 @@ def find_misfits(training: Training) -> tuple[Misfit, ...]:
             if needed > given:
                 misfits.append(Misfit(sample=name, needed=needed, steps=given))
     return tuple(sorted(misfits, key=lambda misfit: misfit.steps - misfit.needed))
-
-
 
 
 def class_line(network: nn.Module) -> str | None:

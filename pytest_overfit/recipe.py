@@ -178,7 +178,7 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     for name in changes:
         if name not in names:
             raise BadRecipe(f"recipes have no field {name!r}; they have {', '.join(names)}")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
     return replace(recipe, **values)
 
 

@@ -90,7 +90,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     for sample in samples:
         if sample.features.shape[1] != first.features.shape[1]:
             raise BadSample(
-                f"sample {sample.name} has features {sample.features.shape[1]} wide, {first.name} has {first.features.shape[1]}: use one feature layout"
+                f"sample {sample.name} has features {sample.features.shape[1]} wide, {first.name} has {first.features.shape[1]}: use one layout"
             )
     return Batch(
         names=tuple(sample.name for sample in samples),

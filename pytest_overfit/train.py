@@ -155,11 +155,14 @@ class Training:
 
     def read(self) -> Reading:
         """Measure the rung in eval mode, and keep the reading in the trace."""
-        rows = [self._read_batch(*output) for output in self.outputs()]
-        hypotheses = [tokens for row in rows for tokens in row[0]]
+        hypotheses: list[list[int]] = []
+        sums = torch.zeros(3, dtype=torch.float64)
+        for batch, log_probs, steps in self.outputs():
+            decoded, *averages = self._read_batch(batch, log_probs, steps)
+            hypotheses += decoded
+            sums += len(batch) * torch.tensor(averages, dtype=torch.float64)
+        loss, blanks, entropy = (sums / len(self.samples)).tolist()
         targets = [sample.target.tolist() for sample in self.samples]
-        clips = [len(row[0]) for row in rows]
-        loss, blanks, entropy = (sum(row[k] * n for row, n in zip(rows, clips, strict=True)) / len(self.samples) for k in (1, 2, 3))
         reading = Reading(
             step=self.step,
             loss=loss,

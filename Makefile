@@ -1,0 +1,35 @@
+# Everything a fresh clone needs: `make overfit` runs the ladder, `make test` the tests; both set up first.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+WORKERS ?= 2
+BIN := $(VENV)/bin
+# One OpenMP pool a worker and one worker a core: two pools on the same cores cost ten times the time.
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
+
+.PHONY: setup overfit test check bench faults clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+overfit: setup
+	$(PARALLEL) -m overfit tests/overfit
+
+test: setup
+	$(PARALLEL) -m "not benchmark"
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/benchmarks -m benchmark
+
+clean:
+	rm -rf $(VENV) .cache logs build dist *.egg-info overfitting_test_report.*

@@ -1,0 +1,38 @@
+"""A finding: a named problem, where it sits, what shows it, and what to try."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A named problem.
+
+    name:     named after the bad thing, such as `time_collapse`. headline: one sentence that stands alone.
+    evidence: what was counted or measured, one fact each. module: its qualified name, where the problem sits in one.
+    samples:  the names of those it concerns. try_: what to change.
+    status:   `confirmed` where the fact was counted or shown by intervention, `suspected` where it was inferred.
+    """
+
+    name: str
+    headline: str
+    evidence: tuple[str, ...] = ()
+    module: str | None = None
+    samples: tuple[str, ...] = ()
+    try_: str | None = None
+    status: Literal["suspected", "confirmed"] = "suspected"
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def naming(names: tuple[str, ...] | list[str], most: int = 5) -> str:
+    """Names for a sentence: the first few, then how many more."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: 1 sample, 2 samples."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

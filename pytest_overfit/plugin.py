@@ -1,0 +1,273 @@
+"""The pytest plugin: options, markers, the fixture `overfit_rung`, report sections, the summary and its files.
+
+Nothing here imports torch before a test asks for a rung: a project that merely has the plugin installed does not pay for it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_overfit.summary import SessionSummary
+
+if TYPE_CHECKING:
+    from pytest_overfit.cases import Case, OverfitRung
+    from pytest_overfit.ladder import Outcome
+    from pytest_overfit.settings import Settings
+    from pytest_overfit.subject import Subject
+
+STORE = pytest.StashKey[Path]()
+SETTINGS = pytest.StashKey["Settings"]()
+SUBJECTS = pytest.StashKey["list[Subject]"]()
+OWN_MODULE = "overfit"
+DEFAULTS: dict[str, Any] = {
+    "--overfit-subject": None,
+    "--overfit-rungs": None,
+    "--overfit-recipe": "default",
+    "--overfit-set": [],
+    "--overfit-bound": [],
+    "--overfit-seed": 0,
+    "--overfit-seeds": 1,
+    "--overfit-device": "auto",
+    "--overfit-size": None,
+}
+"""The options that change a verdict: a rerun needs them."""
+
+
+class Hooks:
+    """What a conftest.py may define."""
+
+    @pytest.hookspec
+    def pytest_overfit_subjects(self, config: pytest.Config) -> Iterable[Subject]:  # type: ignore[empty-body]
+        """The subjects of this project."""
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(Hooks)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("overfit", "overfit ladder")
+
+    def add(name: str, metavar: str, text: str, **keywords: Any) -> None:
+        group.addoption(name, metavar=metavar, default=DEFAULTS[name], help=text, **keywords)
+
+    add("--overfit-subject", "NAME", "climb only this subject: its name, or package.module:attribute to import it")
+    add("--overfit-rungs", "N,N", "the rungs to climb, ascending (default 1,2,5,10,20,50)")
+    add("--overfit-recipe", "NAME|FILE", "default, notes, or a TOML file of recipe fields")
+    add("--overfit-set", "FIELD=VALUE", "set one recipe field, e.g. lr=0.01; repeatable", action="append")
+    add("--overfit-bound", "NAME=BOUND", "tighten a criterion, e.g. wer=0.1; repeatable", action="append")
+    add("--overfit-seed", "S", "seed of network, order and dropout (default 0)", type=int)
+    add("--overfit-seeds", "N", "climb with N seeds, each of which must hold (default 1)", type=int)
+    add("--overfit-device", "DEVICE", "auto, cpu or cuda:N (default auto)")
+    add("--overfit-size", "SIZE", "size of the subjects' networks, e.g. full")
+    group.addoption("--overfit-report", metavar="DIR", help="where the report files and logs/ go (default: the rootdir)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in (
+        "overfit: a rung of the overfit ladder: a fresh network must memorise a few samples",
+        "overfit_ladder(subjects, rungs): the subjects and rungs of one test",
+        "gpu: needs a CUDA device; skipped with its reason where there is none",
+    ):
+        config.addinivalue_line("markers", line)
+    if not is_worker(config):
+        config.stash[STORE] = Path(tempfile.mkdtemp(prefix="pytest-overfit-"))
+        config.pluginmanager.register(SessionSummary(config, config.stash[STORE]), "overfit-summary")
+        given = [name for name, default in DEFAULTS.items() if config.getoption(name) != default]
+        if set(given) - {"--overfit-seed", "--overfit-size"}:
+            settings(config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if STORE in config.stash and not is_worker(config):
+        shutil.rmtree(config.stash[STORE], ignore_errors=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Under xdist: tell a worker where the session's outcomes are."""
+    node.workerinput["overfit_store"] = str(node.config.stash[STORE])
+
+
+def is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def worker_input(config: pytest.Config) -> dict[str, Any]:
+    return getattr(config, "workerinput", {})
+
+
+def store_folder(config: pytest.Config) -> Path:
+    return Path(worker_input(config)["overfit_store"]) if is_worker(config) else config.stash[STORE]
+
+
+def settings(config: pytest.Config) -> Settings:
+    """The command line's wishes, checked once. Raises pytest.UsageError where one cannot be met."""
+    if SETTINGS not in config.stash:
+        config.stash[SETTINGS] = read_settings(config)
+    return config.stash[SETTINGS]
+
+
+def read_settings(config: pytest.Config) -> Settings:
+    import torch
+
+    from pytest_overfit.recipe import parse_assignments
+    from pytest_overfit.settings import Settings, choose_device, import_subject, parse_bounds, parse_rungs
+
+    option = config.getoption
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(cores() // int(worker_input(config).get("workercount", 1)), 1))
+    if option("--overfit-seeds") < 1:
+        raise pytest.UsageError(f"--overfit-seeds must be at least 1, got {option('--overfit-seeds')}")
+    try:
+        if ":" in (option("--overfit-subject") or ""):
+            import_subject(option("--overfit-subject"))
+        return Settings(
+            rungs=parse_rungs(option("--overfit-rungs")) if option("--overfit-rungs") else None,
+            recipe_source=option("--overfit-recipe"),
+            changes=parse_assignments(option("--overfit-set")),
+            bounds=parse_bounds(option("--overfit-bound")),
+            seeds=tuple(range(option("--overfit-seed"), option("--overfit-seed") + option("--overfit-seeds"))),
+            device=choose_device(option("--overfit-device"), int(worker_input(config).get("workerid", "gw0")[2:])),
+            size=option("--overfit-size"),
+        ).check()
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def subjects(config: pytest.Config) -> list[Subject]:
+    """This project's subjects: those of its conftest files and the one that --overfit-subject imports."""
+    if SUBJECTS not in config.stash:
+        from pytest_overfit.settings import import_subject
+
+        try:
+            found = [subject for group in config.hook.pytest_overfit_subjects(config=config) for subject in group]
+            asked = config.getoption("--overfit-subject") or ""
+            config.stash[SUBJECTS] = [*found, import_subject(asked)] if ":" in asked else found
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from error
+    return config.stash[SUBJECTS]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "overfit_rung" not in metafunc.fixturenames:
+        return
+    from pytest_overfit.cases import Case
+    from pytest_overfit.ladder import RUNGS
+
+    marker = metafunc.definition.get_closest_marker("overfit_ladder")
+    own_subjects, own_rungs = (marker.args[0], marker.kwargs.get("rungs")) if marker else (subjects(metafunc.config), None)
+    rungs = settings(metafunc.config).rungs or own_rungs or RUNGS
+    cases = [Case(subject, samples) for subject in own_subjects for samples in rungs]
+    metafunc.parametrize("overfit_rung", [pytest.param(case, id=str(case), marks=pytest.mark.overfit) for case in cases], indirect=True)
+
+
+def case_of(item: pytest.Item) -> Case | None:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("overfit_rung") if callspec else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    asked = config.getoption("--overfit-subject")
+    if not asked:
+        return
+    name = subjects(config)[-1].name if ":" in asked else asked
+    cases = {item: case for item in items if (case := case_of(item))}
+    if ":" in asked and not any(case.subject.name == name for case in cases.values()):
+        module = pytest.Module.from_parent(session, path=Path(__file__).with_name("ladder_test.py"), nodeid=OWN_MODULE)
+        added = list(session.genitems(module))
+        items.extend(added)
+        cases |= {item: case for item in added if (case := case_of(item))}
+    if not any(case.subject.name == name for case in cases.values()):
+        known = sorted({case.subject.name for case in cases.values()})
+        raise pytest.UsageError(f"--overfit-subject: no subject is called {name!r}; there are {', '.join(known) or 'none'}")
+    dropped = [item for item, case in cases.items() if case.subject.name != name]
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if item not in dropped]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip(f"needs a CUDA device; torch {torch.__version__} sees none")
+
+
+@pytest.fixture(scope="session")
+def overfit_device(request: pytest.FixtureRequest) -> str:
+    """The torch device of this process, as --overfit-device chose it."""
+    return settings(request.config).device
+
+
+@pytest.fixture
+def overfit_rung(request: pytest.FixtureRequest) -> OverfitRung:
+    """The rung that this case climbs."""
+    from pytest_overfit.cases import OverfitRung
+    from pytest_overfit.store import Store
+
+    case: Case = request.param
+    function = request.node.nodeid.split("[")[0]
+    selected = [
+        other.samples
+        for item in request.session.items
+        if (other := case_of(item)) and item.nodeid.split("[")[0] == function and other.subject is case.subject
+    ]
+    return OverfitRung(
+        case=case,
+        selected=tuple(sorted(set(selected))),
+        key=f"{function}-{case.subject.name}",
+        store=Store(store_folder(request.config)),
+        settings=settings(request.config),
+        rerun=rerun_line(request),
+    )
+
+
+def rerun_line(request: pytest.FixtureRequest) -> str:
+    """The command that tries this case again, with the options that this session was given."""
+    case: Case = request.param
+    given = {name: value for name, default in DEFAULTS.items() if (value := request.config.getoption(name)) != default}
+    given.setdefault("--overfit-seed", 0)
+    command = f'pytest "{request.node.nodeid}"'
+    if request.node.nodeid.startswith(OWN_MODULE):
+        command = "pytest -m overfit"
+        given["--overfit-rungs"] = case.samples
+    words = [f"{name}={value}" for name, values in given.items() for value in (values if isinstance(values, list) else [values])]
+    return " ".join([command, *words])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    result = yield
+    if call.when == "call" and case_of(item):
+        rung: OverfitRung = item.funcargs["overfit_rung"]  # type: ignore[attr-defined]
+        if known := rung.known():
+            attach(result, rung, known)
+    return result
+
+
+def attach(result: pytest.TestReport, rung: OverfitRung, known: list[Outcome]) -> None:
+    """Put this case's outcome on its report, so that it reaches the process that writes the summary, and the body of a failure below it."""
+    from pytest_overfit import report
+    from pytest_overfit.store import outcome_to_json
+
+    outcome = next((o for o in known if o.samples == rung.case.samples), None)
+    if outcome is None:
+        return
+    result.overfit = outcome_to_json(outcome)  # type: ignore[attr-defined]
+    if result.failed and outcome.status == "broken":
+        result.sections.append(("overfit", report.body(outcome, known, rung.selected, rung.rerun)))

@@ -1,0 +1,226 @@
+"""The only formatter: outcomes -> a headline, the body of a failure, the summary table, GitHub's annotation and step summary."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from pytest_overfit.ladder import Attempt, Outcome, Verdict
+from pytest_overfit.store import outcome_to_json
+
+WIDTH = 120
+NAMED = 5
+"""How many samples a message names before it counts the rest."""
+
+
+def headline(outcome: Outcome) -> str:
+    """One line: which subject breaks at which scale, and the cause as far as it is known."""
+    return f"{outcome.subject} breaks at {plural(outcome.samples, 'sample')}: {cause(outcome)}"
+
+
+def cause(outcome: Outcome) -> str:
+    if outcome.misfits:
+        needed = [misfit.needed for misfit in outcome.misfits]
+        left = min(misfit.steps for misfit in outcome.misfits)
+        return f"the network leaves {plural(left, 'step')} for targets that need up to {max(needed)}"
+    if outcome.error:
+        return f"it could not be trained: {outcome.error.strip().splitlines()[-1]}"
+    if outcome.seeds_held:
+        return f"only {outcome.seeds_held} of {len(outcome.deciding)} seeds held; {_failed(_worst(outcome))}"
+    worst = _worst(outcome)
+    if worst.ended and not worst.trace.readings:
+        return worst.ended
+    return f"{_failed(worst)}; {_symptom(worst)}"
+
+
+def _worst(outcome: Outcome) -> Attempt:
+    return next(attempt for attempt in outcome.deciding if not attempt.held)
+
+
+def _failed(attempt: Attempt) -> str:
+    failed = [verdict for verdict in attempt.verdicts if not verdict.held]
+    return ", ".join(phrase(verdict) for verdict in failed) if failed else "no reading was taken"
+
+
+def phrase(verdict: Verdict) -> str:
+    """ "token error rate 0.71, must be < 0.5"."""
+    return f"{verdict.name} {number(verdict.value)}, must be {verdict.sign} {verdict.bound:g}"
+
+
+def _symptom(attempt: Attempt) -> str:
+    reading = attempt.trace.readings[-1]
+    if reading.loss < 0:
+        return "a negative loss is impossible for probabilities: the output is not normalised"
+    if reading.entropy_ratio > 0.95:
+        return "the output is uniform"
+    if reading.emission_ratio < 0.05:
+        return "the output is blank"
+    if reading.emission_ratio > 2:
+        return f"{reading.emission_ratio:.1f} tokens are emitted for each target token"
+    return "cause not located"
+
+
+def body(outcome: Outcome, known: Sequence[Outcome], rungs: Sequence[int], rerun: str) -> str:
+    """The section below the headline. known: this ladder's outcomes so far; rungs: all that it has."""
+    rows = [("rungs", "  ".join(_rung_word(samples, outcome, known) for samples in rungs))]
+    if outcome.error and len(outcome.error.splitlines()) > 1:
+        rows.append(("error", outcome.error.rstrip()))
+    if outcome.misfits:
+        rows += _misfit_rows(outcome)
+    for attempt in outcome.deciding:
+        if not attempt.held:
+            rows += _attempt_rows(attempt, len(outcome.deciding) > 1)
+    if outcome.attempts:
+        rows.append(("tried", "\n".join(_attempt_line(attempt) for attempt in outcome.attempts)))
+    if outcome.where:
+        rows.append(("network", f"{outcome.where}, {outcome.parameters:,} parameters"))
+    rows.append(("rerun", rerun))
+    return "\n".join(_labelled(label, text) for label, text in rows)
+
+
+def _rung_word(samples: int, outcome: Outcome, known: Sequence[Outcome]) -> str:
+    if samples == outcome.samples:
+        return f"{samples} BROKEN"
+    other = next((o for o in known if o.samples == samples and o.status == "ok"), None)
+    if other:
+        return f"{samples} ok ({plural(other.steps, 'step')})"
+    return f"{samples} not tried"
+
+
+def _misfit_rows(outcome: Outcome) -> list[tuple[str, str]]:
+    needed = [misfit.needed for misfit in outcome.misfits]
+    left = sorted({misfit.steps for misfit in outcome.misfits})
+    lines = [
+        f"{len(outcome.misfits)} of {outcome.samples} targets need {span(min(needed), max(needed))} steps (tokens + repeats); "
+        f"the network leaves {span(left[0], left[-1])}, so CTC has no path for them."
+    ]
+    named = ", ".join(f"{misfit.sample} ({misfit.needed} > {misfit.steps})" for misfit in outcome.misfits[:NAMED])
+    more = f" and {len(outcome.misfits) - NAMED} more" if len(outcome.misfits) > NAMED else ""
+    return [("why", "\n".join(lines)), ("samples", named + more), ("try", "less downsampling in time, or shorter targets")]
+
+
+def _attempt_rows(attempt: Attempt, several: bool) -> list[tuple[str, str]]:
+    seed = f" (seed {attempt.seed})" if several else ""
+    rows = [("criterion" + seed, "\n".join(f"{phrase(v)}{'' if v.held else '   <- failed'}" for v in attempt.verdicts))] if attempt.verdicts else []
+    if attempt.trace.readings:
+        reading = attempt.trace.readings[-1]
+        rows.append(
+            (
+                "output" + seed,
+                f"loss {number(reading.loss)} nats/token, blank share {reading.blank_share:.3f}, entropy / ln V {reading.entropy_ratio:.3f}, "
+                f"emitted / target tokens {reading.emission_ratio:.2f}",
+            )
+        )
+    return rows
+
+
+def _attempt_line(attempt: Attempt) -> str:
+    reading = attempt.trace.readings[-1] if attempt.trace.readings else None
+    came = f"loss {number(reading.loss)}, token error rate {number(reading.token_error_rate)}" if reading else "no reading"
+    return f"{attempt.recipe.describe()}: {came} after {plural(attempt.steps, 'step')}" + (f"; {attempt.ended}" if attempt.ended else "")
+
+
+def _labelled(label: str, text: str) -> str:
+    lines = text.splitlines() or [""]
+    return "\n".join(f"{label if i == 0 else '':<10} {line}" for i, line in enumerate(lines))
+
+
+def summary(outcomes: Sequence[Outcome], *, width: int = WIDTH) -> str:
+    """A table a subject: what each rung came to. Losses in nats a target token."""
+    blocks = []
+    for subject in dict.fromkeys(outcome.subject for outcome in outcomes):
+        own = sorted((o for o in outcomes if o.subject == subject), key=lambda o: o.samples)
+        size = max(o.parameters for o in own)
+        title = f"{subject}, {size / 1e6:.1f} M parameters" if size else subject
+        table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", pad_edge=False)
+        for column in ("samples", "verdict", "steps", "seconds", "loss (nats/token)", "token error rate", "recipe"):
+            table.add_column(column, justify="left" if column in ("verdict", "recipe") else "right", overflow="fold")
+        for outcome in own:
+            table.add_row(*summary_row(outcome))
+        blocks.append(_render(table, width))
+    return "\n".join(blocks)
+
+
+def summary_row(outcome: Outcome) -> tuple[str, ...]:
+    """samples, verdict, steps, seconds, loss, token error rate, recipe: as text."""
+    verdict = {"ok": "ok", "broken": "BROKEN", "not tried": f"not tried: broke at {outcome.broke_at}"}[outcome.status]
+    if not outcome.attempts:
+        reason = cause(outcome) if outcome.status == "broken" else ""
+        return (str(outcome.samples), verdict, "", "", "", "", reason)
+    shown = _worst(outcome) if outcome.status == "broken" else outcome.deciding[-1]
+    if len(outcome.deciding) > 1:
+        verdict += f" ({outcome.seeds_held} of {len(outcome.deciding)} seeds)"
+    reading = shown.trace.readings[-1] if shown.trace.readings else None
+    loss, error = (number(reading.loss), number(reading.token_error_rate)) if reading else ("", "")
+    first = outcome.attempts[0]
+    recipe = shown.recipe.describe() if outcome.status == "ok" else f"{plural(len(outcome.attempts), 'recipe')} tried"
+    if outcome.status == "ok" and shown.recipe != first.recipe:
+        recipe += f" (lr {first.recipe.lr:g} failed)"
+    return (str(outcome.samples), verdict, str(outcome.steps), f"{outcome.seconds:.1f}", loss, error, recipe)
+
+
+def _render(table: Table, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+def to_json(outcomes: Iterable[Outcome]) -> str:
+    """The report for machines: strict JSON, infinite and missing numbers as null."""
+    return json.dumps({"version": 1, "outcomes": [_strict(outcome_to_json(outcome)) for outcome in outcomes]}, indent=1, allow_nan=False) + "\n"
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _strict(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def annotation(outcome: Outcome) -> str:
+    """GitHub's error annotation, at the network's line where it is known.
+
+    Source: docs.github.com, "Workflow commands for GitHub Actions": % and line breaks are percent-encoded, in properties also : and ,.
+    """
+    path, _, line = (outcome.where or "").rpartition(":")
+    place = f"file={_property(path)},line={line}," if path and not os.path.isabs(path) else ""
+    return f"::error {place}title=overfit {_property(outcome.subject)}::{_data(headline(outcome))}"
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def markdown(outcomes: Sequence[Outcome]) -> str:
+    """The summary as a table for GitHub's step summary."""
+    lines = ["### Overfit ladder", "", "| subject | samples | verdict | steps | seconds | loss (nats/token) | token error rate |"]
+    lines.append("| --- " * 7 + "|")
+    lines += ["| " + " | ".join((outcome.subject, *summary_row(outcome)[:6])) + " |" for outcome in outcomes]
+    lines += ["", *(f"- **{headline(outcome)}**" for outcome in outcomes if outcome.status == "broken")]
+    return "\n".join(lines) + "\n"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def span(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def number(value: float) -> str:
+    return "not finite" if not math.isfinite(value) else f"{value:.3g}"

@@ -1,0 +1,83 @@
+"""What a session says and writes at its end, in the one process that sees every report."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_overfit.ladder import Outcome
+    from pytest_overfit.live import LiveLine
+
+REPORT = "overfitting_test_report"
+CURVES = Path("logs", "overfitting_tests")
+
+
+class SessionSummary:
+    """Gathers the outcomes that reports carry; shows the live line; at the end prints the summary and writes its files."""
+
+    def __init__(self, config: pytest.Config, store: Path) -> None:
+        self.config, self.store = config, store
+        self.rows: list[dict[str, Any]] = []
+        self.live: LiveLine | None = None
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if session.config.getoption("--collect-only") or not watched(session.config):
+            return
+        from pytest_overfit.live import LiveLine
+
+        self.live = LiveLine(self.store, open("/dev/tty", "w", encoding="utf-8"))  # noqa: SIM115  (closed by stop)
+        self.live.start()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if row := getattr(report, "overfit", None):
+            self.rows.append(row)
+
+    def pytest_sessionfinish(self) -> None:
+        if self.live:
+            self.live.stop()
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.rows:
+            return
+        from pytest_overfit import report
+        from pytest_overfit.store import outcome_from_json
+
+        outcomes = [outcome_from_json(row) for row in self.rows]
+        terminalreporter.section("overfit")
+        terminalreporter.write_line(report.summary(outcomes))
+        for line in self._write_files(outcomes):
+            terminalreporter.write_line(line)
+        if os.environ.get("GITHUB_ACTIONS") == "true":
+            for outcome in outcomes:
+                if outcome.status == "broken":
+                    terminalreporter.write_line(report.annotation(outcome))
+
+    def _write_files(self, outcomes: list[Outcome]) -> list[str]:
+        """Write the report and the curves; returns a line on each."""
+        from pytest_overfit import curves, report
+        from pytest_overfit.store import write_whole
+
+        folder = Path(self.config.getoption("--overfit-report") or self.config.rootpath)
+        folder.mkdir(parents=True, exist_ok=True)
+        headlines = [report.headline(outcome) for outcome in outcomes if outcome.status == "broken"]
+        write_whole(folder / f"{REPORT}.txt", "\n".join([report.summary(outcomes), *headlines]) + "\n")
+        write_whole(folder / f"{REPORT}.json", report.to_json(outcomes))
+        lines = [f"report: {folder / REPORT}.txt, .json"]
+        if curves.available():
+            lines.append(f"curves: {curves.write_curves(outcomes, folder / CURVES)} in {folder / CURVES} (tensorboard --logdir)")
+        else:
+            lines.append("curves: none, tensorboard is not installed (pip install pytest-overfit[curves])")
+        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with open(summary, "a", encoding="utf-8") as file:
+                file.write(report.markdown(outcomes))
+        return lines
+
+
+def watched(config: pytest.Config) -> bool:
+    """Whether somebody watches: a terminal, no -q, no CI."""
+    return sys.stdout.isatty() and config.get_verbosity() >= 0 and not os.environ.get("CI") and Path("/dev/tty").exists()
