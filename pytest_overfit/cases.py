@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from pytest_overfit import report
-from pytest_overfit.ladder import Outcome, Rung, criteria_for
+from pytest_overfit.contracts import Checked, examine
+from pytest_overfit.ladder import RUNGS, Outcome, Rung, criteria_for
 from pytest_overfit.settings import Settings
 from pytest_overfit.store import Store
 from pytest_overfit.subject import BadSample, BadSubject, Subject
@@ -28,6 +29,13 @@ class LadderBroken(AssertionError):
 
 # Tracebacks then read "LadderBroken: ..." without the module path in front of the headline.
 LadderBroken.__module__ = "builtins"
+
+
+class ContractViolated(AssertionError):
+    """Something that must hold before any training does not."""
+
+
+ContractViolated.__module__ = "builtins"
 
 
 class _Abandoned(Exception):
@@ -53,6 +61,27 @@ def parametrize_with_rungs(subjects: Iterable[Subject], *, rungs: Sequence[int] 
         overfit_rung.climb()
     """
     return pytest.mark.overfit_ladder(tuple(subjects), rungs=tuple(rungs) if rungs else None)
+
+
+@dataclass(kw_only=True)
+class OverfitContracts:
+    """What the fixture `overfit_contracts` gives: a subject, examined before any training."""
+
+    subject: Subject
+    settings: Settings
+    body: str = ""
+
+    def check(self) -> tuple[Checked, ...]:
+        """Examine every contract on the samples of the highest rung. Raises ContractViolated where one does not hold."""
+        __tracebackhide__ = True
+        most = max(self.settings.rungs or RUNGS)
+        samples = self.subject.samples(most) if callable(self.subject.samples) else self.subject.samples
+        checked = examine(self.subject, samples[:most], seed=self.settings.seeds[0], device=self.settings.device, size=self.settings.size)
+        self.body = report.contracts_body(checked)
+        violated = [finding for one in checked for finding in one.findings]
+        if violated:
+            raise ContractViolated(report.contracts_headline(self.subject.name, violated))
+        return checked
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,13 @@
-"""The test that is collected for `--overfit-subject package.module:attribute` where no test file asks for that subject."""
+"""The tests that are collected for `--overfit-subject package.module:attribute` where no test file asks for that subject."""
 
-import pytest
+from pytest_overfit.cases import OverfitContracts, OverfitRung
 
 
-@pytest.mark.overfit
-def test_overfits(overfit_rung):  # type: ignore[no-untyped-def]
+def test_holds_its_contracts(overfit_contracts: OverfitContracts) -> None:
+    """What must hold before any training."""
+    overfit_contracts.check()
+
+
+def test_overfits(overfit_rung: OverfitRung) -> None:
     """A fresh network memorises the rung's samples."""
     overfit_rung.climb()

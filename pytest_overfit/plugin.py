@@ -17,7 +17,7 @@ import pytest
 from pytest_overfit.summary import SessionSummary
 
 if TYPE_CHECKING:
-    from pytest_overfit.cases import Case, OverfitRung
+    from pytest_overfit.cases import Case, OverfitContracts, OverfitRung
     from pytest_overfit.ladder import Outcome
     from pytest_overfit.settings import Settings
     from pytest_overfit.subject import Subject
@@ -73,6 +73,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "overfit: a rung of the overfit ladder: a fresh network must memorise a few samples",
+        "contracts: what must hold of a subject before any training",
         "overfit_ladder(subjects, rungs): the subjects and rungs of one test",
         "gpu: needs a CUDA device; skipped with its reason where there is none",
     ):
@@ -162,13 +163,17 @@ def subjects(config: pytest.Config) -> list[Subject]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "overfit_rung" not in metafunc.fixturenames:
+    if not {"overfit_rung", "overfit_contracts"} & set(metafunc.fixturenames):
         return
     from pytest_overfit.cases import Case
     from pytest_overfit.ladder import RUNGS
 
     marker = metafunc.definition.get_closest_marker("overfit_ladder")
     own_subjects, own_rungs = (marker.args[0], marker.kwargs.get("rungs")) if marker else (subjects(metafunc.config), None)
+    if "overfit_contracts" in metafunc.fixturenames:
+        marks = (pytest.mark.overfit, pytest.mark.contracts)
+        metafunc.parametrize("overfit_contracts", [pytest.param(s, id=s.name, marks=marks) for s in own_subjects], indirect=True)
+        return
     rungs = settings(metafunc.config).rungs or own_rungs or RUNGS
     cases = [Case(subject, samples) for subject in own_subjects for samples in rungs]
     metafunc.parametrize("overfit_rung", [pytest.param(case, id=str(case), marks=pytest.mark.overfit) for case in cases], indirect=True)
@@ -179,22 +184,32 @@ def case_of(item: pytest.Item) -> Case | None:
     return callspec.params.get("overfit_rung") if callspec else None
 
 
+def subject_of(item: pytest.Item) -> Subject | None:
+    """The subject that an item is about, if it is one of ours."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None:
+        return None
+    case: Case | None = callspec.params.get("overfit_rung")
+    subject: Subject | None = case.subject if case else callspec.params.get("overfit_contracts")
+    return subject
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     asked = config.getoption("--overfit-subject")
     if not asked:
         return
     name = subjects(config)[-1].name if ":" in asked else asked
-    cases = {item: case for item in items if (case := case_of(item))}
-    if ":" in asked and not any(case.subject.name == name for case in cases.values()):
+    about = {item: subject for item in items if (subject := subject_of(item))}
+    if ":" in asked and not any(subject.name == name for subject in about.values()):
         module = pytest.Module.from_parent(session, path=Path(__file__).with_name("ladder_test.py"), nodeid=OWN_MODULE)
         added = list(session.genitems(module))
         items.extend(added)
-        cases |= {item: case for item in added if (case := case_of(item))}
-    if not any(case.subject.name == name for case in cases.values()):
-        known = sorted({case.subject.name for case in cases.values()})
+        about |= {item: subject for item in added if (subject := subject_of(item))}
+    if not any(subject.name == name for subject in about.values()):
+        known = sorted({subject.name for subject in about.values()})
         raise pytest.UsageError(f"--overfit-subject: no subject is called {name!r}; there are {', '.join(known) or 'none'}")
-    dropped = [item for item, case in cases.items() if case.subject.name != name]
+    dropped = [item for item, subject in about.items() if subject.name != name]
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = [item for item in items if item not in dropped]
@@ -212,6 +227,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def overfit_device(request: pytest.FixtureRequest) -> str:
     """The torch device of this process, as --overfit-device chose it."""
     return settings(request.config).device
+
+
+@pytest.fixture
+def overfit_contracts(request: pytest.FixtureRequest) -> OverfitContracts:
+    """The subject whose contracts this case examines."""
+    from pytest_overfit.cases import OverfitContracts
+
+    return OverfitContracts(subject=request.param, settings=settings(request.config))
 
 
 @pytest.fixture
@@ -253,6 +276,8 @@ def rerun_line(request: pytest.FixtureRequest) -> str:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     result = yield
+    if call.when == "call" and result.failed and (contracts := getattr(item, "funcargs", {}).get("overfit_contracts")):
+        result.sections.append(("overfit", contracts.body))
     if call.when == "call" and case_of(item):
         rung: OverfitRung = item.funcargs["overfit_rung"]  # type: ignore[attr-defined]
         if known := rung.known():

@@ -13,6 +13,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pytest_overfit.contracts import Checked
+from pytest_overfit.finding import Finding, naming
 from pytest_overfit.ladder import Attempt, Outcome, Verdict
 from pytest_overfit.store import outcome_to_json
 
@@ -84,6 +86,29 @@ def body(outcome: Outcome, known: Sequence[Outcome], rungs: Sequence[int], rerun
         rows.append(("network", f"{outcome.where}, {outcome.parameters:,} parameters"))
     rows.append(("rerun", rerun))
     return "\n".join(_labelled(label, text) for label, text in rows)
+
+
+def contracts_headline(subject: str, violated: Sequence[Finding]) -> str:
+    more = f" (and {plural(len(violated) - 1, 'more finding')})" if len(violated) > 1 else ""
+    return f"{subject} breaks before training: {violated[0].name}: {violated[0].headline}{more}"
+
+
+def contracts_body(checked: Sequence[Checked]) -> str:
+    """Every contract with what was found; those that hold in one line."""
+    rows = [row for one in checked for finding in one.findings for row in finding_rows(finding)]
+    skipped = [f"{one.contract.name}: {one.skipped}" for one in checked if one.skipped]
+    rows += [("skipped", "\n".join(skipped))] if skipped else []
+    rows.append(("held", ", ".join(one.contract.name for one in checked if one.held) or "none"))
+    return "\n".join(_labelled(label, text) for label, text in rows)
+
+
+def finding_rows(finding: Finding) -> list[tuple[str, str]]:
+    """A finding as labelled rows: what, where, why, whom, what to try."""
+    rows = [("finding", f"{finding.name} ({finding.status}): {finding.headline}")]
+    rows += [("where", finding.module)] if finding.module else []
+    rows += [("why", "\n".join(finding.evidence))] if finding.evidence else []
+    rows += [("samples", naming(finding.samples))] if finding.samples else []
+    return rows + ([("try", finding.try_)] if finding.try_ else [])
 
 
 def _rung_word(samples: int, outcome: Outcome, known: Sequence[Outcome]) -> str:

@@ -1,0 +1,112 @@
+"""Contracts: what must hold of a subject before any training, checked in seconds.
+
+A contract is a function from a bench to findings; none means that it is held. Nothing here raises for a violated contract, or prints.
+
+    for checked in examine(subject, samples):
+        print(checked.contract.holds if checked.held else checked.findings[0].headline)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from pytest_overfit.contracts.bench import Bench
+from pytest_overfit.contracts.data import (
+    features_are_finite,
+    features_are_scaled,
+    features_vary,
+    samples_are_stable,
+    samples_do_not_conflict,
+    targets_are_readable,
+)
+from pytest_overfit.contracts.decoder import blanks_agree, decoder_reads_ideal_paths
+from pytest_overfit.contracts.dependence import all_parts_are_wired, all_that_learns_is_trained
+from pytest_overfit.contracts.device import loss_is_the_same_on_gpu
+from pytest_overfit.contracts.leaks import clips_are_independent, output_is_repeatable, padding_is_ignored
+from pytest_overfit.contracts.lengths import steps_are_real, targets_fit
+from pytest_overfit.contracts.loss import loss_is_ctc
+from pytest_overfit.contracts.failure import failed, network_runs
+from pytest_overfit.contracts.output import output_is_normalised, output_starts_uniform
+from pytest_overfit.finding import Finding
+from pytest_overfit.subject import Sample, Subject
+
+__all__ = ["CONTRACTS", "Checked", "Contract", "check", "examine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contract:
+    """What must hold. name: of one glance. holds: the sentence that is true where nothing was found. about: what it examines."""
+
+    name: str
+    holds: str
+    about: Literal["data", "loss", "decoder", "network"]
+    examine: Callable[[Bench], tuple[Finding, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A contract and what was found. skipped: why it was not examined; it is then neither held nor violated."""
+
+    contract: Contract
+    findings: tuple[Finding, ...] = ()
+    skipped: str | None = None
+
+    @property
+    def held(self) -> bool:
+        return not self.findings and self.skipped is None
+
+
+CONTRACTS: tuple[Contract, ...] = (
+    Contract(name="finite features", holds="every feature is a finite number, in one layout", about="data", examine=features_are_finite),
+    Contract(name="readable targets", holds="every target has tokens, all in the vocabulary, none blank", about="data", examine=targets_are_readable),
+    Contract(name="moving features", holds="every clip changes over time", about="data", examine=features_vary),
+    Contract(name="stable samples", holds="fetching the samples twice gives the same ones", about="data", examine=samples_are_stable),
+    Contract(name="no conflicts", holds="no two clips share features and differ in target", about="data", examine=samples_do_not_conflict),
+    Contract(name="scaled features", holds="features are of unit scale, or the network normalises them", about="data", examine=features_are_scaled),
+    Contract(name="own loss", holds="the loss is CTC of the clips, tokens and steps it is given", about="loss", examine=loss_is_ctc),
+    Contract(name="same loss on the GPU", holds="the loss is the same on the GPU, where there is one", about="loss", examine=loss_is_the_same_on_gpu),
+    Contract(name="one blank", holds="loss, decoder and subject agree on the blank", about="decoder", examine=blanks_agree),
+    Contract(name="ideal paths", holds="the decoder reads ideal paths back as their targets", about="decoder", examine=decoder_reads_ideal_paths),
+    Contract(name="running network", holds="the network runs on its own samples", about="network", examine=network_runs),
+    Contract(name="log-probabilities", holds="every step of the output sums to 1", about="network", examine=output_is_normalised),
+    Contract(name="real steps", holds="declared steps are those the network gives", about="network", examine=steps_are_real),
+    Contract(name="feasible targets", holds="every target fits in the steps its clip has", about="network", examine=targets_fit),
+    Contract(name="repeatable output", holds="eval mode gives the same output each time", about="network", examine=output_is_repeatable),
+    Contract(name="independent clips", holds="a clip's output does not depend on its batch mates", about="network", examine=clips_are_independent),
+    Contract(name="ignored padding", holds="a clip's output does not depend on padding", about="network", examine=padding_is_ignored),
+    Contract(name="whole wiring", holds="the output uses all of the input, and gradients reach every module", about="network", examine=all_parts_are_wired),
+    Contract(name="all trained", holds="every parameter with a gradient is in the optimiser", about="network", examine=all_that_learns_is_trained),
+    Contract(name="uniform start", holds="the loss of a fresh network stands near the uniform level", about="network", examine=output_starts_uniform),
+)
+
+
+def examine(
+    subject: Subject, samples: Sequence[Sample], *, seed: int = 0, device: str | torch.device = "cpu", size: str | None = None
+) -> tuple[Checked, ...]:
+    """Check every contract on raw samples, which need not be fit to train on. The caller's random state is left as it was."""
+    bench = Bench(subject=subject, samples=tuple(samples), seed=seed, device=device, size=size)
+    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        return tuple(_checked(contract, bench) for contract in CONTRACTS)
+
+
+def check(
+    subject: Subject, samples: Sequence[Sample], *, seed: int = 0, device: str | torch.device = "cpu", size: str | None = None
+) -> tuple[Finding, ...]:
+    """The findings of all contracts, in their order; none where all are held."""
+    return tuple(finding for checked in examine(subject, samples, seed=seed, device=device, size=size) for finding in checked.findings)
+
+
+def _checked(contract: Contract, bench: Bench) -> Checked:
+    if contract.about == "network" and not bench.usable:
+        return Checked(contract=contract, skipped="no sample is fit to be run")
+    if contract.about == "network" and bench.failure and contract.examine is not network_runs:
+        return Checked(contract=contract, skipped="the network does not run")
+    try:
+        return Checked(contract=contract, findings=contract.examine(bench))
+    except Exception as error:  # the subject's own code runs here: what it raises is a finding like any other
+        return Checked(contract=contract, findings=(failed(f"{contract.about}_fails", f"`{contract.name}` cannot be examined", error),))

@@ -1,0 +1,168 @@
+"""The bench a subject is examined on: its raw samples, a fresh network, and runs of it that leave no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pytest_overfit import ctc
+from pytest_overfit.contracts.passage import Call, recorded
+from pytest_overfit.contracts.summary import Summary
+from pytest_overfit.subject import Batch, Loss, Sample, Subject, collate
+
+CLIPS = 4
+"""Clips a network contract runs on."""
+SOUGHT = 64
+"""Samples the clips are chosen from."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bench:
+    """A subject under examination. Raises nothing for bad samples: `usable` leaves them out."""
+
+    subject: Subject
+    samples: tuple[Sample, ...]
+    seed: int = 0
+    device: torch.device | str = "cpu"
+    size: str | None = None
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.subject.vocabulary)
+
+    @cached_property
+    def summaries(self) -> tuple[Summary, ...]:
+        return tuple(Summary.of(sample) for sample in self.samples)
+
+    @cached_property
+    def usable(self) -> tuple[Sample, ...]:
+        """The first samples with finite features of one width and targets that CTC can read."""
+        dims = [sample.features.shape[1] for sample in self.samples]
+        common = max(set(dims), key=dims.count, default=0)
+        chosen = [sample for sample in self.samples[:SOUGHT] if sample.features.shape[1] == common and self._is_usable(sample)]
+        return tuple(chosen)
+
+    def _is_usable(self, sample: Sample) -> bool:
+        return sample.frames > 0 and readable(sample.target, self.vocabulary, self.subject.blank) and bool(torch.isfinite(sample.features).all())
+
+    @cached_property
+    def clips(self) -> tuple[Sample, ...]:
+        """A few usable samples of lengths as different as they come, the longest first."""
+        by_length = sorted(self.usable, key=lambda sample: -sample.frames)
+        count = min(CLIPS, len(by_length))
+        return tuple(by_length[round(i * (len(by_length) - 1) / max(count - 1, 1))] for i in range(count))
+
+    @cached_property
+    def batch(self) -> Batch:
+        return collate(self.clips).to(self.device)
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """A fresh network that has run once, so that lazy layers have their shapes."""
+        network = self.subject.fresh(feature_dim=self.clips[0].features.shape[1], seed=self.seed, size=self.size).to(self.device)
+        with undisturbed(network, train=False, seed=self.seed), torch.no_grad():
+            self.subject.forward(network, self.batch.features, self.batch.frames)
+        return network
+
+    @cached_property
+    def failure(self) -> Exception | None:
+        """What building the network or running it on its own samples raises."""
+        try:
+            self.outputs  # noqa: B018  (built and run here once)
+        except Exception as error:  # whatever the subject's code raises
+            return error
+        return None
+
+    def run(self, features: Tensor, frames: Tensor, *, train: bool = False, seed: int | None = None) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (steps, batch, vocabulary) and declared steps (batch,), on the CPU. Same seed: same dropout."""
+        with undisturbed(self.network, train=train, seed=self.seed if seed is None else seed), torch.no_grad():
+            log_probs, steps = self.subject.log_probs(self.network, features.to(self.device), frames.to(self.device))
+        return log_probs.cpu(), steps.cpu()
+
+    def alone(self, features: Tensor, *, padded_to: int = 0, train: bool = False) -> tuple[Tensor, Tensor]:
+        """One clip, (frames, dim), zeros behind it up to `padded_to` frames; returns what `run` does."""
+        padding = max(padded_to - len(features), 0)
+        return self.run(F.pad(features, (0, 0, 0, padding))[None], torch.tensor([len(features)]), train=train)
+
+    def passage(self, features: Tensor, *, padded_to: int = 0, train: bool = False) -> tuple[list[Call], Tensor, Tensor]:
+        """As `alone`, with every module's call."""
+        with recorded(self.network) as calls:
+            log_probs, steps = self.alone(features, padded_to=padded_to, train=train)
+        return calls, log_probs, steps
+
+    @cached_property
+    def outputs(self) -> tuple[Tensor, Tensor]:
+        """The batch of clips in eval mode; steps are cut to what the output has, so that one wrong length hides nothing else."""
+        log_probs, steps = self.run(self.batch.features, self.batch.frames)
+        return log_probs, steps.clamp(max=len(log_probs))
+
+    @cached_property
+    def tolerance(self) -> float:
+        """Differences below this are rounding: a hundredth of how much log-probabilities vary over steps and clips, and 3e-5 of their size."""
+        rows = self.outputs[0].float().flatten(0, 1)
+        rows = rows[torch.isfinite(rows).all(-1)]
+        return 1e-2 * float(rows.std(0).mean()) + 3e-5 * float(rows.abs().max()) if len(rows) > 1 else 1e-4
+
+    @property
+    def loss(self) -> Loss:
+        """The subject's loss, or the engine's."""
+        return self.subject.loss or self._default_loss
+
+    def _default_loss(self, log_probs: Tensor, steps: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+        return ctc.nats_per_token(log_probs, steps, targets, target_lengths, blank=self.subject.blank)
+
+    def decode(self, log_probs: Tensor, steps: Tensor) -> list[list[int]]:
+        """Token ids of each clip, by the subject's decoder or the greedy one."""
+        decoded = self.subject.decode(log_probs, steps) if self.subject.decode else ctc.greedy_decode(log_probs, steps, blank=self.subject.blank)
+        return [[int(token) for token in tokens] for tokens in decoded]
+
+
+def readable(target: Tensor, vocabulary: int, blank: int) -> bool:
+    """Whether CTC can read a target: some tokens, all in the vocabulary, none of them blank."""
+    return len(target) > 0 and bool(((target >= 0) & (target < vocabulary) & (target != blank)).all())
+
+
+@contextmanager
+def undisturbed(network: nn.Module, *, train: bool, seed: int) -> Iterator[None]:
+    """Run in the given mode with seeded randomness; buffers, mode and torch's generators are as before afterwards.
+
+    cuDNN is off inside: its recurrent layers cannot go backward in eval mode, and its TF32 looks like a leak.
+    """
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    was_training = network.training
+    network.train(train)
+    try:
+        devices = list({parameter.device for parameter in network.parameters() if parameter.is_cuda})
+        with torch.random.fork_rng(devices), torch.backends.cudnn.flags(enabled=False):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        for name, buffer in network.named_buffers():
+            if name in buffers and buffer.shape == buffers[name].shape:
+                buffer.copy_(buffers[name])
+        network.train(was_training)
+
+
+@contextmanager
+def shaken(network: nn.Module, names: set[str], *, scale: float, seed: int) -> Iterator[None]:
+    """Add noise to the named parameters while the block runs: `scale` times each one's rms, or a fifth of it where all are zero."""
+    kept = {name: parameter.detach().clone() for name, parameter in network.named_parameters() if name in names}
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if name in kept:
+                    noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+                    parameter.add_(noise * scale * (float(parameter.square().mean().sqrt()) or 0.2))
+        yield
+    finally:
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if name in kept:
+                    parameter.copy_(kept[name])

@@ -1,0 +1,121 @@
+"""What must hold of the decoder: it reads an ideal path back as the target it was made from, and it, the loss and the subject share a blank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from pytest_overfit.contracts.bench import SOUGHT, Bench, readable
+from pytest_overfit.contracts.loss import loss_blank
+from pytest_overfit.finding import Finding, counted
+
+CANDIDATES = 512
+"""Ids tried as the decoder's blank."""
+SURE = 12.0
+"""Logit of a path's token over all others."""
+
+Path = Sequence[int]
+
+
+def blanks_agree(bench: Bench) -> tuple[Finding, ...]:
+    """The id that the loss aligns as blank is the one that the decoder drops, and the one that the subject names."""
+    named, lost, dropped = bench.subject.blank, loss_blank(bench), decoder_blanks(bench)
+    if lost == named and dropped in ([named], []):
+        return ()
+    decoder = " and ".join(map(str, dropped)) or "nothing"
+    return (
+        Finding(
+            name="loss_decoder_disagree",
+            headline=f"the loss takes {lost} for the blank, the decoder drops {decoder}, and the subject names {named}",
+            evidence=("the loss: the id with the largest share of alignments at a uniform output", "the decoder: ids whose constant path decodes to nothing"),
+            try_="pass one blank id to the loss, to the decoder and to Subject(blank=...)",
+            status="confirmed",
+        ),
+    )
+
+
+def decoder_blanks(bench: Bench) -> list[int]:
+    """The ids that decode to nothing where they are all that is seen. Those that mix them up with others decode to something."""
+    ids = sorted({*range(min(bench.vocabulary, CANDIDATES)), bench.vocabulary - 1, bench.subject.blank})
+    decoded = bench.decode(*outputs_of([[label] * 2 for label in ids], bench.vocabulary))
+    return [label for label, tokens in zip(ids, decoded, strict=True) if not tokens]
+
+
+def outputs_of(paths: Sequence[Path], vocabulary: int, *, behind: int = 0) -> tuple[Tensor, Tensor]:
+    """Log-probabilities (steps, batch, vocabulary) that are nearly certain of each path, and its steps; past its end stands `behind`."""
+    longest = max(map(len, paths))
+    ids = torch.tensor([[*path, *[behind] * (longest - len(path))] for path in paths])
+    logits = SURE * torch.nn.functional.one_hot(ids.T, vocabulary).float()
+    return logits.log_softmax(-1), torch.tensor([len(path) for path in paths])
+
+
+def ideal_path(target: Path, blank: int, width: int) -> list[int]:
+    """Each token `width` steps wide, a blank between neighbours that are equal or where width is above 1, a blank at both ends."""
+    path = [blank]
+    for left, token in zip([None, *target], target, strict=False):
+        path += ([blank] if left == token or width > 1 else []) + [token] * width
+    return [*path, blank]
+
+
+def collapsed(path: Path) -> list[int]:
+    return [token for token, _ in groupby(path)]
+
+
+def decoder_reads_ideal_paths(bench: Bench) -> tuple[Finding, ...]:
+    blanks = decoder_blanks(bench)
+    blank = blanks[0] if len(blanks) == 1 else bench.subject.blank
+    targets = _targets(bench, blank)
+    for width in (1, 2, 3):
+        paths = [ideal_path(target, blank, width) for target in targets]
+        decoded = bench.decode(*outputs_of(paths, bench.vocabulary, behind=blank))
+        if decoded != targets:
+            return (_misread(paths, targets, decoded, blank),)
+    return _reads_past(bench, targets, blank)
+
+
+def _targets(bench: Bench, blank: int) -> list[list[int]]:
+    """The samples' own targets, and short ones with repeats, neighbours and nothing."""
+    first, second = ([label for label in range(bench.vocabulary) if label != blank] * 2)[:2]
+    made = [[], [first], [first, first], [first, second], [first, second, first], [second, first, first, first, second]]
+    own = [sample.target.tolist() for sample in bench.samples[:SOUGHT] if readable(sample.target, bench.vocabulary, blank)]
+    return made + own
+
+
+def _misread(paths: list[list[int]], targets: list[list[int]], decoded: list[list[int]], blank: int) -> Finding:
+    """Name the mistake: every way of reading a path wrongly that explains all that was decoded."""
+    mistakes: dict[str, Callable[[list[int]], list[int]]] = {
+        "it returns the path as it is": list,
+        "it drops blanks and does not collapse repeats": lambda path: [token for token in path if token != blank],
+        "it collapses repeats and keeps blanks": collapsed,
+        "it drops blanks before it collapses repeats, so that two equal neighbours become one": lambda path: collapsed([t for t in path if t != blank]),
+    }
+    named = next((what for what, read in mistakes.items() if [read(path) for path in paths] == decoded), None)
+    wrong = [i for i, (tokens, target) in enumerate(zip(decoded, targets, strict=False)) if tokens != target]
+    example = f"path {paths[wrong[0]]} should decode to {targets[wrong[0]]}, gives {decoded[wrong[0]]}" if wrong else "it returns another number of clips"
+    return Finding(
+        name="decoder_repeats" if named else "wrong_decoder",
+        headline=f"the decoder misreads {len(wrong)} of {counted(len(targets), 'ideal path')}" + (f": {named}" if named else ""),
+        evidence=(example,),
+        try_="collapse repeats first, then remove blanks",
+        status="confirmed",
+    )
+
+
+def _reads_past(bench: Bench, targets: list[list[int]], blank: int) -> tuple[Finding, ...]:
+    """Clips of different lengths in one batch, a token standing past the end of each."""
+    token = next(label for label in range(bench.vocabulary) if label != blank)
+    paths = [ideal_path(target, blank, 1) for target in targets]
+    decoded = bench.decode(*outputs_of(paths, bench.vocabulary, behind=token))
+    if decoded == targets:
+        return ()
+    return (
+        Finding(
+            name="wrong_steps",
+            headline="the decoder reads past the steps that a clip has",
+            try_="cut each clip's output to its own steps before decoding",
+            status="confirmed",
+        ),
+    )

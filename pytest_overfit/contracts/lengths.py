@@ -1,0 +1,151 @@
+"""What must hold of lengths: the steps a network declares are those it gives, and every target fits in them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pytest_overfit import ctc
+from pytest_overfit.contracts.bench import Bench, readable
+from pytest_overfit.contracts.timeline import Clock, is_cut, is_drawn
+from pytest_overfit.finding import Finding, counted, naming
+from pytest_overfit.subject import Sample
+
+
+def steps_are_real(bench: Bench) -> tuple[Finding, ...]:
+    """Each clip's declared steps: the same alone and among longer clips, and as many as its output has.
+
+    One step too few is let pass, as floor against ceil is; so are fewer where all clips are padded to one length inside the network.
+    """
+    _, together = bench.run(bench.batch.features, bench.batch.frames)
+    alone = [bench.alone(clip.features) for clip in bench.clips]
+    fixed = len({clip.frames for clip in bench.clips}) > 1 and len({len(output) for output, _ in alone}) == 1
+    wrong: dict[str, str] = {}
+    for clip, (output, steps), among in zip(bench.clips, alone, together.tolist(), strict=True):
+        declared, given = int(steps[0]), len(output)
+        if declared > given:
+            wrong[clip.name] = f"{clip.name}, {clip.frames} frames: declares {declared} steps, gives {given}"
+        elif declared < given - 1 and not fixed:
+            wrong[clip.name] = f"{clip.name}, {clip.frames} frames: declares {declared} steps of the {given} it gives"
+        elif among != declared:
+            wrong[clip.name] = f"{clip.name}, {clip.frames} frames: declares {declared} steps alone and {among} in a batch"
+    if not wrong:
+        return ()
+    return (
+        Finding(
+            name="wrong_steps",
+            headline=f"the network declares other steps than it gives: {next(iter(wrong.values()))}",
+            evidence=tuple(list(wrong.values())[:5]),
+            samples=tuple(wrong),
+            try_="compute steps from each clip's own frames, layer by layer, with the rule that its strides follow",
+            status="confirmed",
+        ),
+    )
+
+
+def targets_fit(bench: Bench) -> tuple[Finding, ...]:
+    """The feasibility census: every sample's tokens and repeats against the steps the network has for it, in shape and in substance."""
+    census = [s for s in bench.samples if s.frames and readable(s.target, bench.vocabulary, bench.subject.blank)]
+    needs = {sample.name: ctc.steps_needed(sample.target.tolist()) for sample in census}
+    clock = Clock(bench=bench)
+    steps = clock.lengths((sample.frames for sample in census), lambda timeline: min(timeline.declared, timeline.given))
+    unfit = [sample for sample in census if steps[sample.frames] < needs[sample.name]]
+    if unfit:
+        return (_too_short(clock, census, unfit, needs, steps),)
+    return _hidden(clock, census, needs)
+
+
+def _tightest(samples: list[Sample], needs: dict[str, int]) -> Sample:
+    return max(samples, key=lambda sample: needs[sample.name] / sample.frames)
+
+
+def _too_short(clock: Clock, census: list[Sample], unfit: list[Sample], needs: dict[str, int], steps: dict[int, int]) -> Finding:
+    worst = _tightest(unfit, needs)
+    index = _first_cut(clock, worst.frames, needs[worst.name])
+    left = steps[worst.frames] if index is None else clock(worst.frames).modules[index]
+    who = "the network" if index is None else clock.names[index]
+    told = [f"{s.name}: {len(s.target)} tokens, {counted(needs[s.name] - len(s.target), 'repeat')}, {steps[s.frames]} steps" for s in unfit[:5]]
+    return Finding(
+        name="time_collapse",
+        headline=f"{len(unfit)} of {counted(len(census), 'target')} do not fit: {who} leaves {left} steps of {worst.frames} frames "
+        f"for a target that needs {needs[worst.name]}",
+        evidence=(*told, *_hidden_by_loss(clock.bench)),
+        module=None if index is None else clock.names[index],
+        samples=tuple(sample.name for sample in unfit),
+        try_="lower a stride" if index is None else f"lower the stride of {clock.names[index]}, or of one before it",
+        status="confirmed",
+    )
+
+
+def _first_cut(clock: Clock, frames: int, need: int) -> int | None:
+    """The first call whose output is too short for `need` and that everything passes through."""
+    short = [index for index, length in clock(frames).modules.items() if length < need]
+    if not short:
+        return None
+    features = clock.clip(frames)
+    calls, *_ = clock.bench.passage(features)
+    return next((index for index in short if is_cut(clock.bench, calls[index], clock.nth(index), features)), None)
+
+
+def _hidden(clock: Clock, census: list[Sample], needs: dict[str, int]) -> tuple[Finding, ...]:
+    """Targets that fit the output's shape, while a module before it leaves too few steps and interpolation draws the rest."""
+    worst = _tightest(census, needs)
+    index = _first_cut(clock, worst.frames, needs[worst.name])
+    if index is None:
+        return ()
+    timeline = clock(worst.frames)
+    left, name = timeline.modules[index], clock.names[index]
+    where = _drawn_again(clock, worst.frames, index, left)
+    if where is None:
+        return ()
+    real = clock.lengths((sample.frames for sample in census), lambda timeline: timeline.modules[index])
+    unfit = [sample for sample in census if real[sample.frames] < needs[sample.name]]
+    return (
+        Finding(
+            name="time_collapse",
+            headline=f"{len(unfit)} of {counted(len(census), 'target')} do not fit: {name} leaves {left} steps of {worst.frames} frames "
+            f"for a target that needs {needs[worst.name]}, and interpolation only hides it",
+            evidence=(
+                f"{name} shortens time {worst.frames / left:.0f}x; all that the output knows passes through it",
+                f"{where} holds {timeline.given} steps, drawn between {left} of its own",
+                f"samples: {naming([sample.name for sample in unfit])}",
+            ),
+            module=name,
+            samples=tuple(sample.name for sample in unfit),
+            try_=f"lower the stride of {name} or of one before it, or learn the upsampling (ConvTranspose1d)",
+        ),
+    )
+
+
+def _drawn_again(clock: Clock, frames: int, index: int, left: int) -> str | None:
+    """Where, after call `index`, a longer sequence stands that was only drawn between `left` steps; None where none was."""
+    bench = clock.bench
+    calls, log_probs, _ = bench.passage(clock.clip(frames))
+    shorter, *_ = bench.passage(clock.clip(max(frames * 2 // 3, 1)))
+    for call, other in list(zip(calls, shorter, strict=False))[index + 1 :]:
+        for role, here, there in (("the input of ", call.inputs, other.inputs), ("", call.outputs, other.outputs)):
+            if any(_drawn(a, b, left) for a, b in zip(here, there, strict=False)):
+                return f"{role}{call.module}"
+    rows = log_probs[:, 0].float()
+    centred = rows - rows.mean(-1, keepdim=True)
+    return "the output" if len(rows) > left and is_drawn(centred, left) else None
+
+
+def _drawn(sequence: Tensor, shorter: Tensor, left: int) -> bool:
+    grown = [axis for axis, (a, b) in enumerate(zip(sequence.shape, shorter.shape, strict=False)) if a != b]
+    if len(grown) != 1 or sequence.shape[grown[0]] <= left:
+        return False
+    return is_drawn(sequence.movedim(grown[0], 0).flatten(1), left)
+
+
+def _hidden_by_loss(bench: Bench) -> tuple[str, ...]:
+    """What the subject's own loss says of a target that does not fit."""
+    label = next(label for label in range(bench.vocabulary) if label != bench.subject.blank)
+    logits = torch.zeros(2, 1, bench.vocabulary, requires_grad=True)
+    targets, one = torch.full((1, 3), label), torch.ones(1, dtype=torch.long)
+    loss = bench.loss(logits.log_softmax(-1), one * 2, targets, one * 3)
+    if not torch.isfinite(loss):
+        return (f"the loss of such a clip is {float(loss)}",)
+    return (f"the loss hides it: {float(loss):.3g} for a clip that has no alignment (zero_infinity), without a gradient",)
+
+

@@ -1,0 +1,256 @@
+"""What must hold of the loss: it is CTC of the clips, tokens and steps it is given, up to how it is reduced.
+
+A loss may be a mean or a sum, per clip, token or step, scaled, smoothed or sharpened. So it is judged by what it reacts to and, on fixed
+outputs with changing targets, by whether it follows the reference: affinely, or at least in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from pytest_overfit import ctc
+from pytest_overfit.contracts.bench import Bench
+from pytest_overfit.contracts.reference import reference_nats
+from pytest_overfit.finding import Finding
+from pytest_overfit.subject import Loss
+
+STEPS, PADDED = 40, 48
+TARGETS = 16
+EXACT = 3e-5
+"""Share of their spread by which losses may miss the reference: float32 misses it by 3e-6, half precision by 5e-4."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Exercise:
+    """Fixed outputs and targets that a loss is tried on. Logits are wide, so that half precision shows."""
+
+    loss: Loss
+    vocabulary: int
+    blank: int
+    seed: int = 0
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """(padded steps, clips, vocabulary)"""
+        return 3 * torch.randn(PADDED, TARGETS, self.vocabulary, generator=torch.Generator().manual_seed(self.seed))
+
+    @cached_property
+    def targets(self) -> list[list[int]]:
+        """1 to 8 tokens, twice; those of 3 or more start with a repeat."""
+        generator = torch.Generator().manual_seed(self.seed + 1)
+        labels = [label for label in range(self.vocabulary) if label != self.blank]
+        targets = []
+        for clip in range(TARGETS):
+            target = [labels[i] for i in torch.randint(len(labels), (1 + clip % 8,), generator=generator).tolist()]
+            if len(target) > 2:
+                target[1] = target[0]
+            targets.append(target)
+        return targets
+
+    def other(self, label: int) -> int:
+        """A label that is neither `label` nor the blank; `label` where there is none."""
+        return next((other for other in range(self.vocabulary) if other not in (label, self.blank)), label)
+
+    def of(self, logits: Tensor, targets: list[list[int]], steps: list[int], *, filler: int | None = None) -> Tensor:
+        """The loss of clips. logits: (steps, batch, vocabulary); past a target's end stands a valid label, which must not be read."""
+        width = max(map(len, targets)) + 1
+        spare = self.other(self.blank) if filler is None else filler
+        rows = torch.tensor([[*target, *[spare] * (width - len(target))] for target in targets])
+        return self.loss(logits.log_softmax(-1), torch.tensor(steps), rows, torch.tensor([len(target) for target in targets]))
+
+    def one(self, clip: int, *, steps: int = STEPS, target: list[int] | None = None, filler: int | None = None, logits: Tensor | None = None) -> float:
+        """The loss of one clip, on the first clip's output unless `logits` (padded steps, vocabulary) are given."""
+        logits = self.logits[:, 0] if logits is None else logits
+        return float(self.of(logits[:, None], [self.targets[clip] if target is None else target], [steps], filler=filler))
+
+    def gradient(self, logits: Tensor, targets: list[list[int]], steps: list[int]) -> Tensor:
+        """d loss / d logits, of the logits' shape; zeros where the loss has no gradient."""
+        leaf = logits.clone().requires_grad_()
+        loss = self.of(leaf, targets, steps)
+        if not loss.requires_grad:
+            return torch.zeros_like(logits)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return torch.zeros_like(logits) if leaf.grad is None else leaf.grad
+
+
+def exercise(bench: Bench, *, blank: int | None = None) -> Exercise:
+    return Exercise(loss=bench.loss, vocabulary=bench.vocabulary, blank=bench.subject.blank if blank is None else blank, seed=bench.seed)
+
+
+def loss_blank(bench: Bench) -> int:
+    """The blank that the loss uses: at a uniform output, one token's alignments spend two steps in three on it."""
+    trial = exercise(bench)
+    push = trial.gradient(torch.zeros(STEPS, 1, bench.vocabulary), [[trial.other(bench.subject.blank)]], [STEPS]).sum((0, 1))
+    return int(push.argmin()) if push.abs().max() > 0 else bench.subject.blank
+
+
+def loss_is_ctc(bench: Bench) -> tuple[Finding, ...]:
+    """The loss's own contract; the first thing that is wrong with it, since the others follow from it."""
+    trial = exercise(bench, blank=loss_blank(bench))
+    checks = (_axes, _negative, _low_precision, _steps_read, _tokens_read, _independent_clips, _gradient, _reference)
+    return next((found for check in checks if (found := check(trial))), ())
+
+
+def _finding(name: str, headline: str, *evidence: str, try_: str | None = None) -> tuple[Finding, ...]:
+    return (Finding(name=name, headline=headline, evidence=evidence, try_=try_, status="confirmed"),)
+
+
+def _axes(trial: Exercise) -> tuple[Finding, ...]:
+    try:
+        trial.of(trial.logits, trial.targets, [STEPS] * TARGETS)
+    except (RuntimeError, ValueError, IndexError) as error:
+        return _finding(
+            "batch_leak" if _runs_square(trial) else "wrong_loss",
+            f"the loss fails on {TARGETS} clips of {PADDED} steps: {str(error).splitlines()[0]}",
+            *(["it runs where there are as many steps as clips: it takes one axis for the other"] if _runs_square(trial) else []),
+            try_="the loss is given log-probabilities (steps, batch, vocabulary)",
+        )
+    return ()
+
+
+def _runs_square(trial: Exercise) -> bool:
+    try:
+        trial.of(trial.logits[:TARGETS], [target[:1] for target in trial.targets], [TARGETS] * TARGETS)
+    except (RuntimeError, ValueError, IndexError):
+        return False
+    return True
+
+
+def _negative(trial: Exercise) -> tuple[Finding, ...]:
+    lowest = min(trial.one(clip) for clip in range(TARGETS))
+    if lowest >= -1e-4:
+        return ()
+    return _finding(
+        "unnormalised_output",
+        f"the loss is {lowest:.3g} on a normalised output: below zero is impossible for a probability",
+        try_="give log_softmax, not softmax or logits, to CTC",
+    )
+
+
+def _low_precision(trial: Exercise) -> tuple[Finding, ...]:
+    values = torch.tensor([trial.one(clip) for clip in range(TARGETS)], dtype=torch.float64)
+    for dtype in (torch.float16, torch.bfloat16):
+        rounded_output = trial.logits[:, 0].log_softmax(-1).to(dtype).float()
+        rounded = torch.tensor([trial.one(clip, logits=rounded_output) for clip in range(TARGETS)], dtype=torch.float64)
+        blind = bool((values == rounded).all()) and not bool((rounded_output == trial.logits[:, 0].log_softmax(-1)).all())
+        if blind or bool((values == values.to(dtype).double()).all()):
+            return _finding(
+                "low_precision_loss",
+                f"the loss is computed in {str(dtype).removeprefix('torch.')}",
+                "it does not react to what rounding to that precision takes away" if blind else "its values are all representable in it",
+                try_="leave autocast before the loss and give it float32 log-probabilities",
+            )
+    return ()
+
+
+def _steps_read(trial: Exercise) -> tuple[Finding, ...]:
+    clip, generator = TARGETS // 2, torch.Generator().manual_seed(trial.seed + 2)
+    base = trial.logits[:, 0]
+    past, inside = base.clone(), base.clone()
+    past[STEPS:] = 3 * torch.randn(past[STEPS:].shape, generator=generator)
+    inside[STEPS - 1] = 3 * torch.randn(inside[STEPS - 1].shape, generator=generator)
+    value = trial.one(clip, logits=base)
+    if trial.one(clip, logits=past) != value:
+        return _finding(
+            "wrong_steps", f"the loss reads past the {STEPS} steps that a clip has", try_="pass each clip's own steps as input_lengths, not the longest"
+        )
+    if trial.one(clip, logits=inside) == value:
+        return _finding("wrong_steps", "the loss does not read a clip's last step", try_="pass each clip's own steps as input_lengths")
+    return ()
+
+
+def _tokens_read(trial: Exercise) -> tuple[Finding, ...]:
+    clip = TARGETS // 2
+    target = trial.targets[clip]
+    value = trial.one(clip)
+    one, two = trial.other(trial.blank), trial.other(trial.other(trial.blank))
+    if trial.one(clip, filler=one) != trial.one(clip, filler=two):
+        return _finding("wrong_targets", "the loss reads past the end of a target", try_="check target_lengths, and how targets are flattened")
+    for place, label in enumerate(target):
+        changed = [*target[:place], trial.other(label), *target[place + 1 :]]
+        if changed != target and trial.one(clip, target=changed) == value:
+            return _finding(
+                "wrong_targets", f"the loss does not read token {place} of a target of {len(target)}", try_="check target_lengths, and how targets are cut"
+            )
+    return ()
+
+
+def _independent_clips(trial: Exercise) -> tuple[Finding, ...]:
+    """Each clip's gradient in a batch points where it does alone, however the batch is reduced; on a square output too."""
+    for count in (3, TARGETS):
+        square = count == TARGETS
+        targets = [target[:2] for target in trial.targets] if square else trial.targets[3 : 3 + count]
+        steps = [TARGETS] * TARGETS if square else [STEPS, STEPS - 7, PADDED]
+        logits = trial.logits[:TARGETS] if square else trial.logits[:, :count]
+        together = trial.gradient(logits, targets, steps)
+        for clip in range(count):
+            alone = trial.gradient(logits[:, clip : clip + 1], [targets[clip]], [steps[clip]])
+            angle = torch.cosine_similarity(together[:, clip].flatten(), alone[:, 0].flatten(), dim=0, eps=1e-20)
+            if alone.abs().max() > 0 and angle < 0.99:
+                return _finding(
+                    "batch_leak",
+                    "a clip's gradient of the loss depends on the clips beside it",
+                    f"clip {clip} of {count}: cosine {float(angle):.2f} with its gradient alone",
+                    try_="the loss is given log-probabilities (steps, batch, vocabulary) and targets (batch, tokens)",
+                )
+    return ()
+
+
+def _gradient(trial: Exercise) -> tuple[Finding, ...]:
+    """Along its own gradient the loss must rise as fast as the gradient says. Central differences, 2 % for float32."""
+    logits, target = trial.logits[:, :1], [trial.targets[TARGETS // 2]]
+    gradient = trial.gradient(logits, target, [STEPS])
+    size = float(gradient.norm())
+    if size == 0:
+        return _finding("wrong_gradient", "the loss has no gradient", try_="keep the loss attached: no detach, no item, no no_grad")
+    nudge = 0.05 * gradient / size
+    rise = float(trial.of(logits + nudge, target, [STEPS]) - trial.of(logits - nudge, target, [STEPS])) / 0.1
+    if abs(rise - size) <= 0.02 * size:
+        return ()
+    return _finding("wrong_gradient", f"the loss rises by {rise:.4g} along its gradient, which says {size:.4g}")
+
+
+def _reference(trial: Exercise) -> tuple[Finding, ...]:
+    """On a uniform output the loss follows the closed form, on any other the forward algorithm."""
+    vocabulary, blank = trial.vocabulary, trial.blank
+    closed = [len(t) * ctc.uniform_level(steps=STEPS, target=t, vocabulary=vocabulary) for t in trial.targets]
+    uniform = torch.zeros(PADDED, vocabulary)
+    log_probs = trial.logits[:STEPS, 0].double().log_softmax(-1)
+    computed = [reference_nats(log_probs, target, blank=blank) for target in trial.targets]
+    for where, nats, logits in (("a uniform output", closed, uniform), ("a random output", computed, trial.logits[:, 0])):
+        values = [trial.one(clip, logits=logits) for clip in range(TARGETS)]
+        misses = {unit: _misfit(values, nats, unit, trial.targets) for unit in ("clip", "token")}
+        if min(misses.values()) <= EXACT or any(_same_order(values, nats, unit, trial.targets) for unit in misses):
+            continue
+        return _finding(
+            "wrong_loss",
+            f"the loss does not follow CTC on {where}: it is off by {min(misses.values()):.1%} of its range",
+            *(f"{len(t)} tokens: loss {value:.3f}, CTC {n:.3f} nats" for t, value, n in list(zip(trial.targets, values, nats, strict=True))[:3]),
+            try_="compare with torch.nn.functional.ctc_loss(log_probs, targets, steps, target_lengths, blank)",
+        )
+    return ()
+
+
+def _scaled(nats: list[float], unit: str, targets: list[list[int]]) -> Tensor:
+    return torch.tensor([n / (len(t) if unit == "token" else 1) for n, t in zip(nats, targets, strict=True)], dtype=torch.float64)
+
+
+def _misfit(values: list[float], nats: list[float], unit: str, targets: list[list[int]]) -> float:
+    """How far losses are from the best a * reference + b with a > 0, as a share of their spread. 0 is a perfect fit."""
+    x, y = _scaled(nats, unit, targets), torch.tensor(values, dtype=torch.float64)
+    spread = float(y.max() - y.min())
+    if not math.isfinite(spread) or spread == 0:
+        return math.inf
+    slope, offset = torch.linalg.lstsq(torch.stack([x, torch.ones_like(x)], 1), y[:, None]).solution[:, 0].tolist()
+    return float((slope * x + offset - y).abs().max()) / spread if slope > 0 else math.inf
+
+
+def _same_order(values: list[float], nats: list[float], unit: str, targets: list[list[int]]) -> bool:
+    """Whether losses rise strictly with the reference, as a focal or otherwise sharpened CTC does."""
+    ordered = [value for _, value in sorted(zip(_scaled(nats, unit, targets).tolist(), values, strict=True))]
+    return all(a < b for a, b in zip(ordered, ordered[1:], strict=False))

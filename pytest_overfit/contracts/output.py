@@ -1,0 +1,147 @@
+"""What must hold of a fresh network's output: log-probabilities, near uniform."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pytest_overfit import ctc
+from pytest_overfit.contracts.bench import Bench, readable
+from pytest_overfit.finding import Finding
+from pytest_overfit.measures import valid_steps
+NORMALISED = 0.02
+"""Largest logsumexp of a row of log-probabilities that is rounding; half precision reaches 0.01."""
+EMITTED = 0.25
+"""Tokens that a fresh output must expect to emit, for one token of the targets. Uniform: T/L, 5 to 20. The best constant blank share: 1."""
+EXPLODED = 5.0
+"""Loss of a fresh network over the uniform level that no healthy initialisation reaches; wide ones reach 2."""
+
+
+def output_is_normalised(bench: Bench) -> tuple[Finding, ...]:
+    """Every row of log-probabilities sums to 1, in both modes. log_softmax twice is log_softmax."""
+    for train in (False, True):
+        log_probs, steps = bench.run(bench.batch.features, bench.batch.frames, train=train)
+        rows = valid_steps(log_probs.float(), steps.clamp(max=len(log_probs)))
+        if rows.isnan().any():
+            return (_not_finite(bench, train),)
+        excess = rows.logsumexp(-1)
+        if excess.abs().max() > NORMALISED:
+            return (_unnormalised(bench, rows, excess, log_probs, steps),)
+    return _flat_softmax(bench) + _low_precision(bench) + _clipped(valid_steps(*bench.outputs))
+
+
+def _not_finite(bench: Bench, train: bool) -> Finding:
+    clip = bench.clips[0]
+    calls, *_ = bench.passage(clip.features, train=train)
+    first = next((call.module for call in calls if any(not torch.isfinite(tensor).all() for tensor in call.outputs)), None)
+    return Finding(
+        name="non_finite_output",
+        headline=f"a fresh network gives nan in {'train' if train else 'eval'} mode" + (f", first in {first}" if first else ""),
+        module=first,
+        try_="look for a division by zero, a logarithm of zero or an empty mask there",
+        status="confirmed",
+    )
+
+
+def _unnormalised(bench: Bench, rows: Tensor, excess: Tensor, log_probs: Tensor, steps: Tensor) -> Finding:
+    probabilities = bool((rows >= 0).all()) and bool((rows <= 1).all())
+    what = "softmax, not log_softmax, was applied" if probabilities else "no log_softmax was applied"
+    batch = bench.batch
+    loss = float(ctc.nats_per_token(log_probs, steps.clamp(max=len(log_probs)), batch.targets, batch.target_lengths, blank=bench.subject.blank))
+    negative = f": {loss:.3g} nats a token here, and below zero is impossible" if loss < 0 else f": {loss:.3g} nats a token here"
+    return Finding(
+        name="unnormalised_output",
+        headline=f"the output is no log-probability: {what}, so the loss has no floor",
+        evidence=(f"logsumexp of a step is {float(excess.min()):.3g} to {float(excess.max()):.3g}, must be 0", f"CTC reads it as it stands{negative}"),
+        try_="end the network with log_softmax(-1), or declare Subject(outputs='logits')",
+        status="confirmed",
+    )
+
+
+def _flat_softmax(bench: Bench) -> tuple[Finding, ...]:
+    """Probabilities declared as logits: log_softmax of them is normalised, and can never be sure of anything."""
+    if bench.subject.outputs != "logits":
+        return ()
+    with torch.no_grad():
+        output, _ = bench.subject.forward(bench.network, bench.batch.features, bench.batch.frames)
+    if bool((output >= 0).all()) and float((output.float().sum(-1) - 1).abs().max()) < NORMALISED:
+        return (
+            Finding(
+                name="unnormalised_output",
+                headline="the network gives probabilities where logits are declared: log_softmax of them can never be sure of a token",
+                evidence=(f"the largest probability it can reach is e / (e + V - 1) = {math.e / (math.e + bench.vocabulary - 1):.3g}",),
+                try_="remove the softmax from the network",
+                status="confirmed",
+            ),
+        )
+    return ()
+
+
+def _low_precision(bench: Bench) -> tuple[Finding, ...]:
+    dtype = bench.outputs[0].dtype
+    if dtype not in (torch.float16, torch.bfloat16):
+        return ()
+    headline = f"the log-probabilities are {str(dtype).removeprefix('torch.')}: a sum over steps loses what a token is worth"
+    return (Finding(name="low_precision_loss", headline=headline, try_="compute log_softmax and the loss in float32", status="confirmed"),)
+
+
+def _clipped(rows: Tensor) -> tuple[Finding, ...]:
+    """Tokens that tie exactly at the bottom of a row, as ReLU or a clamp on logits leaves them; masked tokens lie far below the rest."""
+    lowest = rows.min(-1, keepdim=True).values
+    tied = rows == lowest
+    above = torch.where(tied, torch.inf, rows).min(-1).values - lowest[:, 0]
+    told = torch.isfinite(above) & (above < 10)
+    share = float(tied[told].double().mean()) if told.any() else 0.0
+    if share < 0.2 or float(told.double().mean()) < 0.5 or rows.shape[-1] < 5:
+        return ()
+    return (
+        Finding(
+            name="clipped_output",
+            headline=f"{share:.0%} of the tokens tie at the bottom of every step: the logits are clipped",
+            evidence=("a clipped logit has no gradient, and cannot fall below the others",),
+            try_="remove the activation or the clamp behind the last layer",
+        ),
+    )
+
+
+def output_starts_uniform(bench: Bench) -> tuple[Finding, ...]:
+    """Train mode: a fresh loss stands near the uniform level, and the blank is not all it expects."""
+    batch, subject = bench.batch, bench.subject
+    log_probs, steps = bench.run(batch.features, batch.frames, train=True)
+    steps = steps.clamp(max=len(log_probs))
+    fits = [i for i, target in enumerate(batch.target_lists()) if int(steps[i]) >= ctc.steps_needed(target) and readable_list(target, bench)]
+    if not fits or valid_steps(log_probs.float(), steps).logsumexp(-1).abs().max() > NORMALISED:
+        return ()
+    targets = batch.target_lists()
+    emitted = [float((1 - log_probs[: steps[i], i, subject.blank].double().exp()).sum()) / len(targets[i]) for i in fits]
+    loss = float(ctc.nats_per_token(log_probs[:, fits], steps[fits], batch.targets[fits], batch.target_lengths[fits], blank=subject.blank))
+    levels = [ctc.uniform_level(steps=int(steps[i]), target=targets[i], vocabulary=bench.vocabulary) for i in fits]
+    level = sum(levels) / len(levels)
+    if sum(emitted) / len(emitted) < EMITTED:
+        return (_blank_prior(sum(emitted) / len(emitted), loss, level),)
+    if not loss <= EXPLODED * level:
+        return (_exploding(loss, level),)
+    return ()
+
+
+def readable_list(target: list[int], bench: Bench) -> bool:
+    return readable(torch.tensor(target), bench.vocabulary, bench.subject.blank)
+
+
+def _blank_prior(emitted: float, loss: float, level: float) -> Finding:
+    return Finding(
+        name="blank_prior",
+        headline=f"a fresh output is nearly all blank: it expects to emit {emitted:.2g} tokens for each token of the targets",
+        evidence=(f"loss {loss:.3g} nats a token; a uniform output has {level:.3g}", "the best constant blank share expects 1"),
+        try_="start the blank's bias at 0, or below",
+    )
+
+
+def _exploding(loss: float, level: float) -> Finding:
+    return Finding(
+        name="exploding_signal",
+        headline=f"a fresh loss is {loss:.3g} nats a token, where a uniform output has {level:.3g}: the output is sure of what it has not learned",
+        try_="scale the weights or the features down, or normalise before the last layer",
+    )

@@ -1,0 +1,35 @@
+"""What the data contracts need to know of a sample's features, read once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from pytest_overfit.subject import Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A sample's features in a few numbers.
+
+    total: their sum. low, high: extremes, not finite where a value is not. rms: root mean square. still: every frame is the same.
+    All are nan where there are no features.
+    """
+
+    total: float
+    low: float
+    high: float
+    rms: float
+    still: bool
+
+    @staticmethod
+    def of(sample: Sample) -> Summary:
+        features = sample.features
+        if features.numel() == 0:
+            return Summary(total=math.nan, low=math.nan, high=math.nan, rms=math.nan, still=False)
+        low, high = (float(value) for value in features.aminmax())
+        still = sample.frames > 1 and low == low and bool((features[1] == features[0]).all()) and bool((features == features[0]).all())
+        rms = float(torch.linalg.vector_norm(features)) / math.sqrt(features.numel())
+        return Summary(total=float(features.sum()), low=low, high=high, rms=rms, still=still)

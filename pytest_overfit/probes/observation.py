@@ -1,0 +1,66 @@
+"""`Observation`: what was read of one call of one module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """One call of one module, forward and backward. None stands where a number has no meaning for the module or cannot be read.
+
+    module:       dotted name; "block.relu()" for an activation that is a function in the code of `block`. call: 0 for its first call.
+    kind:         class name. where: `file:line` that creates it.
+    leaf:         it has no submodule. parameters: numbers in it that can be trained.
+    on_main_path: every way from the features to the output passes here. fed_by: indices of the observations it hangs on, FEATURES for
+                  the input. through: functions of the parent's code between those and its first input, nearest first.
+    steps_in, steps_out: time lengths, for the longest clip. width: channels.
+    told_apart, told_apart_in: D = E||h_i - mean_i h||^2 / E||h||^2 over clips i at each step, of the output and of the first input:
+                  share of the energy that tells clips apart. None with one clip.
+    steps_apart, steps_apart_in: the same over the steps of each clip: share of the energy that tells steps apart.
+    output_variation: on the last main-path observation only: total variation between a clip's output distribution and the clips' mean.
+    rms, rms_in:  root mean square of output and input. dead_share: units at zero for every clip and step, after an activation that can
+                  shut them. saturated_share: outputs on a flat end of the activation.
+    rank:         effective rank of the centred output, see `effective_rank`.
+    gradient_norm: L2, of the loss with respect to the output; None where no gradient arrives. parameter_gradient_norm: the same for its
+                  parameters, those of its submodules included; gradient_to_weight: over the norm of these parameters.
+    bias_to_signal: energy of its bias over the energy of its linear response. weight_gain: std of its weights times sqrt(fan_in): 0.58 is
+                  torch's default, 1.41 He's. groups: of a convolution.
+    update_size:  ||w - w before|| / ||w before|| of its parameters. trained: whether any moved.
+    """
+
+    module: str
+    call: int
+    kind: str
+    where: str | None
+    leaf: bool
+    parameters: int
+    on_main_path: bool
+    fed_by: tuple[int, ...]
+    through: tuple[str, ...]
+    steps_in: int | None
+    steps_out: int | None
+    width: int
+    told_apart_in: float | None
+    told_apart: float | None
+    steps_apart_in: float | None
+    steps_apart: float | None
+    rms_in: float | None
+    rms: float
+    rank: float | None
+    output_variation: float | None = None
+    dead_share: float | None = None
+    saturated_share: float | None = None
+    gradient_norm: float | None = None
+    parameter_gradient_norm: float | None = None
+    gradient_to_weight: float | None = None
+    bias_to_signal: float | None = None
+    weight_gain: float | None = None
+    groups: int | None = None
+    update_size: float | None = None
+    trained: bool | None = None
+
+    @property
+    def depth(self) -> int:
+        """Dots in its name, plus one."""
+        return self.module.count(".") + 1

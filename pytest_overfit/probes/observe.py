@@ -1,0 +1,182 @@
+"""Run a network once, forward and backward, and read every module on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from pytest_overfit.probes.graph import feeders, main_path
+from pytest_overfit.probes.layout import find_layouts, watched
+from pytest_overfit.probes.observation import Observation
+from pytest_overfit.probes.source import where
+from pytest_overfit.probes.tape import Layouts, Tape, Visit
+from pytest_overfit.probes.weights import gradient_norms, update_size, weight_gain
+from pytest_overfit.recipe import Recipe
+from pytest_overfit.subject import Batch, Sample, Subject, collate
+from pytest_overfit.train import default_loss
+
+DROPOUT_FIELDS = ("dropout", "dropout_p", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop")
+"""Attributes by which modules that are no nn.Dropout keep their dropout."""
+
+
+def observe(
+    subject: Subject,
+    network: nn.Module,
+    samples: Sequence[Sample],
+    *,
+    mode: Literal["train", "eval"],
+    device: str | torch.device = "cpu",
+    before: Mapping[str, Tensor] | None = None,
+) -> tuple[Observation, ...]:
+    """Every call of every module that carries the clips, in forward order: submodules before the module that holds them.
+
+    The network is left as it was: parameters, gradients, buffers, modes, random state. In train mode dropout is switched off: its noise
+    would count as signal. samples: at least two, or nothing can be told apart; 8 to 10 are plenty. before: an earlier state dict of the
+    network, for update sizes.
+    """
+    network.to(device)
+    batch = collate(samples).to(device)
+    with _left_as_found(network, torch.device(device)):
+        network.eval()
+        layouts = find_layouts(subject, network, batch)
+        network.train(mode == "train")
+        with _without_dropout(network), _eval_gradients(network, torch.device(device)):
+            tape, log_probs, steps, gradients = _pass(subject, network, batch, layouts)
+    last = feeders(log_probs.grad_fn, tape.owners, tape.root)[0] or {len(tape.visits) - 1}
+    path = main_path([visit.fed_by for visit in tape.visits], last)
+    path |= {index for index, visit in enumerate(tape.visits) if visit.same_as in path}
+    variation = _output_variation(log_probs.detach(), steps)
+    return tuple(
+        _observation(network, visit, gradients, before, on_path=index in path, variation=variation if index == max(path, default=-1) else None)
+        for index, visit in enumerate(tape.visits)
+    )
+
+
+def _pass(subject: Subject, network: nn.Module, batch: Batch, layouts: Layouts) -> tuple[Tape, Tensor, Tensor, dict[int, Tensor]]:
+    """Forward and backward with a tape running. Returns the tape, log-probabilities, steps, and gradients by the id of their parameter."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    with torch.enable_grad():
+        leaf = batch.features.clone().requires_grad_()
+        features = leaf * 1.0
+        tape = Tape(layouts, batch, features.grad_fn)
+        with watched(network, tape.leave, tape.enter):
+            log_probs, steps = subject.log_probs(network, features, batch.frames)
+        if subject.loss is None:
+            loss = default_loss(log_probs, batch, steps, Recipe(), subject.blank)
+        else:
+            loss = subject.loss(log_probs, steps, batch.targets, batch.target_lengths)
+    if not loss.requires_grad:
+        return tape, log_probs, steps, {}
+    found = torch.autograd.grad(loss, [leaf, *parameters], allow_unused=True)[1:]
+    return tape, log_probs, steps, {id(p): gradient for p, gradient in zip(parameters, found, strict=True) if gradient is not None}
+
+
+def _observation(
+    network: nn.Module,
+    visit: Visit,
+    gradients: Mapping[int, Tensor],
+    before: Mapping[str, Tensor] | None,
+    *,
+    on_path: bool,
+    variation: float | None,
+) -> Observation:
+    name, module = visit.call[0], visit.module
+    parameters, ratio = gradient_norms(module, gradients) if module is not None else (None, None)
+    moved = update_size(name, module, before) if module is not None else None
+    entering, signal = visit.entering, visit.signal
+    return Observation(
+        module=name,
+        call=visit.call[1],
+        kind=visit.kind,
+        where=where(network, name) if module is not None else None,
+        leaf=module is None or next(module.children(), None) is None,
+        parameters=sum(p.numel() for p in module.parameters() if p.requires_grad) if module is not None else 0,
+        on_main_path=on_path,
+        fed_by=tuple(sorted(visit.fed_by)),
+        through=visit.through,
+        steps_in=entering.steps if entering else None,
+        steps_out=signal.steps,
+        width=signal.width,
+        told_apart_in=entering.told_apart if entering else None,
+        told_apart=signal.told_apart,
+        steps_apart_in=entering.steps_apart if entering else None,
+        steps_apart=signal.steps_apart,
+        rms_in=entering.rms if entering else None,
+        rms=signal.rms,
+        rank=visit.rank,
+        output_variation=variation,
+        dead_share=signal.dead_share,
+        saturated_share=signal.saturated_share,
+        gradient_norm=visit.gradient_norm,
+        parameter_gradient_norm=parameters,
+        gradient_to_weight=ratio,
+        bias_to_signal=visit.bias_to_signal,
+        weight_gain=weight_gain(module) if module is not None else None,
+        groups=module.groups if isinstance(module, nn.modules.conv._ConvNd) else None,
+        update_size=moved,
+        trained=None if moved is None else moved > 0,
+    )
+
+
+def _output_variation(log_probs: Tensor, steps: Tensor) -> float | None:
+    """Mean over valid steps of the total variation between a clip's distribution and the clips' mean: 0 to 1, None with one clip.
+
+    log_probs: (steps, batch, vocabulary). steps: (batch,).
+    """
+    if log_probs.shape[1] < 2:
+        return None
+    inside = (torch.arange(len(log_probs), device=log_probs.device)[:, None] < steps.to(log_probs.device)).unsqueeze(-1)
+    probs = log_probs.exp() * inside
+    mean = probs.sum(1, keepdim=True) / inside.sum(1, keepdim=True).clamp(min=1)
+    return float(((probs - mean) * inside).abs().sum() / 2 / inside.sum())
+
+
+@contextmanager
+def _left_as_found(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """Put buffers, modes and the random state back afterwards."""
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    modes = [(module, module.training) for module in network.modules()]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it passes the hooks by
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(0)
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for module, mode in modes:
+            module.training = mode
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+
+
+@contextmanager
+def _without_dropout(network: nn.Module) -> Iterator[None]:
+    changed = []
+    for module in network.modules():
+        if isinstance(module, _DropoutNd):
+            module.eval()
+        for name in DROPOUT_FIELDS:
+            if isinstance(getattr(module, name, None), float):
+                changed.append((module, name, getattr(module, name)))
+                setattr(module, name, 0.0)
+    try:
+        yield
+    finally:
+        for module, name, value in changed:
+            setattr(module, name, value)
+
+
+@contextmanager
+def _eval_gradients(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """cuDNN refuses the backward pass of recurrent layers in eval mode: do without it there."""
+    with ExitStack() as stack:
+        if device.type == "cuda" and any(isinstance(module, nn.RNNBase) and not module.training for module in network.modules()):
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        yield

@@ -1,0 +1,104 @@
+"""What one tensor says: pure functions from (clips, steps, channels) to numbers. Padding never counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+RANK_ROWS = 128
+TINY = 1e-30
+
+RECTIFIERS = {"ReluBackward0", "HardtanhBackward0", "ThresholdBackward0", "HardswishBackward0", "GeluBackward0", "SiluBackward0"}
+"""Names of the autograd nodes of activations that can shut a unit."""
+FLAT: dict[str, Callable[[Tensor], Tensor]] = {
+    "SigmoidBackward0": lambda h: (h < 0.01) | (h > 0.99),
+    "TanhBackward0": lambda h: h.abs() > 0.99,
+    "HardsigmoidBackward0": lambda h: (h <= 0) | (h >= 1),
+    "HardtanhBackward0": lambda h: (h == h.amin()) | (h == h.amax()),
+    "HardswishBackward0": lambda h: h == 0,
+}
+"""Autograd node of an activation -> which of its outputs lie on a flat end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signal:
+    """told_apart, steps_apart, rms, dead_share, saturated_share: as in `Observation`. steps, width: sizes of the tensor."""
+
+    steps: int
+    width: int
+    told_apart: float | None
+    steps_apart: float | None
+    rms: float
+    dead_share: float | None
+    saturated_share: float | None
+
+
+def valid_mask(frames: Tensor, steps: int, longest: int) -> Tensor:
+    """Which steps are not padding, when `longest` frames became `steps`: (clips, steps) bool. frames: (clips,)."""
+    lengths = (frames * steps / longest).ceil().clamp(min=1)
+    return torch.arange(steps, device=frames.device)[None] < lengths[:, None]
+
+
+def read_signal(h: Tensor, valid: Tensor, activation: str) -> Signal:
+    """h: (clips, steps, channels). valid: (clips, steps). activation: name of the autograd node that made `h`, or ""."""
+    h = without_common_level(h.float())
+    inside = valid[..., None]
+    h = torch.where(inside, h, 0.0)
+    count = valid.sum() * h.shape[2]
+    is_dead = ((h == 0).all(1).all(0)).float().mean() if activation in RECTIFIERS else None
+    is_flat = (FLAT[activation](h) & inside).sum() / count if activation in FLAT else None
+    return Signal(
+        steps=h.shape[1],
+        width=h.shape[2],
+        told_apart=_share_of_variation(h, inside, across=0),
+        steps_apart=_share_of_variation(h, inside, across=1),
+        rms=float((h.square().sum() / count).sqrt()),
+        dead_share=None if is_dead is None else float(is_dead),
+        saturated_share=None if is_flat is None else float(is_flat),
+    )
+
+
+def without_common_level(h: Tensor) -> Tensor:
+    """Log-probabilities and probabilities less their mean over the channels; any other tensor as it is.
+
+    The log-normaliser adds the same large number to every class. It says nothing, yet it drowns the share that tells clips apart.
+    """
+    if h.shape[2] < 2 or not (h[:, :1].amax() <= 0 or h[:, :1].amin() >= 0):
+        return h
+    sums = h.exp().sum(-1) if h.amax() <= 0 else h.sum(-1)
+    return h - h.mean(-1, keepdim=True) if bool(((sums - 1).abs() < 1e-3).all()) else h
+
+
+def _share_of_variation(h: Tensor, inside: Tensor, across: int) -> float | None:
+    """E||h - mean||^2 / E||h||^2, the mean taken over clips at each step (across 0) or over the steps of each clip (across 1).
+
+    None where nothing can differ: one clip, one step. 0 where h is zero throughout. h: zero outside `inside`, which is (clips, steps, 1).
+    """
+    count = inside.sum(across, keepdim=True)
+    several = inside & (count > 1)
+    if not several.any():
+        return None
+    mean = h.sum(across, keepdim=True) / count.clamp(min=1)
+    energy = float((h * several).square().sum())
+    return float(((h - mean) * several).square().sum()) / energy if energy > TINY else 0.0
+
+
+def effective_rank(h: Tensor, valid: Tensor) -> float | None:
+    """exp(entropy of sigma / sum sigma), sigma the singular values of the centred valid steps, at most 128 of them, spread evenly.
+
+    h: (clips, steps, channels). Between 1 and 128; 0 where nothing varies; None where a value is not finite.
+    Source: Roy & Vetterli 2007, "The effective rank".
+    """
+    rows = h.float()[valid]
+    rows = rows[torch.linspace(0, len(rows) - 1, min(RANK_ROWS, len(rows))).long()]
+    rows = rows - rows.mean(0)
+    rows = rows / rows.abs().amax().clamp(min=TINY)
+    if not torch.isfinite(rows).all():
+        return None
+    gram = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
+    sigma = torch.linalg.eigvalsh(gram.double()).clamp(min=0).sqrt()
+    total = sigma.sum()
+    return float(torch.special.entr(sigma / total).sum().exp()) if float(total) > 0 else 0.0

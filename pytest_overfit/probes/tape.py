@@ -1,0 +1,130 @@
+"""`Tape`: reads each tensor as it passes the hooks, before anything can change it in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from pytest_overfit.probes.graph import feeders
+from pytest_overfit.probes.layout import Call, Layout, main_tensor, padded
+from pytest_overfit.probes.signal import FLAT, RECTIFIERS, Signal, effective_rank, read_signal, valid_mask
+from pytest_overfit.probes.weights import linear_response
+from pytest_overfit.subject import Batch
+
+Layouts = Mapping[Call, tuple[Layout | None, Layout | None]]
+
+
+@dataclass(kw_only=True, eq=False)
+class Visit:
+    """One call that was read. module: None for a function between modules. same_as: the earlier visit whose output is this very tensor."""
+
+    call: Call
+    kind: str
+    module: nn.Module | None
+    entering: Signal | None
+    signal: Signal
+    rank: float | None
+    bias_to_signal: float | None
+    fed_by: set[int]
+    through: tuple[str, ...]
+    same_as: int | None
+    gradient_norm: float | None = None
+
+
+class Tape:
+    """The visits of one forward pass, in the order in which they end.
+
+    owners: autograd node -> index of the visit whose output it made. root: the node of the features.
+    """
+
+    def __init__(self, layouts: Layouts, batch: Batch, root: Node | None) -> None:
+        self.layouts, self.frames, self.longest, self.root = layouts, batch.frames, batch.features.shape[1], root
+        self.visits: list[Visit] = []
+        self.owners: dict[Node, int] = {}
+        self._entered: dict[Call, tuple[Signal | None, tuple[str, ...]]] = {}
+        self._read: dict[tuple[int, int], tuple[Tensor, Signal | None]] = {}
+
+    def enter(self, call: Call, _: nn.Module, entering: object) -> None:
+        """Read what goes in; an activation that is a function in the caller's code becomes a visit of its own."""
+        layout = self.layouts.get(call, (None, None))[0]
+        tensor = main_tensor(entering)
+        if layout is None or tensor is None:
+            self._entered[call] = (None, ())
+            return
+        functions = feeders(tensor.grad_fn, self.owners, self.root)[1]
+        self._entered[call] = (self._signal(entering, tensor, layout), tuple(map(plain_name, functions)))
+        if functions and (functions[0] in RECTIFIERS or functions[0] in FLAT):
+            kind = plain_name(functions[0])
+            name = f"{call[0].rpartition('.')[0]}.{kind}()".lstrip(".")
+            self._add((name, sum(visit.call[0] == name for visit in self.visits)), kind, None, entering, layout)
+
+    def leave(self, call: Call, module: nn.Module, leaving: object) -> None:
+        """Read what comes out, unless it does not carry the clips."""
+        layout = self.layouts.get(call, (None, None))[1]
+        if layout is not None:
+            self._add(call, type(module).__name__, module, leaving, layout)
+        self._entered.pop(call)
+
+    def _add(self, call: Call, kind: str, module: nn.Module | None, output: object, layout: Layout) -> None:
+        tensor = main_tensor(output)
+        signal = self._signal(output, tensor, layout) if tensor is not None else None
+        if tensor is None or signal is None:
+            return
+        index, node = len(self.visits), tensor.grad_fn
+        same_as = self.owners.get(node) if node is not None else None
+        signal_in, through = self._entered.get(call, (None, ()))
+        visit = Visit(
+            call=call,
+            kind=kind,
+            module=module,
+            entering=signal_in,
+            signal=signal,
+            rank=self.visits[same_as].rank if same_as is not None else self._rank(output, layout),
+            bias_to_signal=self._bias_to_signal(module, tensor, layout),
+            fed_by=feeders(node, self.owners, self.root)[0] or {index - 1},
+            through=through,
+            same_as=same_as,
+        )
+        self.visits.append(visit)
+        if node is not None:
+            self.owners.setdefault(node, index)
+            tensor.register_hook(lambda gradient: setattr(visit, "gradient_norm", float(gradient.norm())))
+
+    def _signal(self, value: object, tensor: Tensor, layout: Layout) -> Signal | None:
+        key = (id(tensor), tensor._version)
+        if key not in self._read:
+            rows = self._rows(value, layout)
+            self._read[key] = (tensor, read_signal(*rows, _function(tensor)) if rows is not None else None)
+        return self._read[key][1]
+
+    def _rows(self, value: object, layout: Layout) -> tuple[Tensor, Tensor] | None:
+        """The tensor as (clips, steps, channels), and which of its steps are valid: (clips, steps)."""
+        tensor = padded(value)
+        arranged = layout.arrange(tensor.detach(), self.frames) if tensor is not None else None
+        return None if arranged is None else (arranged, valid_mask(self.frames, arranged.shape[1], self.longest))
+
+    def _rank(self, value: object, layout: Layout) -> float | None:
+        rows = self._rows(value, layout)
+        return effective_rank(*rows) if rows is not None else None
+
+    def _bias_to_signal(self, module: nn.Module | None, output: Tensor, layout: Layout) -> float | None:
+        response = linear_response(module, output.detach()) if module is not None else None
+        rows = self._rows(response[0], layout) if response is not None else None
+        if response is None or rows is None:
+            return None
+        arranged, valid = rows
+        energy = float(arranged[valid].float().square().mean())
+        bias = float(response[1].float().square().mean())
+        return bias / energy if energy > 0 else float("inf") if bias > 0 else 0.0
+
+
+def plain_name(node: str) -> str:
+    """`ReluBackward0` -> `relu`."""
+    return node.rpartition("Backward")[0].lower()
+
+
+def _function(tensor: Tensor) -> str:
+    return tensor.grad_fn.name() if tensor.grad_fn is not None else ""
