@@ -1,4 +1,4 @@
-"""Registers the subjects of this repository."""
+"""Registers the subjects of this repository, on its own clips or on yours."""
 
 from __future__ import annotations
 
@@ -17,6 +17,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("overfit").addoption(
         "--overfit-features", metavar="PATH", type=Path, help="your own clips: a folder of .npy, .npz or .pose files with its corpus csv"
     )
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Says what was found at --overfit-features, rows that make no clip included; bad files end the session here."""
+    path = config.getoption("--overfit-features")
+    if path is None:
+        return []
+    from fixtures import BadFeatures, load_features
+
+    try:
+        corpus = load_features(path)
+    except BadFeatures as error:
+        raise pytest.UsageError(str(error)) from error
+    return [f"overfit features: {len(corpus.samples)} clips, {len(corpus.vocabulary)} tokens in {path}", *corpus.left_out]
 
 
 def pytest_overfit_subjects(config: pytest.Config) -> Iterable[Subject]:

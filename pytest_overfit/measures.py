@@ -69,5 +69,6 @@ def loss_trend(losses: Sequence[float]) -> float:
     values = torch.tensor(losses, dtype=torch.float64)
     if not torch.isfinite(values).all() or values.min() == values.max():
         return 0.0
-    ranks = values.argsort().argsort().double()
+    _, place, ties = values.unique(return_inverse=True, return_counts=True)
+    ranks = (ties.cumsum(0) - (ties - 1) / 2)[place]
     return float(torch.corrcoef(torch.stack([torch.arange(len(losses), dtype=torch.float64), ranks]))[0, 1])

@@ -51,18 +51,9 @@ class Recipe:
     fallbacks: tuple[float, ...] = (0.3, 0.1, 3.0)
 
     def __post_init__(self) -> None:
-        choices = {"optimizer": ("adam", "adamw", "sgd"), "schedule": ("constant", "cosine", "restarts"), "reduction": ("mean", "sum")}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise BadRecipe(f"recipe: {name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name in ("lr", "clip", "batch", "accumulation", "budget", "restart", "restart_factor"):
-            value = getattr(self, name)
-            if value is not None and not (_is_number(value) and value > 0):
-                raise BadRecipe(f"recipe: {name} must be a positive number, got {value!r}")
-        for name in ("momentum", "weight_decay", "warmup", "lr_min", "label_smoothing"):
-            value = getattr(self, name)
-            if not (_is_number(value) and value >= 0):
-                raise BadRecipe(f"recipe: {name} must be a number not below 0, got {value!r}")
+        for name, (kind, fits) in _KINDS.items():
+            if not fits(getattr(self, name)):
+                raise BadRecipe(f"recipe: {name} must be {kind}, got {getattr(self, name)!r}")
 
     def batch_of(self, samples: int) -> int:
         return min(self.batch or samples, samples)
@@ -148,6 +139,12 @@ def load_recipes(source: str) -> Recipes:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadRecipe(f"recipe {source} is no TOML: {error}") from error
     rungs = table.pop("rungs", {})
+    odd = [value for value in (rungs.values() if isinstance(rungs, dict) else [rungs]) if not isinstance(value, dict)]
+    if odd:
+        raise BadRecipe(f"recipe {source}: rungs must be tables like [rungs.10], got {odd[0]!r}")
+    for name in rungs:
+        if not name.isdecimal():
+            raise BadRecipe(f"recipe {source}: rungs are numbers of samples, got {name!r}")
     for changes in (table, *rungs.values()):
         changed(Recipe(), changes)
 
@@ -182,5 +179,52 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     return replace(recipe, **values)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _number(value: object, *, kinds: Any = int | float) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _positive(value: Any) -> bool:
+    return _number(value) and value > 0
+
+
+def _not_negative(value: Any) -> bool:
+    return _number(value) and value >= 0
+
+
+def _count(value: Any) -> bool:
+    return _number(value, kinds=int) and value > 0
+
+
+def _share(value: Any) -> bool:
+    return _number(value) and 0 <= value <= 1
+
+
+def _one_of(*words: str) -> tuple[str, Callable[[Any], bool]]:
+    return f"one of {', '.join(words)}", lambda value: value in words
+
+
+_KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "optimizer": _one_of("adam", "adamw", "sgd"),
+    "schedule": _one_of("constant", "cosine", "restarts"),
+    "reduction": _one_of("mean", "sum"),
+    "lr": ("a positive number", _positive),
+    "momentum": ("a number not below 0", _not_negative),
+    "weight_decay": ("a number not below 0", _not_negative),
+    "clip": ("a positive number or none", lambda value: value is None or _positive(value)),
+    "batch": ("a positive whole number or none", lambda value: value is None or _count(value)),
+    "accumulation": ("a positive whole number", _count),
+    "warmup": ("a whole number not below 0", lambda value: value == 0 or _count(value)),
+    "restart": ("a positive whole number", _count),
+    "restart_factor": ("a positive whole number", _count),
+    "lr_min": ("a number not below 0", _not_negative),
+    "layer_lr": (
+        "a table of prefixes and factors not below 0",
+        lambda value: isinstance(value, Mapping) and all(map(_not_negative, value.values())),
+    ),
+    "label_smoothing": ("a number from 0 to 1", _share),
+    "norm_momentum": ("a number from 0 to 1 or none", lambda value: value is None or _share(value)),
+    "network": ("a table of keywords", lambda value: isinstance(value, Mapping)),
+    "budget": ("a positive whole number", _count),
+    "fallbacks": ("a list of positive factors", lambda value: isinstance(value, tuple) and all(map(_positive, value))),
+}
+"""What the value of a field must be, in words and as a test."""

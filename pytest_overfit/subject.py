@@ -47,12 +47,10 @@ class Sample:
     target: Tensor
 
     def __post_init__(self) -> None:
-        if self.features.ndim != 2 or not self.features.is_floating_point():
-            raise BadSample(
-                f"sample {self.name}: features must be a float tensor (frames, dim), got {self.features.dtype} {tuple(self.features.shape)}"
-            )
-        if self.target.ndim != 1 or self.target.is_floating_point():
-            raise BadSample(f"sample {self.name}: target must be an integer tensor (tokens,), got {self.target.dtype} {tuple(self.target.shape)}")
+        if not isinstance(self.features, Tensor) or self.features.ndim != 2 or not self.features.is_floating_point():
+            raise BadSample(f"sample {self.name}: features must be a float tensor (frames, dim), got {_kind(self.features)}")
+        if not isinstance(self.target, Tensor) or self.target.ndim != 1 or self.target.is_floating_point():
+            raise BadSample(f"sample {self.name}: target must be an integer tensor (tokens,), got {_kind(self.target)}")
 
     @property
     def frames(self) -> int:
@@ -84,6 +82,10 @@ class Batch:
         return [row[:length] for row, length in zip(self.targets.tolist(), self.target_lengths.tolist(), strict=True)]
 
 
+def _kind(value: object) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
 def collate(samples: Sequence[Sample]) -> Batch:
     """Pad `samples` into one batch. Raises BadSample where their feature widths differ."""
     first = samples[0]
@@ -103,8 +105,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 def call_network(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
     """The default forward adapter: the network takes (features, frames) and returns (output, steps)."""
-    output, steps = network(features, frames)
-    return output, steps
+    returned: tuple[Tensor, Tensor] = network(features, frames)
+    return returned
 
 
 def all_parameters(network: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
@@ -198,7 +200,12 @@ class Subject:
 
     def log_probs(self, network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Run the network. Returns log-probabilities (steps, batch, vocabulary) and steps (batch,). Raises BadSubject on another shape."""
-        output, steps = self.forward(network, features, frames)
+        returned = self.forward(network, features, frames)
+        if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[0], Tensor):
+            raise BadSubject(f"subject {self.name}: forward must return output and steps, got {_kind(returned)}")
+        output, steps = returned
+        if not isinstance(steps, Tensor) or steps.is_floating_point() or steps.shape != (len(features),):
+            raise BadSubject(f"subject {self.name}: steps must be an integer tensor of {len(features)}, got {_kind(steps)}")
         if self.layout == "BTV":
             output = output.transpose(0, 1)
         if output.ndim != 3 or output.shape[1:] != (len(features), len(self.vocabulary)):

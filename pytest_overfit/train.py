@@ -12,8 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from pytest_overfit import ctc, measures
-from pytest_overfit.recipe import Recipe
-from pytest_overfit.subject import Batch, Sample, Subject, collate
+from pytest_overfit.recipe import BadRecipe, Recipe
+from pytest_overfit.subject import BadSubject, Batch, Sample, Subject, collate
 
 EVAL_BATCH = 32
 RESIDENT_BYTES = 2 << 30
@@ -21,12 +21,12 @@ TORCH_NORM_MOMENTUM = 0.1
 
 
 class NonFiniteLoss(ArithmeticError):
-    """The training loss is not a finite number."""
+    """The training loss, or the norm of its gradient, is not a finite number."""
 
-    def __init__(self, *, step: int, value: float, samples: tuple[str, ...]) -> None:
+    def __init__(self, *, step: int, value: float, samples: tuple[str, ...] = (), what: str = "loss") -> None:
         self.step, self.value, self.samples = step, value, samples
         named = ", ".join(samples[:5]) + (f" and {len(samples) - 5} more" if len(samples) > 5 else "")
-        super().__init__(f"the loss is {value} at step {step}" + (f" (samples {named})" if samples else ""))
+        super().__init__(f"the {what} is {value} at step {step}" + (f" (samples {named})" if samples else ""))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ class Training:
             loss = sum(self._backward(self._next_batch()) for _ in range(self.recipe.accumulation))
             norm = float(nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip or math.inf))
             if not math.isfinite(norm):
-                raise NonFiniteLoss(step=self.step, value=norm, samples=())
+                raise NonFiniteLoss(step=self.step, value=norm, what="gradient norm")
             self.optimizer.step()
             self.step += 1
             self.trace.losses.append(loss)
@@ -128,8 +128,9 @@ class Training:
         value = loss.item()
         if not math.isfinite(value):
             raise NonFiniteLoss(step=self.step, value=value, samples=self._infinite(batch))
-        (loss / self.recipe.accumulation if self.recipe.accumulation > 1 else loss).backward()
-        return value / self.recipe.accumulation
+        share = self.recipe.accumulation if self.recipe.reduction == "mean" else 1
+        (loss / share if share > 1 else loss).backward()
+        return value / share
 
     def _infinite(self, batch: Batch) -> tuple[str, ...]:
         with torch.no_grad():
@@ -156,12 +157,15 @@ class Training:
     def read(self) -> Reading:
         """Measure the rung in eval mode, and keep the reading in the trace."""
         hypotheses: list[list[int]] = []
-        sums = torch.zeros(3, dtype=torch.float64)
+        sums, counts = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
         for batch, log_probs, steps in self.outputs():
             decoded, *averages = self._read_batch(batch, log_probs, steps)
-            hypotheses += decoded
-            sums += len(batch) * torch.tensor(averages, dtype=torch.float64)
-        loss, blanks, entropy = (sums / len(self.samples)).tolist()
+            hypotheses += ([int(token) for token in tokens] for tokens in decoded)
+            # The loss is a mean over clips, the other two over steps.
+            weights = torch.tensor([len(batch), steps.sum(), steps.sum()], dtype=torch.float64)
+            sums += weights * torch.tensor(averages, dtype=torch.float64)
+            counts += weights
+        loss, blanks, entropy = (sums / counts).tolist()
         targets = [sample.target.tolist() for sample in self.samples]
         reading = Reading(
             step=self.step,
@@ -207,8 +211,14 @@ def keep_up_norms(network: nn.Module, momentum: float | None) -> None:
 
 def make_optimizer(network: nn.Module, subject: Subject, recipe: Recipe) -> Optimizer:
     """The recipe's optimiser over what the subject trains, one group a layer factor; a group's `peak_lr` is its rate after warm-up."""
+    trained = list(subject.trainable(network))
+    if not trained:
+        raise BadSubject(f"subject {subject.name}: nothing to train: no parameter was given to the optimiser")
+    for prefix in recipe.layer_lr:
+        if not any(name.startswith(prefix) for name, _ in trained):
+            raise BadRecipe(f"recipe: layer_lr {prefix!r} matches no parameter of {subject.name}")
     groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in subject.trainable(network):
+    for name, parameter in trained:
         groups.setdefault(recipe.layer_factor(name), []).append(parameter)
     described = [{"params": parameters, "lr": recipe.lr * factor, "peak_lr": recipe.lr * factor} for factor, parameters in groups.items()]
     if recipe.optimizer == "sgd":

@@ -84,6 +84,16 @@ CONTRACTS: tuple[Contract, ...] = (
 )
 
 
+FOLLOWS: dict[str, set[str]] = {
+    "batch_leak": {"random_in_eval"},
+    "padding_leak": {"random_in_eval", "batch_leak"},
+    "skipped_frames": {"time_collapse", "wrong_steps"},
+    "exploding_signal": {"unscaled_input"},
+    "time_collapse": {"wrong_steps"},
+}
+"""Findings that say nothing of their own where one of others was made."""
+
+
 def examine(
     subject: Subject, samples: Sequence[Sample], *, seed: int = 0, device: str | torch.device = "cpu", size: str | None = None
 ) -> tuple[Checked, ...]:
@@ -91,7 +101,17 @@ def examine(
     bench = Bench(subject=subject, samples=tuple(samples), seed=seed, device=device, size=size)
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices):
-        return tuple(_checked(contract, bench) for contract in CONTRACTS)
+        checked = tuple(_checked(contract, bench) for contract in CONTRACTS)
+    return tuple(_without_consequences(one, {finding.name for other in checked for finding in other.findings}) for one in checked)
+
+
+def _without_consequences(checked: Checked, found: set[str]) -> Checked:
+    """One report a cause: leave out what follows from something else that was found."""
+    own = tuple(finding for finding in checked.findings if not FOLLOWS.get(finding.name, set()) & found)
+    if len(own) == len(checked.findings):
+        return checked
+    dropped = ", ".join(finding.name for finding in checked.findings if finding not in own)
+    return Checked(contract=checked.contract, findings=own, skipped=None if own else f"{dropped} follows from what was found elsewhere")
 
 
 def check(
@@ -107,6 +127,6 @@ def _checked(contract: Contract, bench: Bench) -> Checked:
     if contract.about == "network" and bench.failure and contract.examine is not network_runs:
         return Checked(contract=contract, skipped="the network does not run")
     try:
-        return Checked(contract=contract, findings=contract.examine(bench))
+        return Checked(contract=contract, findings=bench.once(contract.examine))
     except Exception as error:  # the subject's own code runs here: what it raises is a finding like any other
         return Checked(contract=contract, findings=(failed(f"{contract.about}_fails", f"`{contract.name}` cannot be examined", error),))

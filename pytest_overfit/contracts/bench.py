@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from pytest_overfit import ctc
 from pytest_overfit.contracts.passage import Call, recorded
 from pytest_overfit.contracts.summary import Summary
 from pytest_overfit.subject import Batch, Loss, Sample, Subject, collate
+
+Reading = TypeVar("Reading")
 
 CLIPS = 4
 """Clips a network contract runs on."""
@@ -31,6 +34,14 @@ class Bench:
     seed: int = 0
     device: torch.device | str = "cpu"
     size: str | None = None
+    readings: dict[Callable[[Bench], Any], Any] = field(default_factory=dict)
+
+    def once(self, read: Callable[[Bench], Reading]) -> Reading:
+        """`read(bench)`, which contracts that need the same reading share."""
+        if read not in self.readings:
+            self.readings[read] = read(self)
+        reading: Reading = self.readings[read]
+        return reading
 
     @property
     def vocabulary(self) -> int:
@@ -132,11 +143,13 @@ def readable(target: Tensor, vocabulary: int, blank: int) -> bool:
 def undisturbed(network: nn.Module, *, train: bool, seed: int) -> Iterator[None]:
     """Run in the given mode with seeded randomness; buffers, mode and torch's generators are as before afterwards.
 
-    cuDNN is off inside: its recurrent layers cannot go backward in eval mode, and its TF32 looks like a leak.
+    cuDNN is off inside: its recurrent layers cannot go backward in eval mode, and its TF32 looks like a leak. So is attention's fast path,
+    whose nested tensors hooks cannot read.
     """
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    was_training = network.training
+    was_training, was_fast = network.training, torch.backends.mha.get_fastpath_enabled()
     network.train(train)
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         devices = list({parameter.device for parameter in network.parameters() if parameter.is_cuda})
         with torch.random.fork_rng(devices), torch.backends.cudnn.flags(enabled=False):
@@ -147,6 +160,7 @@ def undisturbed(network: nn.Module, *, train: bool, seed: int) -> Iterator[None]
             if name in buffers and buffer.shape == buffers[name].shape:
                 buffer.copy_(buffers[name])
         network.train(was_training)
+        torch.backends.mha.set_fastpath_enabled(was_fast)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.contracts.bench import SOUGHT, Bench, readable
-from pytest_overfit.contracts.loss import loss_blank
+from pytest_overfit.contracts.loss import loss_blank, loss_is_ctc
 from pytest_overfit.finding import Finding, counted
 
 CANDIDATES = 512
@@ -22,7 +22,8 @@ Path = Sequence[int]
 
 def blanks_agree(bench: Bench) -> tuple[Finding, ...]:
     """The id that the loss aligns as blank is the one that the decoder drops, and the one that the subject names."""
-    named, lost, dropped = bench.subject.blank, loss_blank(bench), decoder_blanks(bench)
+    named, dropped = bench.subject.blank, bench.once(decoder_blanks)
+    lost = named if bench.once(loss_is_ctc) else bench.once(loss_blank)  # of a loss that is no CTC the blank cannot be told
     if lost == named and dropped in ([named], []):
         return ()
     decoder = " and ".join(map(str, dropped)) or "nothing"
@@ -65,7 +66,7 @@ def collapsed(path: Path) -> list[int]:
 
 
 def decoder_reads_ideal_paths(bench: Bench) -> tuple[Finding, ...]:
-    blanks = decoder_blanks(bench)
+    blanks = bench.once(decoder_blanks)
     blank = blanks[0] if len(blanks) == 1 else bench.subject.blank
     targets = _targets(bench, blank)
     for width in (1, 2, 3):

@@ -68,6 +68,10 @@ class Wiring:
 
     bench: Bench
 
+    @staticmethod
+    def of(bench: Bench) -> Wiring:
+        return Wiring(bench=bench)
+
     @cached_property
     def trained(self) -> frozenset[str]:
         """Names of parameters that the subject gives to the optimiser."""
@@ -152,7 +156,7 @@ def _is_below(name: str, above: str) -> bool:
 
 def all_that_learns_is_trained(bench: Bench) -> tuple[Finding, ...]:
     """Every parameter that gets a gradient is given to the optimiser, and so is the last layer."""
-    wiring = Wiring(bench=bench)
+    wiring = bench.once(Wiring.of)
     left_out = sorted(wiring.flow.alive - wiring.trained)
     modules = list(dict.fromkeys(name.rpartition(".")[0] for name in left_out)) or _frozen_head(wiring)
     if not modules:
@@ -182,7 +186,7 @@ def _frozen_head(wiring: Wiring) -> list[str]:
 
 def all_parts_are_wired(bench: Bench) -> tuple[Finding, ...]:
     """The output depends on every column and frame of the input and on every module, and a gradient reaches each module that is trained."""
-    wiring = Wiring(bench=bench)
+    wiring = bench.once(Wiring.of)
     dim = bench.batch.features.shape[-1]
     if len(wiring.columns) == dim:
         return (_input_lost(wiring),)
@@ -213,7 +217,9 @@ def _input_lost(wiring: Wiring) -> Finding:
     one, other = pairs[first_dead]
     last = calls[alive[-1]].module if alive else "the input"
     reaches = differ(one.inputs, other.inputs)
-    dead = reaches and all(bool((tensor == 0).all()) for tensor in one.outputs)
+    killer = bench.network.get_submodule(one.module)
+    bare = not any(True for _ in killer.children()) and not any(True for _ in killer.parameters())
+    dead = reaches and bare and all(bool((tensor == 0).all()) for tensor in one.outputs)
     return Finding(
         name="dead_units" if dead else "input_ignored",
         headline=f"the output does not depend on the input: {one.module} gives the same for any clip" + (", all zeros" if dead else ""),
@@ -280,7 +286,7 @@ def _frames_ignored(wiring: Wiring, inner: int) -> Finding:
     clips = tuple(dict.fromkeys(wiring.bench.clips[clip].name for clip, _ in wiring.frames))
     first = [frame for clip, frame in wiring.frames if clip == wiring.frames[0][0]]
     return Finding(
-        name="input_ignored",
+        name="skipped_frames",
         headline=f"{len(wiring.frames)} of {inner} frames change nothing: in {clips[0]}, frames {_spans(first)}",
         samples=clips,
         try_="check that kernels are as wide as strides, and what is cut off a clip",

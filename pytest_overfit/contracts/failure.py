@@ -13,7 +13,7 @@ from pytest_overfit.finding import Finding
 def failed(name: str, what: str, error: Exception, *evidence: str) -> Finding:
     """An error as a finding, with the place it was raised at."""
     place = traceback.extract_tb(error.__traceback__)[-1]
-    message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    message = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
     told = f"{type(error).__name__} at {place.filename}:{place.lineno}"
     return Finding(name=name, headline=f"{what}: {message}", evidence=(told, *evidence), status="confirmed")
 

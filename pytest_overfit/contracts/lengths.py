@@ -121,8 +121,7 @@ def _drawn_again(clock: Clock, frames: int, index: int, left: int) -> str | None
     """Where, after call `index`, a longer sequence stands that was only drawn between `left` steps; None where none was."""
     bench = clock.bench
     calls, log_probs, _ = bench.passage(clock.clip(frames))
-    shorter, *_ = bench.passage(clock.clip(max(frames * 2 // 3, 1)))
-    for call, other in list(zip(calls, shorter, strict=False))[index + 1 :]:
+    for call, other in list(zip(calls, clock.shorter(frames), strict=False))[index + 1 :]:
         for role, here, there in (("the input of ", call.inputs, other.inputs), ("", call.outputs, other.outputs)):
             if any(_drawn(a, b, left) for a, b in zip(here, there, strict=False)):
                 return f"{role}{call.module}"
@@ -141,11 +140,11 @@ def _drawn(sequence: Tensor, shorter: Tensor, left: int) -> bool:
 def _hidden_by_loss(bench: Bench) -> tuple[str, ...]:
     """What the subject's own loss says of a target that does not fit."""
     label = next(label for label in range(bench.vocabulary) if label != bench.subject.blank)
-    logits = torch.zeros(2, 1, bench.vocabulary, requires_grad=True)
+    log_probs = torch.zeros(2, 1, bench.vocabulary).log_softmax(-1)
     targets, one = torch.full((1, 3), label), torch.ones(1, dtype=torch.long)
-    loss = bench.loss(logits.log_softmax(-1), one * 2, targets, one * 3)
+    loss = bench.loss(log_probs, one * 2, targets, one * 3)
     if not torch.isfinite(loss):
         return (f"the loss of such a clip is {float(loss)}",)
-    return (f"the loss hides it: {float(loss):.3g} for a clip that has no alignment (zero_infinity), without a gradient",)
+    return (f"the loss hides it: {float(loss):.3g} for a clip that has no alignment (zero_infinity)",)
 
 

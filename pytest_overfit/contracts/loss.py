@@ -56,22 +56,26 @@ class Exercise:
         """A label that is neither `label` nor the blank; `label` where there is none."""
         return next((other for other in range(self.vocabulary) if other not in (label, self.blank)), label)
 
-    def of(self, logits: Tensor, targets: list[list[int]], steps: list[int], *, filler: int | None = None) -> Tensor:
-        """The loss of clips. logits: (steps, batch, vocabulary); past a target's end stands a valid label, which must not be read."""
+    @cached_property
+    def log_probs(self) -> Tensor:
+        return self.logits.log_softmax(-1)
+
+    def of(self, log_probs: Tensor, targets: list[list[int]], steps: list[int], *, filler: int | None = None) -> Tensor:
+        """The loss of clips. log_probs: (steps, batch, vocabulary); past a target's end stands a valid label, which must not be read."""
         width = max(map(len, targets)) + 1
         spare = self.other(self.blank) if filler is None else filler
         rows = torch.tensor([[*target, *[spare] * (width - len(target))] for target in targets])
-        return self.loss(logits.log_softmax(-1), torch.tensor(steps), rows, torch.tensor([len(target) for target in targets]))
+        return self.loss(log_probs, torch.tensor(steps), rows, torch.tensor([len(target) for target in targets]))
 
-    def one(self, clip: int, *, steps: int = STEPS, target: list[int] | None = None, filler: int | None = None, logits: Tensor | None = None) -> float:
-        """The loss of one clip, on the first clip's output unless `logits` (padded steps, vocabulary) are given."""
-        logits = self.logits[:, 0] if logits is None else logits
-        return float(self.of(logits[:, None], [self.targets[clip] if target is None else target], [steps], filler=filler))
+    def one(self, clip: int, *, target: list[int] | None = None, filler: int | None = None, log_probs: Tensor | None = None) -> float:
+        """The loss of one clip, on the first clip's output unless `log_probs` (padded steps, vocabulary) are given."""
+        output = self.log_probs[:, 0] if log_probs is None else log_probs
+        return float(self.of(output[:, None], [self.targets[clip] if target is None else target], [STEPS], filler=filler))
 
     def gradient(self, logits: Tensor, targets: list[list[int]], steps: list[int]) -> Tensor:
         """d loss / d logits, of the logits' shape; zeros where the loss has no gradient."""
         leaf = logits.clone().requires_grad_()
-        loss = self.of(leaf, targets, steps)
+        loss = self.of(leaf.log_softmax(-1), targets, steps)
         if not loss.requires_grad:
             return torch.zeros_like(logits)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -91,8 +95,11 @@ def loss_blank(bench: Bench) -> int:
 
 def loss_is_ctc(bench: Bench) -> tuple[Finding, ...]:
     """The loss's own contract; the first thing that is wrong with it, since the others follow from it."""
-    trial = exercise(bench, blank=loss_blank(bench))
-    checks = (_axes, _negative, _low_precision, _steps_read, _tokens_read, _independent_clips, _gradient, _reference)
+    broken = _axes(exercise(bench))
+    if broken:
+        return broken
+    trial = exercise(bench, blank=bench.once(loss_blank))
+    checks = (_negative, _low_precision, _steps_read, _tokens_read, _independent_clips, _gradient, _reference)
     return next((found for check in checks if (found := check(trial))), ())
 
 
@@ -102,7 +109,7 @@ def _finding(name: str, headline: str, *evidence: str, try_: str | None = None) 
 
 def _axes(trial: Exercise) -> tuple[Finding, ...]:
     try:
-        trial.of(trial.logits, trial.targets, [STEPS] * TARGETS)
+        trial.of(trial.log_probs, trial.targets, [STEPS] * TARGETS)
     except (RuntimeError, ValueError, IndexError) as error:
         return _finding(
             "batch_leak" if _runs_square(trial) else "wrong_loss",
@@ -115,7 +122,7 @@ def _axes(trial: Exercise) -> tuple[Finding, ...]:
 
 def _runs_square(trial: Exercise) -> bool:
     try:
-        trial.of(trial.logits[:TARGETS], [target[:1] for target in trial.targets], [TARGETS] * TARGETS)
+        trial.of(trial.log_probs[:TARGETS], [target[:1] for target in trial.targets], [TARGETS] * TARGETS)
     except (RuntimeError, ValueError, IndexError):
         return False
     return True
@@ -134,10 +141,10 @@ def _negative(trial: Exercise) -> tuple[Finding, ...]:
 
 def _low_precision(trial: Exercise) -> tuple[Finding, ...]:
     values = torch.tensor([trial.one(clip) for clip in range(TARGETS)], dtype=torch.float64)
-    for dtype in (torch.float16, torch.bfloat16):
-        rounded_output = trial.logits[:, 0].log_softmax(-1).to(dtype).float()
-        rounded = torch.tensor([trial.one(clip, logits=rounded_output) for clip in range(TARGETS)], dtype=torch.float64)
-        blind = bool((values == rounded).all()) and not bool((rounded_output == trial.logits[:, 0].log_softmax(-1)).all())
+    output = trial.log_probs[:, 0]
+    for dtype in (torch.bfloat16, torch.float16):
+        rounded = output.to(dtype).float()
+        blind = bool((values == torch.tensor([trial.one(clip, log_probs=rounded) for clip in range(TARGETS)], dtype=torch.float64)).all())
         if blind or bool((values == values.to(dtype).double()).all()):
             return _finding(
                 "low_precision_loss",
@@ -150,16 +157,16 @@ def _low_precision(trial: Exercise) -> tuple[Finding, ...]:
 
 def _steps_read(trial: Exercise) -> tuple[Finding, ...]:
     clip, generator = TARGETS // 2, torch.Generator().manual_seed(trial.seed + 2)
-    base = trial.logits[:, 0]
+    base = trial.log_probs[:, 0]
     past, inside = base.clone(), base.clone()
-    past[STEPS:] = 3 * torch.randn(past[STEPS:].shape, generator=generator)
-    inside[STEPS - 1] = 3 * torch.randn(inside[STEPS - 1].shape, generator=generator)
-    value = trial.one(clip, logits=base)
-    if trial.one(clip, logits=past) != value:
+    past[STEPS:] = (3 * torch.randn(past[STEPS:].shape, generator=generator)).log_softmax(-1)
+    inside[STEPS - 1] = past[STEPS]
+    value = trial.one(clip, log_probs=base)
+    if trial.one(clip, log_probs=past) != value:
         return _finding(
             "wrong_steps", f"the loss reads past the {STEPS} steps that a clip has", try_="pass each clip's own steps as input_lengths, not the longest"
         )
-    if trial.one(clip, logits=inside) == value:
+    if trial.one(clip, log_probs=inside) == value:
         return _finding("wrong_steps", "the loss does not read a clip's last step", try_="pass each clip's own steps as input_lengths")
     return ()
 
@@ -209,7 +216,8 @@ def _gradient(trial: Exercise) -> tuple[Finding, ...]:
     if size == 0:
         return _finding("wrong_gradient", "the loss has no gradient", try_="keep the loss attached: no detach, no item, no no_grad")
     nudge = 0.05 * gradient / size
-    rise = float(trial.of(logits + nudge, target, [STEPS]) - trial.of(logits - nudge, target, [STEPS])) / 0.1
+    above, below = (float(trial.of((logits + side * nudge).log_softmax(-1), target, [STEPS])) for side in (1, -1))
+    rise = (above - below) / 0.1
     if abs(rise - size) <= 0.02 * size:
         return ()
     return _finding("wrong_gradient", f"the loss rises by {rise:.4g} along its gradient, which says {size:.4g}")
@@ -219,11 +227,10 @@ def _reference(trial: Exercise) -> tuple[Finding, ...]:
     """On a uniform output the loss follows the closed form, on any other the forward algorithm."""
     vocabulary, blank = trial.vocabulary, trial.blank
     closed = [len(t) * ctc.uniform_level(steps=STEPS, target=t, vocabulary=vocabulary) for t in trial.targets]
-    uniform = torch.zeros(PADDED, vocabulary)
-    log_probs = trial.logits[:STEPS, 0].double().log_softmax(-1)
-    computed = [reference_nats(log_probs, target, blank=blank) for target in trial.targets]
-    for where, nats, logits in (("a uniform output", closed, uniform), ("a random output", computed, trial.logits[:, 0])):
-        values = [trial.one(clip, logits=logits) for clip in range(TARGETS)]
+    uniform = torch.zeros(PADDED, vocabulary).log_softmax(-1)
+    computed = [reference_nats(trial.log_probs[:STEPS, 0], target, blank=blank) for target in trial.targets]
+    for where, nats, log_probs in (("a uniform output", closed, uniform), ("a random output", computed, trial.log_probs[:, 0])):
+        values = [trial.one(clip, log_probs=log_probs) for clip in range(TARGETS)]
         misses = {unit: _misfit(values, nats, unit, trial.targets) for unit in ("clip", "token")}
         if min(misses.values()) <= EXACT or any(_same_order(values, nats, unit, trial.targets) for unit in misses):
             continue

@@ -16,6 +16,7 @@ FEW_LENGTHS = 24
 WINDOW = 33
 """Neighbouring lengths a rule is fitted on: it finds strides up to half of them."""
 SAMENESS = 1e-4
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,11 +43,17 @@ class Clock:
     def __post_init__(self) -> None:
         frames = max(self.bench.clips[0].frames, 2)
         longer, *_ = self.bench.passage(self.clip(frames))
-        shorter, *_ = self.bench.passage(self.clip(max(frames * 2 // 3, 1)))
-        pairs = zip(longer, shorter, strict=False)
+        pairs = zip(longer, self.shorter(frames), strict=False)
         found = {i: time_axis(a.outputs[0], b.outputs[0]) for i, (a, b) in enumerate(pairs) if a.outputs and b.outputs}
         self.axes = {i: axis for i, axis in found.items() if axis is not None}
         self.names = [call.module for call in longer]
+
+    def shorter(self, frames: int) -> list[Call]:
+        """The calls on a much shorter clip: those with another length on the way are how time is told from other axes."""
+        try:
+            return self.bench.passage(self.clip(max(frames // 3, 1)))[0]
+        except (RuntimeError, ValueError):  # shorter than the network's kernels
+            return self.bench.passage(self.clip(max(frames * 2 // 3, 1)))[0]
 
     def clip(self, frames: int) -> Tensor:
         """(frames, dim): the longest clip's features, repeated or cut."""
@@ -110,11 +117,11 @@ def is_drawn(sequence: Tensor, steps: int) -> bool:
     vary must agree, so that a few dead ones prove nothing.
     """
     rows = sequence.double()
-    spread = rows.std(0)
-    rows = rows[:, spread > SAMENESS * spread.max()]
+    rounding = ROUNDING * rows.abs().amax(0)
+    rows, rounding = (tensor[..., rows.std(0) > 100 * rounding] for tensor in (rows, rounding))
     if len(rows) < 4 or rows.shape[1] == 0:
         return False
-    floor = SAMENESS * rows.std(0)
+    floor = 1e-3 * rows.std(0) + rounding
     jumps = ((rows[1:] - rows[:-1]).abs() > floor).sum(0).double().quantile(0.9)
     bends = ((rows[2:] - 2 * rows[1:-1] + rows[:-2]).abs() > floor).sum(0).double().quantile(0.9)
     return bool(jumps <= steps) or (len(rows) >= 2.5 * steps and bool(bends <= 2 * steps))

@@ -14,6 +14,7 @@ class Observation:
     leaf:         it has no submodule. parameters: numbers in it that can be trained.
     on_main_path: every way from the features to the output passes here. fed_by: indices of the observations it hangs on, FEATURES for
                   the input. through: functions of the parent's code between those and its first input, nearest first.
+    same_as:      index of the earlier observation whose output it hands on: a container, dropout that is off.
     steps_in, steps_out: time lengths, for the longest clip. width: channels.
     told_apart, told_apart_in: D = E||h_i - mean_i h||^2 / E||h||^2 over clips i at each step, of the output and of the first input:
                   share of the energy that tells clips apart. None with one clip.
@@ -38,6 +39,7 @@ class Observation:
     on_main_path: bool
     fed_by: tuple[int, ...]
     through: tuple[str, ...]
+    same_as: int | None
     steps_in: int | None
     steps_out: int | None
     width: int

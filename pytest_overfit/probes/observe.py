@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from pytest_overfit.probes.graph import feeders, main_path
@@ -36,7 +37,8 @@ def observe(
     """Every call of every module that carries the clips, in forward order: submodules before the module that holds them.
 
     The network is left as it was: parameters, gradients, buffers, modes, random state. In train mode dropout is switched off: its noise
-    would count as signal. samples: at least two, or nothing can be told apart; 8 to 10 are plenty. before: an earlier state dict of the
+    would count as signal. In eval mode, batch norms that have never seen data read their statistics off the samples first: nobody evaluates
+    a network without any. samples: at least two, or nothing can be told apart; 8 to 10 are plenty. before: an earlier state dict of the
     network, for update sizes.
     """
     network.to(device)
@@ -44,6 +46,8 @@ def observe(
     with _left_as_found(network, torch.device(device)):
         network.eval()
         layouts = find_layouts(subject, network, batch)
+        if mode == "eval":
+            _calibrate(subject, network, batch)
         network.train(mode == "train")
         with _without_dropout(network), _eval_gradients(network, torch.device(device)):
             tape, log_probs, steps, gradients = _pass(subject, network, batch, layouts)
@@ -76,6 +80,20 @@ def _pass(subject: Subject, network: nn.Module, batch: Batch, layouts: Layouts) 
     return tape, log_probs, steps, {id(p): gradient for p, gradient in zip(parameters, found, strict=True) if gradient is not None}
 
 
+def _calibrate(subject: Subject, network: nn.Module, batch: Batch) -> None:
+    """One pass in train mode with a momentum of 1 for batch norms that have no statistics yet."""
+    norms = [(module, module.momentum) for module in network.modules() if isinstance(module, _BatchNorm) and module.num_batches_tracked == 0]
+    if not norms:
+        return
+    network.train()
+    for norm, momentum in norms:
+        norm.momentum = 1.0 if momentum else momentum
+    with torch.no_grad(), _without_dropout(network):
+        subject.forward(network, batch.features, batch.frames)
+    for norm, momentum in norms:
+        norm.momentum = momentum
+
+
 def _observation(
     network: nn.Module,
     visit: Visit,
@@ -99,6 +117,7 @@ def _observation(
         on_main_path=on_path,
         fed_by=tuple(sorted(visit.fed_by)),
         through=visit.through,
+        same_as=visit.same_as,
         steps_in=entering.steps if entering else None,
         steps_out=signal.steps,
         width=signal.width,

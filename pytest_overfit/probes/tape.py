@@ -45,20 +45,23 @@ class Tape:
         self.visits: list[Visit] = []
         self.owners: dict[Node, int] = {}
         self._entered: dict[Call, tuple[Signal | None, tuple[str, ...]]] = {}
+        self._open = [""]
         self._read: dict[tuple[int, int], tuple[Tensor, Signal | None]] = {}
 
     def enter(self, call: Call, _: nn.Module, entering: object) -> None:
         """Read what goes in; an activation that is a function in the caller's code becomes a visit of its own."""
-        layout = self.layouts.get(call, (None, None))[0]
+        caller, layout = self._open[-1], self.layouts.get(call, (None, None))[0]
+        self._open.append(call[0])
         tensor = main_tensor(entering)
         if layout is None or tensor is None:
             self._entered[call] = (None, ())
             return
-        functions = feeders(tensor.grad_fn, self.owners, self.root)[1]
-        self._entered[call] = (self._signal(entering, tensor, layout), tuple(map(plain_name, functions)))
+        sources, functions = feeders(tensor.grad_fn, self.owners, self.root)
+        learned = tensor.grad_fn is not None and not sources  # a query made of parameters tells no clips apart, and need not
+        self._entered[call] = (None if learned else self._signal(entering, tensor, layout), tuple(map(plain_name, functions)))
         if functions and (functions[0] in RECTIFIERS or functions[0] in FLAT):
             kind = plain_name(functions[0])
-            name = f"{call[0].rpartition('.')[0]}.{kind}()".lstrip(".")
+            name = f"{caller}.{kind}()".lstrip(".")
             self._add((name, sum(visit.call[0] == name for visit in self.visits)), kind, None, entering, layout)
 
     def leave(self, call: Call, module: nn.Module, leaving: object) -> None:
@@ -67,6 +70,7 @@ class Tape:
         if layout is not None:
             self._add(call, type(module).__name__, module, leaving, layout)
         self._entered.pop(call)
+        self._open.pop()
 
     def _add(self, call: Call, kind: str, module: nn.Module | None, output: object, layout: Layout) -> None:
         tensor = main_tensor(output)

@@ -1,0 +1,229 @@
+"""Where a signal is lost: each function reads observations and returns the first module to blame with its evidence, or None.
+
+Bounds were set between what sound networks reach (in brackets, over seeds, at initialisation and while training) and what planted faults
+do. Everything is judged on the main path: gates and parallel branches lawfully hold little of the signal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from pytest_overfit import ctc
+from pytest_overfit.probes.graph import FEATURES
+from pytest_overfit.probes.observation import Observation
+from pytest_overfit.subject import Sample
+
+Observations = Sequence[Observation]
+
+DROP = 1e3
+"""Largest over smallest D along the path from which a drop is called one [50]."""
+FALL = 10.0
+"""Fall from one station to all later ones from which a drop begins [7]."""
+CONSTANT_CLIPS, CONSTANT_STEPS = 1e-9, 1e-4
+"""D, and the same over steps, below which nothing differs [1e-2, 2e-2]."""
+VARIATION = 1e-4
+"""Total variation of the output below which it ignores the clips [6e-3]."""
+FADED = 1e4
+"""Largest over smallest gradient_norm * rms along the path from which gradients vanish [18]. The product does not change with scale."""
+SHRINK = 2.0
+"""By which one module's gradient must shrink on its way through, to be where the vanishing begins."""
+GAIN, AMPLIFIED = 10.0, 12.0
+"""weight_gain [3] and rms / rms_in before the last module [4] from which a signal explodes."""
+DEAD = 0.95
+"""Share of dead units [0.4]."""
+LOW_RANK = 2.5
+"""Effective rank [3.5] that is a bottleneck where the module before it has twice as much."""
+SHUTTING = {"relu", "hardtanh", "threshold", "hardswish", "gelu", "silu"}
+"""Functions that can put out nothing but zeros."""
+WEAK_GROUPED = 0.3
+"""weight_gain of a grouped convolution below which its initialisation is too small: 0.58 is torch's default, fan_out gives sqrt(2 / groups)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drop:
+    """Where D is lost for good.
+
+    at: the first module whose output has lost it. before, after: D until there and from there. between: it is already lost in what enters
+    `at`, so a function in the caller's code is to blame, one of `at.through`. weak: grouped convolutions up to there whose weights are too
+    small, as an initialisation by fan_out makes them that ignores groups.
+    """
+
+    at: Observation
+    before: float
+    after: float
+    between: bool
+    weak: tuple[Observation, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant:
+    """A signal that does not vary: `same` over clips, over steps, or because it is zero. at, between: as in `Drop`."""
+
+    at: Observation
+    same: Literal["zero", "clips", "steps"]
+    between: bool
+
+
+def main_path(observations: Observations) -> list[Observation]:
+    """What every way from the features to the output passes, in forward order; of modules with the same output the innermost.
+
+    A last layer whose weights start at zero is left out while its gradient shows that they will not stay there.
+    """
+    path = [o for o in observations if o.on_main_path and o.same_as is None]
+    return path[:-1] if path and path[-1].weight_gain == 0 and path[-1].parameter_gradient_norm else path
+
+
+def rows_for_people(observations: Observations, depth: int = 2) -> list[Observation]:
+    """The modules a reader knows: down to `depth` names deep, first calls, on the way to the output, gates and containers left out."""
+    reaching = _reaching(observations)
+    shown = []
+    for index, o in enumerate(observations):
+        inner = any(other.module.startswith(o.module + ".") and other.depth <= depth and other.steps_out != 1 for other in observations)
+        if index in reaching and o.call == 0 and o.depth <= depth and o.steps_out != 1 and not (inner and o.depth < depth):
+            shown.append(o)
+    return shown
+
+
+def needed_steps(samples: Sequence[Sample]) -> int:
+    """Fewest steps the longest clip must come out with, so that every sample's own share of them fits its target."""
+    longest = max(sample.frames for sample in samples)
+    return max(math.ceil(ctc.steps_needed(sample.target.tolist()) * longest / sample.frames) for sample in samples)
+
+
+def first_drop(observations: Observations) -> Drop | None:
+    """Where D falls by a large factor and does not come back: the first of several falls that add up to it."""
+    known = [(o, between, share) for o, between, share in _stations(observations, "told_apart") if share is not None]
+    shares = [share for _, _, share in known]
+    lost = (i for i in range(1, len(shares)) if max(shares[i:]) * DROP <= max(shares[:i]))
+    last = next(lost, None)
+    if last is None:
+        return None
+    falls = (i for i in range(1, last) if max(shares[i:]) * FALL <= shares[i - 1])
+    index = next(falls, last)
+    o, between, share = known[index]
+    at = o if between else _upstream(o, observations, shares[index - 1] / FALL)
+    passed = observations[: observations.index(at) + 1]
+    return Drop(
+        at=at,
+        before=shares[index - 1],
+        after=share,
+        between=between or (at.told_apart_in or math.inf) * FALL <= shares[index - 1],
+        weak=tuple(o for o in passed if o.groups and o.groups > 1 and o.weight_gain is not None and o.weight_gain < WEAK_GROUPED),
+    )
+
+
+def constant_signal(observations: Observations) -> Constant | None:
+    """The first module whose output is zero, the same for every clip, or the same at every step though it was not before."""
+    level = 0.0
+    fields = (_stations(observations, name) for name in ("rms", "told_apart", "steps_apart"))
+    for (at, between, rms), (_, _, clips), (_, _, steps) in zip(*fields, strict=True):
+        if rms == 0:
+            return Constant(at=at, same="zero", between=between)
+        if clips is not None and clips < CONSTANT_CLIPS:
+            return Constant(at=at, same="clips", between=between)
+        if steps is not None and steps < CONSTANT_STEPS < level / 10:
+            return Constant(at=at, same="steps", between=between)
+        level = steps if steps is not None else level
+    return None
+
+
+def faint_output(observations: Observations) -> Observation | None:
+    """The last module, where the output distribution hardly varies over the clips, however well D tells them apart: D is blind to scale."""
+    return next((o for o in main_path(observations) if o.output_variation is not None and o.output_variation < VARIATION), None)
+
+
+def time_bottleneck(observations: Observations, needed: int) -> Observation | None:
+    """The first module that leaves fewer steps than `needed`, see `needed_steps`; upsampling later brings no information back."""
+    return next((o for o in main_path(observations) if o.steps_out is not None and o.steps_out < needed), None)
+
+
+def vanishing_gradient(observations: Observations) -> Observation | None:
+    """The first module through which the gradient shrinks, where on its way back it shrinks almost or wholly to nothing."""
+    path = [o for o in main_path(observations) if o.gradient_norm is not None]
+    norms = [o.gradient_norm or 0.0 for o in path]
+    if 0.0 in norms:
+        return next((o for (before, after), o in zip(pairwise(norms), path[1:], strict=True) if before == 0 < after), None)
+    flow = [norm * o.rms for norm, o in zip(norms, path, strict=True)]
+    if not flow or not all(map(math.isfinite, flow)) or min(flow) * FADED > max(flow):
+        return None
+    return next((o for (before, after), o in zip(pairwise(flow), path[1:], strict=True) if before * SHRINK <= after), None)
+
+
+def exploding_signal(observations: Observations) -> Observation | None:
+    """The first module that puts out no finite numbers, has weights far too large for its inputs, or amplifies what it is given."""
+    path = main_path(observations)
+    for o in observations:
+        judged = o.leaf and "Norm" not in o.kind and (o.bias_to_signal or 0.0) < 1 and o in path[:-1]
+        amplified = o.rms / o.rms_in if judged and o.rms_in else 0.0
+        if not math.isfinite(o.rms) or (o.weight_gain or 0.0) > GAIN or amplified > AMPLIFIED:
+            return o
+    return None
+
+
+def dead_units(observations: Observations) -> Observation | None:
+    """The first activation almost all of whose units are zero for every clip and step; or what it feeds, where it is a function."""
+    for o in observations:
+        fed_zeros = o.rms_in == 0 and SHUTTING.intersection(o.through)
+        if o.steps_out != 1 and ((o.dead_share or 0.0) >= DEAD or fed_zeros):
+            return o
+    return None
+
+
+def rank_bottleneck(observations: Observations) -> Observation | None:
+    """The first module but the last whose output has only one or two directions, where its input had many."""
+    path = [o for o in main_path(observations) if o.rank is not None]
+    for before, o in pairwise(path[:-1]):
+        if (o.rank or 0.0) <= LOW_RANK and 2 * (o.rank or 0.0) <= (before.rank or 0.0):
+            return o
+    return None
+
+
+def detached(observations: Observations) -> Observation | None:
+    """The last module before the cut where gradients end on their way back to modules that feed the output."""
+    reaching = _reaching(observations)
+    cut = [o for o in unreached(observations) if observations.index(o) in reaching]
+    return cut[-1] if cut else None
+
+
+def unreached(observations: Observations) -> tuple[Observation, ...]:
+    """Modules with parameters of their own to train that no gradient reaches: cut off, or never used. None where no gradient was taken."""
+    if all(o.gradient_norm is None for o in observations):
+        return ()
+    return tuple(o for o in observations if o.leaf and o.parameters and o.gradient_norm is None)
+
+
+def _stations(observations: Observations, field: str) -> list[tuple[Observation, bool, float | None]]:
+    """What enters and what leaves each module of the main path, in order: (module, whether it enters, value). A container's input is past."""
+    stations = []
+    for o in main_path(observations):
+        if o.leaf:
+            stations.append((o, True, getattr(o, f"{field}_in")))
+        stations.append((o, False, getattr(o, field)))
+    return stations
+
+
+def _reaching(observations: Observations) -> set[int]:
+    """Indices of what feeds the end of the main path, over any number of stations."""
+    reached: set[int] = set()
+    queue = [index for index, o in enumerate(observations) if o.on_main_path]
+    while queue:
+        index = queue.pop()
+        if index != FEATURES and index not in reached:
+            reached.add(index)
+            queue += observations[index].fed_by
+    return reached
+
+
+def _upstream(o: Observation, observations: Observations, low: float) -> Observation:
+    """From a module that has lost the signal to what gives it so: back, off the main path, along what feeds it most strongly."""
+    while not o.leaf or (o.told_apart_in is not None and o.told_apart_in <= low):
+        feeding = [observations[index] for index in o.fed_by if index != FEATURES]
+        lost = [f for f in feeding if not f.on_main_path and f.told_apart is not None and f.told_apart <= low]
+        if not lost:
+            break
+        o = max(lost, key=lambda f: f.rms)
+    return o

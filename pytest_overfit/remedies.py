@@ -1,0 +1,233 @@
+"""Remedies: changes that answer a finding, each tried by climbing the broken rung again. Only a trial that holds confirms one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from pytest_overfit import surgery
+from pytest_overfit.contracts import check
+from pytest_overfit.finding import Finding
+from pytest_overfit.ladder import Rung
+from pytest_overfit.recipe import default_recipe
+from pytest_overfit.subject import Sample, Subject, all_parameters
+
+Change = Callable[[Rung, Finding], Rung]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remedy:
+    """One change that may mend a rung. change raises CannotOperate where there is nothing to change."""
+
+    name: str
+    change: Change
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What became of a rung with a remedy. ended: why it could not be tried to its end, if so."""
+
+    finding: str
+    remedy: str
+    held: bool
+    steps: int
+    seconds: float
+    ended: str | None = None
+
+
+def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) -> Trial:
+    """Climb `rung` on a fresh network with one remedy, for at most `seconds`. A finding of the contracts must be gone as well."""
+    began = time.monotonic()
+
+    def trial(held: bool, steps: int = 0, ended: str | None = None) -> Trial:
+        return Trial(finding=finding.name, remedy=remedy.name, held=held, steps=steps, seconds=time.monotonic() - began, ended=ended)
+
+    try:
+        mended = replace(remedy.change(rung, finding), seeds=rung.seeds[:1])
+        if finding.status == "confirmed" and _found_again(mended, finding):
+            return trial(False, ended=f"{finding.name} is still found")
+        climb = replace(mended, recipe=replace(mended.recipe, fallbacks=())).climb()
+        progress = None
+        while True:
+            try:
+                progress = next(climb)
+            except StopIteration as stop:
+                return trial(stop.value.status == "ok", steps=stop.value.steps)
+            if time.monotonic() - began > seconds:
+                return trial(False, steps=progress.step, ended="out of time")
+    except surgery.CannotOperate as error:
+        return trial(False, ended=str(error))
+    except Exception as error:  # a changed network may fail in any way; the trial then says which
+        return trial(False, ended=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+
+
+def _found_again(rung: Rung, finding: Finding) -> bool:
+    samples = rung.subject.take(rung.samples)
+    found = check(rung.subject, samples, seed=rung.seeds[0], device=rung.device, size=rung.size)
+    return any(other.name == finding.name for other in found)
+
+
+# -- changes of the recipe ---------------------------------------------------------------------------------------------------------------
+
+
+def lr_times(factor: float) -> Remedy:
+    return Remedy(name=f"learning rate x {factor:g}", change=lambda rung, _: replace(rung, recipe=replace(rung.recipe, lr=rung.recipe.lr * factor)))
+
+
+def _default_recipe(rung: Rung, _: Finding) -> Rung:
+    recipe = replace(default_recipe(rung.samples), network=rung.recipe.network)
+    if recipe == rung.recipe:
+        raise surgery.CannotOperate("the recipe is the default one")
+    return replace(rung, recipe=recipe)
+
+
+def _unregularised(rung: Rung, _: Finding) -> Rung:
+    recipe = replace(rung.recipe, weight_decay=0.0, label_smoothing=0.0)
+    if recipe == rung.recipe and rung.subject.loss is None:
+        raise surgery.CannotOperate("the recipe regularises nothing")
+    return replace(rung, recipe=recipe, subject=replace(rung.subject, loss=None))
+
+
+DEFAULT_RECIPE = Remedy(name="the default recipe", change=_default_recipe)
+UNREGULARISED = Remedy(name="no weight decay, label smoothing or extra term in the loss", change=_unregularised)
+
+
+# -- changes of the network --------------------------------------------------------------------------------------------------------------
+
+
+def network_remedy(name: str, operation: surgery.Surgery) -> Remedy:
+    return Remedy(name=name, change=lambda rung, _: replace(rung, subject=surgery.operated(rung.subject, operation)))
+
+
+def module_remedy(name: str, operation: Callable[[str], surgery.Surgery]) -> Remedy:
+    """A change of the module that the finding names."""
+
+    def change(rung: Rung, finding: Finding) -> Rung:
+        if finding.module is None:
+            raise surgery.CannotOperate("the finding names no module")
+        return replace(rung, subject=surgery.operated(rung.subject, operation(_real_name(finding.module))))
+
+    return Remedy(name=name, change=change)
+
+
+def _real_name(module: str) -> str:
+    """The module whose code holds a function, where a function such as `block.relu()` is named."""
+    return module.rpartition(".")[0] if module.endswith("()") else module
+
+
+FAN_IN = network_remedy("fan_in initialisation of every layer", surgery.fan_in)
+XAVIER = network_remedy("xavier initialisation", surgery.xavier)
+RESET = network_remedy("torch's own initialisation of every layer", surgery.reset)
+RESET_MODULE = module_remedy("torch's own initialisation of that module", surgery.reinitialise)
+BYPASS = module_remedy("leave that module out", surgery.bypass)
+LESS_STRIDE = module_remedy("half the stride there", surgery.halve_stride)
+LAYER_NORM = network_remedy("LayerNorm for BatchNorm", surgery.layer_norm)
+NO_NORM = network_remedy("no BatchNorm", surgery.without_batch_norm)
+LIVELY_NORM = network_remedy("BatchNorm momentum 0.3 and fresh statistics", surgery.lively_batch_norm)
+NO_DROPOUT = network_remedy("no dropout", surgery.without_dropout)
+UNFREEZE = network_remedy("every parameter unfrozen", surgery.unfrozen)
+ZERO_BIAS = network_remedy("no bias in the head at the start", surgery.zero_head_bias)
+WIDEN = network_remedy("64 channels at the bottleneck", surgery.widen(64))
+
+
+# -- changes of the subject's own functions ----------------------------------------------------------------------------------------------
+
+
+def subject_remedy(name: str, change: Callable[[Subject], Subject]) -> Remedy:
+    return Remedy(name=name, change=lambda rung, _: replace(rung, subject=change(rung.subject)))
+
+
+DEFAULT_LOSS = subject_remedy("torch's CTC with the subject's blank and lengths", lambda subject: replace(subject, loss=None))
+DEFAULT_DECODER = subject_remedy("the greedy decoder with the subject's blank", lambda subject: replace(subject, decode=None))
+DEFAULT_BOTH = subject_remedy("torch's CTC and the greedy decoder, one blank", lambda subject: replace(subject, loss=None, decode=None))
+NORMALISE = subject_remedy("log_softmax over the vocabulary", surgery.normalised)
+UNDETACH = subject_remedy("no .detach() in the forward pass", surgery.undetached)
+TRAIN_ALL = subject_remedy("every parameter in the optimiser", lambda subject: replace(subject, trainable=all_parameters))
+
+
+# -- changes of the samples --------------------------------------------------------------------------------------------------------------
+
+
+def _leave_out(rung: Rung, finding: Finding) -> Rung:
+    samples = raw_samples(rung.subject, rung.samples)
+    kept = [sample for sample in samples if sample.name not in finding.samples[1 if finding.name == "conflicting_samples" else 0 :]]
+    if not kept or len(kept) == len(samples):
+        raise surgery.CannotOperate("no sample is left, or none is named")
+    return replace(rung, subject=replace(rung.subject, samples=kept), samples=len(kept))
+
+
+def _standardised(rung: Rung, _: Finding) -> Rung:
+    samples = rung.subject.take(rung.samples)
+    rows = torch.cat([sample.features for sample in samples])
+    mean, deviation = rows.mean(0), rows.std(0).clamp(min=1e-6)
+    scaled = [replace(sample, features=(sample.features - mean) / deviation) for sample in samples]
+    return replace(rung, subject=replace(rung.subject, samples=scaled))
+
+
+def _fetched_once(rung: Rung, _: Finding) -> Rung:
+    return replace(rung, subject=replace(rung.subject, samples=rung.subject.take(rung.samples)))
+
+
+def _one_length(rung: Rung, _: Finding) -> Rung:
+    """Each batch on its own: no clip is padded."""
+    subject = rung.subject
+
+    def forward(network: torch.nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        rows = [subject.log_probs(network, clip[None, :n], n[None]) for clip, n in zip(features, frames, strict=True)]
+        padded = torch.nn.utils.rnn.pad_sequence([row[:, 0] for row, _ in rows])
+        return padded, torch.cat([steps for _, steps in rows])
+
+    return replace(rung, subject=replace(subject, forward=forward, outputs="log_probs", layout="TBV"))
+
+
+LEAVE_OUT = Remedy(name="those samples left out", change=_leave_out)
+STANDARDISE = Remedy(name="features z-scored", change=_standardised)
+FETCH_ONCE = Remedy(name="samples fetched once", change=_fetched_once)
+ONE_BY_ONE = Remedy(name="clips one by one, without padding or batch mates", change=_one_length)
+
+
+def raw_samples(subject: Subject, n: int) -> Sequence[Sample]:
+    return (subject.samples(n) if callable(subject.samples) else subject.samples)[:n]
+
+
+REMEDIES: dict[str, tuple[Remedy, ...]] = {
+    "bad_features": (LEAVE_OUT,),
+    "bad_target": (LEAVE_OUT,),
+    "batch_leak": (ONE_BY_ONE, DEFAULT_LOSS),
+    "blank_prior": (ZERO_BIAS, RESET),
+    "clipped_output": (BYPASS,),
+    "conflicting_samples": (LEAVE_OUT,),
+    "constant_signal": (RESET_MODULE, RESET, FAN_IN, BYPASS),
+    "dead_input": (LEAVE_OUT,),
+    "dead_units": (RESET_MODULE, RESET, FAN_IN),
+    "decoder_repeats": (DEFAULT_DECODER,),
+    "detached_branch": (UNDETACH,),
+    "exploding_signal": (RESET_MODULE, RESET, FAN_IN),
+    "input_ignored": (RESET_MODULE, BYPASS),
+    "loss_decoder_disagree": (DEFAULT_BOTH,),
+    "low_precision_loss": (DEFAULT_LOSS,),
+    "noisy_training": (NO_DROPOUT,),
+    "padding_leak": (ONE_BY_ONE,),
+    "parameter_not_trained": (TRAIN_ALL, UNFREEZE),
+    "rank_bottleneck": (WIDEN,),
+    "recipe_diverges": (lr_times(0.01), lr_times(0.001), DEFAULT_RECIPE),
+    "recipe_stalls": (lr_times(100), lr_times(1000), DEFAULT_RECIPE),
+    "regulariser_dominates": (UNREGULARISED,),
+    "signal_drowned": (FAN_IN, XAVIER, LAYER_NORM),
+    "time_collapse": (LESS_STRIDE, LEAVE_OUT),
+    "train_eval_gap": (LIVELY_NORM, LAYER_NORM),
+    "unnormalised_output": (NORMALISE,),
+    "unscaled_input": (STANDARDISE,),
+    "unstable_input": (FETCH_ONCE,),
+    "vanishing_gradient": (BYPASS, FAN_IN, XAVIER),
+    "wrong_steps": (DEFAULT_LOSS,),
+    "wrong_targets": (DEFAULT_LOSS,),
+}
+"""Finding -> what may mend it, likeliest first."""
+
+ANYTHING = (lr_times(0.1), lr_times(10), DEFAULT_RECIPE, NO_DROPOUT, LAYER_NORM, FAN_IN, RESET, XAVIER)
+"""What is tried where no cause is found and every remedy was asked for."""

@@ -1,0 +1,260 @@
+"""Changes to a network that is already built: what a remedy does to a fresh network before it is trained.
+
+Each function changes the network in place and returns whether it found something to change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.dropout import _DropoutNd
+
+from pytest_overfit.subject import Subject
+
+Surgery = Callable[[nn.Module], bool]
+
+
+class CannotOperate(ValueError):
+    """The network has nothing that this change applies to."""
+
+
+def operated(subject: Subject, surgery: Surgery) -> Subject:
+    """The subject whose fresh networks are changed by `surgery`; building one raises CannotOperate where there is nothing to change."""
+
+    def build(vocab_size: int, feature_dim: int, seed: int, **keywords: Any) -> nn.Module:
+        network = subject.build(vocab_size=vocab_size, feature_dim=feature_dim, seed=seed, **subject.accepted(keywords))
+        with torch.no_grad():
+            if not surgery(network):
+                raise CannotOperate(f"nothing in {subject.name} to change by this remedy")
+        return network
+
+    return replace(subject, build=build)
+
+
+def swap(network: nn.Module, make: Callable[[nn.Module], nn.Module | None], below: str = "") -> bool:
+    """Put `make(module)` in the place of each module below `below` for which it is not None."""
+    swapped = False
+    for name, module in list(network.named_modules()):
+        if name and name.startswith(below) and (new := make(module)) is not None:
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, new)
+            swapped = True
+    return swapped
+
+
+def reset(module: nn.Module) -> bool:
+    """Every parameter below `module` as its class initialises it."""
+    found = [inner for inner in module.modules() if hasattr(inner, "reset_parameters")]
+    for inner in found:
+        inner.reset_parameters()  # type: ignore[operator]
+    return bool(found)
+
+
+def fan_in(network: nn.Module) -> bool:
+    """Kaiming initialisation by fan_in, which counts the groups of a convolution, of every linear and convolutional weight; zero biases.
+
+    Source: He et al. 2015, arXiv 1502.01852. A transposed convolution sums kernel / stride taps of inputs / groups channels.
+    """
+    found = False
+    for module in network.modules():
+        if isinstance(module, _ConvTransposeNd):
+            taps = math.prod(module.kernel_size) / math.prod(module.stride)
+            nn.init.normal_(module.weight, std=math.sqrt(2 / max(module.in_channels / module.groups * taps, 1)))
+        elif isinstance(module, nn.Linear | _ConvNd):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        else:
+            continue
+        found = True
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    return found
+
+
+def xavier(network: nn.Module) -> bool:
+    """Glorot initialisation of every matrix, the recurrent ones included; zero biases. Source: Glorot & Bengio 2010."""
+    found = False
+    for name, parameter in network.named_parameters():
+        if parameter.ndim >= 2:
+            nn.init.xavier_uniform_(parameter)
+            found = True
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)
+    return found
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of each step, where they stand on axis 1: (batch, channels, ...)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+def layer_norm(network: nn.Module) -> bool:
+    """LayerNorm over channels in the place of every batch norm."""
+    return swap(network, lambda module: ChannelNorm(module.num_features) if isinstance(module, _BatchNorm) else None)
+
+
+def without_batch_norm(network: nn.Module) -> bool:
+    """Nothing in the place of every batch norm."""
+    return swap(network, lambda module: nn.Identity() if isinstance(module, _BatchNorm) else None)
+
+
+def lively_batch_norm(network: nn.Module) -> bool:
+    """Running statistics that follow a short run: momentum 0.3, fresh statistics, tracked."""
+    found = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    for module in found:
+        module.momentum = 0.3
+        module.reset_running_stats()
+    return bool(found)
+
+
+def without_dropout(network: nn.Module) -> bool:
+    """Every dropout, those inside recurrent layers and attention included, at 0."""
+    found = False
+    for module in network.modules():
+        for attribute in ("p", "dropout"):
+            value = getattr(module, attribute, None)
+            if isinstance(module, _DropoutNd | nn.RNNBase | nn.MultiheadAttention) and isinstance(value, float) and value > 0:
+                setattr(module, attribute, 0.0)
+                found = True
+    return found
+
+
+def unfrozen(network: nn.Module) -> bool:
+    """Every parameter requires a gradient."""
+    frozen = [parameter for parameter in network.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    return bool(frozen)
+
+
+def zero_head_bias(network: nn.Module) -> bool:
+    """The last linear layer starts without a preference."""
+    heads = [module for module in network.modules() if isinstance(module, nn.Linear) and module.bias is not None]
+    if heads:
+        nn.init.zeros_(heads[-1].bias)
+    return bool(heads)
+
+
+def bypass(module: str) -> Surgery:
+    """Leave one module out: its input goes on in its place, where shapes allow."""
+
+    def surgery(network: nn.Module) -> bool:
+        parent, _, child = module.rpartition(".")
+        if not module or not hasattr(network.get_submodule(parent), child):
+            return False
+        setattr(network.get_submodule(parent), child, nn.Identity())
+        return True
+
+    return surgery
+
+
+def reinitialise(module: str) -> Surgery:
+    """One module, and all below it, as its classes initialise it."""
+    return lambda network: reset(network.get_submodule(module))
+
+
+def halve_stride(module: str) -> Surgery:
+    """Halve the stride in time of the first strided convolution or pooling in `module`, until it no longer strides."""
+
+    def surgery(network: nn.Module) -> bool:
+        found = False
+        for inner in network.get_submodule(module).modules():
+            stride = getattr(inner, "stride", None)
+            if isinstance(stride, tuple) and max(stride) > 1 and not isinstance(inner, _ConvTransposeNd):
+                inner.stride = tuple(max(each // 2, 1) for each in stride)  # type: ignore[assignment]
+                found = True
+            elif isinstance(stride, int) and stride > 1:
+                inner.stride = stride // 2  # type: ignore[assignment]
+                found = True
+        return found
+
+    return surgery
+
+
+def widen(width: int = 64) -> Surgery:
+    """Give linear layers and convolutions that squeeze to one or two channels `width` of them, and what reads them the same."""
+
+    def surgery(network: nn.Module) -> bool:
+        leaves = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv1d)]
+        for (name, narrow), (reader_name, reader) in pairwise(leaves):
+            if _outputs(narrow) <= 2 and _inputs(reader) == _outputs(narrow):
+                _replace(network, name, _resized(narrow, outputs=width))
+                _replace(network, reader_name, _resized(reader, inputs=width))
+                return True
+        return False
+
+    return surgery
+
+
+def _outputs(module: nn.Linear | nn.Conv1d) -> int:
+    return module.out_features if isinstance(module, nn.Linear) else module.out_channels
+
+
+def _inputs(module: nn.Linear | nn.Conv1d) -> int:
+    return module.in_features if isinstance(module, nn.Linear) else module.in_channels
+
+
+def _resized(module: nn.Linear | nn.Conv1d, *, inputs: int | None = None, outputs: int | None = None) -> nn.Module:
+    into, out = inputs or _inputs(module), outputs or _outputs(module)
+    if isinstance(module, nn.Linear):
+        return nn.Linear(into, out, bias=module.bias is not None)
+    return nn.Conv1d(into, out, module.kernel_size, module.stride, module.padding, bias=module.bias is not None)  # type: ignore[arg-type]
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, module)
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+@contextmanager
+def transparent_detach() -> Iterator[None]:
+    """Within it, `.detach()` and `torch.no_grad` let gradients pass: shows what a network would learn without them."""
+    detach, no_grad = Tensor.detach, torch.no_grad
+
+    class Open(torch.enable_grad):
+        pass
+
+    Tensor.detach = _itself  # type: ignore[method-assign, assignment]
+    torch.no_grad = Open  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        Tensor.detach = detach  # type: ignore[method-assign]
+        torch.no_grad = no_grad
+
+
+def undetached(subject: Subject) -> Subject:
+    """The subject whose forward pass lets gradients through every `.detach()` while it is trained."""
+
+    def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        if not torch.is_grad_enabled():
+            return subject.forward(network, features, frames)
+        with transparent_detach():
+            return subject.forward(network, features, frames)
+
+    return replace(subject, forward=forward)
+
+
+def normalised(subject: Subject) -> Subject:
+    """The subject whose output is passed through log_softmax, which leaves log-probabilities as they are."""
+
+    def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        output, steps = subject.forward(network, features, frames)
+        return F.log_softmax(output, -1), steps
+
+    return replace(subject, forward=forward)
