@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -13,7 +15,9 @@ import torch
 
 from pytest_overfit import report
 from pytest_overfit.contracts import Checked, examine
-from pytest_overfit.ladder import RUNGS, Outcome, Rung, criteria_for
+from pytest_overfit.diagnosis import Diagnosis, diagnose
+from pytest_overfit.ladder import RUNGS, Outcome, Rung, check_rungs, criteria_for
+from pytest_overfit.recipe import BadRecipe
 from pytest_overfit.settings import Settings
 from pytest_overfit.store import Store
 from pytest_overfit.subject import BadSample, BadSubject, Subject
@@ -60,7 +64,14 @@ def parametrize_with_rungs(subjects: Iterable[Subject], *, rungs: Sequence[int] 
     def test_overfits(overfit_rung):
         overfit_rung.climb()
     """
-    return pytest.mark.overfit_ladder(tuple(subjects), rungs=tuple(rungs) if rungs else None)
+    return pytest.mark.overfit_ladder(tuple(subjects), rungs=check_rungs(rungs) if rungs is not None else None)
+
+
+def error_text(error: Exception) -> str:
+    """The exception in one line, and below it where it was raised, this package's own frames left out."""
+    own = str(Path(__file__).parent)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(own)]
+    return "".join([f"{type(error).__name__}: {error}\n", *traceback.format_list(frames)]).rstrip()
 
 
 @dataclass(kw_only=True)
@@ -105,7 +116,7 @@ class OverfitRung:
         if outcome.status == "not tried":
             pytest.skip(f"not tried: broke at {outcome.broke_at}")
         if outcome.status == "broken":
-            raise LadderBroken(report.headline(outcome))
+            raise LadderBroken(report.headline(outcome, self.diagnosis()))
         return outcome
 
     def known(self) -> list[Outcome]:
@@ -115,6 +126,10 @@ class OverfitRung:
         if broken is not None and broken < self.case.samples:
             known = [outcome for outcome in known if outcome.samples != self.case.samples] + [self._not_tried(broken)]
         return known
+
+    def diagnosis(self) -> Diagnosis | None:
+        """Why this rung broke, where it did."""
+        return self.store.diagnosis(self.key, self.case.samples)
 
     def _not_tried(self, broken: int) -> Outcome:
         return Outcome(subject=self.case.subject.name, samples=self.case.samples, status="not tried", broke_at=broken)
@@ -133,7 +148,9 @@ class OverfitRung:
                 time.sleep(POLL_SECONDS)
 
     def _climb_one(self) -> bool:
-        open_rungs = [samples for samples in self.selected if not self.store.get(self.key, samples)]
+        known = {samples: self.store.get(self.key, samples) for samples in self.selected}
+        broken = min((samples for samples, outcome in known.items() if outcome and outcome.status == "broken"), default=math.inf)
+        open_rungs = [samples for samples, outcome in known.items() if not outcome and samples < broken]
         for samples in open_rungs[:1] + open_rungs[:0:-1]:
             with self.store.claim(self.key, samples) as mine:
                 if mine and not self.store.get(self.key, samples):
@@ -145,22 +162,23 @@ class OverfitRung:
         device = self.settings.device
         try:
             if device == "cpu":
-                outcome = self._watched(samples, device)
+                outcome, diagnosis = self._watched(samples, device)
             else:
                 with self.store.device_lock(device):
-                    outcome = self._watched(samples, device)
+                    outcome, diagnosis = self._watched(samples, device)
         except _Abandoned:
             return
         except (BadSample, BadSubject) as error:
-            outcome = self._failed(samples, str(error))
+            outcome, diagnosis = self._failed(samples, str(error)), None
         except Exception:
-            outcome = self._failed(samples, traceback.format_exc())
-        self.store.put(self.key, outcome)
+            outcome, diagnosis = self._failed(samples, traceback.format_exc()), None
+        self.store.put(self.key, outcome, diagnosis)
 
     def _failed(self, samples: int, error: str) -> Outcome:
         return Outcome(subject=self.case.subject.name, samples=samples, status="broken", error=error)
 
-    def _watched(self, samples: int, device: str) -> Outcome:
+    def _watched(self, samples: int, device: str) -> tuple[Outcome, Diagnosis | None]:
+        """Climb, and explain a break."""
         subject, settings = self.case.subject, self.settings
         rung = Rung(
             subject=subject,
@@ -184,7 +202,7 @@ class OverfitRung:
                         self._abandon_above_a_break(samples)
             except StopIteration as stop:
                 outcome: Outcome = stop.value
-                return outcome
+                return outcome, diagnose(rung, outcome, trials=settings.trials) if outcome.status == "broken" else None
             finally:
                 torch.set_flush_denormal(False)
 

@@ -101,7 +101,7 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
 def gather(rung: Rung, outcome: Outcome) -> Evidence:
     samples = rung.subject.take(rung.samples)
     network = fresh(rung, samples)
-    shown = samples[:PROBED]
+    shown = rung.subject.take(min(PROBED, len(raw_samples(rung.subject, PROBED))))
     return Evidence(
         rung=rung,
         samples=samples,
@@ -196,8 +196,16 @@ def signal_drowned(evidence: Evidence) -> Finding | None:
 
 
 def constant_signal(evidence: Evidence) -> Finding | None:
+    return _constant(evidence, ("zero", "clips"))
+
+
+def constant_in_time(evidence: Evidence) -> Finding | None:
+    return _constant(evidence, ("steps",))
+
+
+def _constant(evidence: Evidence, kinds: tuple[str, ...]) -> Finding | None:
     found = probes.constant_signal(evidence.train) or probes.constant_signal(evidence.eval)
-    if found is None:
+    if found is None or found.same not in kinds:
         return None
     what = {"zero": "zero", "clips": "the same for every clip", "steps": "the same at every step"}[found.same]
     shown = (f"rms {number(found.at.rms)}, D {number(found.at.told_apart)}, over steps {number(found.at.steps_apart)}",)
@@ -359,6 +367,7 @@ DIAGNOSES: tuple[Callable[[Evidence], Finding | None], ...] = (
     signal_drowned,
     constant_signal,
     vanishing_gradient,
+    constant_in_time,
     rank_bottleneck,
     clipped_output,
     noisy_training,

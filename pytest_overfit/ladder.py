@@ -60,7 +60,15 @@ class Verdict:
     held: bool
 
 
-NORMALISED = Criterion(name="loss not negative", sign=">=", bound=-1e-3, measure=lambda reading, _: reading.loss)
+NORMALISED = (
+    Criterion(name="loss not negative", sign=">=", bound=-1e-3, measure=lambda reading, _: reading.loss),
+    Criterion(name="normalisation error", sign="<", bound=0.02, measure=lambda reading, trace: worst_normalisation(reading, trace)),
+)
+"""torch's gradient of CTC drives raw logits towards normalised ones: a loss above zero proves nothing, nor does the last reading alone."""
+
+
+def worst_normalisation(reading: Reading, trace: Trace) -> float:
+    return max((one.normalisation_error for one in trace.readings), default=reading.normalisation_error)
 
 
 def _loss(bound: float) -> Criterion:
@@ -75,25 +83,25 @@ ONE = (
     _loss(0.01),
     _wer(0.0, "="),
     Criterion(name="exact share", sign="=", bound=1.0, measure=lambda reading, _: reading.exact_share),
-    NORMALISED,
+    *NORMALISED,
 )
 FEW = (
     _loss(1.0),
     _wer(0.2),
     Criterion(name="told apart share", sign="=", bound=1.0, measure=lambda reading, _: reading.told_apart_share),
-    NORMALISED,
+    *NORMALISED,
 )
 DOZENS = (
     _loss(5.0),
     _wer(0.5),
     Criterion(name="loss, last tenth over first", sign="<", bound=0.9, measure=lambda _, trace: measures.loss_ratio(trace.losses)),
-    NORMALISED,
+    *NORMALISED,
 )
 MANY = (
     _wer(0.7),
     Criterion(name="loss trend", sign="<", bound=-0.5, measure=lambda _, trace: measures.loss_trend(trace.losses)),
     Criterion(name="entropy / ln V", sign="<", bound=0.9, measure=lambda reading, _: reading.entropy_ratio),
-    NORMALISED,
+    *NORMALISED,
 )
 
 
@@ -106,7 +114,9 @@ def criteria_for(samples: int, bounds: Mapping[str, float] | None = None) -> tup
         matching = [criterion for criterion in (*ONE, *FEW, *DOZENS, *MANY) if criterion.name == full]
         if not matching:
             raise BadLadder(f"no criterion is called {name!r}; there are {', '.join(sorted({c.name for c in (*ONE, *FEW, *DOZENS, *MANY)}))}")
-        if full == "loss" and criteria is MANY:
+        if not math.isfinite(bound):
+            raise BadLadder(f"bound {name} must be a finite number, got {bound}")
+        if full == "loss" and samples >= 50:
             criteria = (*criteria, _loss(bound))
         criteria = tuple(_tightened(criterion, bound) if criterion.name == full else criterion for criterion in criteria)
     return criteria
@@ -328,7 +338,8 @@ def stands_still(losses: Sequence[float], window: int) -> bool:
     """Whether the median loss of the last `window` steps is within 2 % of that of the window before."""
     if len(losses) < 2 * window:
         return False
-    return median(losses[-window:]) > 0.98 * median(losses[-2 * window : -window])
+    before = median(losses[-2 * window : -window])
+    return median(losses[-window:]) > before - 0.02 * abs(before)
 
 
 def find_misfits(training: Training) -> tuple[Misfit, ...]:

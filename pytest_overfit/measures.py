@@ -55,6 +55,11 @@ def blank_share(log_probs: Tensor, steps: Tensor, *, blank: int) -> float:
     return float((valid_steps(log_probs, steps).argmax(-1) == blank).float().mean())
 
 
+def normalisation_error(log_probs: Tensor, steps: Tensor) -> float:
+    """Largest |ln of a step's summed probabilities|, in nats: 0 for log-probabilities, anything for raw logits."""
+    return float(valid_steps(log_probs, steps).float().logsumexp(-1).abs().max())
+
+
 def loss_ratio(losses: Sequence[float]) -> float:
     """Median loss of the last tenth of a run over that of its first tenth: below 1 it improved."""
     tenth = max(len(losses) // 10, 1)

@@ -36,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "--overfit-seeds": 1,
     "--overfit-device": "auto",
     "--overfit-size": None,
+    "--overfit-trials": "auto",
 }
 """The options that change a verdict: a rerun needs them."""
 
@@ -67,6 +68,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--overfit-seeds", "N", "climb with N seeds, each of which must hold (default 1)", type=int)
     add("--overfit-device", "DEVICE", "auto, cpu or cuda:N (default auto)")
     add("--overfit-size", "SIZE", "size of the subjects' networks, e.g. full")
+    add("--overfit-trials", "WHICH", "remedies to try on a broken rung: off, auto (until one holds) or all", choices=("off", "auto", "all"))
     group.addoption("--overfit-report", metavar="DIR", help="where the report files and logs/ go (default: the rootdir)")
 
 
@@ -138,6 +140,7 @@ def read_settings(config: pytest.Config) -> Settings:
             seeds=tuple(range(option("--overfit-seed"), option("--overfit-seed") + option("--overfit-seeds"))),
             device=choose_device(option("--overfit-device"), int(worker_input(config).get("workerid", "gw0")[2:])),
             size=option("--overfit-size"),
+            trials=option("--overfit-trials"),
         ).check()
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
@@ -288,11 +291,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def attach(result: pytest.TestReport, rung: OverfitRung, known: list[Outcome]) -> None:
     """Put this case's outcome on its report, so that it reaches the process that writes the summary, and the body of a failure below it."""
     from pytest_overfit import report
-    from pytest_overfit.store import outcome_to_json
+    from pytest_overfit.store import told_to_json
 
     outcome = next((o for o in known if o.samples == rung.case.samples), None)
     if outcome is None:
         return
-    result.overfit = outcome_to_json(outcome)  # type: ignore[attr-defined]
+    diagnosis = rung.diagnosis() if outcome.status == "broken" else None
+    result.overfit = told_to_json(outcome, diagnosis)  # type: ignore[attr-defined]
     if result.failed and outcome.status == "broken":
-        result.sections.append(("overfit", report.body(outcome, known, rung.selected, rung.rerun)))
+        result.sections.append(("overfit", report.body(outcome, known, rung.selected, rung.rerun, diagnosis)))

@@ -124,6 +124,7 @@ XAVIER = network_remedy("xavier initialisation", surgery.xavier)
 RESET = network_remedy("torch's own initialisation of every layer", surgery.reset)
 RESET_MODULE = module_remedy("torch's own initialisation of that module", surgery.reinitialise)
 BYPASS = module_remedy("leave that module out", surgery.bypass)
+OPEN_ACTIVATIONS = module_remedy("GELU for sigmoid and tanh there", surgery.open_activations)
 LESS_STRIDE = module_remedy("half the stride there", surgery.halve_stride)
 LAYER_NORM = network_remedy("LayerNorm for BatchNorm", surgery.layer_norm)
 NO_NORM = network_remedy("no BatchNorm", surgery.without_batch_norm)
@@ -223,7 +224,7 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
     "unnormalised_output": (NORMALISE,),
     "unscaled_input": (STANDARDISE,),
     "unstable_input": (FETCH_ONCE,),
-    "vanishing_gradient": (BYPASS, FAN_IN, XAVIER),
+    "vanishing_gradient": (OPEN_ACTIVATIONS, LAYER_NORM, FAN_IN, XAVIER, BYPASS),
     "wrong_steps": (DEFAULT_LOSS,),
     "wrong_targets": (DEFAULT_LOSS,),
 }

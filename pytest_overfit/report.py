@@ -14,33 +14,39 @@ from rich.console import Console
 from rich.table import Table
 
 from pytest_overfit.contracts import Checked
+from pytest_overfit.diagnosis import Diagnosis, Row
 from pytest_overfit.finding import Finding, naming
 from pytest_overfit.ladder import Attempt, Outcome, Verdict
-from pytest_overfit.store import outcome_to_json
+from pytest_overfit.store import Told, diagnosis_to_json, outcome_to_json
 
 WIDTH = 120
 NAMED = 5
 """How many samples a message names before it counts the rest."""
 
 
-def headline(outcome: Outcome) -> str:
+def headline(outcome: Outcome, diagnosis: Diagnosis | None = None) -> str:
     """One line: which subject breaks at which scale, and the cause as far as it is known."""
-    return f"{outcome.subject} breaks at {plural(outcome.samples, 'sample')}: {cause(outcome)}"
+    return f"{outcome.subject} breaks at {plural(outcome.samples, 'sample')}: {cause(outcome, diagnosis)}"
 
 
-def cause(outcome: Outcome) -> str:
+def cause(outcome: Outcome, diagnosis: Diagnosis | None = None) -> str:
+    """What was shown; what is only suspected is called so; else the criterion that failed."""
+    findings = diagnosis.findings if diagnosis else ()
+    if findings and findings[0].status == "confirmed":
+        return findings[0].headline
     if outcome.misfits:
         needed = [misfit.needed for misfit in outcome.misfits]
         left = min(misfit.steps for misfit in outcome.misfits)
         return f"the network leaves {plural(left, 'step')} for targets that need up to {max(needed)}"
     if outcome.error:
-        return f"it could not be trained: {outcome.error.strip().splitlines()[-1]}"
+        return f"it could not be trained: {outcome.error.splitlines()[0]}"
+    suspected = f"; suspected: {findings[0].headline}" if findings else ""
     if outcome.seeds_held:
-        return f"only {outcome.seeds_held} of {len(outcome.deciding)} seeds held; {_failed(_worst(outcome))}"
+        return f"only {outcome.seeds_held} of {len(outcome.deciding)} seeds held; {_failed(_worst(outcome))}{suspected}"
     worst = _worst(outcome)
     if worst.ended and not worst.trace.readings:
-        return worst.ended
-    return f"{_failed(worst)}; {_symptom(worst)}"
+        return worst.ended + suspected
+    return f"{_failed(worst)}; {_symptom(worst)}{suspected}"
 
 
 def _worst(outcome: Outcome) -> Attempt:
@@ -61,6 +67,8 @@ def _symptom(attempt: Attempt) -> str:
     reading = attempt.trace.readings[-1]
     if reading.loss < 0:
         return "a negative loss is impossible for probabilities: the output is not normalised"
+    if any(verdict.name == "normalisation error" and not verdict.held for verdict in attempt.verdicts):
+        return "the probabilities of a step do not sum to 1: the output is not normalised"
     if reading.entropy_ratio > 0.95:
         return "the output is uniform"
     if reading.emission_ratio < 0.05:
@@ -70,22 +78,58 @@ def _symptom(attempt: Attempt) -> str:
     return "cause not located"
 
 
-def body(outcome: Outcome, known: Sequence[Outcome], rungs: Sequence[int], rerun: str) -> str:
+def body(outcome: Outcome, known: Sequence[Outcome], rungs: Sequence[int], rerun: str, diagnosis: Diagnosis | None = None) -> str:
     """The section below the headline. known: this ladder's outcomes so far; rungs: all that it has."""
     rows = [("rungs", "  ".join(_rung_word(samples, outcome, known) for samples in rungs))]
     if outcome.error and len(outcome.error.splitlines()) > 1:
         rows.append(("error", outcome.error.rstrip()))
-    if outcome.misfits:
+    if outcome.misfits and not (diagnosis and diagnosis.findings):
         rows += _misfit_rows(outcome)
     for attempt in outcome.deciding:
         if not attempt.held:
             rows += _attempt_rows(attempt, len(outcome.deciding) > 1)
     if outcome.attempts:
-        rows.append(("tried", "\n".join(_attempt_line(attempt) for attempt in outcome.attempts)))
+        rows.append(("recipes", "\n".join(_attempt_line(attempt) for attempt in outcome.attempts)))
     if outcome.where:
         rows.append(("network", f"{outcome.where}, {outcome.parameters:,} parameters"))
+    if diagnosis:
+        rows += _diagnosis_rows(outcome, diagnosis)
     rows.append(("rerun", rerun))
     return "\n".join(_labelled(label, text) for label, text in rows)
+
+
+def _diagnosis_rows(outcome: Outcome, diagnosis: Diagnosis) -> list[tuple[str, str]]:
+    """Table, findings, what was ruled out, what was tried and what held."""
+    blamed = {finding.module for finding in diagnosis.findings}
+    rows = [("where", _module_table(diagnosis.table, blamed))] if diagnosis.table else []
+    for finding in diagnosis.findings:
+        rows += [("", ""), *finding_rows(finding)]
+    if not diagnosis.findings:
+        rows.append(("why", "cause not located"))
+    rows += [("", ""), ("ruled out", ", ".join(diagnosis.ruled_out))] if diagnosis.ruled_out else []
+    failed = [trial for trial in diagnosis.trials if not trial.held]
+    rows += [("no help", "\n".join(f"{trial.remedy}: {trial.ended or 'the criteria do not hold'}" for trial in failed))] if failed else []
+    held = [trial for trial in diagnosis.trials if trial.held]
+    words = [f"{trial.remedy}: rung {outcome.samples} holds after {plural(trial.steps, 'step')}" for trial in held]
+    return rows + ([("confirmed", "\n".join(words))] if words else [])
+
+
+def _module_table(table: Sequence[Row], blamed: set[str | None]) -> str:
+    width = max(len("module"), *(len(row.module) for row in table))
+    lines = [f"{'module':<{width}}  steps  tells clips apart (D)  gradient"]
+    for row in table:
+        cells = (f"{row.steps or '':>5}", f"{_small(row.told_apart):>21}", f"{_small(row.gradient):>8}")
+        mark = f"   <- {row.where or ''}".rstrip() if any(name and _at_or_below(name, row.module) for name in blamed) else ""
+        lines.append(f"{row.module:<{width}}  {'  '.join(cells)}{mark}")
+    return "\n".join(lines)
+
+
+def _at_or_below(name: str, module: str) -> bool:
+    return name == module or name.startswith(module + ".")
+
+
+def _small(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"
 
 
 def contracts_headline(subject: str, violated: Sequence[Finding]) -> str:
@@ -199,9 +243,10 @@ def _render(table: Table, width: int) -> str:
     return "\n".join(line.rstrip() for line in text.splitlines())
 
 
-def to_json(outcomes: Iterable[Outcome]) -> str:
+def to_json(told: Iterable[Told]) -> str:
     """The report for machines: strict JSON, infinite and missing numbers as null."""
-    return json.dumps({"version": 1, "outcomes": [_strict(outcome_to_json(outcome)) for outcome in outcomes]}, indent=1, allow_nan=False) + "\n"
+    rows = [{**outcome_to_json(outcome), "diagnosis": diagnosis_to_json(diagnosis) if diagnosis else None} for outcome, diagnosis in told]
+    return json.dumps({"version": 1, "outcomes": _strict(rows)}, indent=1, allow_nan=False) + "\n"
 
 
 def _strict(value: Any) -> Any:
@@ -212,14 +257,14 @@ def _strict(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def annotation(outcome: Outcome) -> str:
+def annotation(outcome: Outcome, diagnosis: Diagnosis | None = None) -> str:
     """GitHub's error annotation, at the network's line where it is known.
 
     Source: docs.github.com, "Workflow commands for GitHub Actions": % and line breaks are percent-encoded, in properties also : and ,.
     """
     path, _, line = (outcome.where or "").rpartition(":")
     place = f"file={_property(path)},line={line}," if path and not os.path.isabs(path) else ""
-    return f"::error {place}title=overfit {_property(outcome.subject)}::{_data(headline(outcome))}"
+    return f"::error {place}title=overfit {_property(outcome.subject)}::{_data(headline(outcome, diagnosis))}"
 
 
 def _data(text: str) -> str:
@@ -230,12 +275,12 @@ def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def markdown(outcomes: Sequence[Outcome]) -> str:
+def markdown(told: Sequence[Told]) -> str:
     """The summary as a table for GitHub's step summary."""
     lines = ["### Overfit ladder", "", "| subject | samples | verdict | steps | seconds | loss (nats/token) | token error rate |"]
     lines.append("| --- " * 7 + "|")
-    lines += ["| " + " | ".join((outcome.subject, *summary_row(outcome)[:6])) + " |" for outcome in outcomes]
-    lines += ["", *(f"- **{headline(outcome)}**" for outcome in outcomes if outcome.status == "broken")]
+    lines += ["| " + " | ".join((outcome.subject, *summary_row(outcome)[:6])) + " |" for outcome, _ in told]
+    lines += ["", *(f"- **{headline(outcome, diagnosis)}**" for outcome, diagnosis in told if outcome.status == "broken")]
     return "\n".join(lines) + "\n"
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from pytest_overfit.diagnosis import Trials
 from pytest_overfit.ladder import BadLadder, check_rungs, criteria_for
 from pytest_overfit.recipe import Recipe, changed, load_recipes, parse_assignments
 from pytest_overfit.subject import BadSubject, Subject
@@ -23,7 +25,7 @@ class NoDevice(ValueError):
 class Settings:
     """rungs: None leaves each subject its own. recipe_source: a name or TOML file. changes: recipe fields set one by one.
 
-    bounds: tighter criteria. device: a torch device, already chosen for this process. size: of the subjects' networks.
+    bounds: tighter criteria. device: a torch device, already chosen for this process. size: of the subjects' networks. trials: of remedies.
     """
 
     rungs: tuple[int, ...] | None = None
@@ -33,6 +35,7 @@ class Settings:
     seeds: tuple[int, ...] = (0,)
     device: str = "cpu"
     size: str | None = None
+    trials: Trials = "auto"
 
     def recipe(self, subject: Subject, samples: int) -> Recipe:
         """The recipe of a rung: the subject's own where it has one and none was asked for, with the changes asked for."""
@@ -59,7 +62,7 @@ def parse_rungs(text: str) -> tuple[int, ...]:
 def parse_bounds(assignments: list[str]) -> dict[str, float]:
     bounds = parse_assignments(assignments)
     for name, bound in bounds.items():
-        if not isinstance(bound, int | float):
+        if not isinstance(bound, int | float) or isinstance(bound, bool):
             raise BadLadder(f"bound {name} must be a number, got {bound!r}")
     return bounds
 
@@ -75,8 +78,10 @@ def choose_device(asked: str, worker: int = 0) -> str:
         return f"cuda:{worker % count}"
     try:
         device = torch.device(asked)
-    except RuntimeError as error:
-        raise NoDevice(f"{asked!r} is no device: use auto, cpu or cuda:N") from error
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise NoDevice(f"{asked!r} is no device: use auto, cpu or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= count:
         raise NoDevice(f"device {asked} was asked for, but torch {torch.__version__} sees {count} GPUs (CUDA_VISIBLE_DEVICES={_visible()})")
     return str(device)
@@ -89,14 +94,28 @@ def _visible() -> str:
 def import_subject(spec: str) -> Subject:
     """`package.module:attribute` -> the subject there, or what a function there returns. Raises BadSubject."""
     module_name, _, attribute = spec.partition(":")
+    if not module_name or not attribute:
+        raise BadSubject(f"subject {spec!r} must read package.module:attribute")
+    if os.getcwd() not in sys.path:  # as `python -m pytest` does: the subject is looked for where the command is given
+        sys.path.insert(0, os.getcwd())
+    # What a module does when it is imported, or a function when it is called, can fail in any way.
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise BadSubject(f"subject {spec}: cannot import {module_name}: {error}") from error
+    except Exception as error:
+        raise BadSubject(f"subject {spec}: cannot import {module_name}: {_said(error)}") from error
     if not hasattr(module, attribute):
         raise BadSubject(f"subject {spec}: module {module_name} has no attribute {attribute!r}")
     value = getattr(module, attribute)
-    subject = value if isinstance(value, Subject) else value() if callable(value) else value
+    try:
+        subject = value if isinstance(value, Subject) else value() if callable(value) else value
+    except Exception as error:
+        raise BadSubject(f"subject {spec}: calling {attribute} raised {_said(error)}") from error
     if not isinstance(subject, Subject):
         raise BadSubject(f"subject {spec} is a {type(value).__name__}, expected a pytest_overfit.Subject or a function that returns one")
     return subject
+
+
+def _said(error: Exception) -> str:
+    """An exception in one line."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

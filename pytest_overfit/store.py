@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -13,8 +14,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pytest_overfit.diagnosis import Diagnosis, Row
+from pytest_overfit.finding import Finding
 from pytest_overfit.ladder import Attempt, Misfit, Outcome, Progress, Verdict
 from pytest_overfit.recipe import Recipe
+from pytest_overfit.remedies import Trial
 from pytest_overfit.train import Reading, Trace
 
 
@@ -27,6 +31,28 @@ def write_whole(path: Path, text: str) -> None:
 
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
     return asdict(outcome)
+
+
+Told = tuple[Outcome, Diagnosis | None]
+"""An outcome and, where it broke, why."""
+
+
+def told_to_json(outcome: Outcome, diagnosis: Diagnosis | None) -> dict[str, Any]:
+    return {"outcome": outcome_to_json(outcome), "diagnosis": diagnosis_to_json(diagnosis) if diagnosis else None}
+
+
+def told_from_json(row: dict[str, Any]) -> Told:
+    return outcome_from_json(row["outcome"]), diagnosis_from_json(row["diagnosis"]) if row["diagnosis"] else None
+
+
+def diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    return asdict(diagnosis)
+
+
+def diagnosis_from_json(row: dict[str, Any]) -> Diagnosis:
+    findings = tuple(Finding(**{**f, "evidence": tuple(f["evidence"]), "samples": tuple(f["samples"])}) for f in row["findings"])
+    trials = tuple(Trial(**trial) for trial in row["trials"])
+    return Diagnosis(findings=findings, ruled_out=tuple(row["ruled_out"]), trials=trials, table=tuple(Row(**r) for r in row["table"]))
 
 
 def outcome_from_json(row: dict[str, Any]) -> Outcome:
@@ -50,8 +76,15 @@ class Store:
         path = self._path(key, samples, "json")
         return outcome_from_json(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
-    def put(self, key: str, outcome: Outcome) -> None:
+    def put(self, key: str, outcome: Outcome, diagnosis: Diagnosis | None = None) -> None:
+        """Make an outcome known; a diagnosis goes first, so that whoever sees the outcome finds it."""
+        if diagnosis is not None:
+            write_whole(self._path(key, outcome.samples, "diagnosis"), json.dumps(diagnosis_to_json(diagnosis)))
         write_whole(self._path(key, outcome.samples, "json"), json.dumps(outcome_to_json(outcome)))
+
+    def diagnosis(self, key: str, samples: int) -> Diagnosis | None:
+        path = self._path(key, samples, "diagnosis")
+        return diagnosis_from_json(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
     @contextmanager
     def claim(self, key: str, samples: int) -> Iterator[bool]:
@@ -76,4 +109,6 @@ class Store:
         write_whole(self.folder / f"progress-{os.getpid()}", json.dumps({"subject": subject, **asdict(progress)}))
 
     def _path(self, key: str, samples: int, suffix: str) -> Path:
-        return self.folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', key)}-{samples}.{suffix}"
+        # Readable, but two keys that differ only in what a file name cannot hold are two ladders.
+        readable = re.sub(r"[^A-Za-z0-9_.-]", "_", key)[-80:]
+        return self.folder / f"{readable}-{hashlib.sha256(key.encode()).hexdigest()[:12]}-{samples}.{suffix}"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_overfit.ladder import Outcome
     from pytest_overfit.live import LiveLine
+    from pytest_overfit.store import Told
 
 REPORT = "overfitting_test_report"
 CURVES = Path("logs", "overfitting_tests")
@@ -45,28 +45,30 @@ class SessionSummary:
         if not self.rows:
             return
         from pytest_overfit import report
-        from pytest_overfit.store import outcome_from_json
+        from pytest_overfit.store import told_from_json
 
-        outcomes = [outcome_from_json(row) for row in self.rows]
+        told = [told_from_json(row) for row in self.rows]
+        outcomes = [outcome for outcome, _ in told]
         terminalreporter.section("overfit")
         terminalreporter.write_line(report.summary(outcomes))
-        for line in self._write_files(outcomes):
+        for line in self._write_files(told):
             terminalreporter.write_line(line)
         if os.environ.get("GITHUB_ACTIONS") == "true":
-            for outcome in outcomes:
+            for outcome, diagnosis in told:
                 if outcome.status == "broken":
-                    terminalreporter.write_line(report.annotation(outcome))
+                    terminalreporter.write_line(report.annotation(outcome, diagnosis))
 
-    def _write_files(self, outcomes: list[Outcome]) -> list[str]:
+    def _write_files(self, told: list[Told]) -> list[str]:
         """Write the report and the curves; returns a line on each."""
         from pytest_overfit import curves, report
         from pytest_overfit.store import write_whole
 
         folder = Path(self.config.getoption("--overfit-report") or self.config.rootpath)
         folder.mkdir(parents=True, exist_ok=True)
-        headlines = [report.headline(outcome) for outcome in outcomes if outcome.status == "broken"]
+        outcomes = [outcome for outcome, _ in told]
+        headlines = [report.headline(outcome, diagnosis) for outcome, diagnosis in told if outcome.status == "broken"]
         write_whole(folder / f"{REPORT}.txt", "\n".join([report.summary(outcomes), *headlines]) + "\n")
-        write_whole(folder / f"{REPORT}.json", report.to_json(outcomes))
+        write_whole(folder / f"{REPORT}.json", report.to_json(told))
         lines = [f"report: {folder / REPORT}.txt, .json"]
         if curves.available():
             lines.append(f"curves: {curves.write_curves(outcomes, folder / CURVES)} in {folder / CURVES} (tensorboard --logdir)")
@@ -74,7 +76,7 @@ class SessionSummary:
             lines.append("curves: none, tensorboard is not installed (pip install pytest-overfit[curves])")
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with open(summary, "a", encoding="utf-8") as file:
-                file.write(report.markdown(outcomes))
+                file.write(report.markdown(told))
         return lines
 
 

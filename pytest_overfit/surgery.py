@@ -159,6 +159,11 @@ def bypass(module: str) -> Surgery:
     return surgery
 
 
+def open_activations(module: str) -> Surgery:
+    """GELU in the place of every sigmoid and tanh among the module's siblings and below them."""
+    return lambda network: swap(network, lambda inner: nn.GELU() if isinstance(inner, nn.Sigmoid | nn.Tanh) else None, module.rpartition(".")[0])
+
+
 def reinitialise(module: str) -> Surgery:
     """One module, and all below it, as its classes initialise it."""
     return lambda network: reset(network.get_submodule(module))
@@ -229,13 +234,13 @@ def transparent_detach() -> Iterator[None]:
     class Open(torch.enable_grad):
         pass
 
-    Tensor.detach = _itself  # type: ignore[method-assign, assignment]
+    Tensor.detach = _itself  # type: ignore[assignment]
     torch.no_grad = Open  # type: ignore[misc, assignment]
     try:
         yield
     finally:
-        Tensor.detach = detach  # type: ignore[method-assign]
-        torch.no_grad = no_grad
+        Tensor.detach = detach
+        torch.no_grad = no_grad  # type: ignore[misc]
 
 
 def undetached(subject: Subject) -> Subject:

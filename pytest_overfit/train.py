@@ -41,6 +41,7 @@ class Reading:
     emission_ratio: float
     blank_share: float
     entropy_ratio: float
+    normalisation_error: float
 
 
 @dataclass(kw_only=True)
@@ -157,7 +158,7 @@ class Training:
     def read(self) -> Reading:
         """Measure the rung in eval mode, and keep the reading in the trace."""
         hypotheses: list[list[int]] = []
-        sums, counts = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+        sums, counts, unnormalised = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0.0
         for batch, log_probs, steps in self.outputs():
             decoded, *averages = self._read_batch(batch, log_probs, steps)
             hypotheses += ([int(token) for token in tokens] for tokens in decoded)
@@ -165,6 +166,7 @@ class Training:
             weights = torch.tensor([len(batch), steps.sum(), steps.sum()], dtype=torch.float64)
             sums += weights * torch.tensor(averages, dtype=torch.float64)
             counts += weights
+            unnormalised = max(unnormalised, measures.normalisation_error(log_probs, steps))
         loss, blanks, entropy = (sums / counts).tolist()
         targets = [sample.target.tolist() for sample in self.samples]
         reading = Reading(
@@ -176,6 +178,7 @@ class Training:
             emission_ratio=measures.emission_ratio(hypotheses, targets),
             blank_share=blanks,
             entropy_ratio=entropy,
+            normalisation_error=unnormalised,
         )
         self.trace.readings.append(reading)
         return reading

@@ -14,16 +14,15 @@ from pytest_overfit.probes.locate import (
     exploding_signal,
     faint_output,
     first_drop,
-    main_path,
     needed_steps,
     rank_bottleneck,
-    rows_for_people,
     time_bottleneck,
     unreached,
     vanishing_gradient,
 )
 from pytest_overfit.probes.observation import Observation
 from pytest_overfit.probes.observe import observe
+from pytest_overfit.probes.rows import feeding, main_path, row_of, rows_for_people
 
 __all__ = [
     "FEATURES",
@@ -35,11 +34,13 @@ __all__ = [
     "detached",
     "exploding_signal",
     "faint_output",
+    "feeding",
     "first_drop",
     "main_path",
     "needed_steps",
     "observe",
     "rank_bottleneck",
+    "row_of",
     "rows_for_people",
     "time_bottleneck",
     "unreached",

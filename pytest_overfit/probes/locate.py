@@ -15,9 +15,8 @@ from typing import Literal
 from pytest_overfit import ctc
 from pytest_overfit.probes.graph import FEATURES
 from pytest_overfit.probes.observation import Observation
+from pytest_overfit.probes.rows import Observations, feeding, main_path
 from pytest_overfit.subject import Sample
-
-Observations = Sequence[Observation]
 
 DROP = 1e3
 """Largest over smallest D along the path from which a drop is called one [50]."""
@@ -31,8 +30,8 @@ FADED = 1e4
 """Largest over smallest gradient_norm * rms along the path from which gradients vanish [18]. The product does not change with scale."""
 SHRINK = 2.0
 """By which one module's gradient must shrink on its way through, to be where the vanishing begins."""
-GAIN, AMPLIFIED = 10.0, 12.0
-"""weight_gain [3] and rms / rms_in before the last module [4] from which a signal explodes."""
+GAIN, AMPLIFIED = 20.0, 12.0
+"""weight_gain [10, of a head with deviation 0.3] and rms / rms_in before the last module [4] from which a signal explodes."""
 DEAD = 0.95
 """Share of dead units [0.4]."""
 LOW_RANK = 2.5
@@ -66,26 +65,6 @@ class Constant:
     at: Observation
     same: Literal["zero", "clips", "steps"]
     between: bool
-
-
-def main_path(observations: Observations) -> list[Observation]:
-    """What every way from the features to the output passes, in forward order; of modules with the same output the innermost.
-
-    A last layer whose weights start at zero is left out while its gradient shows that they will not stay there.
-    """
-    path = [o for o in observations if o.on_main_path and o.same_as is None]
-    return path[:-1] if path and path[-1].weight_gain == 0 and path[-1].parameter_gradient_norm else path
-
-
-def rows_for_people(observations: Observations, depth: int = 2) -> list[Observation]:
-    """The modules a reader knows: down to `depth` names deep, first calls, on the way to the output, gates and containers left out."""
-    reaching = _reaching(observations)
-    shown = []
-    for index, o in enumerate(observations):
-        inner = any(other.module.startswith(o.module + ".") and other.depth <= depth and other.steps_out != 1 for other in observations)
-        if index in reaching and o.call == 0 and o.depth <= depth and o.steps_out != 1 and not (inner and o.depth < depth):
-            shown.append(o)
-    return shown
 
 
 def needed_steps(samples: Sequence[Sample]) -> int:
@@ -184,7 +163,7 @@ def rank_bottleneck(observations: Observations) -> Observation | None:
 
 def detached(observations: Observations) -> Observation | None:
     """The last module before the cut where gradients end on their way back to modules that feed the output."""
-    reaching = _reaching(observations)
+    reaching = feeding(observations)
     cut = [o for o in unreached(observations) if observations.index(o) in reaching]
     return cut[-1] if cut else None
 
@@ -204,18 +183,6 @@ def _stations(observations: Observations, field: str) -> list[tuple[Observation,
             stations.append((o, True, getattr(o, f"{field}_in")))
         stations.append((o, False, getattr(o, field)))
     return stations
-
-
-def _reaching(observations: Observations) -> set[int]:
-    """Indices of what feeds the end of the main path, over any number of stations."""
-    reached: set[int] = set()
-    queue = [index for index, o in enumerate(observations) if o.on_main_path]
-    while queue:
-        index = queue.pop()
-        if index != FEATURES and index not in reached:
-            reached.add(index)
-            queue += observations[index].fed_by
-    return reached
 
 
 def _upstream(o: Observation, observations: Observations, low: float) -> Observation:

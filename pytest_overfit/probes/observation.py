@@ -11,7 +11,7 @@ class Observation:
 
     module:       dotted name; "block.relu()" for an activation that is a function in the code of `block`. call: 0 for its first call.
     kind:         class name. where: `file:line` that creates it.
-    leaf:         it has no submodule. parameters: numbers in it that can be trained.
+    leaf:         it has no submodule. container: a Sequential, ModuleList or ModuleDict. parameters: numbers in it that can be trained.
     on_main_path: every way from the features to the output passes here. fed_by: indices of the observations it hangs on, FEATURES for
                   the input. through: functions of the parent's code between those and its first input, nearest first.
     same_as:      index of the earlier observation whose output it hands on: a container, dropout that is off.
@@ -35,6 +35,7 @@ class Observation:
     kind: str
     where: str | None
     leaf: bool
+    container: bool
     parameters: int
     on_main_path: bool
     fed_by: tuple[int, ...]
@@ -61,8 +62,3 @@ class Observation:
     groups: int | None = None
     update_size: float | None = None
     trained: bool | None = None
-
-    @property
-    def depth(self) -> int:
-        """Dots in its name, plus one."""
-        return self.module.count(".") + 1

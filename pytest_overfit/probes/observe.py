@@ -14,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from pytest_overfit.probes.graph import feeders, main_path
 from pytest_overfit.probes.layout import find_layouts, watched
 from pytest_overfit.probes.observation import Observation
-from pytest_overfit.probes.source import where
+from pytest_overfit.probes.source import CONTAINERS, where
 from pytest_overfit.probes.tape import Layouts, Tape, Visit
 from pytest_overfit.probes.weights import gradient_norms, update_size, weight_gain
 from pytest_overfit.recipe import Recipe
@@ -113,6 +113,7 @@ def _observation(
         kind=visit.kind,
         where=where(network, name) if module is not None else None,
         leaf=module is None or next(module.children(), None) is None,
+        container=isinstance(module, CONTAINERS),
         parameters=sum(p.numel() for p in module.parameters() if p.requires_grad) if module is not None else 0,
         on_main_path=on_path,
         fed_by=tuple(sorted(visit.fed_by)),

@@ -45,17 +45,17 @@ def valid_mask(frames: Tensor, steps: int, longest: int) -> Tensor:
 def read_signal(h: Tensor, valid: Tensor, activation: str) -> Signal:
     """h: (clips, steps, channels). valid: (clips, steps). activation: name of the autograd node that made `h`, or ""."""
     h = without_common_level(h.float())
-    inside = valid[..., None]
-    h = torch.where(inside, h, 0.0)
+    h = torch.where(valid[..., None], h, 0.0)
+    energies = h.square().sum(-1)
     count = valid.sum() * h.shape[2]
-    is_dead = ((h == 0).all(1).all(0)).float().mean() if activation in RECTIFIERS else None
-    is_flat = (FLAT[activation](h) & inside).sum() / count if activation in FLAT else None
+    is_dead = (h == 0).all(1).all(0).float().mean() if activation in RECTIFIERS else None
+    is_flat = (FLAT[activation](h) & valid[..., None]).sum() / count if activation in FLAT else None
     return Signal(
         steps=h.shape[1],
         width=h.shape[2],
-        told_apart=_share_of_variation(h, inside, across=0),
-        steps_apart=_share_of_variation(h, inside, across=1),
-        rms=float((h.square().sum() / count).sqrt()),
+        told_apart=_share_of_variation(h, energies, valid, across=0),
+        steps_apart=_share_of_variation(h, energies, valid, across=1),
+        rms=float((energies.sum() / count).sqrt()),
         dead_share=None if is_dead is None else float(is_dead),
         saturated_share=None if is_flat is None else float(is_flat),
     )
@@ -72,18 +72,19 @@ def without_common_level(h: Tensor) -> Tensor:
     return h - h.mean(-1, keepdim=True) if bool(((sums - 1).abs() < 1e-3).all()) else h
 
 
-def _share_of_variation(h: Tensor, inside: Tensor, across: int) -> float | None:
+def _share_of_variation(h: Tensor, energies: Tensor, valid: Tensor, across: int) -> float | None:
     """E||h - mean||^2 / E||h||^2, the mean taken over clips at each step (across 0) or over the steps of each clip (across 1).
 
-    None where nothing can differ: one clip, one step. 0 where h is zero throughout. h: zero outside `inside`, which is (clips, steps, 1).
+    None where nothing can differ: one clip, one step. 0 where h is zero throughout.
+    h: (clips, steps, channels), zero where not valid. energies: ||h||^2, (clips, steps). valid: (clips, steps).
     """
-    count = inside.sum(across, keepdim=True)
-    several = inside & (count > 1)
+    count = valid.sum(across, keepdim=True)
+    several = valid & (count > 1)
     if not several.any():
         return None
-    mean = h.sum(across, keepdim=True) / count.clamp(min=1)
-    energy = float((h * several).square().sum())
-    return float(((h - mean) * several).square().sum()) / energy if energy > TINY else 0.0
+    mean = h.sum(across, keepdim=True) / count.clamp(min=1)[..., None]
+    energy = float(energies[several].sum())
+    return float((h - mean).square_().sum(-1)[several].sum()) / energy if energy > TINY else 0.0
 
 
 def effective_rank(h: Tensor, valid: Tensor) -> float | None:

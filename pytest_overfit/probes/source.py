@@ -11,15 +11,18 @@ from pathlib import Path
 from torch import nn
 
 
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
 def where(network: nn.Module, name: str) -> str | None:
     """`file:line` that creates module `name`; the line of its class where none assigns it; None where there is no source.
 
-    The path is relative to the working directory when inside it. Modules in torch's own containers lead to the line that fills the
-    container. network: the root that `name`, dotted, starts from.
+    The path is relative to the working directory when inside it. Modules in a container lead to the line that fills the container.
+    network: the root that `name`, dotted, starts from.
     """
     parts = name.split(".")
     owners = [network, *(network.get_submodule(".".join(parts[:depth])) for depth in range(1, len(parts)))]
-    depth = max((depth for depth, owner in enumerate(owners) if not _is_torch(type(owner))), default=None)
+    depth = max((depth for depth, owner in enumerate(owners) if not isinstance(owner, CONTAINERS) and not _is_torch(type(owner))), default=None)
     if depth is not None:
         found = _assignment(type(owners[depth]), tuple(parts[depth:]))
         if found:
@@ -33,20 +36,32 @@ def _is_torch(kind: type) -> bool:
     return kind.__module__.partition(".")[0] == "torch"
 
 
-def _place(module: str, line: int) -> str:
+@cache
+def _file(module: str) -> str:
     path = Path(inspect.getsourcefile(sys.modules[module]) or "").resolve()
     here = Path.cwd()
-    return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{line}"
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _place(module: str, line: int) -> str:
+    return f"{_file(module)}:{line}"
 
 
 def _assignment(kind: type, path: tuple[str, ...]) -> str | None:
     """Place of the statement `self.<path[0]> = ...` in a class or its bases, or of the entry in it that the rest of `path` names."""
     for base in inspect.getmro(kind):
-        definition = None if _is_torch(base) else _definition(base.__module__, base.__qualname__)
-        for statement in ast.walk(definition) if definition else ():
-            if isinstance(statement, ast.Assign | ast.AnnAssign) and path[0] in _assigned(statement):
-                return _place(base.__module__, _entry(statement.value, path[1:]) or statement.lineno)
+        statement = None if _is_torch(base) else _assignments(base.__module__, base.__qualname__).get(path[0])
+        if statement is not None:
+            return _place(base.__module__, _entry(statement.value, path[1:]) or statement.lineno)
     return None
+
+
+@cache
+def _assignments(module: str, qualname: str) -> dict[str, ast.Assign | ast.AnnAssign]:
+    """Attribute -> the first statement of the class that sets it."""
+    definition = _definition(module, qualname)
+    statements = [node for node in ast.walk(definition) if isinstance(node, ast.Assign | ast.AnnAssign)] if definition else []
+    return {name: statement for statement in reversed(statements) for name in _assigned(statement)}
 
 
 def _assigned(statement: ast.Assign | ast.AnnAssign) -> set[str]:

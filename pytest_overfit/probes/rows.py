@@ -1,0 +1,62 @@
+"""Which observations to read: the main path for the machine, the blocks a reader knows for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytest_overfit.probes.graph import FEATURES
+from pytest_overfit.probes.observation import Observation
+
+Observations = Sequence[Observation]
+
+
+def main_path(observations: Observations) -> list[Observation]:
+    """What every way from the features to the output passes, in forward order; of modules with the same output the innermost.
+
+    A last layer whose weights start at zero is left out while its gradient shows that they will not stay there.
+    """
+    path = [o for o in observations if o.on_main_path and o.same_as is None]
+    return path[:-1] if path and path[-1].weight_gain == 0 and path[-1].parameter_gradient_norm else path
+
+
+def feeding(observations: Observations) -> set[int]:
+    """Indices of what feeds the output, over any number of stations."""
+    reached: set[int] = set()
+    queue = [index for index, o in enumerate(observations) if o.on_main_path]
+    while queue:
+        index = queue.pop()
+        if index != FEATURES and index not in reached:
+            reached.add(index)
+            queue += observations[index].fed_by
+    return reached | {index for index, o in enumerate(observations) if o.same_as in reached}
+
+
+def rows_for_people(observations: Observations) -> list[Observation]:
+    """The blocks a reader knows, in forward order: the network's direct parts, gates left out.
+
+    A container, and a part that holds more than half of all layers, gives way to its own parts.
+    """
+    feeds = feeding(observations)
+    layers = [o.module for o in observations if o.leaf and not o.module.endswith("()")]
+    opened = {o.module for o in observations if o.container or 2 * sum(name.startswith(o.module + ".") for name in layers) > len(layers)}
+    opened |= {"", *(parent for o in observations for parent in _parents(o.module))} - {o.module for o in observations}
+    return [
+        o
+        for index, o in enumerate(observations)
+        if index in feeds
+        and o.call == 0
+        and o.steps_out != 1
+        and o.module not in opened
+        and not o.module.endswith("()")
+        and opened.issuperset(_parents(o.module))
+    ]
+
+
+def row_of(observation: Observation, rows: Observations) -> Observation | None:
+    """The one of `rows` that holds an observation's module."""
+    return next((row for row in rows if observation.module == row.module or observation.module.startswith(row.module + ".")), None)
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:depth]) for depth in range(1, len(parts))]

@@ -1,0 +1,195 @@
+"""The CTC module against torch's own loss, against brute force, and against constants optimised by hand."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from pytest_overfit import ctc
+
+targets = st.lists(st.integers(1, 4), min_size=1, max_size=6)
+
+
+def torch_loss(log_probs, target, *, blank=0, reduction="none"):
+    steps = torch.full((log_probs.shape[1],), len(log_probs))
+    batch = torch.tensor([target] * log_probs.shape[1])
+    return F.ctc_loss(log_probs, batch, steps, torch.full((log_probs.shape[1],), len(target)), blank=blank, reduction=reduction)
+
+
+def constant(shares, steps):
+    return torch.tensor(shares, dtype=torch.float64).log().expand(steps, 1, -1)
+
+
+def fits(target, path, blank=0):
+    collapsed = [token for token, _ in itertools.groupby(path)]
+    return [token for token in collapsed if token != blank] == list(target)
+
+
+@given(targets)
+def test_steps_needed_are_the_fewest_that_any_path_can_spell_the_target_in(target):
+    # The first path that spells the target when blanks part only equal neighbours.
+    path = [target[0]]
+    for left, right in itertools.pairwise(target):
+        path += [0, right] if left == right else [right]
+    assert fits(target, path)
+    assert ctc.steps_needed(target) == len(path)
+
+
+@given(st.lists(st.integers(1, 2), min_size=1, max_size=3))
+def test_no_path_is_shorter_than_the_steps_needed(target):
+    shorter = itertools.product(range(3), repeat=ctc.steps_needed(target) - 1)
+    assert not any(fits(target, path) for path in shorter)
+
+
+@given(targets, st.integers(0, 3))
+def test_torch_finds_a_path_exactly_from_the_steps_needed_on(target, more):
+    needed = ctc.steps_needed(target)
+    assert math.isfinite(torch_loss(torch.zeros(needed + more, 1, 5).log_softmax(-1), target).item())
+    if needed > 1:
+        assert torch_loss(torch.zeros(needed - 1, 1, 5).log_softmax(-1), target).item() == math.inf
+
+
+def test_repeats_count_equal_left_neighbours_only():
+    assert ctc.repeats([]) == ctc.repeats([3]) == ctc.repeats([3, 4, 3]) == 0
+    assert ctc.repeats([3, 3, 4, 4, 4]) == 3
+
+
+@given(targets, st.integers(0, 30), st.integers(5, 1200))
+def test_the_uniform_level_is_the_loss_that_torch_gives_a_uniform_output(target, more, vocabulary):
+    steps = ctc.steps_needed(target) + more
+    uniform = torch.full((steps, 1, vocabulary), -math.log(vocabulary), dtype=torch.float64)
+    expected = torch_loss(uniform, target).item() / len(target)
+    assert ctc.uniform_level(steps=steps, target=target, vocabulary=vocabulary) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_uniform_level_of_the_documented_case_is_115_nats_a_token():
+    assert ctc.uniform_level(steps=176, target=list(range(1, 11)), vocabulary=973) == pytest.approx(115.0, abs=0.05)
+
+
+def test_the_uniform_level_is_infinite_where_no_path_exists():
+    assert ctc.uniform_level(steps=2, target=[1, 1], vocabulary=5) == math.inf
+    assert math.isfinite(ctc.uniform_level(steps=3, target=[1, 1], vocabulary=5))
+
+
+def best_constant(target, *, steps, labels):
+    """Lowest loss a token over outputs that are the same at every step and give `labels` their shares of what the blank leaves."""
+    losses = []
+    for blank in torch.linspace(0.5, 0.995, 400).tolist():
+        shares = [blank, *((1 - blank) * share for share in labels)]
+        losses.append(torch_loss(constant(shares, steps), target).item() / len(target))
+    return min(losses)
+
+
+@pytest.mark.parametrize(("steps", "tokens"), [(60, 4), (176, 10), (176, 5), (300, 28)])
+def test_the_blank_level_is_what_the_best_constant_with_uniform_labels_reaches(steps, tokens):
+    vocabulary = 973
+    target = list(range(1, tokens + 1))
+    numeric = best_constant(target, steps=steps, labels=[1 / (vocabulary - 1)] * (vocabulary - 1))
+    assert ctc.blank_level(steps=steps, tokens=tokens, vocabulary=vocabulary) == pytest.approx(numeric, rel=0.01)
+
+
+@pytest.mark.parametrize(("steps", "tokens"), [(60, 5), (176, 10), (176, 20)])
+def test_the_bag_level_is_what_the_best_constant_over_the_clips_own_tokens_reaches(steps, tokens):
+    numeric = best_constant(list(range(1, tokens + 1)), steps=steps, labels=[1 / tokens] * tokens)
+    level = ctc.bag_level(steps=steps, tokens=tokens)
+    # The closed form forgets that a token may last several steps, which can only help.
+    assert numeric <= level + 1e-6
+    assert level == pytest.approx(numeric, rel=0.08)
+
+
+def test_the_unigram_level_is_what_the_best_constant_over_a_rungs_tokens_reaches():
+    rung = [[1, 2, 1, 3, 4, 1, 5, 6], [2, 7, 1, 8, 9, 3, 1, 10]]
+    tokens = [token for target in rung for token in target]
+    shares = [tokens.count(token) / len(tokens) for token in range(1, 11)]
+    entropy = -sum(share * math.log(share) for share in shares)
+    numeric = sum(best_constant(target, steps=176, labels=shares) for target in rung) / len(rung)
+    assert ctc.unigram_level(steps=176, tokens=8, label_entropy=entropy) == pytest.approx(numeric, rel=0.03)
+
+
+def test_the_alignment_cost_of_the_documented_case_is_a_fifth_of_a_nat():
+    assert ctc.alignment_cost(steps=176, tokens=10) == pytest.approx(0.205, abs=5e-4)
+    assert ctc.alignment_cost(steps=10, tokens=10) == 0.0
+
+
+def test_the_levels_stand_in_the_order_in_which_a_run_passes_them():
+    target = list(range(1, 11))
+    uniform = ctc.uniform_level(steps=176, target=target, vocabulary=973)
+    blank = ctc.blank_level(steps=176, tokens=10, vocabulary=973)
+    unigram = ctc.unigram_level(steps=176, tokens=10, label_entropy=math.log(100))
+    bag = ctc.bag_level(steps=176, tokens=10)
+    assert uniform > blank > unigram > bag > 0
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_clip_losses_reduce_to_what_torch_reduces_to(data):
+    batch = data.draw(st.integers(1, 4))
+    clips = [data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=4)) for _ in range(batch)]
+    steps = torch.tensor([ctc.steps_needed(clip) + data.draw(st.integers(0, 5)) for clip in clips])
+    lengths = torch.tensor([len(clip) for clip in clips])
+    padded = torch.full((batch, int(lengths.max())), -1)
+    for row, clip in zip(padded, clips, strict=True):
+        row[: len(clip)] = torch.tensor(clip)
+    log_probs = torch.randn(int(steps.max()), batch, 6, generator=torch.Generator().manual_seed(batch)).log_softmax(-1)
+    losses = ctc.clip_losses(log_probs, steps, padded, lengths, blank=0)
+    flat = torch.cat([torch.tensor(clip) for clip in clips])
+    assert losses.sum() == pytest.approx(F.ctc_loss(log_probs, flat, steps, lengths, reduction="sum").item(), rel=1e-5)
+    mean = ctc.nats_per_token(log_probs, steps, padded, lengths, blank=0)
+    assert mean.item() == pytest.approx(F.ctc_loss(log_probs, flat, steps, lengths, reduction="mean").item(), rel=1e-5)
+
+
+def test_a_clip_without_a_path_is_infinite_and_hides_behind_no_other():
+    log_probs = torch.zeros(4, 2, 3).log_softmax(-1)
+    targets = torch.tensor([[1, 2, -1], [1, 1, 1]])
+    losses = ctc.clip_losses(log_probs, torch.tensor([4, 4]), targets, torch.tensor([2, 3]), blank=0)
+    assert losses.isinf().tolist() == [False, True]
+    assert ctc.nats_per_token(log_probs, torch.tensor([4, 4]), targets, torch.tensor([2, 3]), blank=0).isinf()
+
+
+def test_half_precision_outputs_are_summed_in_single_precision():
+    log_probs = torch.randn(200, 1, 50, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    arguments = (torch.tensor([200]), torch.tensor([[1, 2, 3]]), torch.tensor([3]))
+    exact = ctc.clip_losses(log_probs, *arguments, blank=0)
+    halved = ctc.clip_losses(log_probs.bfloat16(), *arguments, blank=0)
+    assert halved.dtype == torch.float32
+    assert halved.item() == pytest.approx(exact.item(), rel=5e-3)
+
+
+@given(st.integers(0, 4), targets)
+def test_the_loss_of_any_blank_is_torchs_with_that_blank(blank, target):
+    target = [(token + blank) % 5 for token in target]
+    log_probs = torch.randn(15, 1, 5, generator=torch.Generator().manual_seed(blank)).log_softmax(-1)
+    loss = ctc.clip_losses(log_probs, torch.tensor([15]), torch.tensor([target]), torch.tensor([len(target)]), blank=blank)
+    assert loss.item() == pytest.approx(torch_loss(log_probs, target, blank=blank).item(), rel=1e-6)
+
+
+def decode(path, *, blank=0, vocabulary=6):
+    return ctc.greedy_decode(F.one_hot(torch.tensor(path), vocabulary).float()[:, None], torch.tensor([len(path)]), blank=blank)[0]
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.integers(0, 5))
+def test_greedy_decoding_collapses_first_and_drops_blanks_second(path, blank):
+    expected = [token for token, _ in itertools.groupby(path) if token != blank]
+    assert decode(path, blank=blank) == expected
+
+
+def test_equal_tokens_survive_only_with_a_blank_between_them():
+    assert decode([1, 1, 0, 1, 2, 2]) == [1, 1, 2]
+    assert decode([1, 1, 1]) == [1]
+    assert decode([0, 0, 0]) == []
+
+
+def test_each_clip_is_decoded_up_to_its_own_steps():
+    paths = torch.tensor([[1, 2, 3, 4], [1, 0, 1, 4], [5, 5, 5, 5]]).T
+    decoded = ctc.greedy_decode(F.one_hot(paths, 6).float(), torch.tensor([2, 3, 0]), blank=0)
+    assert decoded == [[1, 2], [1, 1], []]
+
+
+@given(targets)
+def test_decoding_a_path_that_aligns_the_target_gives_the_target(target):
+    path = [token for label in target for token in (label, label, 0)]
+    assert decode(path) == target

@@ -1,0 +1,408 @@
+"""The ladder: which criteria judge which scale, what is called broken and what is not, and what an outcome says of its attempts."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_overfit import Recipe, Rung, Sample, Subject
+from pytest_overfit.ladder import BadLadder, Outcome, check_rungs, criteria_for, stands_still
+from pytest_overfit.recipe import default_recipe
+from pytest_overfit.train import Reading, Trace
+
+VOCABULARY = tuple("-ABCDEFGH")
+
+
+def clips(count):
+    """Tokens are fixed patterns 4 frames long with 2 still frames after each; every other clip has an adjacent repeat."""
+    generator = torch.Generator().manual_seed(7)
+    patterns = torch.randn(len(VOCABULARY), 12, generator=generator)
+    made = []
+    for i in range(count):
+        target = torch.randint(1, len(VOCABULARY), (3 + i % 4,), generator=generator)
+        if i % 2 == 0:
+            target[1] = target[0]
+        still = torch.zeros(2, 12)
+        features = torch.cat([still, *(torch.cat([patterns[token].expand(4, -1), still]) for token in target)])
+        made.append(Sample(name=f"c{i}", features=features + 0.1 * torch.randn(features.shape, generator=generator), target=target))
+    return made
+
+
+class BiGRU(nn.Module):
+    def __init__(self, feature_dim, vocab_size, hidden=32):
+        super().__init__()
+        self.rnn = nn.GRU(feature_dim, hidden, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(2 * hidden, vocab_size)
+
+    def forward(self, features, frames):
+        return self.head(self.rnn(features)[0]).log_softmax(-1).transpose(0, 1), frames
+
+
+class Convolutions(nn.Module):
+    """Climbs a rung in a tenth of a second."""
+
+    def __init__(self, feature_dim, vocab_size, stride=1):
+        super().__init__()
+        self.stride = stride
+        self.first = nn.Conv1d(feature_dim, 32, 5, stride=stride, padding=2)
+        self.norm = nn.BatchNorm1d(32)
+        self.head = nn.Conv1d(32, vocab_size, 5, padding=2)
+
+    def forward(self, features, frames):
+        hidden = self.norm(self.first(features.transpose(1, 2))).relu()
+        return self.head(hidden).log_softmax(1).permute(2, 0, 1), (frames - 1) // self.stride + 1
+
+
+def of(network, name="toy", **changes):
+    build = lambda vocab_size, feature_dim, seed: network(feature_dim, vocab_size)  # noqa: E731
+    return Subject(**{"name": name, "build": build, "samples": clips(60), "vocabulary": VOCABULARY, **changes})
+
+
+def climb(subject, samples, recipe=None, *, bounds=None, **fields):
+    rung = Rung(subject=subject, samples=samples, recipe=recipe or default_recipe(samples), criteria=criteria_for(samples, bounds), **fields)
+    progress, climbing = [], rung.climb()
+    while True:
+        try:
+            progress.append(next(climbing))
+        except StopIteration as stop:
+            return stop.value, progress
+
+
+def reading(**changes):
+    perfect = {"step": 9, "loss": 0.001, "token_error_rate": 0.0, "exact_share": 1.0, "told_apart_share": 1.0}
+    return Reading(**{**perfect, "emission_ratio": 1.0, "blank_share": 0.8, "entropy_ratio": 0.05, "normalisation_error": 0.0, **changes})
+
+
+FALLING = Trace(losses=[10.0 - 0.1 * i for i in range(90)])
+FLAT = Trace(losses=[10.0 + 0.01 * (i % 2) for i in range(90)])
+
+
+def failing(samples, *, trace=FALLING, bounds=None, **changes):
+    verdicts = [criterion.judge(reading(**changes), trace) for criterion in criteria_for(samples, bounds)]
+    return [verdict.name for verdict in verdicts if not verdict.held]
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5, 9, 10, 20, 49, 50, 100, 1000])
+def test_a_perfect_reading_holds_on_every_scale(samples):
+    assert failing(samples) == []
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5, 10, 20, 50, 100])
+def test_a_negative_loss_holds_on_no_scale(samples):
+    assert failing(samples, loss=-0.01) == ["loss not negative"]
+    assert failing(samples, loss=-1e-4) == []
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5, 10, 20, 50, 100])
+def test_an_output_that_is_not_normalised_holds_on_no_scale(samples):
+    assert failing(samples, normalisation_error=0.02) == ["normalisation error"]
+    assert failing(samples, normalisation_error=0.019) == []
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5, 10, 20, 50, 100])
+def test_a_reading_without_numbers_holds_on_no_scale(samples):
+    assert failing(samples, loss=math.nan, token_error_rate=math.nan, entropy_ratio=math.nan)
+
+
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({"loss": 0.0099}, []),
+        ({"loss": 0.01}, ["loss"]),
+        ({"token_error_rate": 0.001}, ["token error rate"]),
+        ({"exact_share": 0.0}, ["exact share"]),
+        ({"told_apart_share": 0.0, "entropy_ratio": 1.0}, []),
+    ],
+)
+def test_one_sample_must_be_reconstructed_exactly_at_a_loss_below_a_hundredth(changes, failed):
+    assert failing(1, trace=FLAT, **changes) == failed
+
+
+@pytest.mark.parametrize("samples", [2, 5])
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({"loss": 0.99, "token_error_rate": 0.19, "exact_share": 0.0}, []),
+        ({"loss": 1.0}, ["loss"]),
+        ({"token_error_rate": 0.2}, ["token error rate"]),
+        ({"told_apart_share": 0.8}, ["told apart share"]),
+    ],
+)
+def test_two_to_five_samples_must_be_told_apart_at_a_loss_below_one_and_a_fifth_of_errors(samples, changes, failed):
+    assert failing(samples, trace=FLAT, **changes) == failed
+
+
+@pytest.mark.parametrize("samples", [10, 20])
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({"loss": 4.99, "token_error_rate": 0.49, "told_apart_share": 0.0}, []),
+        ({"loss": 5.0}, ["loss"]),
+        ({"token_error_rate": 0.5}, ["token error rate"]),
+        ({"trace": FLAT}, ["loss, last tenth over first"]),
+    ],
+)
+def test_ten_to_twenty_samples_must_improve_to_a_loss_below_five_and_half_of_errors(samples, changes, failed):
+    assert failing(samples, **changes) == failed
+
+
+@pytest.mark.parametrize("samples", [50, 100, 1000])
+@pytest.mark.parametrize(
+    ("changes", "failed"),
+    [
+        ({"loss": 50.0, "token_error_rate": 0.69, "told_apart_share": math.nan}, []),
+        ({"token_error_rate": 0.7}, ["token error rate"]),
+        ({"entropy_ratio": 0.95}, ["entropy / ln V"]),
+        ({"trace": FLAT}, ["loss trend"]),
+    ],
+)
+def test_fifty_samples_and_more_must_fall_steadily_below_seven_tenths_of_errors_and_not_be_uniform(samples, changes, failed):
+    assert failing(samples, **changes) == failed
+
+
+def test_bounds_can_be_tightened():
+    assert failing(2, loss=0.5, bounds={"loss": 0.4}) == ["loss"]
+    assert failing(10, token_error_rate=0.3, bounds={"wer": 0.25}) == ["token error rate"]
+    assert failing(50, entropy_ratio=0.6, bounds={"entropy / ln V": 0.5}) == ["entropy / ln V"]
+
+
+def test_a_bound_on_the_loss_also_holds_where_the_scale_has_none():
+    assert failing(50, loss=3.0, bounds={"loss": 2.0}) == ["loss"]
+    assert failing(50, loss=3.0, bounds={"wer": 0.5, "loss": 2.0}) == ["loss"]
+
+
+def test_exactness_cannot_be_tightened_and_is_left_alone():
+    assert criteria_for(1, {"wer": 0.1}) == criteria_for(1)
+
+
+@pytest.mark.parametrize(("samples", "name", "bound"), [(2, "loss", 1.5), (10, "wer", 0.6), (50, "entropy / ln V", 0.95), (50, "loss trend", 0.0)])
+def test_a_looser_bound_is_turned_away(samples, name, bound):
+    with pytest.raises(BadLadder, match=f"bound .* {bound:g} is looser than < .*: bounds can only be tightened"):
+        criteria_for(samples, {name: bound})
+
+
+def test_a_bound_that_is_no_number_can_hold_nothing_and_is_turned_away():
+    with pytest.raises(BadLadder, match="bound wer must be a finite number, got nan"):
+        criteria_for(2, {"wer": math.nan})
+
+
+def test_an_unknown_criterion_is_turned_away_with_those_there_are():
+    with pytest.raises(BadLadder, match="no criterion is called 'cer'; there are entropy / ln V, .*told apart share"):
+        criteria_for(2, {"cer": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("rungs", "words"),
+    [
+        ((), "a ladder needs at least one rung"),
+        ((0, 1), "a rung has at least 1 sample, got 0"),
+        ((20, 10), "rungs must ascend: 20 comes before 10"),
+        ((5, 5), "rungs must ascend: 5 comes before 5"),
+    ],
+)
+def test_rungs_that_make_no_ladder_are_turned_away(rungs, words):
+    with pytest.raises(BadLadder, match=words):
+        check_rungs(rungs)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5])
+def test_a_healthy_recurrent_network_climbs(samples):
+    outcome, _ = climb(of(BiGRU), samples)
+    assert outcome.status == "ok"
+    assert all(verdict.held for verdict in outcome.deciding[0].verdicts)
+    assert outcome.deciding[0].recipe == outcome.attempts[0].recipe
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5, 10, 20, 50])
+def test_a_healthy_convolutional_network_climbs_the_whole_ladder(samples):
+    assert climb(of(Convolutions), samples)[0].status == "ok"
+
+
+def test_training_stops_where_the_criteria_hold_and_says_after_how_many_steps():
+    outcome, progress = climb(of(Convolutions), 2)
+    (attempt,) = outcome.attempts
+    assert attempt.held
+    assert attempt.steps == outcome.steps == len(attempt.trace.losses) == attempt.trace.readings[-1].step < attempt.recipe.budget
+    assert [one.step for one in progress] == list(range(1, attempt.steps))
+    assert attempt.ended is None
+
+
+def test_rungs_do_not_depend_on_which_were_climbed_before():
+    def steps(order):
+        return {samples: climb(of(Convolutions), samples)[0].steps for samples in order}
+
+    expected = steps([1, 2, 5])
+    for order in itertools.permutations([1, 2, 5]):
+        assert steps(order) == expected
+
+
+def test_a_rate_far_too_low_is_broken_when_the_fallbacks_are_too():
+    outcome, _ = climb(of(Convolutions), 2, Recipe(lr=1e-9, fallbacks=(3.0, 0.3), budget=240))
+    assert outcome.status == "broken"
+    assert [attempt.recipe.lr for attempt in outcome.attempts] == pytest.approx([1e-9, 3e-9, 3e-10])
+    assert not any(attempt.held for attempt in outcome.attempts)
+    assert outcome.seeds_held == 0
+
+
+class Picky(Convolutions):
+    """Layer norms after the sum, as in early Transformers: high rates drive it into a corner for good."""
+
+    def __init__(self, feature_dim, vocab_size):
+        super().__init__(feature_dim, vocab_size)
+        layer = nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True)
+        self.middle = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, features, frames):
+        hidden = self.middle(self.norm(self.first(features.transpose(1, 2))).relu().transpose(1, 2))
+        return self.head(hidden.transpose(1, 2)).log_softmax(1).permute(2, 0, 1), frames
+
+
+@pytest.mark.parametrize(("factor", "mends"), [(30.0, 1 / 30), (1e-4, 1e4)])
+def test_a_bad_rate_that_a_fallback_mends_is_no_fault_of_the_network(factor, mends):
+    plain = replace(default_recipe(2), lr=2e-3)
+    outcome, _ = climb(of(Picky), 2, replace(plain, lr=plain.lr * factor, fallbacks=(mends,)))
+    assert outcome.status == "ok"
+    failed, held = outcome.attempts
+    assert not failed.held
+    assert held.held
+    assert held.recipe.lr == pytest.approx(plain.lr)
+    assert outcome.deciding == (held,)
+
+
+def test_a_race_is_bounded_and_only_its_best_goes_on():
+    recipe = Recipe(lr=1e-9, fallbacks=(1.0, 2.0, 4.0), budget=80)
+    outcome, _ = climb(of(Convolutions), 2, recipe)
+    first, *raced = [attempt.steps for attempt in outcome.attempts]
+    assert first == 80
+    assert sorted(raced) == [20, 20, 80]
+
+
+def test_a_recipe_without_fallbacks_is_tried_alone_and_to_its_end():
+    outcome, _ = climb(of(Convolutions), 2, Recipe(lr=1e-9, fallbacks=(), budget=230))
+    (attempt,) = outcome.attempts
+    assert (attempt.steps, attempt.ended) == (230, None)
+
+
+def test_a_loss_that_stands_still_ends_an_attempt_that_has_fallbacks():
+    outcome, _ = climb(of(Convolutions), 2, Recipe(lr=1e-9, fallbacks=(1.0,), budget=400))
+    assert outcome.attempts[0].ended == "the loss stood still for 100 steps"
+    assert outcome.attempts[0].steps == 200
+    assert outcome.attempts[0].verdicts
+
+
+def test_standing_still_is_a_median_within_two_percent_of_the_window_before():
+    assert not stands_still([5.0] * 19, 10)
+    assert stands_still([5.0] * 20, 10)
+    assert stands_still([5.0] * 10 + [4.95] * 10, 10)
+    assert not stands_still([5.0] * 10 + [4.85] * 10, 10)
+    assert stands_still([5.0] * 10 + [9.0] * 10, 10)
+    assert not stands_still([5.0] * 10 + [9.0] * 4 + [4.0] * 6, 10)
+    assert not stands_still([-1.0] * 10 + [-2.0] * 10, 10)
+    assert stands_still([-1.0] * 20, 10)
+
+
+class Raw(Convolutions):
+    """Raw logits where log-probabilities are declared."""
+
+    offset = 0.0
+
+    def forward(self, features, frames):
+        hidden = self.norm(self.first(features.transpose(1, 2))).relu()
+        return self.head(hidden).permute(2, 0, 1) + self.offset, frames
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5])
+def test_raw_logits_in_the_loss_hold_on_no_rung_though_their_loss_comes_out_positive(samples):
+    outcome, _ = climb(of(Raw), samples, Recipe(budget=120, fallbacks=(0.3,)))
+    assert outcome.status == "broken"
+    for attempt in outcome.attempts:
+        assert "normalisation error" in [verdict.name for verdict in attempt.verdicts if not verdict.held]
+
+
+def test_raw_logits_with_an_offset_have_a_loss_below_zero():
+    class Offset(Raw):
+        offset = 5.0
+
+    outcome, _ = climb(of(Offset), 2, Recipe(budget=10, fallbacks=()))
+    failed = {verdict.name: verdict.value for verdict in outcome.deciding[0].verdicts if not verdict.held}
+    assert failed["loss not negative"] < 0
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_log_softmax_twice_is_no_fault(samples):
+    class Twice(Convolutions):
+        def forward(self, features, frames):
+            output, steps = super().forward(features, frames)
+            return output.log_softmax(-1), steps
+
+    assert climb(of(Twice), samples)[0].status == "ok"
+
+
+def test_a_network_that_ignores_its_input_breaks_where_clips_must_be_told_apart():
+    class Blind(Convolutions):
+        def forward(self, features, frames):
+            return super().forward(features * 0, frames)
+
+    short = {"budget": 120, "fallbacks": (0.3,)}
+    outcome, _ = climb(of(Blind), 2, Recipe(**short))
+    assert outcome.status == "broken"
+    assert outcome.deciding[0].trace.readings[-1].told_apart_share < 1
+
+
+def test_a_stride_that_leaves_too_few_steps_is_said_without_training():
+    outcome, progress = climb(of(lambda dim, vocabulary: Convolutions(dim, vocabulary, stride=6)), 10)
+    assert outcome.status == "broken"
+    assert progress == []
+    assert outcome.attempts == ()
+    assert outcome.parameters > 0
+    lacks = [misfit.needed - misfit.steps for misfit in outcome.misfits]
+    assert lacks == sorted(lacks, reverse=True)
+    assert min(lacks) > 0
+    repeated = {clip.name for clip in clips(10) if len(clip.target) + 1 > 0 and (clip.target[1:] == clip.target[:-1]).any()}
+    assert {misfit.sample for misfit in outcome.misfits} <= repeated
+
+
+def test_a_loss_that_is_not_finite_ends_an_attempt_and_the_fallbacks_are_still_tried():
+    class Overflows(Convolutions):
+        def forward(self, features, frames):
+            output, steps = super().forward(features, frames)
+            return output * math.nan if self.training else output, steps
+
+    outcome, _ = climb(of(Overflows), 2)
+    assert outcome.status == "broken"
+    assert {attempt.ended for attempt in outcome.attempts} == {"the loss is nan at step 0 (samples c0, c1)"}
+    assert [attempt.steps for attempt in outcome.attempts] == [0, 0, 0, 0]
+    assert outcome.steps == 0
+
+
+def test_every_seed_must_hold_and_how_many_did_is_known():
+    def build(vocab_size, feature_dim, seed):
+        network = Convolutions(feature_dim, vocab_size)
+        if seed == 1:
+            network.requires_grad_(False)
+            network.head.bias.requires_grad_(True)
+        return network
+
+    outcome, _ = climb(of(None, build=build), 2, Recipe(budget=60, fallbacks=()), seeds=(0, 1, 2))
+    assert outcome.status == "broken"
+    assert [attempt.held for attempt in outcome.deciding] == [True, False, True]
+    assert outcome.seeds_held == 2
+    healthy, _ = climb(of(Convolutions), 2, seeds=(0, 1, 2))
+    assert (healthy.status, healthy.seeds_held) == ("ok", 3)
+    assert healthy.steps == max(attempt.steps for attempt in healthy.attempts)
+
+
+def test_the_networks_class_is_found_in_its_file():
+    outcome, _ = climb(of(Convolutions), 1)
+    path, _, line = outcome.where.rpartition(":")
+    assert path.endswith("tests/engine/test_ladder.py")
+    with open(__file__, encoding="utf-8") as file:
+        assert file.readlines()[int(line) - 1].startswith("class Convolutions")
+
+
+def test_an_outcome_without_attempts_has_no_steps():
+    outcome = Outcome(subject="toy", samples=5, status="not tried", broke_at=2)
+    assert (outcome.steps, outcome.seconds, outcome.seeds_held, outcome.deciding) == (0, 0, 0, ())
