@@ -168,10 +168,10 @@ class OverfitRung:
                     outcome, diagnosis = self._watched(samples, device)
         except _Abandoned:
             return
-        except (BadSample, BadSubject) as error:
+        except (BadSample, BadSubject, BadRecipe) as error:
             outcome, diagnosis = self._failed(samples, str(error)), None
-        except Exception:
-            outcome, diagnosis = self._failed(samples, traceback.format_exc()), None
+        except Exception as error:
+            outcome, diagnosis = self._failed(samples, error_text(error)), None
         self.store.put(self.key, outcome, diagnosis)
 
     def _failed(self, samples: int, error: str) -> Outcome:

@@ -80,7 +80,8 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
         evidence = gather(rung, outcome)
     except (BadSample, RuntimeError, ValueError):
         evidence = None  # the contracts say why it cannot run
-    found: list[Finding] = list(contract_findings)
+    shown = outcome.attempts[0].findings if outcome.attempts else ()
+    found: list[Finding] = [*contract_findings, *shown]
     ruled_out: list[str] = []
     for diagnosis in DIAGNOSES if evidence else ():
         assert evidence is not None
@@ -92,7 +93,7 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
     tried = run_trials(rung, found, outcome.seconds, trials)
     return Diagnosis(
         findings=ranked(found, tried),
-        ruled_out=tuple(ruled_out),
+        ruled_out=tuple(name for name in ruled_out if name not in {finding.name for finding in found}),
         trials=tried,
         table=tuple(row(o) for o in probes.rows_for_people(evidence.train)) if evidence else (),
     )
@@ -256,23 +257,6 @@ def trace_length(attempt: Attempt) -> int:
     return len(attempt.trace.losses)
 
 
-def train_eval_gap(evidence: Evidence) -> Finding | None:
-    """The network learned in train mode and cannot show it in eval mode."""
-    attempt = evidence.attempt
-    if attempt is None or not attempt.trace.readings or not _has(evidence, nn.modules.batchnorm._BatchNorm):
-        return None
-    last, trained = attempt.trace.readings[-1], median(attempt.trace.losses[-10:])
-    if evidence.rung.subject.loss is not None or evidence.rung.recipe.reduction != "mean" or last.loss < max(10 * trained, trained + 0.5):
-        return None
-    shown = (f"loss {number(trained)} in train mode, {number(last.loss)} in eval mode (nats a target token)",)
-    return Finding(
-        name="train_eval_gap",
-        headline="it learns in train mode and forgets in eval mode: running statistics do not follow",
-        evidence=shown,
-        try_="BatchNorm momentum, a larger batch, or LayerNorm",
-    )
-
-
 def noisy_training(evidence: Evidence) -> Finding | None:
     """Dropout so large that two passes over the same clips hardly agree."""
     modules = fresh(evidence.rung, evidence.samples).named_modules()
@@ -352,10 +336,6 @@ def _better_with(evidence: Evidence, kind: Callable[[Attempt], bool]) -> str | N
     return None
 
 
-def _has(evidence: Evidence, kind: type[nn.Module]) -> bool:
-    return any(isinstance(module, kind) for module in fresh(evidence.rung, evidence.samples).modules())
-
-
 def _at(o: probes.Observation, name: str, headline: str, shown: tuple[str, ...], try_: str) -> Finding:
     where = (f"made at {o.where}",) if o.where else ()
     return Finding(name=name, headline=headline, evidence=(*shown, *where), module=o.module, try_=try_)
@@ -371,7 +351,6 @@ DIAGNOSES: tuple[Callable[[Evidence], Finding | None], ...] = (
     rank_bottleneck,
     clipped_output,
     noisy_training,
-    train_eval_gap,
     regulariser_dominates,
     recipe_diverges,
     recipe_stalls,

@@ -19,11 +19,16 @@ from typing import Literal
 from torch import nn
 
 from pytest_overfit import ctc, measures
+from pytest_overfit.controls import Control, ignored_inputs, run_controls, train_eval_gap
+from pytest_overfit.finding import Finding
+from pytest_overfit.levels import Standing, ladder_of_levels, standing
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import Sample, Subject
 from pytest_overfit.train import NonFiniteLoss, Reading, Trace, Training
 
 RUNGS = (1, 2, 5, 10, 20, 50)
+CONTROLLED = 20
+"""Clips that controls are run on: more cost time and tell the same."""
 STILL = 100
 """Steps over which a loss that has not fallen by 2 % counts as standing still."""
 HOPE = 4.0
@@ -154,7 +159,11 @@ class Misfit:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One training on a rung: with which seed and recipe, how far it came, and what ended it before its budget, if anything did."""
+    """One training on a rung: with which seed and recipe, how far it came, and what ended it before its budget, if anything did.
+
+    standing: the level its last loss stands on. controls: of a pass. findings: what the trained network shows: a pass that is not honest,
+    or a network that forgets in eval mode.
+    """
 
     seed: int
     recipe: Recipe
@@ -164,6 +173,9 @@ class Attempt:
     verdicts: tuple[Verdict, ...]
     trace: Trace
     ended: str | None = None
+    standing: Standing | None = None
+    controls: tuple[Control, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +200,7 @@ class Outcome:
     def deciding(self) -> tuple[Attempt, ...]:
         """The attempt that decided each seed: the one that held, else the one that came nearest."""
         seeds = dict.fromkeys(attempt.seed for attempt in self.attempts)
-        return tuple(min((a for a in self.attempts if a.seed == seed), key=_rank) for seed in seeds)
+        return tuple(min((a for a in self.attempts if a.seed == seed), key=lambda a: _rank(a.held, a.trace)) for seed in seeds)
 
     @property
     def seeds_held(self) -> int:
@@ -204,9 +216,10 @@ class Outcome:
         return sum(attempt.seconds for attempt in self.attempts)
 
 
-def _rank(attempt: Attempt) -> tuple[bool, bool, float]:
-    readings = attempt.trace.readings
-    return (not attempt.held, not readings, readings[-1].token_error_rate + readings[-1].loss / 1e3 if readings else math.inf)
+def _rank(held: bool, trace: Trace) -> tuple[bool, bool, float]:
+    """Smaller is nearer to holding."""
+    readings = trace.readings
+    return (not held, not readings, readings[-1].token_error_rate + readings[-1].loss / 1e3 if readings else math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,17 +256,18 @@ class Rung:
             first = self._run(samples, self.recipe, seed)
             network = first.training.network
             outcome = replace(outcome, parameters=sum(p.numel() for p in network.parameters()), where=class_line(network))
-            misfits = find_misfits(first.training)
+            given = steps_given(first.training)
+            misfits = find_misfits(samples, given)
             if misfits:
                 return replace(outcome, status="broken", misfits=misfits)
             yield from first.train(self.recipe.budget, patient=not self.recipe.fallbacks)
-            attempts.append(first.attempt())
-            if not first.held and self.recipe.fallbacks:
-                attempts += yield from self._race(samples, seed)
+            attempts.append(first.attempt(given))
+            if not attempts[-1].held and self.recipe.fallbacks:
+                attempts += yield from self._race(samples, given, seed)
         outcome = replace(outcome, attempts=tuple(attempts))
         return outcome if outcome.seeds_held == len(self.seeds) else replace(outcome, status="broken")
 
-    def _race(self, samples: Sequence[Sample], seed: int) -> Generator[Progress, None, list[Attempt]]:
+    def _race(self, samples: Sequence[Sample], given: Sequence[int], seed: int) -> Generator[Progress, None, list[Attempt]]:
         """Other learning rates, a quarter of the budget each; the best goes on to the full budget."""
         runs = []
         for factor in self.recipe.fallbacks:
@@ -261,10 +275,10 @@ class Rung:
             yield from run.train(self.recipe.budget // 4, patient=True)
             runs.append(run)
             if run.held:
-                return [run.attempt() for run in runs]
-        best = min(runs, key=lambda run: _rank(run.attempt()))
+                return [run.attempt(given) for run in runs]
+        best = min(runs, key=_Run.rank)
         yield from best.train(self.recipe.budget - best.training.step, patient=True)
-        return [run.attempt() for run in runs]
+        return [run.attempt(given) for run in runs]
 
     def _run(self, samples: Sequence[Sample], recipe: Recipe, seed: int) -> _Run:
         return _Run(Training(self.subject, samples, recipe, seed=seed, device=self.device, size=self.size), self.criteria, seed)
@@ -321,13 +335,37 @@ class _Run:
         self.held = all(verdict.held for verdict in self.verdicts)
         return self.held
 
-    def attempt(self) -> Attempt:
+    def _standing(self, given: Sequence[int]) -> Standing | None:
+        readings = self.training.trace.readings
+        if not readings:
+            return None
+        targets = [sample.target.tolist() for sample in self.training.samples]
+        levels = ladder_of_levels(targets=targets, steps=given, vocabulary=len(self.training.subject.vocabulary))
+        return standing(readings[-1].loss, levels, self.training.trace.losses)
+
+    def rank(self) -> tuple[bool, bool, float]:
+        return _rank(self.held, self.training.trace)
+
+    def attempt(self, given: Sequence[int]) -> Attempt:
+        """The finished attempt. given: steps of each clip. A pass is checked by controls, a failure for a gap between train and eval mode."""
+        training = self.training
+        shown = training.samples[:CONTROLLED]
+        findings: tuple[Finding, ...] = ()
+        controls: tuple[Control, ...] = ()
+        if self.held:
+            controls = run_controls(training.subject, training.network, shown, seed=self.seed, device=training.device)
+            findings = ignored_inputs(controls)
+        elif training.trace.readings and self.ended is None:
+            findings = train_eval_gap(training.subject, training.network, shown, device=training.device)
         return Attempt(
+            held=self.held and not findings,
+            standing=self._standing(given),
+            controls=controls,
+            findings=findings,
             seed=self.seed,
             recipe=self.training.recipe,
             steps=self.training.step,
             seconds=self.seconds,
-            held=self.held,
             verdicts=self.verdicts,
             trace=self.training.trace,
             ended=self.ended,
@@ -342,14 +380,16 @@ def stands_still(losses: Sequence[float], window: int) -> bool:
     return median(losses[-window:]) > before - 0.02 * abs(before)
 
 
-def find_misfits(training: Training) -> tuple[Misfit, ...]:
-    """The samples that need more steps than the network declares for them, worst first."""
-    misfits = []
-    for batch, _, steps in training.outputs():
-        for name, target, given in zip(batch.names, batch.target_lists(), steps.tolist(), strict=True):
-            needed = ctc.steps_needed(target)
-            if needed > given:
-                misfits.append(Misfit(sample=name, needed=needed, steps=given))
+def steps_given(training: Training) -> list[int]:
+    """The steps that the network declares for each clip of its rung."""
+    return [given for _, _, steps in training.outputs() for given in steps.tolist()]
+
+
+def find_misfits(samples: Sequence[Sample], given: Sequence[int]) -> tuple[Misfit, ...]:
+    """The samples that need more steps than they are given, worst first."""
+    needed = [ctc.steps_needed(sample.target.tolist()) for sample in samples]
+    rows = zip(samples, needed, given, strict=True)
+    misfits = [Misfit(sample=sample.name, needed=need, steps=steps) for sample, need, steps in rows if need > steps]
     return tuple(sorted(misfits, key=lambda misfit: misfit.steps - misfit.needed))
 
 

@@ -6,8 +6,11 @@ Nothing here imports torch before a test asks for a rung: a project that merely 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import sys
 import tempfile
+from collections import Counter
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 STORE = pytest.StashKey[Path]()
 SETTINGS = pytest.StashKey["Settings"]()
 SUBJECTS = pytest.StashKey["list[Subject]"]()
+REFUSED = pytest.StashKey[str]()
 OWN_MODULE = "overfit"
 DEFAULTS: dict[str, Any] = {
     "--overfit-subject": None,
@@ -83,6 +87,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if not is_worker(config):
         config.stash[STORE] = Path(tempfile.mkdtemp(prefix="pytest-overfit-"))
         config.pluginmanager.register(SessionSummary(config, config.stash[STORE]), "overfit-summary")
+        folder = Path(config.getoption("--overfit-report") or config.rootpath)
+        if folder.exists() and not folder.is_dir():
+            raise pytest.UsageError(f"--overfit-report: {folder} is a file, expected a folder")
         given = [name for name, default in DEFAULTS.items() if config.getoption(name) != default]
         if set(given) - {"--overfit-seed", "--overfit-size"}:
             settings(config)
@@ -159,7 +166,10 @@ def subjects(config: pytest.Config) -> list[Subject]:
         try:
             found = [subject for group in config.hook.pytest_overfit_subjects(config=config) for subject in group]
             asked = config.getoption("--overfit-subject") or ""
-            config.stash[SUBJECTS] = [*found, import_subject(asked)] if ":" in asked else found
+            if ":" in asked:
+                imported = import_subject(asked)
+                found = [*(subject for subject in found if subject.name != imported.name), imported]
+            config.stash[SUBJECTS] = found
         except ValueError as error:
             raise pytest.UsageError(str(error)) from error
     return config.stash[SUBJECTS]
@@ -172,7 +182,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from pytest_overfit.ladder import RUNGS
 
     marker = metafunc.definition.get_closest_marker("overfit_ladder")
-    own_subjects, own_rungs = (marker.args[0], marker.kwargs.get("rungs")) if marker else (subjects(metafunc.config), None)
+    try:
+        own_subjects, own_rungs = (marker.args[0], marker.kwargs.get("rungs")) if marker else (subjects(metafunc.config), None)
+    except pytest.UsageError as error:
+        raise metafunc.definition.CollectError(str(error)) from error
+    twice = [name for name, count in Counter(subject.name for subject in own_subjects).items() if count > 1]
+    if twice:
+        raise metafunc.definition.CollectError(f"two subjects are called {twice[0]!r}: their verdicts could not be told apart")
     if "overfit_contracts" in metafunc.fixturenames:
         marks = (pytest.mark.overfit, pytest.mark.contracts)
         metafunc.parametrize("overfit_contracts", [pytest.param(s, id=s.name, marks=marks) for s in own_subjects], indirect=True)
@@ -199,6 +215,32 @@ def subject_of(item: pytest.Item) -> Subject | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    try:
+        select_subject(session, config, items)
+    except pytest.UsageError as error:
+        if not is_worker(config):
+            raise
+        # A worker that raises is an internal error to xdist: it hands the words over and has no tests.
+        config.workeroutput["overfit_usage_error"] = str(error)  # type: ignore[attr-defined]
+        items.clear()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Under xdist: what a worker could not do, its controller says."""
+    if message := getattr(node, "workeroutput", {}).get("overfit_usage_error"):
+        node.config.stash[REFUSED] = message
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if message := session.config.stash.get(REFUSED, None):
+        session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        sys.stderr.write(f"ERROR: {message}\n")
+
+
+def select_subject(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the subject that --overfit-subject names; add its own tests where no test file asks for it."""
     asked = config.getoption("--overfit-subject")
     if not asked:
         return
@@ -273,7 +315,7 @@ def rerun_line(request: pytest.FixtureRequest) -> str:
         command = "pytest -m overfit"
         given["--overfit-rungs"] = case.samples
     words = [f"{name}={value}" for name, values in given.items() for value in (values if isinstance(values, list) else [values])]
-    return " ".join([command, *words])
+    return " ".join([command, *map(shlex.quote, words)])
 
 
 @pytest.hookimpl(wrapper=True)

@@ -17,6 +17,7 @@ from pytest_overfit.contracts import Checked
 from pytest_overfit.diagnosis import Diagnosis, Row
 from pytest_overfit.finding import Finding, naming
 from pytest_overfit.ladder import Attempt, Outcome, Verdict
+from pytest_overfit.levels import Standing
 from pytest_overfit.store import Told, diagnosis_to_json, outcome_to_json
 
 WIDTH = 120
@@ -188,7 +189,17 @@ def _attempt_rows(attempt: Attempt, several: bool) -> list[tuple[str, str]]:
                 f"emitted / target tokens {reading.emission_ratio:.2f}",
             )
         )
+    if attempt.standing:
+        rows.append(("level" + seed, standing_text(attempt.standing)))
     return rows
+
+
+def standing_text(standing: Standing) -> str:
+    """ "the loss stands on the level `bag of clip` (2.41 nats/token, predicted 2.38), no longer falling when the run ended"."""
+    text = f"the loss stands on the level `{standing.level.name}` ({number(standing.measured)} nats/token, predicted {number(standing.level.loss)})"
+    if standing.descending is not None:
+        text += ", still falling when the run ended: not yet learned" if standing.descending else ", no longer falling when the run ended"
+    return text
 
 
 def _attempt_line(attempt: Attempt) -> str:
@@ -210,20 +221,30 @@ def summary(outcomes: Sequence[Outcome], *, width: int = WIDTH) -> str:
         size = max(o.parameters for o in own)
         title = f"{subject}, {size / 1e6:.1f} M parameters" if size else subject
         table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", pad_edge=False)
-        for column in ("samples", "verdict", "steps", "seconds", "loss (nats/token)", "token error rate", "recipe"):
-            table.add_column(column, justify="left" if column in ("verdict", "recipe") else "right", overflow="fold")
+        for column in ("samples", "verdict", "steps", "seconds", "loss (nats/token)", "level", "token error rate", "recipe"):
+            table.add_column(column, justify="left" if column in ("verdict", "level", "recipe") else "right", overflow="fold")
         for outcome in own:
             table.add_row(*summary_row(outcome))
-        blocks.append(_render(table, width))
+        blocks.append("\n".join([_render(table, width), *_controls_line(own)]))
     return "\n".join(blocks)
 
 
+def _controls_line(outcomes: Sequence[Outcome]) -> list[str]:
+    """What the highest rung that held loses by altered inputs, in token error rate."""
+    passed = [outcome for outcome in outcomes if outcome.status == "ok" and outcome.samples > 1]
+    controls = passed[-1].deciding[-1].controls if passed else ()
+    if not controls:
+        return []
+    words = ", ".join(f"{control.name} {number(control.altered)}" for control in controls)
+    return [f" controls at {passed[-1].samples} samples (token error rate): as they are {number(controls[0].as_is)}, {words}\n"]
+
+
 def summary_row(outcome: Outcome) -> tuple[str, ...]:
-    """samples, verdict, steps, seconds, loss, token error rate, recipe: as text."""
+    """samples, verdict, steps, seconds, loss, level, token error rate, recipe: as text."""
     verdict = {"ok": "ok", "broken": "BROKEN", "not tried": f"not tried: broke at {outcome.broke_at}"}[outcome.status]
     if not outcome.attempts:
         reason = cause(outcome) if outcome.status == "broken" else ""
-        return (str(outcome.samples), verdict, "", "", "", "", reason)
+        return (str(outcome.samples), verdict, "", "", "", "", "", reason)
     shown = _worst(outcome) if outcome.status == "broken" else outcome.deciding[-1]
     if len(outcome.deciding) > 1:
         verdict += f" ({outcome.seeds_held} of {len(outcome.deciding)} seeds)"
@@ -233,7 +254,8 @@ def summary_row(outcome: Outcome) -> tuple[str, ...]:
     recipe = shown.recipe.describe() if outcome.status == "ok" else f"{plural(len(outcome.attempts), 'recipe')} tried"
     if outcome.status == "ok" and shown.recipe != first.recipe:
         recipe += f" (lr {first.recipe.lr:g} failed)"
-    return (str(outcome.samples), verdict, str(outcome.steps), f"{outcome.seconds:.1f}", loss, error, recipe)
+    level = shown.standing.level.name if shown.standing else ""
+    return (str(outcome.samples), verdict, str(outcome.steps), f"{outcome.seconds:.1f}", loss, level, error, recipe)
 
 
 def _render(table: Table, width: int) -> str:
@@ -277,9 +299,9 @@ def _property(text: str) -> str:
 
 def markdown(told: Sequence[Told]) -> str:
     """The summary as a table for GitHub's step summary."""
-    lines = ["### Overfit ladder", "", "| subject | samples | verdict | steps | seconds | loss (nats/token) | token error rate |"]
-    lines.append("| --- " * 7 + "|")
-    lines += ["| " + " | ".join((outcome.subject, *summary_row(outcome)[:6])) + " |" for outcome, _ in told]
+    lines = ["### Overfit ladder", "", "| subject | samples | verdict | steps | seconds | loss (nats/token) | level | token error rate |"]
+    lines.append("| --- " * 8 + "|")
+    lines += ["| " + " | ".join((outcome.subject, *summary_row(outcome)[:7])) + " |" for outcome, _ in told]
     lines += ["", *(f"- **{headline(outcome, diagnosis)}**" for outcome, diagnosis in told if outcome.status == "broken")]
     return "\n".join(lines) + "\n"
 

@@ -14,9 +14,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pytest_overfit.controls import Control
 from pytest_overfit.diagnosis import Diagnosis, Row
 from pytest_overfit.finding import Finding
 from pytest_overfit.ladder import Attempt, Misfit, Outcome, Progress, Verdict
+from pytest_overfit.levels import Level, Standing
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.remedies import Trial
 from pytest_overfit.train import Reading, Trace
@@ -50,7 +52,7 @@ def diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def diagnosis_from_json(row: dict[str, Any]) -> Diagnosis:
-    findings = tuple(Finding(**{**f, "evidence": tuple(f["evidence"]), "samples": tuple(f["samples"])}) for f in row["findings"])
+    findings = tuple(_finding_from_json(finding) for finding in row["findings"])
     trials = tuple(Trial(**trial) for trial in row["trials"])
     return Diagnosis(findings=findings, ruled_out=tuple(row["ruled_out"]), trials=trials, table=tuple(Row(**r) for r in row["table"]))
 
@@ -63,7 +65,23 @@ def outcome_from_json(row: dict[str, Any]) -> Outcome:
 def _attempt_from_json(row: dict[str, Any]) -> Attempt:
     trace = Trace(**{**row["trace"], "readings": [Reading(**reading) for reading in row["trace"]["readings"]]})
     recipe = Recipe(**{**row["recipe"], "fallbacks": tuple(row["recipe"]["fallbacks"])})
-    return Attempt(**{**row, "trace": trace, "recipe": recipe, "verdicts": tuple(Verdict(**verdict) for verdict in row["verdicts"])})
+    nested = {
+        "trace": trace,
+        "recipe": recipe,
+        "verdicts": tuple(Verdict(**verdict) for verdict in row["verdicts"]),
+        "standing": _standing_from_json(row["standing"]) if row["standing"] else None,
+        "controls": tuple(Control(**control) for control in row["controls"]),
+        "findings": tuple(_finding_from_json(finding) for finding in row["findings"]),
+    }
+    return Attempt(**{**row, **nested})
+
+
+def _standing_from_json(row: dict[str, Any]) -> Standing:
+    return Standing(**{**row, "level": Level(**row["level"]), "ladder": tuple(Level(**level) for level in row["ladder"])})
+
+
+def _finding_from_json(row: dict[str, Any]) -> Finding:
+    return Finding(**{**row, "evidence": tuple(row["evidence"]), "samples": tuple(row["samples"])})
 
 
 @dataclass(frozen=True)

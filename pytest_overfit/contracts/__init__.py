@@ -26,10 +26,10 @@ from pytest_overfit.contracts.data import (
 from pytest_overfit.contracts.decoder import blanks_agree, decoder_reads_ideal_paths
 from pytest_overfit.contracts.dependence import all_parts_are_wired, all_that_learns_is_trained
 from pytest_overfit.contracts.device import loss_is_the_same_on_gpu
+from pytest_overfit.contracts.failure import failed, network_runs
 from pytest_overfit.contracts.leaks import clips_are_independent, output_is_repeatable, padding_is_ignored
 from pytest_overfit.contracts.lengths import steps_are_real, targets_fit
 from pytest_overfit.contracts.loss import loss_is_ctc
-from pytest_overfit.contracts.failure import failed, network_runs
 from pytest_overfit.contracts.output import output_is_normalised, output_starts_uniform
 from pytest_overfit.finding import Finding
 from pytest_overfit.subject import Sample, Subject
@@ -78,7 +78,9 @@ CONTRACTS: tuple[Contract, ...] = (
     Contract(name="repeatable output", holds="eval mode gives the same output each time", about="network", examine=output_is_repeatable),
     Contract(name="independent clips", holds="a clip's output does not depend on its batch mates", about="network", examine=clips_are_independent),
     Contract(name="ignored padding", holds="a clip's output does not depend on padding", about="network", examine=padding_is_ignored),
-    Contract(name="whole wiring", holds="the output uses all of the input, and gradients reach every module", about="network", examine=all_parts_are_wired),
+    Contract(
+        name="whole wiring", holds="the output uses all of its input, gradients reach all modules", about="network", examine=all_parts_are_wired
+    ),
     Contract(name="all trained", holds="every parameter with a gradient is in the optimiser", about="network", examine=all_that_learns_is_trained),
     Contract(name="uniform start", holds="the loss of a fresh network stands near the uniform level", about="network", examine=output_starts_uniform),
 )

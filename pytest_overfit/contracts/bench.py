@@ -101,6 +101,19 @@ class Bench:
         padding = max(padded_to - len(features), 0)
         return self.run(F.pad(features, (0, 0, 0, padding))[None], torch.tensor([len(features)]), train=train)
 
+    def clip(self, frames: int) -> Tensor:
+        """(frames, dim): the longest clip's features, repeated or cut."""
+        features = self.clips[0].features
+        return features.repeat(-(-frames // len(features)), 1)[:frames]
+
+    def takes(self, frames: int) -> bool:
+        """Whether the network runs on a clip of so many frames: some take one length only, some none shorter than their kernels."""
+        try:
+            self.alone(self.clip(frames))
+        except (RuntimeError, ValueError):
+            return False
+        return True
+
     def passage(self, features: Tensor, *, padded_to: int = 0, train: bool = False) -> tuple[list[Call], Tensor, Tensor]:
         """As `alone`, with every module's call."""
         with recorded(self.network) as calls:

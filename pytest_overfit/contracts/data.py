@@ -166,7 +166,7 @@ def samples_are_stable(bench: Bench) -> tuple[Finding, ...]:
     return (
         Finding(
             name="unstable_input",
-            headline=f"fetching the samples twice gives different ones: {naming(changed)}" if changed else "fetching the samples twice gives more or fewer",
+            headline="fetching the samples twice gives " + (f"different ones: {naming(changed)}" if changed else "more or fewer"),
             evidence=(f"{len(changed)} of {counted(count, 'sample')} changed",),
             samples=changed,
             try_="switch augmentation off for these tests, and read frames in their own order",

@@ -31,7 +31,10 @@ def blanks_agree(bench: Bench) -> tuple[Finding, ...]:
         Finding(
             name="loss_decoder_disagree",
             headline=f"the loss takes {lost} for the blank, the decoder drops {decoder}, and the subject names {named}",
-            evidence=("the loss: the id with the largest share of alignments at a uniform output", "the decoder: ids whose constant path decodes to nothing"),
+            evidence=(
+                "the loss: the id with the largest share of alignments at a uniform output",
+                "the decoder: ids whose constant path decodes to nothing",
+            ),
             try_="pass one blank id to the loss, to the decoder and to Subject(blank=...)",
             status="confirmed",
         ),
@@ -87,15 +90,21 @@ def _targets(bench: Bench, blank: int) -> list[list[int]]:
 
 def _misread(paths: list[list[int]], targets: list[list[int]], decoded: list[list[int]], blank: int) -> Finding:
     """Name the mistake: every way of reading a path wrongly that explains all that was decoded."""
+
+    def unblanked(path: list[int]) -> list[int]:
+        return [token for token in path if token != blank]
+
     mistakes: dict[str, Callable[[list[int]], list[int]]] = {
         "it returns the path as it is": list,
-        "it drops blanks and does not collapse repeats": lambda path: [token for token in path if token != blank],
+        "it drops blanks and does not collapse repeats": unblanked,
         "it collapses repeats and keeps blanks": collapsed,
-        "it drops blanks before it collapses repeats, so that two equal neighbours become one": lambda path: collapsed([t for t in path if t != blank]),
+        "it drops blanks before it collapses repeats, so that equal neighbours become one": lambda path: collapsed(unblanked(path)),
     }
     named = next((what for what, read in mistakes.items() if [read(path) for path in paths] == decoded), None)
     wrong = [i for i, (tokens, target) in enumerate(zip(decoded, targets, strict=False)) if tokens != target]
-    example = f"path {paths[wrong[0]]} should decode to {targets[wrong[0]]}, gives {decoded[wrong[0]]}" if wrong else "it returns another number of clips"
+    example = "it returns another number of clips"
+    if wrong:
+        example = f"path {paths[wrong[0]]} should decode to {targets[wrong[0]]}, gives {decoded[wrong[0]]}"
     return Finding(
         name="decoder_repeats" if named else "wrong_decoder",
         headline=f"the decoder misreads {len(wrong)} of {counted(len(targets), 'ideal path')}" + (f": {named}" if named else ""),

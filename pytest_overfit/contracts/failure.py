@@ -37,5 +37,6 @@ def _swapped(bench: Bench) -> str | None:
     declared = bench.subject.layout
     axis = 0 if declared == "TBV" else 1
     if output.ndim == 3 and output.shape[axis] == len(bench.batch) and output.shape[2] == bench.vocabulary:
-        return f"the output is {tuple(output.shape)} for {len(bench.batch)} clips, declared {declared}: try Subject(layout={'BTV' if axis == 0 else 'TBV'!r})"
+        other = "BTV" if declared == "TBV" else "TBV"
+        return f"the output is {tuple(output.shape)} for {len(bench.batch)} clips, declared {declared}: try Subject(layout={other!r})"
     return None

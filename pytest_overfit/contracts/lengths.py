@@ -82,7 +82,7 @@ def _first_cut(clock: Clock, frames: int, need: int) -> int | None:
     short = [index for index, length in clock(frames).modules.items() if length < need]
     if not short:
         return None
-    features = clock.clip(frames)
+    features = clock.bench.clip(frames)
     calls, *_ = clock.bench.passage(features)
     return next((index for index in short if is_cut(clock.bench, calls[index], clock.nth(index), features)), None)
 
@@ -120,7 +120,7 @@ def _hidden(clock: Clock, census: list[Sample], needs: dict[str, int]) -> tuple[
 def _drawn_again(clock: Clock, frames: int, index: int, left: int) -> str | None:
     """Where, after call `index`, a longer sequence stands that was only drawn between `left` steps; None where none was."""
     bench = clock.bench
-    calls, log_probs, _ = bench.passage(clock.clip(frames))
+    calls, log_probs, _ = bench.passage(clock.bench.clip(frames))
     for call, other in list(zip(calls, clock.shorter(frames), strict=False))[index + 1 :]:
         for role, here, there in (("the input of ", call.inputs, other.inputs), ("", call.outputs, other.outputs)):
             if any(_drawn(a, b, left) for a, b in zip(here, there, strict=False)):
@@ -146,5 +146,3 @@ def _hidden_by_loss(bench: Bench) -> tuple[str, ...]:
     if not torch.isfinite(loss):
         return (f"the loss of such a clip is {float(loss)}",)
     return (f"the loss hides it: {float(loss):.3g} for a clip that has no alignment (zero_infinity)",)
-
-

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -78,7 +79,7 @@ class Exercise:
         loss = self.of(leaf.log_softmax(-1), targets, steps)
         if not loss.requires_grad:
             return torch.zeros_like(logits)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return torch.zeros_like(logits) if leaf.grad is None else leaf.grad
 
 
@@ -164,7 +165,9 @@ def _steps_read(trial: Exercise) -> tuple[Finding, ...]:
     value = trial.one(clip, log_probs=base)
     if trial.one(clip, log_probs=past) != value:
         return _finding(
-            "wrong_steps", f"the loss reads past the {STEPS} steps that a clip has", try_="pass each clip's own steps as input_lengths, not the longest"
+            "wrong_steps",
+            f"the loss reads past the {STEPS} steps that a clip has",
+            try_="pass each clip's own steps as input_lengths, not the longest",
         )
     if trial.one(clip, log_probs=inside) == value:
         return _finding("wrong_steps", "the loss does not read a clip's last step", try_="pass each clip's own steps as input_lengths")
@@ -182,7 +185,9 @@ def _tokens_read(trial: Exercise) -> tuple[Finding, ...]:
         changed = [*target[:place], trial.other(label), *target[place + 1 :]]
         if changed != target and trial.one(clip, target=changed) == value:
             return _finding(
-                "wrong_targets", f"the loss does not read token {place} of a target of {len(target)}", try_="check target_lengths, and how targets are cut"
+                "wrong_targets",
+                f"the loss does not read token {place} of a target of {len(target)}",
+                try_="check target_lengths, and how targets are cut",
             )
     return ()
 
@@ -260,4 +265,4 @@ def _misfit(values: list[float], nats: list[float], unit: str, targets: list[lis
 def _same_order(values: list[float], nats: list[float], unit: str, targets: list[list[int]]) -> bool:
     """Whether losses rise strictly with the reference, as a focal or otherwise sharpened CTC does."""
     ordered = [value for _, value in sorted(zip(_scaled(nats, unit, targets).tolist(), values, strict=True))]
-    return all(a < b for a, b in zip(ordered, ordered[1:], strict=False))
+    return all(a < b for a, b in pairwise(ordered))

@@ -11,6 +11,7 @@ from pytest_overfit import ctc
 from pytest_overfit.contracts.bench import Bench, readable
 from pytest_overfit.finding import Finding
 from pytest_overfit.measures import valid_steps
+
 NORMALISED = 0.02
 """Largest logsumexp of a row of log-probabilities that is rounding; half precision reaches 0.01."""
 EMITTED = 0.25
@@ -54,7 +55,10 @@ def _unnormalised(bench: Bench, rows: Tensor, excess: Tensor, log_probs: Tensor,
     return Finding(
         name="unnormalised_output",
         headline=f"the output is no log-probability: {what}, so the loss has no floor",
-        evidence=(f"logsumexp of a step is {float(excess.min()):.3g} to {float(excess.max()):.3g}, must be 0", f"CTC reads it as it stands{negative}"),
+        evidence=(
+            f"logsumexp of a step is {float(excess.min()):.3g} to {float(excess.max()):.3g}, must be 0",
+            f"CTC reads it as it stands{negative}",
+        ),
         try_="end the network with log_softmax(-1), or declare Subject(outputs='logits')",
         status="confirmed",
     )

@@ -42,27 +42,20 @@ class Clock:
 
     def __post_init__(self) -> None:
         frames = max(self.bench.clips[0].frames, 2)
-        longer, *_ = self.bench.passage(self.clip(frames))
+        longer, *_ = self.bench.passage(self.bench.clip(frames))
         pairs = zip(longer, self.shorter(frames), strict=False)
         found = {i: time_axis(a.outputs[0], b.outputs[0]) for i, (a, b) in enumerate(pairs) if a.outputs and b.outputs}
         self.axes = {i: axis for i, axis in found.items() if axis is not None}
         self.names = [call.module for call in longer]
 
     def shorter(self, frames: int) -> list[Call]:
-        """The calls on a much shorter clip: those with another length on the way are how time is told from other axes."""
-        try:
-            return self.bench.passage(self.clip(max(frames // 3, 1)))[0]
-        except (RuntimeError, ValueError):  # shorter than the network's kernels
-            return self.bench.passage(self.clip(max(frames * 2 // 3, 1)))[0]
-
-    def clip(self, frames: int) -> Tensor:
-        """(frames, dim): the longest clip's features, repeated or cut."""
-        features = self.bench.clips[0].features
-        return features.repeat(-(-frames // len(features)), 1)[:frames]
+        """The calls on a much shorter clip, which tell time from other axes; none where the network takes no shorter one."""
+        length = next((length for length in (frames // 3, frames * 2 // 3) if length and self.bench.takes(length)), None)
+        return self.bench.passage(self.bench.clip(length))[0] if length else []
 
     def __call__(self, frames: int) -> Timeline:
         if frames not in self.read:
-            calls, log_probs, steps = self.bench.passage(self.clip(frames))
+            calls, log_probs, steps = self.bench.passage(self.bench.clip(frames))
             modules = {i: calls[i].outputs[0].shape[axis] for i, axis in self.axes.items() if i < len(calls)}
             self.read[frames] = Timeline(declared=int(steps[0]), given=len(log_probs), modules=modules)
         return self.read[frames]

@@ -7,6 +7,7 @@ drop = first_drop(observations)
 from pytest_overfit.probes.graph import FEATURES
 from pytest_overfit.probes.locate import (
     Constant,
+    Cut,
     Drop,
     constant_signal,
     dead_units,
@@ -27,6 +28,7 @@ from pytest_overfit.probes.rows import feeding, main_path, row_of, rows_for_peop
 __all__ = [
     "FEATURES",
     "Constant",
+    "Cut",
     "Drop",
     "Observation",
     "constant_signal",

@@ -31,7 +31,9 @@ FADED = 1e4
 SHRINK = 2.0
 """By which one module's gradient must shrink on its way through, to be where the vanishing begins."""
 GAIN, AMPLIFIED = 20.0, 12.0
-"""weight_gain [10, of a head with deviation 0.3] and rms / rms_in before the last module [4] from which a signal explodes."""
+"""weight_gain [10, of a head with deviation 0.3] and rms / rms_in before the last module [6] from which a signal explodes."""
+LOUD = 3.0
+"""rms below which nothing has exploded, however faint its input."""
 DEAD = 0.95
 """Share of dead units [0.4]."""
 LOW_RANK = 2.5
@@ -67,6 +69,14 @@ class Constant:
     between: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Where gradients end. last: the last module with parameters that none reaches. next: the first module after it that one reaches."""
+
+    last: Observation
+    next: Observation | None
+
+
 def needed_steps(samples: Sequence[Sample]) -> int:
     """Fewest steps the longest clip must come out with, so that every sample's own share of them fits its target."""
     longest = max(sample.frames for sample in samples)
@@ -77,6 +87,7 @@ def first_drop(observations: Observations) -> Drop | None:
     """Where D falls by a large factor and does not come back: the first of several falls that add up to it."""
     known = [(o, between, share) for o, between, share in _stations(observations, "told_apart") if share is not None]
     shares = [share for _, _, share in known]
+    shares[:1] = [max([*shares[:1], *(o.told_apart_in or 0.0 for o in observations if o.fed_by == (FEATURES,))], default=0.0)]
     lost = (i for i in range(1, len(shares)) if max(shares[i:]) * DROP <= max(shares[:i]))
     last = next(lost, None)
     if last is None:
@@ -84,13 +95,13 @@ def first_drop(observations: Observations) -> Drop | None:
     falls = (i for i in range(1, last) if max(shares[i:]) * FALL <= shares[i - 1])
     index = next(falls, last)
     o, between, share = known[index]
-    at = o if between else _upstream(o, observations, shares[index - 1] / FALL)
+    at = _upstream(o, observations, shares[index - 1] / FALL)
     passed = observations[: observations.index(at) + 1]
     return Drop(
         at=at,
         before=shares[index - 1],
         after=share,
-        between=between or (at.told_apart_in or math.inf) * FALL <= shares[index - 1],
+        between=(at is o and between) or (at.told_apart_in is not None and at.told_apart_in * FALL <= shares[index - 1]),
         weak=tuple(o for o in passed if o.groups and o.groups > 1 and o.weight_gain is not None and o.weight_gain < WEAK_GROUPED),
     )
 
@@ -116,8 +127,22 @@ def faint_output(observations: Observations) -> Observation | None:
 
 
 def time_bottleneck(observations: Observations, needed: int) -> Observation | None:
-    """The first module that leaves fewer steps than `needed`, see `needed_steps`; upsampling later brings no information back."""
-    return next((o for o in main_path(observations) if o.steps_out is not None and o.steps_out < needed), None)
+    """The first module that leaves fewer steps than `needed`, see `needed_steps`; upsampling later brings no information back.
+
+    Judged along the widest way to the output: a branch may be short where another goes round it.
+    """
+    widest: list[float] = []
+    ways: list[int] = []
+    for o in observations:
+        way = max(o.fed_by, key=lambda index: math.inf if index == FEATURES else widest[index])
+        ways.append(way)
+        widest.append(min(math.inf if way == FEATURES else widest[way], math.inf if o.steps_out is None else o.steps_out))
+    index = max((i for i, o in enumerate(observations) if o.on_main_path), default=FEATURES)
+    if index == FEATURES or widest[index] >= needed:
+        return None
+    while ways[index] != FEATURES and widest[ways[index]] < needed:
+        index = ways[index]
+    return observations[index]
 
 
 def vanishing_gradient(observations: Observations) -> Observation | None:
@@ -138,7 +163,7 @@ def exploding_signal(observations: Observations) -> Observation | None:
     for o in observations:
         judged = o.leaf and "Norm" not in o.kind and (o.bias_to_signal or 0.0) < 1 and o in path[:-1]
         amplified = o.rms / o.rms_in if judged and o.rms_in else 0.0
-        if not math.isfinite(o.rms) or (o.weight_gain or 0.0) > GAIN or amplified > AMPLIFIED:
+        if not math.isfinite(o.rms) or (o.weight_gain or 0.0) > GAIN or (amplified > AMPLIFIED and o.rms > LOUD):
             return o
     return None
 
@@ -161,11 +186,13 @@ def rank_bottleneck(observations: Observations) -> Observation | None:
     return None
 
 
-def detached(observations: Observations) -> Observation | None:
-    """The last module before the cut where gradients end on their way back to modules that feed the output."""
-    reaching = feeding(observations)
-    cut = [o for o in unreached(observations) if observations.index(o) in reaching]
-    return cut[-1] if cut else None
+def detached(observations: Observations) -> Cut | None:
+    """Where gradients end on their way back to modules that feed the output and have parameters to train."""
+    feeds = feeding(observations)
+    cut = [index for index, o in enumerate(observations) if index in feeds and o in unreached(observations)]
+    if not cut:
+        return None
+    return Cut(last=observations[cut[-1]], next=next((o for o in observations[cut[-1] + 1 :] if o.gradient_norm is not None), None))
 
 
 def unreached(observations: Observations) -> tuple[Observation, ...]:
@@ -188,9 +215,8 @@ def _stations(observations: Observations, field: str) -> list[tuple[Observation,
 def _upstream(o: Observation, observations: Observations, low: float) -> Observation:
     """From a module that has lost the signal to what gives it so: back, off the main path, along what feeds it most strongly."""
     while not o.leaf or (o.told_apart_in is not None and o.told_apart_in <= low):
-        feeding = [observations[index] for index in o.fed_by if index != FEATURES]
-        lost = [f for f in feeding if not f.on_main_path and f.told_apart is not None and f.told_apart <= low]
-        if not lost:
+        strongest = max((observations[index] for index in o.fed_by if index != FEATURES), key=lambda f: f.rms, default=o)
+        if strongest.on_main_path or strongest.told_apart is None or strongest.told_apart > low:
             break
-        o = max(lost, key=lambda f: f.rms)
+        o = strongest
     return o

@@ -25,7 +25,7 @@ class Observation:
     rank:         effective rank of the centred output, see `effective_rank`.
     gradient_norm: L2, of the loss with respect to the output; None where no gradient arrives. parameter_gradient_norm: the same for its
                   parameters, those of its submodules included; gradient_to_weight: over the norm of these parameters.
-    bias_to_signal: energy of its bias over the energy of its linear response. weight_gain: std of its weights times sqrt(fan_in): 0.58 is
+    bias_to_signal: energy of its bias over the energy of its linear response. weight_gain: rms of its weights times sqrt(fan_in): 0.58 is
                   torch's default, 1.41 He's. groups: of a convolution.
     update_size:  ||w - w before|| / ||w before|| of its parameters. trained: whether any moved.
     """

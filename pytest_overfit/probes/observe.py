@@ -50,7 +50,12 @@ def observe(
             _calibrate(subject, network, batch)
         network.train(mode == "train")
         with _without_dropout(network), _eval_gradients(network, torch.device(device)):
-            tape, log_probs, steps, gradients = _pass(subject, network, batch, layouts)
+            try:
+                tape, log_probs, steps, gradients = _pass(subject, network, batch, layouts, tracked=True)
+            except RuntimeError as error:
+                if "requires_grad" not in str(error):
+                    raise
+                tape, log_probs, steps, gradients = _pass(subject, network, batch, layouts, tracked=False)  # it sets that flag itself
     last = feeders(log_probs.grad_fn, tape.owners, tape.root)[0] or {len(tape.visits) - 1}
     path = main_path([visit.fed_by for visit in tape.visits], last)
     path |= {index for index, visit in enumerate(tape.visits) if visit.same_as in path}
@@ -61,12 +66,15 @@ def observe(
     )
 
 
-def _pass(subject: Subject, network: nn.Module, batch: Batch, layouts: Layouts) -> tuple[Tape, Tensor, Tensor, dict[int, Tensor]]:
-    """Forward and backward with a tape running. Returns the tape, log-probabilities, steps, and gradients by the id of their parameter."""
+def _pass(subject: Subject, network: nn.Module, batch: Batch, layouts: Layouts, *, tracked: bool) -> tuple[Tape, Tensor, Tensor, dict[int, Tensor]]:
+    """Forward and backward with a tape running. Returns the tape, log-probabilities, steps, and gradients by the id of their parameter.
+
+    tracked: the features take part in the graph, so that what hangs on them is told from what is cut off.
+    """
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     with torch.enable_grad():
-        leaf = batch.features.clone().requires_grad_()
-        features = leaf * 1.0
+        leaf = batch.features.clone().requires_grad_(tracked)
+        features = leaf * 1.0  # no leaf, so that the network may write into it
         tape = Tape(layouts, batch, features.grad_fn)
         with watched(network, tape.leave, tape.enter):
             log_probs, steps = subject.log_probs(network, features, batch.frames)
@@ -76,8 +84,9 @@ def _pass(subject: Subject, network: nn.Module, batch: Batch, layouts: Layouts) 
             loss = subject.loss(log_probs, steps, batch.targets, batch.target_lengths)
     if not loss.requires_grad:
         return tape, log_probs, steps, {}
-    found = torch.autograd.grad(loss, [leaf, *parameters], allow_unused=True)[1:]
-    return tape, log_probs, steps, {id(p): gradient for p, gradient in zip(parameters, found, strict=True) if gradient is not None}
+    wanted = [*parameters, leaf] if tracked else parameters
+    found = torch.autograd.grad(loss, wanted, allow_unused=True)
+    return tape, log_probs, steps, {id(p): gradient for p, gradient in zip(wanted, found, strict=True) if gradient is not None}
 
 
 def _calibrate(subject: Subject, network: nn.Module, batch: Batch) -> None:

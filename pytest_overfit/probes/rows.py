@@ -45,6 +45,7 @@ def rows_for_people(observations: Observations) -> list[Observation]:
         for index, o in enumerate(observations)
         if index in feeds
         and o.call == 0
+        and not (o.leaf and o.same_as is not None)
         and o.steps_out != 1
         and o.module not in opened
         and not o.module.endswith("()")

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from torch import nn
 
-
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 

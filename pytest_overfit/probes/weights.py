@@ -10,20 +10,19 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 
-def weight_gain(module: nn.Module) -> float | None:
-    """std of the weights times sqrt(fan_in) of a linear layer or convolution; fan_in counts the inputs that one output adds up.
-
-    Groups divide it, and so does the stride of a transposed convolution. Source: He et al. 2015, arXiv 1502.01852, section 2.2.
-    """
+def fan_in(module: nn.Linear | _ConvNd) -> float:
+    """Inputs that one output of a linear layer or convolution adds up; groups divide it, and so does a transposed one's stride."""
     if isinstance(module, nn.Linear):
-        fan_in: float = module.in_features
-    elif isinstance(module, _ConvNd):
-        fan_in = module.in_channels / module.groups * math.prod(module.kernel_size)
-        if isinstance(module, _ConvTransposeNd):
-            fan_in = max(fan_in / math.prod(module.stride), 1.0)
-    else:
+        return module.in_features
+    inputs = module.in_channels / module.groups * math.prod(module.kernel_size)
+    return max(inputs / math.prod(module.stride), 1.0) if isinstance(module, _ConvTransposeNd) else inputs
+
+
+def weight_gain(module: nn.Module) -> float | None:
+    """Root mean square of the weights times sqrt(fan_in), of a linear layer or convolution. Source: He et al. 2015, arXiv 1502.01852."""
+    if not isinstance(module, nn.Linear | _ConvNd):
         return None
-    return float(module.weight.detach().float().square().mean().sqrt()) * math.sqrt(fan_in)
+    return float(module.weight.detach().float().square().mean().sqrt()) * math.sqrt(fan_in(module))
 
 
 def linear_response(module: nn.Module, output: Tensor) -> tuple[Tensor, Tensor] | None:

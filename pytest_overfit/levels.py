@@ -1,0 +1,92 @@
+"""Levels: the named plateaus a CTC loss stands on, and which of them a run has come down to.
+
+A loss tells what a network knows. Uniform: nothing. Blank: that most steps are blank. Unigram: how often each token occurs. Bag of clip:
+which tokens a clip has, not their order. Aligned: the order too. `not yet learned` and `cannot learn` differ in whether it still falls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from pytest_overfit import ctc
+from pytest_overfit.measures import loss_trend
+
+ALIGNED = 0.5
+"""Share of the lowest plateau below which a loss has left it."""
+ABOVE = 1.5
+"""Multiple of the uniform level above which a loss stands on none: the output is sure of the wrong tokens."""
+FALL = 0.02
+"""Share of its loss by which the last third of a run must have fallen to count as descending."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """A plateau. loss: predicted, in nats a target token."""
+
+    name: str
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Where a loss stands. level: the nearest plateau. measured: the loss, in nats a target token. ladder: every plateau, highest first.
+
+    descending: whether the loss still fell when the run ended; None where no trace was given.
+    """
+
+    level: Level
+    measured: float
+    ladder: tuple[Level, ...]
+    descending: bool | None = None
+
+
+def ladder_of_levels(*, targets: Sequence[Sequence[int]], steps: Sequence[int], vocabulary: int) -> tuple[Level, ...]:
+    """The plateaus of some clips, highest first. steps: what the network gives for each clip. Raises ValueError where no target fits.
+
+    Each is the mean over the clips that fit of the closed forms in `ctc`. With one clip, unigram and bag of clip are one level.
+    """
+    fits = [(target, given) for target, given in zip(targets, steps, strict=True) if target and given >= ctc.steps_needed(target)]
+    if not fits:
+        raise ValueError("no target fits in its steps, so no loss level is finite")
+    tokens = [token for target, _ in fits for token in target]
+    entropy = -sum(n / len(tokens) * math.log(n / len(tokens)) for n in Counter(tokens).values())
+    levels = [
+        Level(name="uniform", loss=fmean(ctc.uniform_level(steps=given, target=target, vocabulary=vocabulary) for target, given in fits)),
+        Level(name="blank", loss=fmean(ctc.blank_level(steps=given, tokens=len(target), vocabulary=vocabulary) for target, given in fits)),
+        Level(name="bag of clip", loss=fmean(ctc.bag_level(steps=given, tokens=len(target)) for target, given in fits)),
+    ]
+    if len({tuple(target) for target, _ in fits}) > 1:
+        unigram = fmean(ctc.unigram_level(steps=given, tokens=len(target), label_entropy=entropy) for target, given in fits)
+        levels.append(Level(name="unigram", loss=unigram))
+    return (*sorted(levels, key=lambda level: -level.loss), Level(name="aligned", loss=0.0))
+
+
+def standing(measured: float, ladder: Sequence[Level], losses: Sequence[float] = ()) -> Standing:
+    """Place a loss. measured: nats a target token, in eval mode. ladder: of the same clips. losses: the run's trace, in any unit."""
+    return Standing(
+        level=_nearest(measured, ladder), measured=measured, ladder=tuple(ladder), descending=still_descending(losses) if len(losses) else None
+    )
+
+
+def _nearest(measured: float, ladder: Sequence[Level]) -> Level:
+    """The plateau whose loss is nearest in ratio; aligned below half of the lowest, and a level of its own above all or where not finite."""
+    *plateaus, aligned = ladder
+    if not measured <= ABOVE * plateaus[0].loss:
+        return Level(name="above uniform", loss=plateaus[0].loss)
+    if measured < ALIGNED * plateaus[-1].loss:
+        return aligned
+    return min(plateaus, key=lambda level: abs(math.log(measured / level.loss)) if level.loss > 0 else math.inf)
+
+
+def still_descending(losses: Sequence[float]) -> bool:
+    """Whether a run was still learning when it ended: its last third falls in rank, and by 2 % from its first to its last quarter."""
+    last = list(losses[-max(len(losses) // 3, 4) :])
+    if len(last) < 4 or not all(map(math.isfinite, last)):
+        return False
+    quarter = max(len(last) // 4, 1)
+    before, after = median(last[:quarter]), median(last[-quarter:])
+    return loss_trend(last) < -0.5 and before - after > FALL * abs(before)
