@@ -71,7 +71,7 @@ class Extent:
         """(real steps, channels) -> (batch, length, channels), zero in the padding."""
         if self.padded:
             rows = rows.new_zeros(len(self.steps) * self.length, rows.shape[1]).index_copy(0, self.rows, rows)
-        return rows.unflatten(0, (len(self.steps), self.length))
+        return rows.reshape(len(self.steps), self.length, -1)
 
     def reverse(self, x: Tensor) -> Tensor:
         """Each clip of (batch, length, channels) backwards."""

@@ -71,7 +71,8 @@ def error_text(error: Exception) -> str:
     """The exception in one line, and below it where it was raised, this package's own frames left out."""
     own = str(Path(__file__).parent)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(own)]
-    return "".join([f"{type(error).__name__}: {error}\n", *traceback.format_list(frames)]).rstrip()
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return "".join([f"{said}\n", *traceback.format_list(frames)]).rstrip()
 
 
 @dataclass(kw_only=True)
@@ -202,9 +203,16 @@ class OverfitRung:
                         self._abandon_above_a_break(samples)
             except StopIteration as stop:
                 outcome: Outcome = stop.value
-                return outcome, diagnose(rung, outcome, trials=settings.trials) if outcome.status == "broken" else None
+                return outcome, self._explained(rung, outcome) if outcome.status == "broken" else None
             finally:
                 torch.set_flush_denormal(False)
+
+    def _explained(self, rung: Rung, outcome: Outcome) -> Diagnosis:
+        """Why a rung broke. What goes wrong in explaining is told and hides no verdict."""
+        try:
+            return diagnose(rung, outcome, trials=self.settings.trials)
+        except Exception as error:
+            return Diagnosis(failure="".join(traceback.format_exception(error)).rstrip())
 
     def _abandon_above_a_break(self, samples: int) -> None:
         for lower in self.selected:

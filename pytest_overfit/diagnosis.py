@@ -61,12 +61,16 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """findings: best first. ruled_out: diagnoses that found nothing. trials: in the order tried. table: the modules on the way."""
+    """findings: best first. ruled_out: diagnoses that found nothing. trials: in the order tried. table: the modules on the way.
+
+    failure: what went wrong in explaining, which must not hide the break itself.
+    """
 
     findings: tuple[Finding, ...] = ()
     ruled_out: tuple[str, ...] = ()
     trials: tuple[Trial, ...] = ()
     table: tuple[Row, ...] = ()
+    failure: str | None = None
 
     @property
     def confirmed(self) -> Trial | None:

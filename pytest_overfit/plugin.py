@@ -185,10 +185,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     try:
         own_subjects, own_rungs = (marker.args[0], marker.kwargs.get("rungs")) if marker else (subjects(metafunc.config), None)
     except pytest.UsageError as error:
-        raise metafunc.definition.CollectError(str(error)) from error
+        raise pytest.Collector.CollectError(str(error)) from error
     twice = [name for name, count in Counter(subject.name for subject in own_subjects).items() if count > 1]
     if twice:
-        raise metafunc.definition.CollectError(f"two subjects are called {twice[0]!r}: their verdicts could not be told apart")
+        raise pytest.Collector.CollectError(f"two subjects are called {twice[0]!r}: their verdicts could not be told apart")
     if "overfit_contracts" in metafunc.fixturenames:
         marks = (pytest.mark.overfit, pytest.mark.contracts)
         metafunc.parametrize("overfit_contracts", [pytest.param(s, id=s.name, marks=marks) for s in own_subjects], indirect=True)

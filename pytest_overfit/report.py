@@ -56,12 +56,15 @@ def _worst(outcome: Outcome) -> Attempt:
 
 def _failed(attempt: Attempt) -> str:
     failed = [verdict for verdict in attempt.verdicts if not verdict.held]
+    if not failed and attempt.findings:
+        return attempt.findings[0].headline
     return ", ".join(phrase(verdict) for verdict in failed) if failed else "no reading was taken"
 
 
 def phrase(verdict: Verdict) -> str:
     """ "token error rate 0.71, must be < 0.5"."""
-    return f"{verdict.name} {number(verdict.value)}, must be {verdict.sign} {verdict.bound:g}"
+    unit = " nats/token" if verdict.name == "loss" else ""
+    return f"{verdict.name} {number(verdict.value)}{unit}, must be {verdict.sign} {verdict.bound:g}"
 
 
 def _symptom(attempt: Attempt) -> str:
@@ -105,7 +108,9 @@ def _diagnosis_rows(outcome: Outcome, diagnosis: Diagnosis) -> list[tuple[str, s
     rows = [("where", _module_table(diagnosis.table, blamed))] if diagnosis.table else []
     for finding in diagnosis.findings:
         rows += [("", ""), *finding_rows(finding)]
-    if not diagnosis.findings:
+    if diagnosis.failure:
+        rows.append(("why", f"cause not located: explaining it failed, which is a fault of pytest-overfit's\n{diagnosis.failure}"))
+    elif not diagnosis.findings:
         rows.append(("why", "cause not located"))
     rows += [("", ""), ("ruled out", ", ".join(diagnosis.ruled_out))] if diagnosis.ruled_out else []
     failed = [trial for trial in diagnosis.trials if not trial.held]
@@ -204,7 +209,7 @@ def standing_text(standing: Standing) -> str:
 
 def _attempt_line(attempt: Attempt) -> str:
     reading = attempt.trace.readings[-1] if attempt.trace.readings else None
-    came = f"loss {number(reading.loss)}, token error rate {number(reading.token_error_rate)}" if reading else "no reading"
+    came = f"loss {number(reading.loss)} nats/token, token error rate {number(reading.token_error_rate)}" if reading else "no reading"
     return f"{attempt.recipe.describe()}: {came} after {plural(attempt.steps, 'step')}" + (f"; {attempt.ended}" if attempt.ended else "")
 
 
@@ -251,9 +256,9 @@ def summary_row(outcome: Outcome) -> tuple[str, ...]:
     reading = shown.trace.readings[-1] if shown.trace.readings else None
     loss, error = (number(reading.loss), number(reading.token_error_rate)) if reading else ("", "")
     first = outcome.attempts[0]
-    recipe = shown.recipe.describe() if outcome.status == "ok" else f"{plural(len(outcome.attempts), 'recipe')} tried"
+    recipe = f"{shown.recipe.optimizer}, lr {shown.recipe.lr:g}" if outcome.status == "ok" else f"{plural(len(outcome.attempts), 'recipe')} tried"
     if outcome.status == "ok" and shown.recipe != first.recipe:
-        recipe += f" (lr {first.recipe.lr:g} failed)"
+        recipe += f" ({first.recipe.lr:g} failed)"
     level = shown.standing.level.name if shown.standing else ""
     return (str(outcome.samples), verdict, str(outcome.steps), f"{outcome.seconds:.1f}", loss, level, error, recipe)
 

@@ -54,7 +54,8 @@ def diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:
 def diagnosis_from_json(row: dict[str, Any]) -> Diagnosis:
     findings = tuple(_finding_from_json(finding) for finding in row["findings"])
     trials = tuple(Trial(**trial) for trial in row["trials"])
-    return Diagnosis(findings=findings, ruled_out=tuple(row["ruled_out"]), trials=trials, table=tuple(Row(**r) for r in row["table"]))
+    nested = {"findings": findings, "ruled_out": tuple(row["ruled_out"]), "trials": trials, "table": tuple(Row(**r) for r in row["table"])}
+    return Diagnosis(**{**row, **nested})
 
 
 def outcome_from_json(row: dict[str, Any]) -> Outcome:

@@ -87,13 +87,13 @@ CONTRACTS: tuple[Contract, ...] = (
 
 
 FOLLOWS: dict[str, set[str]] = {
-    "batch_leak": {"random_in_eval"},
-    "padding_leak": {"random_in_eval", "batch_leak"},
-    "skipped_frames": {"time_collapse", "wrong_steps"},
-    "exploding_signal": {"unscaled_input"},
-    "time_collapse": {"wrong_steps"},
+    "batch_leak": {"repeatable output"},
+    "padding_leak": {"repeatable output", "independent clips"},
+    "skipped_frames": {"feasible targets", "real steps"},
+    "exploding_signal": {"scaled features"},
+    "time_collapse": {"real steps"},
 }
-"""Findings that say nothing of their own where one of others was made."""
+"""Findings about a network that say nothing of their own where one of these contracts is violated."""
 
 
 def examine(
@@ -104,13 +104,14 @@ def examine(
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices):
         checked = tuple(_checked(contract, bench) for contract in CONTRACTS)
-    return tuple(_without_consequences(one, {finding.name for other in checked for finding in other.findings}) for one in checked)
+    violated = {one.contract.name for one in checked if one.findings}
+    return tuple(_without_consequences(one, violated) for one in checked)
 
 
-def _without_consequences(checked: Checked, found: set[str]) -> Checked:
-    """One report a cause: leave out what follows from something else that was found."""
-    own = tuple(finding for finding in checked.findings if not FOLLOWS.get(finding.name, set()) & found)
-    if len(own) == len(checked.findings):
+def _without_consequences(checked: Checked, violated: set[str]) -> Checked:
+    """One report a cause: leave out what follows from another violated contract."""
+    own = tuple(finding for finding in checked.findings if not FOLLOWS.get(finding.name, set()) & violated)
+    if len(own) == len(checked.findings) or checked.contract.about != "network":
         return checked
     dropped = ", ".join(finding.name for finding in checked.findings if finding not in own)
     return Checked(contract=checked.contract, findings=own, skipped=None if own else f"{dropped} follows from what was found elsewhere")

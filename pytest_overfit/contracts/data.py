@@ -14,7 +14,9 @@ from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.subject import BadSample, Sample
 
 LOUD, FAINT = 100.0, 1e-3
-"""Bounds on the rms of all features. Between them lie z-scores (1), raw coordinates (0.5) and decibels (50); pixels and x 1e4 do not."""
+"""Bounds on the rms of all features. Between them lie z-scores (1), raw coordinates (0.5) and decibels (50); pixels (130) do not."""
+ABSURD_FAINT, ABSURD = 1e-6, 1e3
+"""Bounds that no unit of measurement explains passing, and no norm in the network excuses."""
 
 
 def features_are_finite(bench: Bench) -> tuple[Finding, ...]:
@@ -53,13 +55,18 @@ def _odd_widths(bench: Bench) -> tuple[Finding, ...]:
 def features_are_scaled(bench: Bench) -> tuple[Finding, ...]:
     finite = [summary.rms for summary in bench.summaries if math.isfinite(summary.rms)]
     rms = math.sqrt(sum(value**2 for value in finite) / len(finite)) if finite else 1.0
-    if FAINT <= rms <= LOUD or rms == 0 or _normalises_itself(bench, 1 / rms):
+    absurd = not ABSURD_FAINT <= rms <= ABSURD
+    if FAINT <= rms <= LOUD or rms == 0:
         return ()
+    normalised = _normalises_itself(bench, 1 / rms)
+    if normalised and not absurd:
+        return ()
+    why = "which no unit explains" if normalised else "and the network does not normalise them"
     size = max(max(abs(summary.low), abs(summary.high)) for summary in bench.summaries if math.isfinite(summary.rms))
     return (
         Finding(
             name="unscaled_input",
-            headline=f"the features have an rms of {rms:.3g}, and the network does not normalise them",
+            headline=f"the features have an rms of {rms:.3g}, {why}",
             evidence=(f"largest absolute value {size:.3g}", f"expected an rms between {FAINT:g} and {LOUD:g}"),
             try_="standardise each feature over the training set, once",
         ),

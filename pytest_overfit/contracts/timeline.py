@@ -102,15 +102,16 @@ def is_cut(bench: Bench, call: Call, nth: int, features: Tensor) -> bool:
     return bool((replay - first).abs().max() <= SAMENESS * apart)
 
 
-def is_drawn(sequence: Tensor, steps: int) -> bool:
+def is_drawn(sequence: Tensor, steps: int, *, size: float = 0.0) -> bool:
     """Whether a sequence only has `steps` steps of its own, the others being repeated or drawn on straight lines between them.
 
-    sequence: (steps, channels), longer than `steps`. Nearest-neighbour interpolation jumps at most `steps` times, linear interpolation by
+    sequence: (steps, channels), longer than `steps`. size: of the numbers it was rounded at, where that is more than its own.
+    Nearest-neighbour interpolation jumps at most `steps` times, linear interpolation by
     3 or more bends at most twice as often; a sequence that was computed does so at nearly every step. Nine in ten of the channels that
     vary must agree, so that a few dead ones prove nothing.
     """
     rows = sequence.double()
-    rounding = ROUNDING * rows.abs().amax(0)
+    rounding = ROUNDING * rows.abs().amax(0).clamp(min=size)
     rows, rounding = (tensor[..., rows.std(0) > 100 * rounding] for tensor in (rows, rounding))
     if len(rows) < 4 or rows.shape[1] == 0:
         return False

@@ -36,7 +36,6 @@ class Observation:
     where: str | None
     leaf: bool
     container: bool
-    parameters: int
     on_main_path: bool
     fed_by: tuple[int, ...]
     through: tuple[str, ...]
@@ -52,6 +51,7 @@ class Observation:
     rms: float
     rank: float | None
     output_variation: float | None = None
+    parameters: int = 0
     dead_share: float | None = None
     saturated_share: float | None = None
     gradient_norm: float | None = None

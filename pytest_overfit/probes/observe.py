@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import product
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
 from pytest_overfit.probes.graph import feeders, main_path
@@ -21,6 +24,8 @@ from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import Batch, Sample, Subject, collate
 from pytest_overfit.train import default_loss
 
+Gradients = Mapping[int, Tensor]
+"""id of a parameter -> its gradient"""
 DROPOUT_FIELDS = ("dropout", "dropout_p", "attention_dropout", "activation_dropout", "hidden_dropout", "layerdrop")
 """Attributes by which modules that are no nn.Dropout keep their dropout."""
 
@@ -60,13 +65,14 @@ def observe(
     path = main_path([visit.fed_by for visit in tape.visits], last)
     path |= {index for index, visit in enumerate(tape.visits) if visit.same_as in path}
     variation = _output_variation(log_probs.detach(), steps)
-    return tuple(
-        _observation(network, visit, gradients, before, on_path=index in path, variation=variation if index == max(path, default=-1) else None)
-        for index, visit in enumerate(tape.visits)
-    )
+    observations = []
+    for index, visit in enumerate(tape.visits):
+        read = _observation(network, visit, on_path=index in path, variation=variation if index == max(path, default=-1) else None)
+        observations.append(read if visit.module is None else _with_parameters(read, visit.module, gradients, before))
+    return tuple(observations)
 
 
-def _pass(subject: Subject, network: nn.Module, batch: Batch, layouts: Layouts, *, tracked: bool) -> tuple[Tape, Tensor, Tensor, dict[int, Tensor]]:
+def _pass(subject: Subject, network: nn.Module, batch: Batch, layouts: Layouts, *, tracked: bool) -> tuple[Tape, Tensor, Tensor, Gradients]:
     """Forward and backward with a tape running. Returns the tape, log-probabilities, steps, and gradients by the id of their parameter.
 
     tracked: the features take part in the graph, so that what hangs on them is told from what is cut off.
@@ -103,18 +109,9 @@ def _calibrate(subject: Subject, network: nn.Module, batch: Batch) -> None:
         norm.momentum = momentum
 
 
-def _observation(
-    network: nn.Module,
-    visit: Visit,
-    gradients: Mapping[int, Tensor],
-    before: Mapping[str, Tensor] | None,
-    *,
-    on_path: bool,
-    variation: float | None,
-) -> Observation:
+def _observation(network: nn.Module, visit: Visit, *, on_path: bool, variation: float | None) -> Observation:
+    """What the visit read, without what the module's parameters say."""
     name, module = visit.call[0], visit.module
-    parameters, ratio = gradient_norms(module, gradients) if module is not None else (None, None)
-    moved = update_size(name, module, before) if module is not None else None
     entering, signal = visit.entering, visit.signal
     return Observation(
         module=name,
@@ -123,7 +120,6 @@ def _observation(
         where=where(network, name) if module is not None else None,
         leaf=module is None or next(module.children(), None) is None,
         container=isinstance(module, CONTAINERS),
-        parameters=sum(p.numel() for p in module.parameters() if p.requires_grad) if module is not None else 0,
         on_main_path=on_path,
         fed_by=tuple(sorted(visit.fed_by)),
         through=visit.through,
@@ -142,11 +138,20 @@ def _observation(
         dead_share=signal.dead_share,
         saturated_share=signal.saturated_share,
         gradient_norm=visit.gradient_norm,
-        parameter_gradient_norm=parameters,
-        gradient_to_weight=ratio,
         bias_to_signal=visit.bias_to_signal,
-        weight_gain=weight_gain(module) if module is not None else None,
-        groups=module.groups if isinstance(module, nn.modules.conv._ConvNd) else None,
+    )
+
+
+def _with_parameters(observation: Observation, module: nn.Module, gradients: Gradients, before: Mapping[str, Tensor] | None) -> Observation:
+    norm, ratio = gradient_norms(module, gradients)
+    moved = update_size(observation.module, module, before)
+    return replace(
+        observation,
+        parameters=sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
+        parameter_gradient_norm=norm,
+        gradient_to_weight=ratio,
+        weight_gain=weight_gain(module),
+        groups=module.groups if isinstance(module, _ConvNd) else None,
         update_size=moved,
         trained=None if moved is None else moved > 0,
     )
@@ -187,19 +192,19 @@ def _left_as_found(network: nn.Module, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _without_dropout(network: nn.Module) -> Iterator[None]:
-    changed = []
+    changed: list[tuple[object, str, float]] = []
     for module in network.modules():
         if isinstance(module, _DropoutNd):
             module.eval()
-        for name in DROPOUT_FIELDS:
-            if isinstance(getattr(module, name, None), float):
-                changed.append((module, name, getattr(module, name)))
-                setattr(module, name, 0.0)
+        for holder, name in product((module, getattr(module, "config", None)), DROPOUT_FIELDS):
+            if isinstance(getattr(holder, name, None), float):
+                changed.append((holder, name, getattr(holder, name)))
+                setattr(holder, name, 0.0)
     try:
         yield
     finally:
-        for module, name, value in changed:
-            setattr(module, name, value)
+        for holder, name, value in reversed(changed):
+            setattr(holder, name, value)
 
 
 @contextmanager

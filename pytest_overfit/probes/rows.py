@@ -32,25 +32,35 @@ def feeding(observations: Observations) -> set[int]:
 
 
 def rows_for_people(observations: Observations) -> list[Observation]:
-    """The blocks a reader knows, in forward order: the network's direct parts, gates left out.
+    """The blocks a reader knows, in forward order: the network's direct parts, gates and functions left out.
 
-    A container, and a part that holds more than half of all layers, gives way to its own parts.
+    A container of blocks, and a part that holds more than half of all layers, gives way to its own parts.
     """
     feeds = feeding(observations)
-    layers = [o.module for o in observations if o.leaf and not o.module.endswith("()")]
-    opened = {o.module for o in observations if o.container or 2 * sum(name.startswith(o.module + ".") for name in layers) > len(layers)}
-    opened |= {"", *(parent for o in observations for parent in _parents(o.module))} - {o.module for o in observations}
+    opened = _opened(observations)
     return [
         o
         for index, o in enumerate(observations)
         if index in feeds
         and o.call == 0
-        and not (o.leaf and o.same_as is not None)
         and o.steps_out != 1
-        and o.module not in opened
         and not o.module.endswith("()")
+        and not (o.leaf and o.same_as is not None)
+        and o.module not in opened
         and opened.issuperset(_parents(o.module))
     ]
+
+
+def _opened(observations: Observations) -> set[str]:
+    """Names that stand for their parts: those of `rows_for_people`, and containers that are never called themselves."""
+    layers = {o.module for o in observations if o.leaf and not o.module.endswith("()")}
+    blocks = {o.module.rpartition(".")[0] for o in observations if not o.leaf}
+    opened = {parent for o in observations for parent in _parents(o.module)} - {o.module for o in observations}
+    for o in observations:
+        most = 2 * sum(name.startswith(o.module + ".") for name in layers) > len(layers)
+        if most or (o.container and o.module in blocks):
+            opened.add(o.module)
+    return opened
 
 
 def row_of(observation: Observation, rows: Observations) -> Observation | None:

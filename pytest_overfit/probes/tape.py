@@ -33,6 +33,11 @@ class Visit:
     same_as: int | None
     gradient_norm: float | None = None
 
+    def take_gradient(self, gradient: Tensor) -> None:
+        """Keep the norm of the first gradient that arrives: that of the output itself, where its base gets one too."""
+        if self.gradient_norm is None:
+            self.gradient_norm = float(gradient.norm())
+
 
 class Tape:
     """The visits of one forward pass, in the order in which they end.
@@ -93,9 +98,11 @@ class Tape:
             same_as=same_as,
         )
         self.visits.append(visit)
-        if node is not None:
-            self.owners.setdefault(node, index)
-            tensor.register_hook(lambda gradient: setattr(visit, "gradient_norm", float(gradient.norm())))
+        # writing into a view makes autograd forget the view's node and go on from its base
+        for made in (tensor, tensor._base):
+            if made is not None and made.grad_fn is not None:
+                self.owners.setdefault(made.grad_fn, index)
+                made.register_hook(visit.take_gradient)
 
     def _signal(self, value: object, tensor: Tensor, layout: Layout) -> Signal | None:
         key = (id(tensor), tensor._version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,8 @@ from torch.nn import functional as F
 
 from pytest_overfit import ctc
 from pytest_overfit.subject import Loss, Sample, Subject, all_parameters
+from tests.engine.planting import Plant, altered, collapsed, decoded, fed, first, forwarded, hooked, of_loss, rebuilt, sampled
 from tests.engine.subjects import BiGRU
-
-Plant = Callable[[Subject], Subject]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,85 +29,6 @@ class Fault:
     module: str | None = None
     caught_by: Literal["contract", "control", "diagnosis", "R1", "R2", "R5", "R10"] = "contract"
     home: Literal["any", "bigru"] = "any"
-
-
-# -- ways of planting --------------------------------------------------------------------------------------------------------------------
-
-
-def altered(subject: Subject, alter: Callable[[nn.Module], None]) -> Subject:
-    """The subject with something done to each network it builds."""
-
-    def build(**keywords: Any) -> nn.Module:
-        network = subject.build(**keywords)
-        with torch.no_grad():
-            alter(network)
-        return network
-
-    return replace(subject, build=build)
-
-
-def rebuilt(network: Callable[[int, int], nn.Module]) -> Plant:
-    """The subject with another network: (dim, vocabulary) -> network."""
-    return lambda subject: replace(subject, build=lambda vocab_size, feature_dim, seed: network(feature_dim, vocab_size))
-
-
-def forwarded(subject: Subject, after: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]) -> Subject:
-    """The subject with its log-probabilities (T, B, V), steps and frames passed through `after`."""
-
-    def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        log_probs, steps = subject.log_probs(network, features, frames)
-        return after(log_probs, steps, frames)
-
-    return replace(subject, forward=forward, outputs="log_probs", layout="TBV")
-
-
-def fed(subject: Subject, before: Callable[[Tensor], Tensor]) -> Subject:
-    """The subject whose network is given other features."""
-    return replace(subject, forward=lambda network, features, frames: subject.forward(network, before(features), frames))
-
-
-def sampled(subject: Subject, change: Callable[[list[Sample]], list[Sample]]) -> Subject:
-    return replace(subject, samples=change(list(subject.samples(50) if callable(subject.samples) else subject.samples)))
-
-
-def first(**changes: Any) -> Callable[[list[Sample]], list[Sample]]:
-    """Change fields of the first sample; a value may be a function of the sample."""
-
-    def change(samples: list[Sample]) -> list[Sample]:
-        made = {name: value(samples[0]) if callable(value) else value for name, value in changes.items()}
-        return [replace(samples[0], **made), *samples[1:]]
-
-    return change
-
-
-def of_loss(change: Callable[[Loss], Loss], blank: int | None = None) -> Plant:
-    """The subject with its CTC loss, of the given blank, changed."""
-
-    def plant(subject: Subject) -> Subject:
-        used = subject.blank if blank is None else blank
-        return replace(subject, loss=change(lambda *batch: ctc.nats_per_token(*batch, blank=used)))
-
-    return plant
-
-
-def decoded(decode: Callable[[list[int], int], list[int]]) -> Plant:
-    """The subject that reads each clip's best path by (path, blank) -> tokens."""
-
-    def plant(subject: Subject) -> Subject:
-        def read(log_probs: Tensor, steps: Tensor) -> list[list[int]]:
-            paths = log_probs.argmax(-1).T.tolist()
-            return [decode(path[:length], subject.blank) for path, length in zip(paths, steps.tolist(), strict=True)]
-
-        return replace(subject, decode=read)
-
-    return plant
-
-
-def collapsed(path: list[int]) -> list[int]:
-    return [token for i, token in enumerate(path) if i == 0 or token != path[i - 1]]
-
-
-# -- the defects that need more than a line ----------------------------------------------------------------------------------------------
 
 
 class Strided(BiGRU):
@@ -161,24 +81,6 @@ class SecondEye(BiGRU):
         if self.weight is not None:
             output = output + self.weight * self.second(features[..., half:]).mean()
         return output, steps
-
-
-class Scaled(nn.Module):
-    def __init__(self, factor: float) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.factor
-
-
-def hooked(path: str, change: Callable[[Tensor], Tensor]) -> Plant:
-    """The subject with the output of one module changed on its way."""
-
-    def alter(network: nn.Module) -> None:
-        network.get_submodule(path).register_forward_hook(lambda _, __, output: change(output))
-
-    return lambda subject: altered(subject, alter)
 
 
 def shuffled_at_each_fetch(subject: Subject) -> Subject:
@@ -301,12 +203,17 @@ FAULTS: tuple[Fault, ...] = (
     Fault(name="ctc-collapse-late", plant=decoded(lambda path, blank: collapsed([t for t in path if t != blank])), finding="decoder_repeats"),
     Fault(
         name="ctc-decoder-steps",
-        plant=lambda s: replace(s, decode=lambda log_probs, steps: ctc.greedy_decode(log_probs, torch.full_like(steps, len(log_probs)), blank=s.blank)),
+        plant=lambda s: replace(
+            s, decode=lambda log_probs, steps: ctc.greedy_decode(log_probs, torch.full_like(steps, len(log_probs)), blank=s.blank)
+        ),
         finding="wrong_steps",
     ),
     Fault(name="ctc-softmax", plant=lambda s: forwarded(s, lambda out, steps, _: (out.exp(), steps)), finding="unnormalised_output"),
-    Fault(name="ctc-softmax-twice", plant=lambda s: replace(forwarded(s, lambda out, steps, _: (out.exp(), steps)), outputs="logits"),
-          finding="unnormalised_output"),
+    Fault(
+        name="ctc-softmax-twice",
+        plant=lambda s: replace(forwarded(s, lambda out, steps, _: (out.exp(), steps)), outputs="logits"),
+        finding="unnormalised_output",
+    ),
     Fault(name="ctc-logits", plant=lambda s: forwarded(s, lambda out, steps, _: (out + 5.0, steps)), finding="unnormalised_output"),
     Fault(name="ctc-loss-softmax", plant=of_loss(lambda loss: lambda out, *rest: loss(out.exp(), *rest)), finding="unnormalised_output"),
     Fault(name="ctc-axes", plant=of_loss(lambda loss: lambda out, *rest: loss(out.transpose(0, 1), *rest)), finding="batch_leak"),
@@ -314,8 +221,11 @@ FAULTS: tuple[Fault, ...] = (
     Fault(name="ctc-axes-square", plant=lambda s: forwarded(s, swapped_if_square), finding="batch_leak"),
     Fault(name="net-batch-mean", plant=lambda s: forwarded(s, over_batch), finding="batch_leak"),
     Fault(name="ctc-input-lengths", plant=lambda s: forwarded(s, lambda out, steps, frames: (out, frames * 2)), finding="wrong_steps"),
-    Fault(name="ctc-input-lengths-max", plant=lambda s: forwarded(s, lambda out, steps, _: (out, torch.full_like(steps, len(out)))),
-          finding="wrong_steps"),
+    Fault(
+        name="ctc-input-lengths-max",
+        plant=lambda s: forwarded(s, lambda out, steps, _: (out, torch.full_like(steps, len(out)))),
+        finding="wrong_steps",
+    ),
     Fault(name="ctc-input-lengths-half", plant=lambda s: forwarded(s, lambda out, steps, _: (out, steps // 2)), finding="wrong_steps"),
     Fault(
         name="ctc-loss-lengths-max",
@@ -324,23 +234,29 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(name="ctc-loss-lengths-short", plant=of_loss(lambda loss: lambda out, steps, *rest: loss(out, steps - 1, *rest)), finding="wrong_steps"),
     Fault(
-        name="ctc-target-lengths", plant=of_loss(lambda loss: lambda out, steps, targets, lengths: loss(out, steps, targets, lengths - 1)),
+        name="ctc-target-lengths",
+        plant=of_loss(lambda loss: lambda out, steps, targets, lengths: loss(out, steps, targets, lengths - 1)),
         finding="wrong_targets",
     ),
     Fault(
-        name="ctc-target-lengths-over", plant=of_loss(lambda loss: lambda out, steps, targets, lengths: loss(out, steps, targets, lengths + 1)),
+        name="ctc-target-lengths-over",
+        plant=of_loss(lambda loss: lambda out, steps, targets, lengths: loss(out, steps, targets, lengths + 1)),
         finding="wrong_targets",
     ),
     Fault(
-        name="ctc-targets-shifted", plant=of_loss(lambda loss: lambda out, steps, targets, lengths: loss(out, steps, targets.roll(1, 1), lengths)),
+        name="ctc-targets-shifted",
+        plant=of_loss(lambda loss: lambda out, steps, targets, lengths: loss(out, steps, targets.roll(1, 1), lengths)),
         finding="wrong_targets",
     ),
     Fault(name="ctc-blank-target", plant=lambda s: sampled(s, first(target=renamed([3, s.blank, 4]))), finding="bad_target"),
     Fault(name="ctc-label-range", plant=lambda s: sampled(s, first(target=renamed([3, len(s.vocabulary)]))), finding="bad_target"),
     Fault(name="ctc-empty-target", plant=lambda s: sampled(s, first(target=renamed([]))), finding="bad_target"),
     Fault(name="ctc-loss-detached", plant=of_loss(lambda loss: lambda *batch: loss(*batch).detach()), finding="wrong_gradient"),
-    Fault(name="ctc-cross-entropy", plant=of_loss(lambda loss: lambda out, steps, targets, lengths: _frame_loss(out, targets, lengths)),
-          finding="wrong_steps"),
+    Fault(
+        name="ctc-cross-entropy",
+        plant=of_loss(lambda loss: lambda out, steps, targets, lengths: _frame_loss(out, targets, lengths)),
+        finding="wrong_steps",
+    ),
     Fault(name="train-fp16", plant=of_loss(in_half), finding="low_precision_loss"),
     Fault(name="train-bf16", plant=of_loss(in_bfloat), finding="low_precision_loss"),
     Fault(name="head-blank-bias", plant=with_blank_bias(12.0), finding="blank_prior"),
@@ -362,7 +278,9 @@ FAULTS: tuple[Fault, ...] = (
     Fault(name="net-columns-ignored", plant=lambda s: fed(s, every_other_column), finding="input_ignored"),
     Fault(name="net-frames-ignored", plant=lambda s: fed(s, every_fourth_frame), finding="skipped_frames"),
     Fault(name="net-modality", plant=rebuilt(lambda d, v: SecondEye(d, v, weight=None)), finding="unused_module", module="second", home="bigru"),
-    Fault(name="net-modality-times-0", plant=rebuilt(lambda d, v: SecondEye(d, v, weight=0.0)), finding="unused_module", module="second", home="bigru"),
+    Fault(
+        name="net-modality-times-0", plant=rebuilt(lambda d, v: SecondEye(d, v, weight=0.0)), finding="unused_module", module="second", home="bigru"
+    ),
 )
 
 

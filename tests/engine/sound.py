@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from pytest_overfit import ctc
 from pytest_overfit.subject import Loss, Subject
-from tests.engine.faults import altered, forwarded, sampled, with_blank_bias
+from tests.engine.faults import with_blank_bias
+from tests.engine.planting import altered, forwarded, sampled
 from tests.engine.subjects import VOCABULARY, BiGRU, StepNorm, clips, subject
 
 Change = Callable[[], Subject]

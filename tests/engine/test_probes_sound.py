@@ -1,9 +1,10 @@
-"""Small sound networks of many shapes, and the clips they are read on."""
+"""Sound networks of many shapes: nothing is said against any."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -11,10 +12,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from pytest_overfit.probes import (
+    Observation,
+    constant_signal,
+    dead_units,
+    detached,
+    exploding_signal,
+    faint_output,
+    first_drop,
+    observe,
+    rank_bottleneck,
+    unreached,
+    vanishing_gradient,
+)
+from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import Sample, Subject
+from pytest_overfit.train import Training
+from tests.engine.subjects import HEALTHY
 
 DIM, VOCABULARY, WIDTH = 20, 12, 32
 Build = Callable[[], nn.Module]
+Mode = Literal["train", "eval"]
+MODES: tuple[Mode, ...] = ("train", "eval")
 
 
 def clips(n: int = 6, *, frames: tuple[int, int] = (40, 56), seed: int = 0, raw: bool = False) -> list[Sample]:
@@ -214,3 +233,68 @@ SOUND: dict[str, Build] = {
     "CRNN": Crnn,
     "folded": Folded,
 }
+
+
+def observed(build: Build, mode: Mode, *, seed: int = 0, samples: list[Sample] | None = None) -> tuple[Observation, ...]:
+    described = subject(build, samples)
+    taken = described.take(len(samples) if samples else 6)
+    return observe(described, described.fresh(feature_dim=DIM, seed=seed), taken, mode=mode)
+
+
+def complaints(observations: tuple[Observation, ...]) -> dict[str, str]:
+    """Which detectors speak, and the module they name."""
+    drop, constant, cut = first_drop(observations), constant_signal(observations), detached(observations)
+    named = {
+        "drop": drop.at if drop else None,
+        "constant": constant.at if constant else None,
+        "faint": faint_output(observations),
+        "vanishing": vanishing_gradient(observations),
+        "exploding": exploding_signal(observations),
+        "dead": dead_units(observations),
+        "rank": rank_bottleneck(observations),
+        "detached": cut.last if cut else None,
+        "unreached": next(iter(unreached(observations)), None),
+    }
+    return {name: o.module for name, o in named.items() if o is not None}
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("name", SOUND)
+def test_is_silent_about_sound_networks(name: str, mode: Mode) -> None:
+    spoken = {seed: complaints(observed(SOUND[name], mode, seed=seed, samples=clips(seed=seed))) for seed in range(10)}
+    assert not any(spoken.values()), spoken
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("name", HEALTHY)
+def test_is_silent_about_healthy_subjects(name: str, mode: Mode) -> None:
+    healthy = HEALTHY[name]()
+    samples = healthy.take(10)
+    dim = samples[0].features.shape[1]
+    spoken = {seed: complaints(observe(healthy, healthy.fresh(feature_dim=dim, seed=seed), samples[seed:][:6], mode=mode)) for seed in range(5)}
+    assert not any(spoken.values()), spoken
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_is_silent_about_raw_features(mode: Mode) -> None:
+    spoken = {name: complaints(observed(build, mode, samples=clips(raw=True))) for name, build in SOUND.items()}
+    assert not any(spoken.values()), spoken
+
+
+@pytest.mark.parametrize("name", ["BiGRU", "TCN with BatchNorm", "Transformer"])
+def test_is_silent_while_training(name: str) -> None:
+    described = subject(SOUND[name])
+    samples = described.take(6)
+    training = Training(described, samples, Recipe(), seed=0)
+    for _ in range(3):
+        list(training.advance(15))
+        assert not any(complaints(observe(described, training.network, samples, mode=mode)) for mode in MODES)
+
+
+def test_is_silent_about_a_last_layer_that_starts_at_zero() -> None:
+    def build() -> nn.Module:
+        network = Recurrent()
+        nn.init.zeros_(network.head.weight)
+        return network
+
+    assert not complaints(observed(build, "train"))

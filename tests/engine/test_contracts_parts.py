@@ -1,0 +1,252 @@
+"""What the contracts stand on: the reference, the length rule, the eye for interpolation, and what a loss reacts to."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pytest_overfit import ctc
+from pytest_overfit.contracts import check
+from pytest_overfit.contracts.bench import Bench, shaken, undisturbed
+from pytest_overfit.contracts.decoder import collapsed, decoder_blanks, ideal_path
+from pytest_overfit.contracts.lengths import targets_fit
+from pytest_overfit.contracts.loss import loss_blank, loss_is_ctc
+from pytest_overfit.contracts.passage import recorded, time_axis
+from pytest_overfit.contracts.reference import reference_nats
+from pytest_overfit.contracts.timeline import Clock, is_drawn, staircase
+from tests.engine.faults import FAULTS, strided
+from tests.engine.planting import altered, of_loss
+from tests.engine.subjects import HEALTHY, bigru, clips
+
+PLANTS = {fault.name: fault.plant for fault in FAULTS}
+
+
+def bench(subject=None, **keywords) -> Bench:
+    subject = subject or bigru()
+    return Bench(subject=subject, samples=tuple(subject.samples[:10]), **keywords)
+
+
+# -- the reference -----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blank", [0, 2])
+@pytest.mark.parametrize("target", [[], [1], [1, 1], [1, 3, 1], [3, 3, 3], [1, 3]])
+def test_the_reference_sums_every_path_that_collapses_to_the_target(target: list[int], blank: int) -> None:
+    log_probs = torch.randn(5, 4, generator=torch.Generator().manual_seed(1)).double().log_softmax(-1)
+    total = 0.0
+    for path in itertools.product(range(4), repeat=5):
+        if [token for token in collapsed(path) if token != blank] == target:
+            total += math.exp(sum(float(log_probs[t, v]) for t, v in enumerate(path)))
+    assert reference_nats(log_probs, target, blank=blank) == pytest.approx(-math.log(total), rel=1e-12)
+
+
+def test_the_reference_is_infinite_without_a_path() -> None:
+    assert reference_nats(torch.zeros(4, 3).log_softmax(-1), [1, 1, 1], blank=0) == math.inf
+
+
+def test_the_reference_agrees_with_the_closed_form_at_a_uniform_output() -> None:
+    for target in ([1, 2, 3], [4, 4], [1, 1, 1, 2, 2]):
+        expected = len(target) * ctc.uniform_level(steps=30, target=target, vocabulary=50)
+        assert reference_nats(torch.zeros(30, 50).double().log_softmax(-1), target, blank=0) == pytest.approx(expected, rel=1e-9)
+
+
+# -- lengths -----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda f: f,
+        lambda f: (f + 1) // 2,
+        lambda f: -(-f // 16),
+        lambda f: 4 * ((f + 3) // 4),
+        lambda f: (((f - 10) // 5 + 1) - 3) // 2 + 1,
+        lambda f: 176,
+    ],
+)
+def test_the_rule_behind_lengths_is_found_from_neighbouring_ones(rule) -> None:
+    found = staircase({frames: rule(frames) for frames in range(40, 73)})
+    assert found is not None
+    assert all(found(frames) == rule(frames) for frames in range(20, 400))
+
+
+def test_no_rule_is_made_up_for_lengths_without_one() -> None:
+    assert staircase({frames: int(frames**1.5) for frames in range(40, 73)}) is None
+
+
+def test_a_clock_reads_few_lengths_and_predicts_many() -> None:
+    clock = Clock(bench=bench())
+    lengths = clock.lengths(range(20, 220), lambda timeline: timeline.declared)
+    assert lengths == {frames: (frames + 1) // 2 for frames in range(20, 220)}
+    assert len(clock.read) < 40
+
+
+def test_the_time_axis_is_the_one_that_grows_with_the_clip() -> None:
+    assert time_axis(torch.zeros(1, 8, 20), torch.zeros(1, 8, 12)) == 2
+    assert time_axis(torch.zeros(1, 8, 1), torch.zeros(1, 8, 1)) is None
+
+
+# -- drawn sequences ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("times", [3, 4, 8, 16])
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("level", [0.0, 5.0])
+def test_interpolation_is_seen_through(times: int, mode: str, level: float) -> None:
+    own = torch.randn(1, 16, 6, generator=torch.Generator().manual_seed(times)) + level
+    drawn = F.interpolate(own, size=6 * times, mode=mode)[0].T
+    assert is_drawn(drawn, 6)
+    assert is_drawn(drawn.log_softmax(-1) - drawn.log_softmax(-1).mean(-1, keepdim=True), 6)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_learned_upsampling_and_what_a_network_computes_are_not_drawn(seed: int) -> None:
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        learned = nn.ConvTranspose1d(16, 16, 4, 4)(torch.randn(1, 16, 6))[0].T
+        unrolled = nn.GRU(16, 16)(F.interpolate(torch.randn(1, 16, 6), size=48)[0].T)[0]
+    assert not is_drawn(learned, 6)
+    assert not is_drawn(learned.relu(), 6)
+    assert not is_drawn(unrolled, 6)
+    assert not is_drawn(torch.randn(40, 3), 5)
+
+
+def test_hidden_collapse_is_only_a_finding_where_targets_do_not_fit() -> None:
+    subject = strided(16, "before")(bigru())
+    short = [replace(sample, target=sample.target[:1]) for sample in clips(10)]
+    assert targets_fit(Bench(subject=subject, samples=tuple(short))) == ()
+
+
+def test_the_census_says_what_the_loss_makes_of_a_clip_without_alignment() -> None:
+    (finding,) = check(strided(40)(bigru()), clips(5))
+    assert finding.evidence[-1] == "the loss hides it: 0 for a clip that has no alignment (zero_infinity)"
+
+
+# -- losses and decoders -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("blank", [0, 1, 24])
+def test_the_blank_of_a_loss_and_of_a_decoder_are_found_out(blank: int) -> None:
+    subject = replace(of_loss(lambda loss: loss, blank=blank)(bigru()), decode=lambda lp, steps: ctc.greedy_decode(lp, steps, blank=blank))
+    assert (loss_blank(bench(subject)), decoder_blanks(bench(subject))) == (blank, [blank])
+
+
+def test_a_loss_that_forgets_repeats_does_not_follow_ctc() -> None:
+    def forgetful(log_probs, steps, targets, lengths):
+        rows = [torch.unique_consecutive(row[:length]) for row, length in zip(targets, lengths, strict=True)]
+        return ctc.nats_per_token(log_probs, steps, nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(r) for r in rows]), blank=0)
+
+    (finding,) = loss_is_ctc(bench(replace(bigru(), loss=forgetful)))
+    assert finding.name in ("wrong_loss", "wrong_targets")
+
+
+def test_a_loss_with_a_wrong_gradient_is_caught_by_finite_differences() -> None:
+    class Doubled(torch.autograd.Function):
+        @staticmethod
+        def forward(context, loss):
+            return loss.clone()
+
+        @staticmethod
+        def backward(context, gradient):
+            return 2 * gradient
+
+    (finding,) = loss_is_ctc(bench(of_loss(lambda loss: lambda *batch: Doubled.apply(loss(*batch)))(bigru())))
+    assert finding.name == "wrong_gradient"
+
+
+def test_an_ideal_path_keeps_repeats_apart() -> None:
+    assert ideal_path([3, 3, 4], 0, 1) == [0, 3, 0, 3, 4, 0]
+    assert ideal_path([], 0, 2) == [0, 0]
+    assert ideal_path([3, 4], 9, 2) == [9, 9, 3, 3, 9, 4, 4, 9]
+
+
+# -- the bench ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_runs_leave_no_trace_in_the_network() -> None:
+    made = bench()
+    before = {name: tensor.clone() for name, tensor in made.network.state_dict().items()}
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    made.run(made.batch.features, made.batch.frames, train=True)
+    with shaken(made.network, set(dict(made.network.named_parameters())), scale=1.0, seed=0):
+        pass
+    assert all(torch.equal(tensor, before[name]) for name, tensor in made.network.state_dict().items())
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_recorded_calls_are_safe_from_layers_in_place() -> None:
+    network = nn.Sequential(nn.Linear(3, 3), nn.ReLU(inplace=True))
+    with torch.no_grad(), recorded(network) as calls, undisturbed(network, train=False, seed=0):
+        network(-torch.ones(2, 3))
+    assert [call.module for call in calls] == ["0", "1"]
+    assert torch.equal(calls[0].outputs[0], calls[1].inputs[0])
+    assert bool((calls[1].outputs[0] >= 0).all())
+
+
+def test_lazy_layers_get_their_shapes_first() -> None:
+    class Lazy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.LazyLinear(25)
+
+        def forward(self, features, frames):
+            return self.head(features).log_softmax(-1).transpose(0, 1), frames
+
+    assert check(replace(bigru(), build=lambda **_: Lazy()), clips(6)) == ()
+
+
+def test_detached_encoders_in_parallel_are_named_with_the_module_behind_the_cut() -> None:
+    class Parallel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right, self.mix, self.head = nn.Linear(12, 16), nn.Linear(12, 16), nn.Linear(32, 32), nn.Linear(32, 25)
+
+        def forward(self, features, frames):
+            left = self.left(features[..., :12]).detach()
+            x = self.mix(torch.cat([left, self.right(features[..., 12:])], -1))
+            return self.head(x.relu()).log_softmax(-1).transpose(0, 1), frames
+
+    (finding,) = check(replace(bigru(), build=lambda **_: Parallel()), clips(6))
+    assert (finding.name, finding.module) == ("detached_branch", "mix")
+    assert "no gradient reaches left" in finding.headline
+
+
+def test_a_body_part_that_changes_nothing_is_named() -> None:
+    plain = bigru(parts={"pose": slice(0, 12), "hand": slice(12, 24)})
+    subject = replace(plain, forward=lambda network, x, frames: plain.forward(network, torch.cat([x[..., :12], 0 * x[..., 12:]], -1), frames))
+    (finding,) = check(subject, clips(6))
+    assert finding.headline == "12 of 24 feature columns change nothing: 12-23 (hand)"
+
+
+def test_a_dead_part_behind_the_whole_network_is_not_blamed_on_it() -> None:
+    (finding,) = check(PLANTS["net-dead-relu"](bigru()), clips(6))
+    assert finding.evidence == ("encoder.1 is the last that still tells inputs apart", "encoder.2 is given and loses the difference")
+
+
+def test_a_network_that_takes_one_length_only_is_not_accused() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.over_time, self.head = nn.Linear(48, 30), nn.Linear(24, 25)
+
+        def forward(self, features, frames):
+            x = self.over_time(features.transpose(1, 2)).transpose(1, 2)
+            return self.head(x).log_softmax(-1).transpose(0, 1), torch.full_like(frames, 30)
+
+    samples = [replace(sample, features=sample.features[:48]) for sample in clips(6)]
+    assert [finding.name for finding in check(replace(bigru(), build=lambda **_: Fixed()), samples)] == []
+
+
+def test_zeroed_gates_are_told_from_branches_that_are_never_used() -> None:
+    def without_gate(network: nn.Module) -> None:
+        network.get_submodule("head").weight.zero_()
+
+    assert check(altered(HEALTHY["transformer"](), without_gate), clips(6)) == ()
