@@ -16,17 +16,17 @@ BLANK_LOGIT = -3.0
 HEAD_GAIN = 6.8  # a BiLSTM's outputs have a root mean square near 0.16 at the start: logits then deviate by about 1
 
 
-def initialise(modules: Iterable[nn.Module], scheme: InitialisationName = "kaiming") -> None:
+def initialise(modules: Iterable[nn.Module], scheme: InitialisationName = "kaiming", *, rectified: bool = True) -> None:
     """Normal weights for convolutions and linear layers, zero biases; recurrent and normalising layers keep torch's start.
 
-    kaiming: variance 2 / fan_in, for ReLU (He et al. 2015). xavier: 2 / (fan_in + fan_out) (Glorot and Bengio 2010). fan_in counts what one
-    output sums over, inputs / groups * kernel: a depthwise convolution of kernel 3 has 3. torch's own fan_out ignores groups (pytorch #23854)
-    and makes its weights sqrt(channels) too small.
+    kaiming: variance 2 / fan_in, or 1 / fan_in where what they read was not `rectified`, which halves its square (He et al. 2015). xavier:
+    2 / (fan_in + fan_out) (Glorot and Bengio 2010). fan_in counts what one output sums over, inputs / groups * kernel: a depthwise convolution
+    of kernel 3 has 3. torch's own fan_out ignores groups (pytorch #23854) and makes its weights sqrt(channels) too small.
     """
     for module in modules:
         if isinstance(module, Weighted):
             fan_in, fan_out = fans(module)
-            variance = 2 / fan_in if scheme == "kaiming" else 2 / (fan_in + fan_out)
+            variance = (2 if rectified else 1) / fan_in if scheme == "kaiming" else 2 / (fan_in + fan_out)
             nn.init.normal_(module.weight, std=math.sqrt(variance))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

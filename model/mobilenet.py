@@ -25,7 +25,7 @@ PARTS: Mapping[str, slice] = {"pose": slice(0, 99), "face": slice(99, 1503), "le
 ENCODED: Mapping[str, int] = {"pose": 64, "face": 128, "left_hand": 64, "right_hand": 128}  # channels out of each encoder at hidden_dim 128
 REFERENCE_WIDTH = 128  # the hidden_dim up to which encoders, stem and blocks keep the sizes written here; beyond, they grow with it
 STEM_CHANNELS, STEM_STRIDE, UPSAMPLE = 16, 2, 4
-WIDTH = 1.375  # factor on the published channels, with which the network has 8 M parameters at hidden_dim 512
+WIDTH = 1.25  # factor on the published channels, with which the network has 8 M parameters at hidden_dim 512
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "hardswish": nn.Hardswish}
 
 
@@ -97,7 +97,7 @@ class BodyEncoder(nn.Module):
 
     def __init__(self, columns: int, channels: int, dropout: float) -> None:
         super().__init__()
-        hidden = channels * 3 // 2
+        hidden = 2 * channels
         self.layers = nn.Sequential(
             nn.Linear(columns, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, channels), nn.LayerNorm(channels)
         )
@@ -153,6 +153,7 @@ class MobileNetV3CTC(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.output_proj = nn.Linear(hidden_dim // 2 * 2, vocab_size)
         initialise(self.modules(), options.initialisation)
+        initialise(self._after_no_activation(), options.initialisation, rectified=False)
         initialise_head(self.output_proj, blank=blank)
 
     def _add_encoders(self, feature_dim: int, scale: float, dropout: float) -> int:
@@ -177,6 +178,11 @@ class MobileNetV3CTC(nn.Module):
             channels = scaled.channels
         self.attention = Stages([SelfAttention(channels)] if options.attention else [])
         return channels
+
+    def _after_no_activation(self) -> list[nn.Module]:
+        """Layers that read what no activation has rectified: the encoders' output and that of the blocks."""
+        expanding = [module.expand.linear for module in self.blocks.modules() if isinstance(module, InvertedResidual)]
+        return [self.stem.conv, *expanding, self.temporal_upsample.conv]
 
     def encode(self, features: Tensor, extent: Extent) -> Tensor:
         """Each frame's body parts side by side: (batch, frames, channels)."""

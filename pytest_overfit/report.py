@@ -63,8 +63,9 @@ def _failed(attempt: Attempt) -> str:
 
 def phrase(verdict: Verdict) -> str:
     """ "token error rate 0.71, must be < 0.5"."""
-    unit = " nats/token" if verdict.name == "loss" else ""
-    return f"{verdict.name} {number(verdict.value)}{unit}, must be {verdict.sign} {verdict.bound:g}"
+    name = "loss" if verdict.name == "loss not negative" else verdict.name
+    unit = " nats/token" if name == "loss" and math.isfinite(verdict.value) else ""
+    return f"{name} {number(verdict.value)}{unit}, must be {verdict.sign} {verdict.bound:g}"
 
 
 def _symptom(attempt: Attempt) -> str:
@@ -183,19 +184,20 @@ def _misfit_rows(outcome: Outcome) -> list[tuple[str, str]]:
 
 
 def _attempt_rows(attempt: Attempt, several: bool) -> list[tuple[str, str]]:
-    seed = f" (seed {attempt.seed})" if several else ""
-    rows = [("criterion" + seed, "\n".join(f"{phrase(v)}{'' if v.held else '   <- failed'}" for v in attempt.verdicts))] if attempt.verdicts else []
+    rows = [("seed", str(attempt.seed))] if several else []
+    if attempt.verdicts:
+        rows.append(("criterion", "\n".join(f"{phrase(v)}{'' if v.held else '   <- failed'}" for v in attempt.verdicts)))
     if attempt.trace.readings:
         reading = attempt.trace.readings[-1]
         rows.append(
             (
-                "output" + seed,
+                "output",
                 f"loss {number(reading.loss)} nats/token, blank share {reading.blank_share:.3f}, entropy / ln V {reading.entropy_ratio:.3f}, "
                 f"emitted / target tokens {reading.emission_ratio:.2f}",
             )
         )
     if attempt.standing:
-        rows.append(("level" + seed, standing_text(attempt.standing)))
+        rows.append(("level", standing_text(attempt.standing)))
     return rows
 
 
@@ -264,7 +266,7 @@ def summary_row(outcome: Outcome) -> tuple[str, ...]:
 
 
 def _render(table: Table, width: int) -> str:
-    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console = Console(file=io.StringIO(), width=width, color_system=None, markup=False, emoji=False)
     console.print(table)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines())

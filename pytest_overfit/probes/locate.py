@@ -20,6 +20,8 @@ from pytest_overfit.subject import Sample
 
 DROP = 1e3
 """Largest over smallest D along the path from which a drop is called one [85, by a head with a large blank bias]."""
+LASTING = 30.0
+"""By which D must stay below what it was; recurrent layers tell apart clips of unlike lengths even where nothing comes in."""
 FALL = 10.0
 """Fall from one station to all later ones from which one begins."""
 CONSTANT_CLIPS, CONSTANT_STEPS = 1e-9, 1e-4
@@ -88,7 +90,7 @@ def first_drop(observations: Observations) -> Drop | None:
     known = [(o, between, share) for o, between, share in _stations(observations, "told_apart") if share is not None]
     shares = [share for _, _, share in known]
     shares[:1] = [max([*shares[:1], *(o.told_apart_in or 0.0 for o in observations if o.fed_by == (FEATURES,))], default=0.0)]
-    lost = (i for i in range(1, len(shares)) if max(shares[i:]) * DROP <= max(shares[:i]))
+    lost = (i for i in range(1, len(shares)) if shares[i] * DROP <= max(shares[:i]) and max(shares[i:]) * LASTING <= max(shares[:i]))
     last = next(lost, None)
     if last is None:
         return None

@@ -4,31 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import ctc
+from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import Loss, Sample, Subject, all_parameters
-from tests.engine.planting import Plant, altered, collapsed, decoded, fed, first, forwarded, hooked, of_loss, rebuilt, sampled
+from tests.engine.planting import Plant, altered, collapsed, decoded, fed, first, forwarded, head_of, hooked, of_loss, rebuilt, sampled
 from tests.engine.subjects import BiGRU
+
+
+HEAD = "<head>"
+
+
+def healthy(whole: Any) -> Any:
+    return whole
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """A defect. plant: healthy subject -> faulty one. caught_by: "contract", "R5" (the rung of 5), "control" or "diagnosis".
+    """A defect. plant: healthy subject -> faulty one. recipe: the given recipe -> a faulty one.
 
-    finding: its name. module: where it must be located; None where it sits in no module. home: the one network it can be planted in, if any.
+    finding: its name. module: where it must be located; None where it sits in no module, HEAD for the last layer of any network.
+    caught_by: the places at which it may be noticed: "contract", "control", or the rung of so many samples, "R1".
+    home: the one network it can be planted in, if any.
     """
 
     name: str
-    plant: Plant
+    plant: Plant = healthy
     finding: str
     module: str | None = None
-    caught_by: Literal["contract", "control", "diagnosis", "R1", "R2", "R5", "R10"] = "contract"
+    caught_by: tuple[str, ...] = ("contract",)
     home: Literal["any", "bigru"] = "any"
+    recipe: Callable[[Recipe], Recipe] = healthy
 
 
 class Strided(BiGRU):
@@ -94,13 +105,13 @@ def shuffled_at_each_fetch(subject: Subject) -> Subject:
 
 
 def without_head(network: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
-    return [(name, parameter) for name, parameter in all_parameters(network) if not name.startswith("head")]
+    return [(name, parameter) for name, parameter in all_parameters(network) if not name.startswith(head_of(network))]
 
 
 def last_bias(network: nn.Module) -> nn.Parameter:
-    head = network.get_submodule("head")
-    assert isinstance(head.bias, nn.Parameter)
-    return head.bias
+    bias = network.get_submodule(head_of(network)).bias
+    assert isinstance(bias, nn.Parameter)
+    return bias
 
 
 def with_blank_bias(value: float) -> Plant:
@@ -162,7 +173,7 @@ def dead_relu(network: nn.Module) -> None:
 
 
 def frozen_head(network: nn.Module) -> None:
-    for parameter in network.get_submodule("head").parameters():
+    for parameter in network.get_submodule(head_of(network)).parameters():
         parameter.requires_grad_(False)
 
 
@@ -268,8 +279,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(name="data-faint", plant=lambda s: sampled(s, scaled_samples(1e-5)), finding="unscaled_input"),
     Fault(name="data-order", plant=shuffled_at_each_fetch, finding="unstable_input"),
     Fault(name="data-padding", plant=rebuilt(Unmasked), finding="padding_leak", module="conv.conv", home="bigru"),
-    Fault(name="train-optimizer-misses", plant=lambda s: replace(s, trainable=without_head), finding="parameter_not_trained", module="head"),
-    Fault(name="train-frozen-head", plant=lambda s: altered(s, frozen_head), finding="parameter_not_trained", module="head"),
+    Fault(name="train-optimizer-misses", plant=lambda s: replace(s, trainable=without_head), finding="parameter_not_trained", module=HEAD),
+    Fault(name="train-frozen-head", plant=lambda s: altered(s, frozen_head), finding="parameter_not_trained", module=HEAD),
     Fault(name="net-detach", plant=hooked("norm", torch.detach), finding="detached_branch", module="rnn", home="bigru"),
     Fault(name="net-dead-relu", plant=lambda s: altered(s, dead_relu), finding="dead_units", module="encoder.2", home="bigru"),
     Fault(name="net-explode", plant=lambda s: altered(s, louder), finding="exploding_signal"),
@@ -291,4 +302,4 @@ def _frame_loss(out: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _clip_head(network: nn.Module) -> None:
-    network.get_submodule("head").register_forward_hook(lambda _, __, logits: logits.relu())
+    network.get_submodule(head_of(network)).register_forward_hook(lambda _, __, logits: logits.relu())

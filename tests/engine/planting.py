@@ -84,6 +84,11 @@ def decoded(decode: Callable[[list[int], int], list[int]]) -> Plant:
     return plant
 
 
+def head_of(network: nn.Module) -> str:
+    """The name of the last layer: the last linear or convolutional module."""
+    return [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv1d)][-1]
+
+
 def collapsed(path: list[int]) -> list[int]:
     return [token for i, token in enumerate(path) if i == 0 or token != path[i - 1]]
 

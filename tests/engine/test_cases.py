@@ -171,7 +171,9 @@ def test_what_goes_wrong_in_the_network_is_the_headline_and_where_is_below(tmp_p
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied\n(details)")
 
     asked = case(tmp_path, 1, selected=(1,), of=subject(forward=forward))
-    with pytest.raises(LadderBroken, match=r"^toy breaks at 1 sample: it could not be trained: RuntimeError: mat1 and mat2 shapes cannot be multiplied$"):
+    with pytest.raises(
+        LadderBroken, match=r"^toy breaks at 1 sample: it could not be trained: RuntimeError: mat1 and mat2 shapes cannot be multiplied$"
+    ):
         asked.climb()
     error = asked.store.get("key", 1).error
     assert f'File "{__file__}"' in error

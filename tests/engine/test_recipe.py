@@ -219,7 +219,7 @@ def test_bytes_that_are_no_text_are_no_recipe(tmp_path):
 
 
 def test_neither_a_name_nor_a_file_is_said_to_be_so(tmp_path):
-    with pytest.raises(BadRecipe, match="recipe 'fast.toml' is neither a file nor one of default, notes"):
+    with pytest.raises(BadRecipe, match=r"recipe 'fast\.toml' is neither a file nor one of default, notes"):
         load_recipes("fast.toml")
     with pytest.raises(BadRecipe, match="is neither a file"):
         load_recipes(str(tmp_path))

@@ -89,7 +89,7 @@ def test_each_worker_has_its_own_gpu_in_turn(monkeypatch):
     assert [choose_device("auto", worker) for worker in range(4)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
     assert choose_device("cuda:1", 0) == "cuda:1"
     assert choose_device("cpu", 1) == "cpu"
-    with pytest.raises(NoDevice, match="device cuda:2 was asked for, but torch .* sees 2 GPUs"):
+    with pytest.raises(NoDevice, match=r"device cuda:2 was asked for, but torch .* sees 2 GPUs"):
         choose_device("cuda:2")
 
 

@@ -101,9 +101,7 @@ def test_a_description_that_contradicts_itself_is_turned_away(changes, words):
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=5))
 def test_a_batch_keeps_every_clip_and_pads_with_what_no_loss_accepts(sizes):
-    clips = [
-        Sample(name=str(i), features=torch.randn(frames, 2), target=torch.arange(1, tokens + 1)) for i, (frames, tokens) in enumerate(sizes)
-    ]
+    clips = [Sample(name=str(i), features=torch.randn(frames, 2), target=torch.arange(1, tokens + 1)) for i, (frames, tokens) in enumerate(sizes)]
     batch = collate(clips)
     assert len(batch) == len(clips)
     assert batch.target_lists() == [clip.target.tolist() for clip in clips]

@@ -164,9 +164,7 @@ def test_label_smoothing_is_the_divergence_from_uniform_and_its_gradient_is_the_
     log_probs = logits.log_softmax(-1)
     value = smoothing(log_probs, batch, batch.frames, Recipe(reduction="sum"))
     uniform = torch.full((7,), 1 / 7, dtype=torch.float64)
-    by_hand = sum(
-        F.kl_div(log_probs[:steps, clip], uniform.expand(steps, -1), reduction="sum") for clip, steps in enumerate(batch.frames.tolist())
-    )
+    by_hand = sum(F.kl_div(log_probs[:steps, clip], uniform.expand(steps, -1), reduction="sum") for clip, steps in enumerate(batch.frames.tolist()))
     assert value.item() == pytest.approx(by_hand.item())
     # d KL(u || softmax(z)) / dz = softmax(z) - u, and nothing flows into padding.
     (gradient,) = torch.autograd.grad(value, logits)
@@ -255,7 +253,7 @@ def test_a_gradient_that_is_not_finite_is_not_called_a_loss():
         output, steps = network(features, frames)
         return Root.apply(output), steps
 
-    with pytest.raises(NonFiniteLoss, match="^the gradient norm is (nan|inf) at step 0$"):
+    with pytest.raises(NonFiniteLoss, match=r"^the gradient norm is (nan|inf) at step 0$"):
         run(Recipe(), forward=explodes)
 
 

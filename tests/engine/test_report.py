@@ -1,0 +1,131 @@
+"""What is printed, pinned: headlines that stand alone, bodies, tables, annotations, and JSON that is JSON."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from pytest_overfit import Outcome, Recipe, report
+from pytest_overfit.ladder import Attempt, Misfit, Verdict, criteria_for
+from pytest_overfit.train import Reading, Trace
+
+
+def reading(**changes):
+    plain = {"step": 40, "loss": 2.412, "token_error_rate": 0.71, "exact_share": 0.0, "told_apart_share": 0.5, "emission_ratio": 0.8}
+    return Reading(**{**plain, "blank_share": 0.91, "entropy_ratio": 0.21, "normalisation_error": 1e-7, **changes})
+
+
+def attempt(*, samples=10, held=False, recipe=None, seed=0, steps=40, ended=None, readings=None, **changes):
+    trace = Trace(losses=[10.0 - 0.2 * step for step in range(steps)], readings=[reading(**changes)] if readings is None else readings)
+    verdicts = tuple(criterion.judge(trace.readings[-1], trace) for criterion in criteria_for(samples)) if trace.readings else ()
+    recipe = recipe or Recipe()
+    return Attempt(seed=seed, recipe=recipe, steps=steps, seconds=1.25, held=held, verdicts=verdicts, trace=trace, ended=ended)
+
+
+OK = attempt(held=True, loss=0.3, token_error_rate=0.1)
+
+
+def outcome(*attempts, samples=10, status="broken", **changes):
+    return Outcome(subject="toy", samples=samples, status=status, attempts=attempts, parameters=1_234_567, where="model/toy.py:17", **changes)
+
+
+NOT_TRIED = Outcome(subject="toy", samples=20, status="not tried", broke_at=10)
+SECOND = replace(Recipe(), lr=1.5e-3)
+CAUSES = {
+    "a criterion": outcome(attempt()),
+    "a uniform output": outcome(attempt(entropy_ratio=0.99)),
+    "a blank output": outcome(attempt(emission_ratio=0.01)),
+    "a babbling output": outcome(attempt(emission_ratio=3.2)),
+    "a negative loss": outcome(attempt(loss=-0.24, normalisation_error=4.0)),
+    "an output that is not normalised": outcome(attempt(normalisation_error=4.0)),
+    "a loss that is not finite": outcome(attempt(steps=3, readings=[], ended="the loss is nan at step 3 (samples c1)")),
+    "a reading that is not finite": outcome(attempt(loss=math.nan, token_error_rate=1.0)),
+    "too few steps": outcome(misfits=(Misfit(sample="c2", needed=14, steps=11), Misfit(sample="c5", needed=12, steps=11))),
+    "an error": outcome(error="RuntimeError: no luck\n  File x.py, line 3"),
+    "one seed of three": outcome(replace(OK, seed=0), attempt(seed=1), replace(OK, seed=2)),
+}
+
+
+@pytest.mark.parametrize("broken", CAUSES.values(), ids=CAUSES.keys())
+def test_a_headline_is_one_line_that_stands_alone(broken, snapshot):
+    text = report.headline(broken)
+    assert "\n" not in text
+    assert text == snapshot
+
+
+BODIES = {
+    **{name: CAUSES[name] for name in ("a criterion", "too few steps", "an error", "one seed of three")},
+    "several recipes": outcome(attempt(ended="the loss stood still for 100 steps"), attempt(recipe=SECOND, token_error_rate=0.6)),
+}
+
+
+@pytest.mark.parametrize("broken", BODIES.values(), ids=BODIES.keys())
+def test_a_body_says_what_was_tried_and_how_to_try_again(broken, snapshot):
+    known = [outcome(OK, samples=5, status="ok"), broken]
+    text = report.body(broken, known, (5, 10, 20), 'pytest "test_toy.py::test_overfits[toy-10 samples]" --overfit-seed=0')
+    assert text == snapshot
+
+
+def test_a_loss_is_never_printed_without_its_unit():
+    broken = CAUSES["a criterion"]
+    text = report.headline(replace(broken, attempts=(attempt(loss=9.0),))) + report.body(broken, [broken], (10,), "pytest")
+    for said in text.split("loss ")[1:]:
+        number = said.split()[0].strip(",;")
+        if number[0].isdigit():
+            assert said.split()[1].startswith("nats/token"), said
+
+
+def test_a_criterion_is_phrased_with_its_value_and_its_bound():
+    verdict = Verdict(name="token error rate", sign="<", bound=0.5, value=0.714, held=False)
+    assert report.phrase(verdict) == "token error rate 0.714, must be < 0.5"
+    assert report.phrase(replace(verdict, value=math.inf)) == "token error rate not finite, must be < 0.5"
+
+
+def test_the_summary_is_a_table_a_subject(snapshot):
+    mended = outcome(attempt(samples=5), replace(OK, recipe=SECOND), samples=5, status="ok")
+    seeds = outcome(replace(OK, seed=0), replace(OK, seed=1, steps=70), samples=2, status="ok")
+    other = Outcome(subject="other", samples=1, status="broken", error="subject other has 0 samples, a rung of 1 was asked for")
+    rows = [NOT_TRIED, outcome(attempt(), attempt(recipe=SECOND)), mended, seeds, outcome(OK, samples=1, status="ok"), other]
+    assert report.summary(rows) == snapshot
+
+
+@pytest.mark.parametrize("text", ["[/work/data]", "[bold]", "shape [1, 2]", ":warning:"])
+def test_brackets_and_colons_in_words_are_printed_as_they_are(text):
+    shown = report.summary([Outcome(subject=f"toy {text}", samples=1, status="broken", error=f"no file {text}")], width=200)
+    assert f"toy {text}" in shown
+    assert f"no file {text}" in shown
+
+
+def test_json_is_strict_and_complete():
+    broken = CAUSES["a reading that is not finite"]
+    rows = json.loads(report.to_json([(broken, None), (NOT_TRIED, None)]), parse_constant=lambda constant: pytest.fail(constant))
+    assert rows["version"] == 1
+    first, second = rows["outcomes"]
+    assert first["attempts"][0]["trace"]["readings"][0]["loss"] is None
+    assert first["attempts"][0]["recipe"]["lr"] == 5e-3
+    assert (second["status"], second["broke_at"]) == ("not tried", 10)
+
+
+def test_an_annotation_points_at_the_networks_line_and_is_encoded():
+    broken = replace(CAUSES["an error"], subject="toy, 50%: b", error="Error: 100%\nmore", where="model/a,b.py:17")
+    told = "toy, 50%25: b breaks at 10 samples: it could not be trained: Error: 100%25"
+    assert report.annotation(broken) == f"::error file=model/a%2Cb.py,line=17,title=overfit toy%2C 50%25%3A b::{told}"
+
+
+@pytest.mark.parametrize("where", [None, "/usr/lib/python/torch/nn.py:3"])
+def test_an_annotation_names_no_file_that_is_not_of_the_project(where):
+    assert report.annotation(replace(CAUSES["an error"], where=where)).startswith("::error title=overfit toy::toy breaks at 10 samples")
+
+
+def test_the_step_summary_is_a_markdown_table(snapshot):
+    told = [(outcome(OK, samples=5, status="ok"), None), (CAUSES["a criterion"], None), (NOT_TRIED, None)]
+    text = report.markdown(told)
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+    assert text == snapshot
+
+
+def test_numbers_are_written_in_three_digits_and_counts_with_their_nouns():
+    assert [report.number(value) for value in (0.0, 0.71428, 12.345, math.nan)] == ["0", "0.714", "12.3", "not finite"]
+    assert [report.plural(count, "step") for count in (0, 1, 2)] == ["0 steps", "1 step", "2 steps"]
+    assert (report.span(3, 3), report.span(3, 5)) == ("3", "3-5")
