@@ -38,7 +38,7 @@ def pytest_overfit_subjects(config: pytest.Config) -> Iterable[Subject]:
 
     path = config.getoption("--overfit-features")
     if path is None:
-        return healthy()
+        return healthy(config.getoption("--overfit-size"))
     from fixtures import load_features
 
     corpus = load_features(path)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from fixtures import PARTS, default_samples, default_vocabulary
+from fixtures.features import MOTION, POSITIONS
 from model.i3d import create_i3d_teacher
 from model.mobilenet import create_mobilenetv3
 from model.originals import create_i3d_original, create_mobilenetv3_original
@@ -32,13 +33,13 @@ def mobilenetv3(variant: str | None = None) -> Subject:
     return _subject(f"mobilenetv3_{variant}" if variant else "mobilenetv3", build, SIZES["mobilenetv3"])
 
 
-def i3d_teacher() -> Subject:
-    """Inception blocks over time; 27 M parameters at size full."""
+def i3d_teacher(width: int = POSITIONS) -> Subject:
+    """Inception blocks over time; at size full 27 M parameters on features 6516 wide, 25 M on 1629."""
 
     def build(vocab_size: int, feature_dim: int, seed: int, hidden_dim: int = 64, dropout: float = 0.0) -> Any:
         return create_i3d_teacher(vocab_size, feature_dim=feature_dim, hidden_dim=hidden_dim, dropout=dropout)
 
-    return _subject("i3d_teacher", build, SIZES["i3d_teacher"])
+    return replace(_subject("i3d_teacher", build, SIZES["i3d_teacher"]), samples=lambda n: default_samples(n, width=width))
 
 
 def mobilenetv3_original(batch_norm: bool = True) -> Subject:
@@ -65,9 +66,9 @@ def i3d_original() -> Subject:
     return replace(_subject("i3d_original", build, {}), samples=lambda n: default_samples(n, width=6516))
 
 
-def healthy() -> list[Subject]:
-    """What must climb before a merge."""
-    return [mobilenetv3(), i3d_teacher()]
+def healthy(size: str | None = None) -> list[Subject]:
+    """What must climb before a merge. At size full the teacher reads velocity and acceleration too."""
+    return [mobilenetv3(), i3d_teacher(MOTION if size == "full" else POSITIONS)]
 
 
 def _subject(name: str, build: Callable[..., Any], sizes: Mapping[str, Mapping[str, Any]]) -> Subject:

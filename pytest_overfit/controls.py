@@ -59,13 +59,17 @@ def run_controls(
 
 
 def _swapped(samples: Sequence[Sample], as_is: float, rate: Callable[[Sequence[Sample]], float], generator: torch.Generator) -> Control:
-    """Each clip is given another's features, the next one's with another target; noise where all targets are one."""
+    """Each clip is given another's features, the next one's with another target; noise where all targets are one.
+
+    Told and not judged where there is one target: a recurrent network may lawfully recite a single clip by its own clock.
+    """
     targets = [sample.target.tolist() for sample in samples]
     donors = [next((other for other in (*samples[i + 1 :], *samples[:i]) if other.target.tolist() != targets[i]), None) for i in range(len(samples))]
     swapped = [replace(s, features=_noise_like(s.features, generator) if d is None else d.features) for s, d in zip(samples, donors, strict=True)]
     expected = measures.token_error_rate([[] if donor is None else donor.target.tolist() for donor in donors], targets)
     altered = rate(swapped)
-    return Control(name="inputs swapped", as_is=as_is, altered=altered, held=altered >= as_is + DESTROYED * max(expected - as_is, 0.0))
+    held = altered >= as_is + DESTROYED * max(expected - as_is, 0.0) if any(donors) else None
+    return Control(name="inputs swapped", as_is=as_is, altered=altered, held=held)
 
 
 def _noise_like(features: Tensor, generator: torch.Generator) -> Tensor:
