@@ -17,9 +17,6 @@ from tests.engine.planting import Plant, altered, collapsed, decoded, fed, first
 from tests.engine.subjects import BiGRU
 
 
-HEAD = "<head>"
-
-
 def healthy(whole: Any) -> Any:
     return whole
 
@@ -28,8 +25,8 @@ def healthy(whole: Any) -> Any:
 class Fault:
     """A defect. plant: healthy subject -> faulty one. recipe: the given recipe -> a faulty one.
 
-    finding: its name. module: where it must be located; None where it sits in no module, HEAD for the last layer of any network.
-    caught_by: the places at which it may be noticed: "contract", "control", or the rung of so many samples, "R1".
+    finding: its name. module: where it must be located; None where it sits in no module; "head" is the last layer of any network.
+    caught_by: where it may be noticed, in words: "contract", "control", "R2" for the rung of two samples; "R2 R5" for one of both.
     home: the one network it can be planted in, if any.
     """
 
@@ -37,7 +34,7 @@ class Fault:
     plant: Plant = healthy
     finding: str
     module: str | None = None
-    caught_by: tuple[str, ...] = ("contract",)
+    caught_by: str = "contract"
     home: Literal["any", "bigru"] = "any"
     recipe: Callable[[Recipe], Recipe] = healthy
 
@@ -279,8 +276,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(name="data-faint", plant=lambda s: sampled(s, scaled_samples(1e-5)), finding="unscaled_input"),
     Fault(name="data-order", plant=shuffled_at_each_fetch, finding="unstable_input"),
     Fault(name="data-padding", plant=rebuilt(Unmasked), finding="padding_leak", module="conv.conv", home="bigru"),
-    Fault(name="train-optimizer-misses", plant=lambda s: replace(s, trainable=without_head), finding="parameter_not_trained", module=HEAD),
-    Fault(name="train-frozen-head", plant=lambda s: altered(s, frozen_head), finding="parameter_not_trained", module=HEAD),
+    Fault(name="train-optimizer-misses", plant=lambda s: replace(s, trainable=without_head), finding="parameter_not_trained", module="head"),
+    Fault(name="train-frozen-head", plant=lambda s: altered(s, frozen_head), finding="parameter_not_trained", module="head"),
     Fault(name="net-detach", plant=hooked("norm", torch.detach), finding="detached_branch", module="rnn", home="bigru"),
     Fault(name="net-dead-relu", plant=lambda s: altered(s, dead_relu), finding="dead_units", module="encoder.2", home="bigru"),
     Fault(name="net-explode", plant=lambda s: altered(s, louder), finding="exploding_signal"),
