@@ -23,9 +23,9 @@ from model.variants import VARIANTS
 POSITIONS = 543 * 3  # x, y, z of MediaPipe's landmarks
 PARTS: Mapping[str, slice] = {"pose": slice(0, 99), "face": slice(99, 1503), "left_hand": slice(1503, 1566), "right_hand": slice(1566, POSITIONS)}
 ENCODED: Mapping[str, int] = {"pose": 64, "face": 128, "left_hand": 64, "right_hand": 128}  # channels out of each encoder at hidden_dim 128
-REFERENCE_WIDTH = 128  # the hidden_dim up to which encoders, stem and blocks keep the sizes written here; beyond, they grow with it
+REFERENCE_WIDTH, GROWTH = 128, 0.75  # beyond a hidden_dim of 128, encoders, stem and blocks grow with its power of 0.75
 STEM_CHANNELS, STEM_STRIDE, UPSAMPLE = 16, 2, 4
-WIDTH = 1.25  # factor on the published channels, with which the network has 8 M parameters at hidden_dim 512
+WIDTH = 2.0  # factor on the published channels, with which the network has 8 M parameters at hidden_dim 512
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "hardswish": nn.Hardswish}
 
 
@@ -143,7 +143,7 @@ class MobileNetV3CTC(nn.Module):
     ) -> None:
         super().__init__()
         options = architecture or Architecture()
-        scale = max(1.0, hidden_dim / REFERENCE_WIDTH)
+        scale = max(1.0, (hidden_dim / REFERENCE_WIDTH) ** GROWTH)
         encoded = self._add_encoders(feature_dim, scale, dropout)
         channels = self._add_temporal_part(encoded, scale * WIDTH * options.width, options)
         self.temporal_upsample = Upsample(channels, hidden_dim, options.upsample, normalisation=options.normalisation)

@@ -103,6 +103,12 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
     )
 
 
+def examine_rung(rung: Rung, outcome: Outcome) -> tuple[Finding, ...]:
+    """What diagnoses say of a rung, whether it held or broke; on a sound subject that is nothing."""
+    evidence = gather(rung, outcome)
+    return tuple(finding for diagnosis in DIAGNOSES if (finding := diagnosis(evidence)) is not None)
+
+
 def gather(rung: Rung, outcome: Outcome) -> Evidence:
     samples = rung.subject.take(rung.samples)
     network = fresh(rung, samples)

@@ -16,10 +16,10 @@ from pathlib import Path
 from statistics import median
 from typing import Literal
 
-import torch
 from torch import nn
 
-from pytest_overfit import ctc, measures
+from pytest_overfit import measures
+from pytest_overfit.contracts import fit
 from pytest_overfit.controls import Control, ignored_inputs, run_controls, train_eval_gap
 from pytest_overfit.finding import Finding
 from pytest_overfit.levels import Standing, ladder_of_levels, standing
@@ -150,15 +150,6 @@ def check_rungs(rungs: Sequence[int]) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Misfit:
-    """A sample that CTC cannot align: it needs more steps than the network gives it."""
-
-    sample: str
-    needed: int
-    steps: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Attempt:
     """One training on a rung: with which seed and recipe, how far it came, and what ended it before its budget, if anything did.
 
@@ -183,15 +174,15 @@ class Attempt:
 class Outcome:
     """What became of a rung.
 
-    misfits: samples for which the network leaves too few steps. error: why it could not be trained at all. broke_at: the lower rung that
-    broke, where this one was not tried. parameters: of the network. where: `file:line` of its class.
+    findings: why it was not trained: targets that do not fit. error: why it could not be trained. broke_at: the lower rung that broke,
+    where this one was not tried. parameters: of the network. where: `file:line` of its class.
     """
 
     subject: str
     samples: int
     status: Literal["ok", "broken", "not tried"]
     attempts: tuple[Attempt, ...] = ()
-    misfits: tuple[Misfit, ...] = ()
+    findings: tuple[Finding, ...] = ()
     error: str | None = None
     broke_at: int | None = None
     parameters: int = 0
@@ -258,9 +249,8 @@ class Rung:
             network = first.training.network
             outcome = replace(outcome, parameters=sum(p.numel() for p in network.parameters()), where=class_line(network))
             given = steps_given(first.training)
-            misfits = find_misfits(samples, given)
-            if misfits:
-                return replace(outcome, status="broken", misfits=misfits)
+            if findings := fit(self.subject, samples, seed=seed, device=self.device, size=self.size):
+                return replace(outcome, status="broken", findings=findings)
             yield from first.train(self.recipe.budget, patient=not self.recipe.fallbacks)
             attempts.append(first.attempt(given))
             if not attempts[-1].held and self.recipe.fallbacks:
@@ -355,9 +345,7 @@ class _Run:
         controls: tuple[Control, ...] = ()
         if self.held:
             controls = run_controls(training.subject, training.network, shown, seed=self.seed, device=training.device)
-            # One target can lawfully be memorised without a look at the input: noise in the place of its clip is told and not judged.
-            several = any(not torch.equal(sample.target, shown[0].target) for sample in shown)
-            findings = ignored_inputs(controls) if several else ()
+            findings = ignored_inputs(controls)
         elif training.trace.readings and self.ended is None:
             findings = train_eval_gap(training.subject, training.network, shown, device=training.device)
         return Attempt(
@@ -386,14 +374,6 @@ def stands_still(losses: Sequence[float], window: int) -> bool:
 def steps_given(training: Training) -> list[int]:
     """The steps that the network declares for each clip of its rung."""
     return [given for _, _, steps in training.outputs() for given in steps.tolist()]
-
-
-def find_misfits(samples: Sequence[Sample], given: Sequence[int]) -> tuple[Misfit, ...]:
-    """The samples that need more steps than they are given, worst first."""
-    needed = [ctc.steps_needed(sample.target.tolist()) for sample in samples]
-    rows = zip(samples, needed, given, strict=True)
-    misfits = [Misfit(sample=sample.name, needed=need, steps=steps) for sample, need, steps in rows if need > steps]
-    return tuple(sorted(misfits, key=lambda misfit: misfit.steps - misfit.needed))
 
 
 def class_line(network: nn.Module) -> str | None:

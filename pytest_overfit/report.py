@@ -35,10 +35,8 @@ def cause(outcome: Outcome, diagnosis: Diagnosis | None = None) -> str:
     findings = diagnosis.findings if diagnosis else ()
     if findings and findings[0].status == "confirmed":
         return findings[0].headline
-    if outcome.misfits:
-        needed = [misfit.needed for misfit in outcome.misfits]
-        left = min(misfit.steps for misfit in outcome.misfits)
-        return f"the network leaves {plural(left, 'step')} for targets that need up to {max(needed)}"
+    if outcome.findings:
+        return outcome.findings[0].headline
     if outcome.error:
         return f"it could not be trained: {outcome.error.splitlines()[0]}"
     suspected = f"; suspected: {findings[0].headline}" if findings else ""
@@ -88,8 +86,8 @@ def body(outcome: Outcome, known: Sequence[Outcome], rungs: Sequence[int], rerun
     rows = [("rungs", "  ".join(_rung_word(samples, outcome, known) for samples in rungs))]
     if outcome.error and len(outcome.error.splitlines()) > 1:
         rows.append(("error", outcome.error.rstrip()))
-    if outcome.misfits and not (diagnosis and diagnosis.findings):
-        rows += _misfit_rows(outcome)
+    for finding in () if diagnosis and diagnosis.findings else outcome.findings:
+        rows += finding_rows(finding)
     for attempt in outcome.deciding:
         if not attempt.held:
             rows += _attempt_rows(attempt, len(outcome.deciding) > 1)
@@ -169,18 +167,6 @@ def _rung_word(samples: int, outcome: Outcome, known: Sequence[Outcome]) -> str:
     if other:
         return f"{samples} ok ({plural(other.steps, 'step')})"
     return f"{samples} not tried"
-
-
-def _misfit_rows(outcome: Outcome) -> list[tuple[str, str]]:
-    needed = [misfit.needed for misfit in outcome.misfits]
-    left = sorted({misfit.steps for misfit in outcome.misfits})
-    lines = [
-        f"{len(outcome.misfits)} of {outcome.samples} targets need {span(min(needed), max(needed))} steps (tokens + repeats); "
-        f"the network leaves {span(left[0], left[-1])}, so CTC has no path for them."
-    ]
-    named = ", ".join(f"{misfit.sample} ({misfit.needed} > {misfit.steps})" for misfit in outcome.misfits[:NAMED])
-    more = f" and {len(outcome.misfits) - NAMED} more" if len(outcome.misfits) > NAMED else ""
-    return [("why", "\n".join(lines)), ("samples", named + more), ("try", "less downsampling in time, or shorter targets")]
 
 
 def _attempt_rows(attempt: Attempt, several: bool) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from pytest_overfit.controls import Control
 from pytest_overfit.diagnosis import Diagnosis, Row
 from pytest_overfit.finding import Finding
-from pytest_overfit.ladder import Attempt, Misfit, Outcome, Progress, Verdict
+from pytest_overfit.ladder import Attempt, Outcome, Progress, Verdict
 from pytest_overfit.levels import Level, Standing
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.remedies import Trial
@@ -60,7 +60,7 @@ def diagnosis_from_json(row: dict[str, Any]) -> Diagnosis:
 
 def outcome_from_json(row: dict[str, Any]) -> Outcome:
     attempts = tuple(_attempt_from_json(attempt) for attempt in row["attempts"])
-    return Outcome(**{**row, "attempts": attempts, "misfits": tuple(Misfit(**misfit) for misfit in row["misfits"])})
+    return Outcome(**{**row, "attempts": attempts, "findings": tuple(_finding_from_json(finding) for finding in row["findings"])})
 
 
 def _attempt_from_json(row: dict[str, Any]) -> Attempt:

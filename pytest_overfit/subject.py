@@ -130,6 +130,7 @@ class Subject:
     recipes:    rung size -> Recipe, where the default recipes do not suit.
     sizes:      name -> keywords for `build`; the first is the default, --overfit-size picks another.
     parts:      body or input parts -> feature columns, for the controls that silence one part.
+    tokens_a_step: how many tokens one step at the network's narrowest point may stand for, where a learned upsampling unrolls it.
     """
 
     name: str
@@ -146,6 +147,7 @@ class Subject:
     recipes: Mapping[int, Recipe] = field(default_factory=dict)
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     parts: Mapping[str, slice] = field(default_factory=dict)
+    tokens_a_step: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.blank < len(self.vocabulary):

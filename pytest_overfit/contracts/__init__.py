@@ -34,7 +34,7 @@ from pytest_overfit.contracts.output import output_is_normalised, output_starts_
 from pytest_overfit.finding import Finding
 from pytest_overfit.subject import Sample, Subject
 
-__all__ = ["CONTRACTS", "Checked", "Contract", "check", "examine"]
+__all__ = ["CONTRACTS", "Checked", "Contract", "check", "examine", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +115,16 @@ def _without_consequences(checked: Checked, violated: set[str]) -> Checked:
         return checked
     dropped = ", ".join(finding.name for finding in checked.findings if finding not in own)
     return Checked(contract=checked.contract, findings=own, skipped=None if own else f"{dropped} follows from what was found elsewhere")
+
+
+def fit(
+    subject: Subject, samples: Sequence[Sample], *, seed: int = 0, device: str | torch.device = "cpu", size: str | None = None
+) -> tuple[Finding, ...]:
+    """The one contract that a rung cannot do without: every target fits in the steps that the network has for it."""
+    bench = Bench(subject=subject, samples=tuple(samples), seed=seed, device=device, size=size)
+    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        return targets_fit(bench)
 
 
 def check(

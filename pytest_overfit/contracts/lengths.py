@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -88,31 +90,36 @@ def _first_cut(clock: Clock, frames: int, need: int) -> int | None:
 
 
 def _hidden(clock: Clock, census: list[Sample], needs: dict[str, int]) -> tuple[Finding, ...]:
-    """Targets that fit the output's shape, while a module before it leaves too few steps and interpolation draws the rest."""
+    """Targets that fit the output's shape, while all that it knows passes a module with fewer steps than they need.
+
+    Interpolation brings nothing back; learned upsampling has to unroll one step into several tokens, which `Subject.tokens_a_step` allows.
+    """
+    allowed = clock.bench.subject.tokens_a_step
     worst = _tightest(census, needs)
-    index = _first_cut(clock, worst.frames, needs[worst.name])
+    index = _first_cut(clock, worst.frames, math.ceil(needs[worst.name] / allowed))
     if index is None:
         return ()
     timeline = clock(worst.frames)
     left, name = timeline.modules[index], clock.names[index]
-    where = _drawn_again(clock, worst.frames, index, left)
-    if where is None:
-        return ()
     real = clock.lengths((sample.frames for sample in census), lambda timeline: timeline.modules[index])
-    unfit = [sample for sample in census if real[sample.frames] < needs[sample.name]]
+    unfit = [sample for sample in census if real[sample.frames] * allowed < needs[sample.name]]
+    where = _drawn_again(clock, worst.frames, index, left)
+    hides = "interpolation only hides it" if where else f"the {timeline.given} steps of the output have to be unrolled from them"
     return (
         Finding(
             name="time_collapse",
             headline=f"{len(unfit)} of {counted(len(census), 'target')} do not fit: {name} leaves {left} steps of {worst.frames} frames "
-            f"for a target that needs {needs[worst.name]}, and interpolation only hides it",
+            f"for a target that needs {needs[worst.name]}, and {hides}",
             evidence=(
-                f"{name} shortens time {worst.frames / left:.0f}x; all that the output knows passes through it",
-                f"{where} holds {timeline.given} steps, drawn between {left} of its own",
-                f"samples: {naming([sample.name for sample in unfit])}",
+                f"{name} leaves one step for {worst.frames / left:.0f} frames; all that the output knows passes through it",
+                *([f"{where} holds {timeline.given} steps, drawn between {left} of its own"] if where else []),
+                f"samples: {naming([f'{sample.name} ({needs[sample.name]} > {real[sample.frames]})' for sample in unfit])}",
             ),
             module=name,
             samples=tuple(sample.name for sample in unfit),
-            try_=f"lower the stride of {name} or of one before it, or learn the upsampling (ConvTranspose1d)",
+            try_=f"lower the stride of {name} or of one before it"
+            + ("" if where else "; or state Subject.tokens_a_step, if one step is meant to stand for several tokens"),
+            status="suspected" if where else "confirmed",
         ),
     )
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from pytest_overfit import Outcome, Recipe, report
-from pytest_overfit.ladder import Attempt, Misfit, Verdict, criteria_for
+from pytest_overfit.finding import Finding
+from pytest_overfit.ladder import Attempt, Verdict, criteria_for
 from pytest_overfit.train import Reading, Trace
 
 
@@ -41,7 +42,19 @@ CAUSES = {
     "an output that is not normalised": outcome(attempt(normalisation_error=4.0)),
     "a loss that is not finite": outcome(attempt(steps=3, readings=[], ended="the loss is nan at step 3 (samples c1)")),
     "a reading that is not finite": outcome(attempt(loss=math.nan, token_error_rate=1.0)),
-    "too few steps": outcome(misfits=(Misfit(sample="c2", needed=14, steps=11), Misfit(sample="c5", needed=12, steps=11))),
+    "too few steps": outcome(
+        findings=(
+            Finding(
+                name="time_collapse",
+                headline="2 of 10 targets do not fit: conv leaves 11 steps of 176 frames for a target that needs 14",
+                evidence=("c2: 14 tokens, 0 repeats, 11 steps", "c5: 12 tokens, 0 repeats, 11 steps"),
+                module="conv",
+                samples=("c2", "c5"),
+                try_="lower the stride of conv, or of one before it",
+                status="confirmed",
+            ),
+        )
+    ),
     "an error": outcome(error="RuntimeError: no luck\n  File x.py, line 3"),
     "one seed of three": outcome(replace(OK, seed=0), attempt(seed=1), replace(OK, seed=2)),
 }

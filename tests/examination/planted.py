@@ -33,14 +33,14 @@ def _located(fault: Fault, host: Host) -> Fault:
 def anywhere_else() -> tuple[Fault, ...]:
     """Faults of recipes, of the loss and of samples."""
     return (
-        Fault(name="train-lr-high", recipe=lambda r: replace(r, lr=1000 * r.lr), finding="recipe_diverges", caught_by="R1"),
-        Fault(name="train-lr-low", recipe=lambda r: replace(r, lr=r.lr / 1000), finding="recipe_stalls", caught_by="R1"),
-        Fault(name="train-reg", recipe=lambda r: replace(r, weight_decay=1.0), finding="regulariser_dominates", caught_by="R1 R2 R5"),
+        Fault(name="train-lr-high", recipe=lambda r: replace(r, lr=1000 * r.lr), finding="recipe_diverges", caught_by="R1 R2 R5 diagnosis"),
+        Fault(name="train-lr-low", recipe=lambda r: replace(r, lr=r.lr / 1000), finding="recipe_stalls", caught_by="R1 diagnosis"),
+        Fault(name="train-reg", recipe=lambda r: replace(r, weight_decay=1.0), finding="regulariser_dominates", caught_by="R1 R2 R5 diagnosis"),
         Fault(name="train-reg-adamw", recipe=lambda r: replace(r, optimizer="adamw", weight_decay=200.0), finding="regulariser_dominates",
-              caught_by="R1 R2 R5"),
+              caught_by="R1 R2 R5 diagnosis"),
         Fault(name="train-reg-term", plant=of_loss(lambda loss: lambda out, *rest: loss(out, *rest) - 3 * out.mean(-1).sum()),
               finding="regulariser_dominates", caught_by="contract R1 R2 R5"),
-        Fault(name="train-smoothing", recipe=lambda r: replace(r, label_smoothing=0.9), finding="regulariser_dominates", caught_by="R1 R2 R5"),
+        Fault(name="train-smoothing", recipe=lambda r: replace(r, label_smoothing=0.9), finding="regulariser_dominates", caught_by="R1 R2 R5 diagnosis"),
         Fault(name="data-shuffled", plant=lambda s: sampled(s, _rotated), finding="-", caught_by="nothing"),
         Fault(name="net-bn-eval", plant=lambda s: altered(s, _frozen_statistics), finding="train_eval_gap", caught_by="control R1 R2 R5 R10"),
     )  # fmt: skip
@@ -75,13 +75,13 @@ def of_signal(host: Host) -> tuple[Fault, ...]:
         Fault(name="net-dead-relu", plant=lambda s: altered(s, lambda n: _bias(n, host.norm, -50.0)), finding="dead_units", module=host.relu),
         Fault(name="net-input-ignored", plant=hooked(host.middle, lambda x: x * 0), finding="input_ignored", module=host.middle),
         Fault(name="net-init-zero", plant=lambda s: altered(s, lambda n: _zeroed(n, host.weights)), finding="constant_signal", module=host.weights,
-              caught_by="contract R1 R2"),
-        Fault(name="net-depthwise-init", plant=drowned, finding="signal_drowned", caught_by="R1 R2 R5",
+              caught_by="contract R1 R2 diagnosis"),
+        Fault(name="net-depthwise-init", plant=drowned, finding="signal_drowned", caught_by="R1 R2 R5 diagnosis",
               module="temporal_upsample" if host.name == "mobilenetv3" else f"{site}.layers.4"),
         Fault(name="net-time-attention", plant=inserted(host.middle, lambda: Averaged(host.width)), finding="constant_signal", module=site,
-              caught_by="R1 R2 R5"),
+              caught_by="R1 R2 R5 diagnosis"),
         Fault(name="net-capacity", plant=inserted(host.middle, lambda: bottleneck(host.width)), finding="rank_bottleneck", module=f"{site}.0",
-              caught_by="R2 R5 R10"),
+              caught_by="R2 R5 R10 diagnosis"),
     )  # fmt: skip
 
 
@@ -91,9 +91,9 @@ def of_learning(host: Host) -> tuple[Fault, ...]:
     return (
         Fault(name="net-detach", plant=hooked(host.middle, torch.detach), finding="detached_branch", module=host.reader),
         Fault(name="net-vanish", plant=inserted(host.middle, lambda: sigmoids(host.width)), finding="vanishing_gradient", module=site,
-              caught_by="R1 R2 R5 R10"),
+              caught_by="R1 R2 R5 R10 diagnosis"),
         Fault(name="net-dropout", plant=inserted(host.middle, lambda: nn.Dropout(0.97)), finding="noisy_training", module=site,
-              caught_by="R1 R2 R5"),
+              caught_by="R1 R2 R5 diagnosis"),
     )  # fmt: skip
 
 
