@@ -75,13 +75,16 @@ def error_text(error: Exception) -> str:
     return "".join([f"{said}\n", *traceback.format_list(frames)]).rstrip()
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class OverfitContracts:
     """What the fixture `overfit_contracts` gives: a subject, examined before any training."""
 
     subject: Subject
     settings: Settings
     body: str = ""
+
+    def __repr__(self) -> str:
+        return f"<contracts of {self.subject.name}>"
 
     def check(self) -> tuple[Checked, ...]:
         """Examine every contract on the samples of the highest rung. Raises ContractViolated where one does not hold."""
@@ -96,7 +99,7 @@ class OverfitContracts:
         return checked
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class OverfitRung:
     """What the fixture `overfit_rung` gives: a case among the rungs that its session climbs."""
 
@@ -106,6 +109,9 @@ class OverfitRung:
     store: Store
     settings: Settings
     rerun: str
+
+    def __repr__(self) -> str:
+        return f"<rung {self.case}>"
 
     def climb(self) -> Outcome:
         """Climb this rung, or learn its outcome from the process that did.

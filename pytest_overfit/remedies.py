@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
-from pytest_overfit import surgery
+from pytest_overfit import rewiring, surgery
 from pytest_overfit.contracts import check
 from pytest_overfit.finding import Finding
 from pytest_overfit.ladder import Rung
@@ -48,7 +47,7 @@ def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) 
 
     try:
         mended = replace(remedy.change(rung, finding), seeds=rung.seeds[:1])
-        if finding.status == "confirmed" and _found_again(mended, finding):
+        if _found_again(mended, finding):
             return trial(False, ended=f"{finding.name} is still found")
         climb = replace(mended, recipe=replace(mended.recipe, fallbacks=())).climb()
         progress = None
@@ -66,7 +65,7 @@ def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) 
 
 
 def _found_again(rung: Rung, finding: Finding) -> bool:
-    samples = rung.subject.take(rung.samples)
+    samples = raw_samples(rung.subject, rung.samples)
     found = check(rung.subject, samples, seed=rung.seeds[0], device=rung.device, size=rung.size)
     return any(other.name == finding.name for other in found)
 
@@ -125,7 +124,6 @@ RESET = network_remedy("torch's own initialisation of every layer", surgery.rese
 RESET_MODULE = module_remedy("torch's own initialisation of that module", surgery.reinitialise)
 BYPASS = module_remedy("leave that module out", surgery.bypass)
 OPEN_ACTIVATIONS = module_remedy("GELU for sigmoid and tanh there", surgery.open_activations)
-LESS_STRIDE = module_remedy("half the stride there", surgery.halve_stride)
 LAYER_NORM = network_remedy("LayerNorm for BatchNorm", surgery.layer_norm)
 NO_NORM = network_remedy("no BatchNorm", surgery.without_batch_norm)
 LIVELY_NORM = network_remedy("BatchNorm momentum 0.3 and fresh statistics", surgery.lively_batch_norm)
@@ -133,6 +131,29 @@ NO_DROPOUT = network_remedy("no dropout", surgery.without_dropout)
 UNFREEZE = network_remedy("every parameter unfrozen", surgery.unfrozen)
 ZERO_BIAS = network_remedy("no bias in the head at the start", surgery.zero_head_bias)
 WIDEN = network_remedy("64 channels at the bottleneck", surgery.widen(64))
+
+
+def _less_stride(rung: Rung, finding: Finding) -> Rung:
+    """The stride there divided by 2, 4, ... until every target fits."""
+    for by in POWERS:
+        mended = module_remedy("", lambda module, by=by: surgery.divide_stride(module, by)).change(rung, finding)  # type: ignore[misc]
+        if not _found_again(mended, finding):
+            return mended
+    raise surgery.CannotOperate(f"targets do not fit without a stride in {finding.module} either")
+
+
+def _slower(rung: Rung, finding: Finding) -> Rung:
+    """Each frame fed 2, 4, ... times until every target fits."""
+    for times in POWERS:
+        mended = replace(rung, subject=rewiring.slower(rung.subject, times))
+        if not _found_again(mended, finding):
+            return mended
+    raise surgery.CannotOperate(f"targets do not fit with {POWERS[-1]} times the frames either")
+
+
+POWERS = (2, 4, 8, 16, 32)
+LESS_STRIDE = Remedy(name="a smaller stride there", change=_less_stride)
+SLOWER = Remedy(name="each frame fed several times, in the place of a smaller stride", change=_slower)
 
 
 # -- changes of the subject's own functions ----------------------------------------------------------------------------------------------
@@ -145,8 +166,15 @@ def subject_remedy(name: str, change: Callable[[Subject], Subject]) -> Remedy:
 DEFAULT_LOSS = subject_remedy("torch's CTC with the subject's blank and lengths", lambda subject: replace(subject, loss=None))
 DEFAULT_DECODER = subject_remedy("the greedy decoder with the subject's blank", lambda subject: replace(subject, decode=None))
 DEFAULT_BOTH = subject_remedy("torch's CTC and the greedy decoder, one blank", lambda subject: replace(subject, loss=None, decode=None))
-NORMALISE = subject_remedy("log_softmax over the vocabulary", surgery.normalised)
-UNDETACH = subject_remedy("no .detach() in the forward pass", surgery.undetached)
+NORMALISE = subject_remedy("log_softmax over the vocabulary", rewiring.normalised)
+LOGARITHM = subject_remedy("the logarithm of the probabilities", rewiring.logarithms)
+FROM_HEAD = subject_remedy("log_softmax of the last layer's own output", rewiring.from_head)
+UNDETACH = subject_remedy("no .detach() and no torch.no_grad in the forward pass", rewiring.undetached)
+PLAIN_CALL = subject_remedy("the network called with features and frames, nothing around it", rewiring.plainly_called)
+NO_DROPOUT_AT_ALL = subject_remedy("no dropout, that of functions included", rewiring.undropped)
+COUNT_STEPS = subject_remedy("the steps that each clip really gives", rewiring.counted_steps)
+OTHER_LAYOUT = subject_remedy("time and batch the other way round", rewiring.other_layout)
+ONE_BY_ONE = subject_remedy("clips one by one, without padding or batch mates", rewiring.one_by_one)
 TRAIN_ALL = subject_remedy("every parameter in the optimiser", lambda subject: replace(subject, trainable=all_parameters))
 
 
@@ -173,22 +201,9 @@ def _fetched_once(rung: Rung, _: Finding) -> Rung:
     return replace(rung, subject=replace(rung.subject, samples=rung.subject.take(rung.samples)))
 
 
-def _one_length(rung: Rung, _: Finding) -> Rung:
-    """Each batch on its own: no clip is padded."""
-    subject = rung.subject
-
-    def forward(network: torch.nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        rows = [subject.log_probs(network, clip[None, :n], n[None]) for clip, n in zip(features, frames, strict=True)]
-        padded = torch.nn.utils.rnn.pad_sequence([row[:, 0] for row, _ in rows])
-        return padded, torch.cat([steps for _, steps in rows])
-
-    return replace(rung, subject=replace(subject, forward=forward, outputs="log_probs", layout="TBV"))
-
-
 LEAVE_OUT = Remedy(name="those samples left out", change=_leave_out)
 STANDARDISE = Remedy(name="features z-scored", change=_standardised)
 FETCH_ONCE = Remedy(name="samples fetched once", change=_fetched_once)
-ONE_BY_ONE = Remedy(name="clips one by one, without padding or batch mates", change=_one_length)
 
 
 def raw_samples(subject: Subject, n: int) -> Sequence[Sample]:
@@ -198,9 +213,9 @@ def raw_samples(subject: Subject, n: int) -> Sequence[Sample]:
 REMEDIES: dict[str, tuple[Remedy, ...]] = {
     "bad_features": (LEAVE_OUT,),
     "bad_target": (LEAVE_OUT,),
-    "batch_leak": (ONE_BY_ONE, DEFAULT_LOSS),
+    "batch_leak": (OTHER_LAYOUT, DEFAULT_LOSS, FROM_HEAD, ONE_BY_ONE),
     "blank_prior": (ZERO_BIAS, RESET),
-    "clipped_output": (BYPASS,),
+    "clipped_output": (FROM_HEAD, BYPASS),
     "conflicting_samples": (LEAVE_OUT,),
     "constant_signal": (RESET_MODULE, RESET, FAN_IN, BYPASS),
     "dead_input": (LEAVE_OUT,),
@@ -208,24 +223,27 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
     "decoder_repeats": (DEFAULT_DECODER,),
     "detached_branch": (UNDETACH,),
     "exploding_signal": (RESET_MODULE, RESET, FAN_IN),
-    "input_ignored": (RESET_MODULE, BYPASS),
+    "input_ignored": (PLAIN_CALL, RESET_MODULE, BYPASS),
     "loss_decoder_disagree": (DEFAULT_BOTH,),
     "low_precision_loss": (DEFAULT_LOSS,),
-    "noisy_training": (NO_DROPOUT,),
+    "noisy_training": (NO_DROPOUT, NO_DROPOUT_AT_ALL),
     "padding_leak": (ONE_BY_ONE,),
     "parameter_not_trained": (TRAIN_ALL, UNFREEZE),
+    "random_in_eval": (NO_DROPOUT_AT_ALL, PLAIN_CALL),
     "rank_bottleneck": (WIDEN,),
     "recipe_diverges": (lr_times(0.01), lr_times(0.001), DEFAULT_RECIPE),
     "recipe_stalls": (lr_times(100), lr_times(1000), DEFAULT_RECIPE),
     "regulariser_dominates": (UNREGULARISED,),
     "signal_drowned": (FAN_IN, XAVIER, LAYER_NORM),
-    "time_collapse": (LESS_STRIDE, LEAVE_OUT),
+    "skipped_frames": (PLAIN_CALL,),
+    "time_collapse": (LESS_STRIDE, SLOWER, LEAVE_OUT),
     "train_eval_gap": (LIVELY_NORM, LAYER_NORM),
-    "unnormalised_output": (NORMALISE,),
+    "unnormalised_output": (LOGARITHM, NORMALISE, DEFAULT_LOSS, FROM_HEAD),
     "unscaled_input": (STANDARDISE,),
     "unstable_input": (FETCH_ONCE,),
     "vanishing_gradient": (OPEN_ACTIVATIONS, LAYER_NORM, FAN_IN, XAVIER, BYPASS),
-    "wrong_steps": (DEFAULT_LOSS,),
+    "wrong_steps": (COUNT_STEPS, PLAIN_CALL, DEFAULT_LOSS, DEFAULT_DECODER, DEFAULT_BOTH),
+    "wrong_gradient": (DEFAULT_LOSS,),
     "wrong_targets": (DEFAULT_LOSS,),
 }
 """Finding -> what may mend it, likeliest first."""

@@ -236,7 +236,7 @@ def summary_row(outcome: Outcome) -> tuple[str, ...]:
     """samples, verdict, steps, seconds, loss, level, token error rate, recipe: as text."""
     verdict = {"ok": "ok", "broken": "BROKEN", "not tried": f"not tried: broke at {outcome.broke_at}"}[outcome.status]
     if not outcome.attempts:
-        reason = cause(outcome) if outcome.status == "broken" else ""
+        reason = outcome.findings[0].name if outcome.findings else "not trained" if outcome.error else ""
         return (str(outcome.samples), verdict, "", "", "", "", "", reason)
     shown = _worst(outcome) if outcome.status == "broken" else outcome.deciding[-1]
     if len(outcome.deciding) > 1:

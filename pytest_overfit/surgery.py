@@ -1,4 +1,4 @@
-"""Changes to a network that is already built: what a remedy does to a fresh network before it is trained.
+"""Changes to a network that is already built: what a remedy does to a fresh network before it is trained. Those of the rest: `rewiring`.
 
 Each function changes the network in place and returns whether it found something to change.
 """
@@ -6,15 +6,13 @@ Each function changes the network in place and returns whether it found somethin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.dropout import _DropoutNd
@@ -169,18 +167,18 @@ def reinitialise(module: str) -> Surgery:
     return lambda network: reset(network.get_submodule(module))
 
 
-def halve_stride(module: str) -> Surgery:
-    """Halve the stride in time of the first strided convolution or pooling in `module`, until it no longer strides."""
+def divide_stride(module: str, by: int) -> Surgery:
+    """Divide the stride in time of every convolution and pooling in `module` by `by`, down to 1 at most."""
 
     def surgery(network: nn.Module) -> bool:
         found = False
         for inner in network.get_submodule(module).modules():
             stride = getattr(inner, "stride", None)
             if isinstance(stride, tuple) and max(stride) > 1 and not isinstance(inner, _ConvTransposeNd):
-                inner.stride = tuple(max(each // 2, 1) for each in stride)  # type: ignore[assignment]
+                inner.stride = tuple(max(each // by, 1) for each in stride)  # type: ignore[assignment]
                 found = True
             elif isinstance(stride, int) and stride > 1:
-                inner.stride = stride // 2  # type: ignore[assignment]
+                inner.stride = max(stride // by, 1)  # type: ignore[assignment]
                 found = True
         return found
 
@@ -220,46 +218,3 @@ def _resized(module: nn.Linear | nn.Conv1d, *, inputs: int | None = None, output
 def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, module)
-
-
-def _itself(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-@contextmanager
-def transparent_detach() -> Iterator[None]:
-    """Within it, `.detach()` and `torch.no_grad` let gradients pass: shows what a network would learn without them."""
-    detach, no_grad = Tensor.detach, torch.no_grad
-
-    class Open(torch.enable_grad):
-        pass
-
-    Tensor.detach = _itself  # type: ignore[assignment]
-    torch.no_grad = Open  # type: ignore[misc, assignment]
-    try:
-        yield
-    finally:
-        Tensor.detach = detach
-        torch.no_grad = no_grad  # type: ignore[misc]
-
-
-def undetached(subject: Subject) -> Subject:
-    """The subject whose forward pass lets gradients through every `.detach()` while it is trained."""
-
-    def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        if not torch.is_grad_enabled():
-            return subject.forward(network, features, frames)
-        with transparent_detach():
-            return subject.forward(network, features, frames)
-
-    return replace(subject, forward=forward)
-
-
-def normalised(subject: Subject) -> Subject:
-    """The subject whose output is passed through log_softmax, which leaves log-probabilities as they are."""
-
-    def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        output, steps = subject.forward(network, features, frames)
-        return F.log_softmax(output, -1), steps
-
-    return replace(subject, forward=forward)

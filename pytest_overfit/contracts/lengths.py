@@ -104,15 +104,17 @@ def _hidden(clock: Clock, census: list[Sample], needs: dict[str, int]) -> tuple[
     real = clock.lengths((sample.frames for sample in census), lambda timeline: timeline.modules[index])
     unfit = [sample for sample in census if real[sample.frames] * allowed < needs[sample.name]]
     where = _drawn_again(clock, worst.frames, index, left)
-    hides = "interpolation only hides it" if where else f"the {timeline.given} steps of the output have to be unrolled from them"
+    hidden = ", and interpolation only hides it" if where else ""
     return (
         Finding(
             name="time_collapse",
             headline=f"{len(unfit)} of {counted(len(census), 'target')} do not fit: {name} leaves {left} steps of {worst.frames} frames "
-            f"for a target that needs {needs[worst.name]}, and {hides}",
+            f"for a target that needs {needs[worst.name]}{hidden}",
             evidence=(
                 f"{name} leaves one step for {worst.frames / left:.0f} frames; all that the output knows passes through it",
-                *([f"{where} holds {timeline.given} steps, drawn between {left} of its own"] if where else []),
+                f"{where} holds {timeline.given} steps, drawn between {left} of its own"
+                if where
+                else f"the {timeline.given} steps of the output have to be unrolled from those {left}",
                 f"samples: {naming([f'{sample.name} ({needs[sample.name]} > {real[sample.frames]})' for sample in unfit])}",
             ),
             module=name,

@@ -77,7 +77,7 @@ def of_signal(host: Host) -> tuple[Fault, ...]:
         Fault(name="net-init-zero", plant=lambda s: altered(s, lambda n: _zeroed(n, host.weights)), finding="constant_signal", module=host.weights,
               caught_by="contract R1 R2 diagnosis"),
         Fault(name="net-depthwise-init", plant=drowned, finding="signal_drowned", caught_by="R1 R2 R5 diagnosis",
-              module="temporal_upsample" if host.name == "mobilenetv3" else f"{site}.layers.4"),
+              module="temporal_upsample" if host.name == "mobilenetv3" else f"{site}.layers.6"),
         Fault(name="net-time-attention", plant=inserted(host.middle, lambda: Averaged(host.width)), finding="constant_signal", module=site,
               caught_by="R1 R2 R5 diagnosis"),
         Fault(name="net-capacity", plant=inserted(host.middle, lambda: bottleneck(host.width)), finding="rank_bottleneck", module=f"{site}.0",

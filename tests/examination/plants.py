@@ -61,7 +61,7 @@ class OverTime(nn.Module):
         return out.transpose(1, 2)
 
 
-def faint_depthwise(width: int, depth: int = 4) -> nn.Module:
+def faint_depthwise(width: int, depth: int = 6) -> nn.Module:
     """Depthwise convolutions started by a fan_out that ignores groups, then a layer whose bias drowns what is left."""
     convolutions = [nn.Conv1d(width, width, 3, padding=1, groups=width, bias=False) for _ in range(depth)]
     with torch.no_grad():
