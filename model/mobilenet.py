@@ -25,7 +25,7 @@ PARTS: Mapping[str, slice] = {"pose": slice(0, 99), "face": slice(99, 1503), "le
 ENCODED: Mapping[str, int] = {"pose": 64, "face": 128, "left_hand": 64, "right_hand": 128}  # channels out of each encoder at hidden_dim 128
 REFERENCE_WIDTH, GROWTH = 128, 0.75  # beyond a hidden_dim of 128, encoders, stem and blocks grow with its power of 0.75
 STEM_CHANNELS, STEM_STRIDE, UPSAMPLE = 16, 2, 4
-WIDTH = 2.0  # factor on the published channels, with which the network has 8 M parameters at hidden_dim 512
+WIDTH = 2.0  # factor on the published channels
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "hardswish": nn.Hardswish}
 
 
@@ -208,7 +208,7 @@ class MobileNetV3CTC(nn.Module):
 def create_mobilenetv3(
     vocab_size: int, *, feature_dim: int = POSITIONS, hidden_dim: int = 128, dropout: float = 0.0, variant: str | None = None, blank: int = 0
 ) -> MobileNetV3CTC:
-    """A soundly initialised network: 0.8 M parameters at hidden_dim 128, 8 M at 512 (1629 features, 973 tokens).
+    """A soundly initialised network: 1.2 M parameters at hidden_dim 128, 7.7 M at 512 (1629 features, 973 tokens).
 
     hidden_dim: width of `lstm` and of what surrounds it; above 128 the encoders, stem and blocks grow with it. variant: a name of `VARIANTS`;
     ValueError for another.

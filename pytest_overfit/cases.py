@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import random
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -75,6 +78,18 @@ def error_text(error: Exception) -> str:
     return "".join([f"{said}\n", *traceback.format_list(frames)]).rstrip()
 
 
+@contextmanager
+def own_randomness(device: str) -> Iterator[None]:
+    """Leave the global generators of torch, numpy and Python as they were: they belong to the other tests."""
+    python, arrays = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[device] if device != "cpu" else []):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(arrays)
+
+
 @dataclass(kw_only=True, repr=False)
 class OverfitContracts:
     """What the fixture `overfit_contracts` gives: a subject, examined before any training."""
@@ -91,7 +106,8 @@ class OverfitContracts:
         __tracebackhide__ = True
         most = max(self.settings.rungs or RUNGS)
         samples = self.subject.samples(most) if callable(self.subject.samples) else self.subject.samples
-        checked = examine(self.subject, samples[:most], seed=self.settings.seeds[0], device=self.settings.device, size=self.settings.size)
+        with own_randomness(self.settings.device):
+            checked = examine(self.subject, samples[:most], seed=self.settings.seeds[0], device=self.settings.device, size=self.settings.size)
         self.body = report.contracts_body(checked)
         violated = [finding for one in checked for finding in one.findings]
         if violated:
@@ -196,10 +212,10 @@ class OverfitRung:
             device=device,
             size=settings.size,
         )
-        # Denormals, from saturated activations, are slow on a CPU; the random state belongs to the other tests.
+        # Denormals, from saturated activations, are slow on a CPU.
         torch.set_flush_denormal(True)
         climb, shown = rung.climb(), 0.0
-        with torch.random.fork_rng(devices=[device] if device != "cpu" else []):
+        with own_randomness(device):
             try:
                 while True:
                     progress = next(climb)

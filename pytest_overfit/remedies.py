@@ -143,11 +143,10 @@ def _less_stride(rung: Rung, finding: Finding) -> Rung:
 
 
 def _slower(rung: Rung, finding: Finding) -> Rung:
-    """Each frame fed 2, 4, ... times until every target fits."""
+    """Each frame fed 2, 4, ... times until every target fits, and as often again: some room makes learning quick."""
     for times in POWERS:
-        mended = replace(rung, subject=rewiring.slower(rung.subject, times))
-        if not _found_again(mended, finding):
-            return mended
+        if not _found_again(replace(rung, subject=rewiring.slower(rung.subject, times)), finding):
+            return replace(rung, subject=rewiring.slower(rung.subject, 2 * times))
     raise surgery.CannotOperate(f"targets do not fit with {POWERS[-1]} times the frames either")
 
 

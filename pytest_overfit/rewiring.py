@@ -101,13 +101,19 @@ def from_head(subject: Subject) -> Subject:
     Running it raises CannotOperate where no layer has the vocabulary for its width.
     """
     size = len(subject.vocabulary)
+    turned = [subject.layout == "BTV"]
 
     def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         with _outputs(network, size) as logits:
             after, steps = subject.log_probs(network, features, frames)
         if not logits:
             raise CannotOperate(f"no layer of {subject.name} puts out {size} numbers a step")
-        return _by_steps(logits[-1], after.shape).log_softmax(-1), steps
+        if after.shape[0] != after.shape[1]:  # where there are as many clips as steps, an earlier call tells which axis is which
+            turned[0] = logits[-1].shape != after.shape
+        own = logits[-1].transpose(0, 1) if turned[0] else logits[-1]
+        if own.shape != after.shape:
+            raise CannotOperate(f"the last layer puts out {tuple(logits[-1].shape)}, the subject {tuple(after.shape)}")
+        return own.log_softmax(-1), steps
 
     return replace(subject, forward=forward, outputs="log_probs", layout="TBV")
 
@@ -128,15 +134,6 @@ def _outputs(network: nn.Module, size: int) -> Iterator[list[Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _by_steps(logits: Tensor, shape: torch.Size) -> Tensor:
-    """(batch, steps, V) or (steps, batch, V) -> (steps, batch, V), as `shape` is."""
-    if logits.shape == shape:
-        return logits
-    if logits.transpose(0, 1).shape == shape:
-        return logits.transpose(0, 1)
-    raise CannotOperate(f"the last layer puts out {tuple(logits.shape)}, the subject {tuple(shape)}")
 
 
 def other_layout(subject: Subject) -> Subject:

@@ -10,10 +10,12 @@ A foreign network needs no subclass of ours. One that maps features (batch, fram
 from __future__ import annotations
 
 import inspect
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -118,8 +120,8 @@ def all_parameters(network: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
 class Subject:
     """What is under test.
 
-    build:      (vocab_size, feature_dim, seed) -> a fresh network; torch's global generator is seeded before the call. Where a recipe or
-                a size sets keywords such as hidden_dim or dropout, those that `build` accepts are passed too.
+    build:      (vocab_size, feature_dim, seed) -> a fresh network; the global generators of torch, numpy and Python are seeded before the
+                call. Where a recipe or a size sets keywords such as hidden_dim or dropout, those that `build` accepts are passed too.
     samples:    the samples, or n -> the first n of them (at least; fewer only where there are no more).
     vocabulary: token names by id, the blank included.
     forward:    (network, features (B, T, F), frames (B,)) -> output, steps (B,) int64.
@@ -183,6 +185,8 @@ class Subject:
     def fresh(self, *, feature_dim: int, seed: int, size: str | None = None, network: Mapping[str, Any] | None = None) -> nn.Module:
         """A newly initialised network. `network`: keywords of the recipe; those that `build` does not take are left out."""
         keywords = {**self.size_keywords(size), **(network or {})}
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
         return self.build(vocab_size=len(self.vocabulary), feature_dim=feature_dim, seed=seed, **self.accepted(keywords))
 

@@ -1,9 +1,11 @@
 """Cases: which rung a process climbs next, what it learns from others, and that no failure is hidden or invented."""
 
 import math
+import random
 import threading
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -157,12 +159,21 @@ def test_two_processes_climb_a_rung_once(tmp_path):
     assert len({outcome.attempts[0].seconds for outcome in outcomes}) == 1
 
 
-def test_the_random_state_and_denormals_of_other_tests_are_left_alone(tmp_path):
-    torch.manual_seed(123)
-    expected = torch.rand(3)
-    torch.manual_seed(123)
+def draws():
+    return torch.rand(1).item(), np.random.rand(), random.random()
+
+
+def test_the_random_states_and_denormals_of_other_tests_are_left_alone(tmp_path):
+    def seed():
+        torch.manual_seed(123)
+        np.random.seed(123)
+        random.seed(123)
+
+    seed()
+    expected = draws()
+    seed()
     case(tmp_path, 1, selected=(1,)).outcome()
-    assert torch.equal(torch.rand(3), expected)
+    assert draws() == expected
     assert (torch.tensor([1e-39]) * 0.5).item() > 0
 
 

@@ -1,8 +1,10 @@
 """Training: equal runs are equal bit by bit, and equal to a loop written by hand; what it cannot do it says."""
 
 import math
+import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -77,6 +79,17 @@ def test_what_was_drawn_at_random_before_does_not_matter():
     first = run(Recipe(batch=2), build=built(dropout=0.5))[1]
     torch.rand(17)
     assert run(Recipe(batch=2), build=built(dropout=0.5))[1] == first
+
+
+def test_a_network_that_draws_from_numpy_or_python_repeats_its_run_too():
+    class Masks(Convolutions):
+        def forward(self, features, frames):
+            return super().forward(features * float(np.random.rand() > 0.2) + random.random(), frames)
+
+    drawing = {"build": lambda vocab_size, feature_dim, seed: Masks(feature_dim, vocab_size)}
+    first = run(Recipe(), **drawing)[1]
+    random.random()
+    assert run(Recipe(), **drawing)[1] == first
 
 
 def test_reading_leaves_the_run_as_it_is():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pytest_overfit.subject import Sample, Subject
+from pytest_overfit.subject import Loss, Sample, Subject
 from tests.engine.faults import FAULTS, Fault, hiding_infinity
 from tests.engine.planting import Plant, altered, hooked, of_loss, sampled
 from tests.examination.hosts import Host
@@ -38,7 +38,7 @@ def anywhere_else() -> tuple[Fault, ...]:
         Fault(name="train-reg", recipe=lambda r: replace(r, weight_decay=1.0), finding="regulariser_dominates", caught_by="R1 R2 R5 diagnosis"),
         Fault(name="train-reg-adamw", recipe=lambda r: replace(r, optimizer="adamw", weight_decay=200.0), finding="regulariser_dominates",
               caught_by="R1 R2 R5 diagnosis"),
-        Fault(name="train-reg-term", plant=of_loss(lambda loss: lambda out, *rest: loss(out, *rest) - 3 * out.mean(-1).sum()),
+        Fault(name="train-reg-term", plant=of_loss(_penalised),
               finding="regulariser_dominates", caught_by="contract R1 R2 R5"),
         Fault(name="train-smoothing", recipe=lambda r: replace(r, label_smoothing=0.9), finding="regulariser_dominates", caught_by="R1 R2 R5 diagnosis"),
         Fault(name="data-shuffled", plant=lambda s: sampled(s, _rotated), finding="-", caught_by="nothing"),
@@ -111,6 +111,16 @@ def faint_inside(subject: Subject) -> Subject:
         return network
 
     return replace(subject, build=build)
+
+
+def _penalised(loss: Loss) -> Loss:
+    """The loss drowned by how far the output is from uniform."""
+
+    def penalised(log_probs: Tensor, steps: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
+        valid = torch.arange(len(log_probs), device=log_probs.device)[:, None] < steps.to(log_probs.device)
+        return loss(log_probs, steps, targets, lengths) - 20 * log_probs[valid].mean()
+
+    return penalised
 
 
 def _rotated(samples: list[Sample]) -> list[Sample]:
