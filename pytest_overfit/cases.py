@@ -19,6 +19,7 @@ import torch
 from pytest_overfit import report
 from pytest_overfit.contracts import Checked, examine
 from pytest_overfit.diagnosis import Diagnosis, diagnose
+from pytest_overfit.host import flushed_denormals, keep_freed_memory
 from pytest_overfit.ladder import RUNGS, Outcome, Rung, check_rungs, criteria_for
 from pytest_overfit.recipe import BadRecipe
 from pytest_overfit.settings import Settings
@@ -212,10 +213,9 @@ class OverfitRung:
             device=device,
             size=settings.size,
         )
-        # Denormals, from saturated activations, are slow on a CPU.
-        torch.set_flush_denormal(True)
+        keep_freed_memory()
         climb, shown = rung.climb(), 0.0
-        with own_randomness(device):
+        with flushed_denormals(), own_randomness(device):
             try:
                 while True:
                     progress = next(climb)
@@ -226,8 +226,6 @@ class OverfitRung:
             except StopIteration as stop:
                 outcome: Outcome = stop.value
                 return outcome, self._explained(rung, outcome) if outcome.status == "broken" else None
-            finally:
-                torch.set_flush_denormal(False)
 
     def _explained(self, rung: Rung, outcome: Outcome) -> Diagnosis:
         """Why a rung broke. What goes wrong in explaining is told and hides no verdict."""

@@ -24,6 +24,9 @@ from pytest_overfit.subject import BadSample
 LEAST_SECONDS = 30.0
 """What trials may take at least; else as long as the climb they explain."""
 
+SIGNAL = {"constant_signal", "dead_units", "exploding_signal", "rank_bottleneck", "signal_drowned", "vanishing_gradient"}
+"""Findings about the signal on its way, which spread to the modules behind."""
+
 Trials = Literal["off", "auto", "all"]
 
 
@@ -83,7 +86,7 @@ def examine_rung(rung: Rung, outcome: Outcome) -> tuple[Finding, ...]:
 def _shown(evidence: Evidence) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
     """What diagnoses find, and the names of those that find nothing.
 
-    What is located comes first, in the order of the signal: what goes wrong at one module shows at those behind it too.
+    What is located comes first, in the order of the signal; what goes wrong with it at one module shows at those behind it too, and is told once.
     """
     told = {diagnosis.__name__: diagnosis(evidence) for diagnosis in DIAGNOSES}
     places: dict[str, int] = {}
@@ -91,6 +94,8 @@ def _shown(evidence: Evidence) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
         places.setdefault(o.module, place)
     found = [finding for finding in told.values() if finding is not None]
     found.sort(key=lambda finding: places.get(finding.module or "", len(places)))
+    if found and found[0].name in SIGNAL:
+        found = [finding for finding in found if finding is found[0] or finding.name not in SIGNAL]
     return tuple(found), tuple(name for name, finding in told.items() if finding is None)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_overfit.host import cores
 from pytest_overfit.summary import SessionSummary
 
 if TYPE_CHECKING:
@@ -151,11 +152,6 @@ def read_settings(config: pytest.Config) -> Settings:
         ).check()
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def subjects(config: pytest.Config) -> list[Subject]:

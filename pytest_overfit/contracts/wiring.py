@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from pytest_overfit.contracts.bench import Bench, shaken, undisturbed
 from pytest_overfit.contracts.passage import differ
@@ -18,6 +20,15 @@ from pytest_overfit.measures import valid_steps
 
 JITTER, UPHEAVAL = 0.1, 3.0
 """Noise on parameters over their rms: to leave a special starting point, and to make any effect visible."""
+
+
+class _Watched(TorchFunctionMode):
+    """Lets a network ask for a gradient of its input, as those with gradient checkpointing do, where that input already has one."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == Tensor.requires_grad.__set__ and not args[0].is_leaf:  # type: ignore[attr-defined]
+            return None
+        return func(*args, **(kwargs or {}))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,7 +52,7 @@ def flow(bench: Bench, *, train: bool) -> Flow:
     network, subject = bench.network, bench.subject
     features = bench.batch.features.clone().requires_grad_()
     parameters = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
-    with undisturbed(network, train=train, seed=bench.seed), torch.enable_grad():
+    with undisturbed(network, train=train, seed=bench.seed), torch.enable_grad(), _Watched():
         log_probs, steps = subject.log_probs(network, features, bench.batch.frames)
         rows = valid_steps(log_probs.float(), steps.clamp(max=len(log_probs)))
         weights = torch.randn(rows.shape, generator=torch.Generator().manual_seed(bench.seed)).to(rows)

@@ -17,6 +17,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.subjects import mobilenetv3
+from pytest_overfit.host import keep_freed_memory
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject, collate
 from pytest_overfit.train import Training, keep_up_norms, make_optimizer
@@ -28,8 +29,10 @@ SAMPLES = 10
 
 @pytest.fixture
 def one_thread() -> Any:
+    """One thread, and memory kept as a climb keeps it, for both sides of a comparison."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    keep_freed_memory()
     yield
     torch.set_num_threads(threads)
 
@@ -91,16 +94,33 @@ def test_the_engine_adds_less_than_5_percent_to_a_hand_written_loop(ratio: Any) 
     assert value < 1.05
 
 
+def step_flops(training: Training) -> float:
+    """Multiplications and additions of one step. torch's counter does not see recurrent layers on a CPU: theirs are counted by hand."""
+    recurrent = 0.0
+
+    def count(lstm: torch.nn.LSTM, inputs: Any, output: Any) -> None:
+        nonlocal recurrent
+        rows = output[0].numel() / output[0].shape[-1]
+        gates = 4 * lstm.hidden_size * (lstm.input_size + lstm.hidden_size) * (2 if lstm.bidirectional else 1)
+        recurrent += 3 * 2 * rows * gates  # backward computes twice what forward does
+
+    handles = [module.register_forward_hook(count) for module in training.network.modules() if isinstance(module, torch.nn.LSTM)]
+    with FlopCounterMode(display=False) as counter:
+        next(training.advance(1))
+    for handle in handles:
+        handle.remove()
+    return counter.get_total_flops() + recurrent
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_a_step_reaches_60_percent_of_the_sgemm_rate(ratio: Any) -> None:
     training = Training(mobilenetv3(), mobilenetv3().take(SAMPLES), default_recipe(SAMPLES), seed=0)
-    with FlopCounterMode(display=False) as counter:
-        next(training.advance(1))
-    step = seconds(lambda: next(training.advance(1)), repeat=7)
-    share = counter.get_total_flops() / step / sgemm_rate()
-    flops = f"{counter.get_total_flops() / 1e9:.1f} GFLOP in {step * 1e3:.0f} ms"
-    ratio("step / sgemm rate", share, f"mobilenetv3, {SAMPLES} samples, one thread: {flops}; promised >= 0.60")
-    assert share > 0.5
+    flops = step_flops(training)
+    pairs = [(seconds(lambda: next(training.advance(1)), repeat=1), sgemm_rate()) for _ in range(7)]
+    step = median(step for step, _ in pairs)
+    share = median(flops / step / rate for step, rate in pairs)
+    ratio("step / sgemm rate", share, f"mobilenetv3, {SAMPLES} samples, one thread: {flops / 1e9:.1f} GFLOP in {step * 1e3:.0f} ms; promised >= 0.60")
+    assert share >= 0.6
 
 
 def test_the_plugin_costs_less_than_30_ms_unused(ratio: Any, tmp_path: Path) -> None:

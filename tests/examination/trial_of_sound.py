@@ -14,6 +14,7 @@ from pytest_overfit.subject import Subject
 from tests.engine.sound import SOUND
 from tests.engine.subjects import HEALTHY
 from tests.examination.hosts import HOSTS, host_subject, raw
+from tests.examination.others import conformer, crnn, wav2vec2
 from tests.examination.trial_of_faults import Row, climbed
 
 CLIMBED = (1, 2, 5)
@@ -21,6 +22,7 @@ CLIMBED = (1, 2, 5)
 SOUND_SUBJECTS: dict[str, Callable[[Path | None], Subject]] = {
     **{f"bigru, {name}": lambda _, change=change: change() for name, change in SOUND.items()},
     **{name: lambda _, make=make: make() for name, make in HEALTHY.items() if name != "bigru"},
+    **{make.__name__: lambda _, make=make: make() for make in (conformer, crnn, wav2vec2)},
     **{name: lambda clips, host=host: host_subject(host, clips) for name, host in HOSTS.items() if name != "bigru"},
 }
 
