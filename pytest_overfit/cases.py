@@ -6,7 +6,7 @@ import math
 import random
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ import torch
 
 from pytest_overfit import report
 from pytest_overfit.contracts import Checked, examine
-from pytest_overfit.diagnosis import Diagnosis, diagnose
+from pytest_overfit.diagnosis import Diagnosis, diagnose, examine_rung
+from pytest_overfit.finding import Finding
 from pytest_overfit.host import flushed_denormals, keep_freed_memory
 from pytest_overfit.ladder import RUNGS, Outcome, Rung, check_rungs, criteria_for
 from pytest_overfit.recipe import BadRecipe
@@ -29,6 +30,8 @@ from pytest_overfit.subject import BadSample, BadSubject, Subject
 Test = TypeVar("Test", bound=Callable[..., object])
 POLL_SECONDS = 0.1
 SHOW_SECONDS = 0.3
+DIAGNOSED = 2
+"""Samples of the rung that diagnoses look at where nothing broke."""
 
 
 class LadderBroken(AssertionError):
@@ -44,6 +47,13 @@ class ContractViolated(AssertionError):
 
 
 ContractViolated.__module__ = "builtins"
+
+
+class Diagnosed(AssertionError):
+    """A diagnosis found something in a subject, whether it climbs or not."""
+
+
+Diagnosed.__module__ = "builtins"
 
 
 class _Abandoned(Exception):
@@ -114,6 +124,48 @@ class OverfitContracts:
         if violated:
             raise ContractViolated(report.contracts_headline(self.subject.name, violated))
         return checked
+
+
+@dataclass(kw_only=True, repr=False)
+class OverfitDiagnosis:
+    """What the fixture `overfit_diagnosis` gives: a subject, probed whether it climbs or not."""
+
+    subject: Subject
+    settings: Settings
+    body: str = ""
+
+    def __repr__(self) -> str:
+        return f"<diagnosis of {self.subject.name}>"
+
+    def check(self) -> tuple[Finding, ...]:
+        """Climb a rung of two samples and let every diagnosis look at it. Raises Diagnosed where one finds something."""
+        __tracebackhide__ = True
+        settings = self.settings
+        rung = Rung(
+            subject=self.subject,
+            samples=DIAGNOSED,
+            recipe=settings.recipe(self.subject, DIAGNOSED),
+            criteria=criteria_for(DIAGNOSED, settings.bounds),
+            seeds=settings.seeds[:1],
+            device=settings.device,
+            size=settings.size,
+        )
+        with flushed_denormals(), own_randomness(settings.device):
+            findings = examine_rung(rung, finish(rung.climb()))
+        self.body = report.findings_body(findings)
+        if findings:
+            raise Diagnosed(report.diagnosis_headline(self.subject.name, findings))
+        return findings
+
+
+def finish(climb: Generator[object, None, Outcome]) -> Outcome:
+    """Climb to the end, unwatched."""
+    while True:
+        try:
+            next(climb)
+        except StopIteration as stop:
+            outcome: Outcome = stop.value
+            return outcome
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -21,7 +21,7 @@ from pytest_overfit.host import cores
 from pytest_overfit.summary import SessionSummary
 
 if TYPE_CHECKING:
-    from pytest_overfit.cases import Case, OverfitContracts, OverfitRung
+    from pytest_overfit.cases import Case, OverfitContracts, OverfitDiagnosis, OverfitRung
     from pytest_overfit.ladder import Outcome
     from pytest_overfit.settings import Settings
     from pytest_overfit.subject import Subject
@@ -31,6 +31,8 @@ SETTINGS = pytest.StashKey["Settings"]()
 SUBJECTS = pytest.StashKey["list[Subject]"]()
 REFUSED = pytest.StashKey[str]()
 OWN_MODULE = "overfit"
+OF_A_SUBJECT = {"overfit_contracts": (pytest.mark.overfit, pytest.mark.contracts), "overfit_diagnosis": (pytest.mark.diagnose,)}
+"""Fixtures with one case a subject, and the marks of their cases."""
 DEFAULTS: dict[str, Any] = {
     "--overfit-subject": None,
     "--overfit-rungs": None,
@@ -80,6 +82,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "overfit: a rung of the overfit ladder: a fresh network must memorise a few samples",
+        "diagnose: probes and diagnoses of a subject that need not be broken, where they must be silent",
         "contracts: what must hold of a subject before any training",
         "overfit_ladder(subjects, rungs): the subjects and rungs of one test",
         "gpu: needs a CUDA device; skipped with its reason where there is none",
@@ -172,7 +175,8 @@ def subjects(config: pytest.Config) -> list[Subject]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if not {"overfit_rung", "overfit_contracts"} & set(metafunc.fixturenames):
+    whole = next((name for name in OF_A_SUBJECT if name in metafunc.fixturenames), None)
+    if whole is None and "overfit_rung" not in metafunc.fixturenames:
         return
     from pytest_overfit.cases import Case
     from pytest_overfit.ladder import RUNGS
@@ -185,9 +189,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     twice = [name for name, count in Counter(subject.name for subject in own_subjects).items() if count > 1]
     if twice:
         raise pytest.Collector.CollectError(f"two subjects are called {twice[0]!r}: their verdicts could not be told apart")
-    if "overfit_contracts" in metafunc.fixturenames:
-        marks = (pytest.mark.overfit, pytest.mark.contracts)
-        metafunc.parametrize("overfit_contracts", [pytest.param(s, id=s.name, marks=marks) for s in own_subjects], indirect=True)
+    if whole is not None:
+        params = [pytest.param(subject, id=subject.name, marks=OF_A_SUBJECT[whole]) for subject in own_subjects]
+        metafunc.parametrize(whole, params, indirect=True)
         return
     rungs = settings(metafunc.config).rungs or own_rungs or RUNGS
     cases = [Case(subject, samples) for subject in own_subjects for samples in rungs]
@@ -205,8 +209,8 @@ def subject_of(item: pytest.Item) -> Subject | None:
     if callspec is None:
         return None
     case: Case | None = callspec.params.get("overfit_rung")
-    subject: Subject | None = case.subject if case else callspec.params.get("overfit_contracts")
-    return subject
+    whole: Subject | None = next((callspec.params[name] for name in OF_A_SUBJECT if name in callspec.params), None)
+    return case.subject if case else whole
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -279,6 +283,14 @@ def overfit_contracts(request: pytest.FixtureRequest) -> OverfitContracts:
 
 
 @pytest.fixture
+def overfit_diagnosis(request: pytest.FixtureRequest) -> OverfitDiagnosis:
+    """The subject that this case lets every diagnosis look at."""
+    from pytest_overfit.cases import OverfitDiagnosis
+
+    return OverfitDiagnosis(subject=request.param, settings=settings(request.config))
+
+
+@pytest.fixture
 def overfit_rung(request: pytest.FixtureRequest) -> OverfitRung:
     """The rung that this case climbs."""
     from pytest_overfit.cases import OverfitRung
@@ -317,8 +329,9 @@ def rerun_line(request: pytest.FixtureRequest) -> str:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     result = yield
-    if call.when == "call" and result.failed and (contracts := getattr(item, "funcargs", {}).get("overfit_contracts")):
-        result.sections.append(("overfit", contracts.body))
+    if call.when == "call" and result.failed:
+        given = getattr(item, "funcargs", {})
+        result.sections += [("overfit", given[name].body) for name in OF_A_SUBJECT if name in given]
     if call.when == "call" and case_of(item):
         rung: OverfitRung = item.funcargs["overfit_rung"]  # type: ignore[attr-defined]
         if known := rung.known():

@@ -142,6 +142,15 @@ def contracts_headline(subject: str, violated: Sequence[Finding]) -> str:
     return f"{subject} breaks before training: {violated[0].name}: {violated[0].headline}{more}"
 
 
+def diagnosis_headline(subject: str, findings: Sequence[Finding]) -> str:
+    more = f" (and {plural(len(findings) - 1, 'more finding')})" if len(findings) > 1 else ""
+    return f"{subject}: {findings[0].status} {findings[0].name}: {findings[0].headline}{more}"
+
+
+def findings_body(findings: Sequence[Finding]) -> str:
+    return "\n".join(_labelled(label, text) for finding in findings for label, text in finding_rows(finding))
+
+
 def contracts_body(checked: Sequence[Checked]) -> str:
     """Every contract with what was found; those that hold in one line."""
     rows = [row for one in checked for finding in one.findings for row in finding_rows(finding)]

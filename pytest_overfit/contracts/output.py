@@ -14,7 +14,7 @@ from pytest_overfit.measures import valid_steps
 
 NORMALISED = 0.02
 """Largest logsumexp of a row of log-probabilities that is rounding; half precision reaches 0.01."""
-EMITTED = 0.1
+EMITTED = 0.4
 """Tokens that a fresh output must expect to emit, for one token of the targets. Uniform: T/L, 5 to 20. The best constant blank share: 1."""
 EXPLODED = 4.0
 """Loss of a fresh network over the uniform level that no healthy initialisation reaches; wide ones reach 2.5."""

@@ -1,0 +1,193 @@
+"""Diagnoses: each names its planted fault at its module and is silent on sound subjects; trials are ordered, bounded, and alone confirm."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_overfit.diagnosis import diagnose, examine_rung, plan, ranked, run_trials
+from pytest_overfit.finding import Finding
+from pytest_overfit.ladder import Outcome, Rung, criteria_for
+from pytest_overfit.recipe import Recipe, default_recipe
+from pytest_overfit.remedies import ANYTHING, REMEDIES, Trial
+from pytest_overfit.subject import Subject
+from tests.engine.planting import altered
+from tests.engine.sound import SOUND
+from tests.engine.subjects import HEALTHY, Upsampler, bigru, subject
+from tests.examination.hosts import HOSTS
+from tests.examination.planted import faults_for
+
+FAULTS = {fault.name: fault for fault in faults_for(HOSTS["bigru"])}
+
+
+def rung_of(subject: Subject, samples: int = 5, recipe: Recipe | None = None) -> Rung:
+    return Rung(subject=subject, samples=samples, recipe=recipe or default_recipe(samples), criteria=criteria_for(samples))
+
+
+def climbed(rung: Rung) -> Outcome:
+    climbing = rung.climb()
+    while True:
+        try:
+            next(climbing)
+        except StopIteration as stop:
+            outcome: Outcome = stop.value
+            return outcome
+
+
+def untrained(rung: Rung, status: Any = "ok") -> Outcome:
+    return Outcome(subject=rung.subject.name, samples=rung.samples, status=status)
+
+
+@cache
+def seen(fault: str) -> tuple[Finding, ...]:
+    """What probes of a fresh network show."""
+    rung = rung_of(FAULTS[fault].plant(bigru()))
+    return examine_rung(rung, untrained(rung))
+
+
+@cache
+def trained(fault: str, samples: int = 2, budget: int = 60) -> tuple[Rung, Outcome]:
+    recipe = replace(FAULTS[fault].recipe(default_recipe(samples)), budget=budget, fallbacks=())
+    rung = rung_of(FAULTS[fault].plant(bigru()), samples, recipe)
+    return rung, climbed(rung)
+
+
+SIGNALS = ["net-dead-relu", "net-init-zero", "net-depthwise-init", "net-time-attention", "net-capacity", "net-vanish", "net-dropout"]
+RECIPES = ["train-lr-low", "train-reg", "train-reg-adamw", "train-smoothing"]
+
+
+@pytest.mark.parametrize("fault", SIGNALS)
+def test_a_fault_in_the_network_is_named_first_and_at_its_module(fault: str) -> None:
+    planted = FAULTS[fault]
+    first = seen(fault)[0]
+    assert first.name == planted.finding
+    assert ((first.module or "") + ".").startswith(f"{planted.module}.")
+    assert first.status == "suspected"
+
+
+@pytest.mark.parametrize("fault", SIGNALS)
+def test_what_follows_from_a_finding_is_not_told(fault: str) -> None:
+    assert len(seen(fault)) == 1
+
+
+@pytest.mark.parametrize("fault", RECIPES)
+def test_a_fault_in_the_recipe_is_named_and_put_on_no_module(fault: str) -> None:
+    rung, outcome = trained(fault)
+    assert outcome.status == "broken"
+    first = examine_rung(rung, outcome)[0]
+    assert (first.name, first.module) == (FAULTS[fault].finding, None)
+
+
+def test_a_learning_rate_far_too_high_is_named() -> None:
+    recipe = replace(default_recipe(5), optimizer="sgd", clip=None, lr=300.0, budget=40, fallbacks=())
+    rung = rung_of(bigru(), 5, recipe)
+    assert "recipe_diverges" in [finding.name for finding in examine_rung(rung, climbed(rung))]
+
+
+@pytest.mark.parametrize("fault", [*SIGNALS, *RECIPES])
+def test_the_text_of_a_finding(fault: str, snapshot: Any) -> None:
+    found = examine_rung(*trained(fault)) if fault in RECIPES else seen(fault)
+    lines = [found[0].headline, *found[0].evidence, f"try: {found[0].try_}"]
+    text = re.sub(r"\d+(\.\d+)?(e[-+]\d+)?", "#", "\n".join(lines))
+    assert text == snapshot
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_healthy_networks_are_left_alone(name: str) -> None:
+    rung = rung_of(HEALTHY[name]())
+    assert examine_rung(rung, untrained(rung)) == ()
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_sound_changes_are_left_alone(name: str) -> None:
+    rung = replace(rung_of(SOUND[name]()), seeds=(list(SOUND).index(name),))
+    assert examine_rung(rung, untrained(rung)) == ()
+
+
+def test_a_climb_that_held_shows_nothing() -> None:
+    rung = rung_of(bigru(), 2)
+    assert examine_rung(rung, climbed(rung)) == ()
+
+
+def test_a_remedy_that_holds_confirms_its_finding() -> None:
+    rung, outcome = trained("train-lr-low")
+    diagnosis = diagnose(replace(rung, recipe=replace(rung.recipe, budget=400)), outcome)
+    assert diagnosis.confirmed is not None
+    assert diagnosis.confirmed.remedy == "learning rate x 100"
+    assert (diagnosis.findings[0].name, diagnosis.findings[0].status) == ("recipe_stalls", "confirmed")
+    assert "dead_units" in diagnosis.ruled_out
+    assert [row.module for row in diagnosis.table][-1] == "head"
+
+
+def test_without_trials_nothing_is_confirmed() -> None:
+    rung, outcome = trained("train-reg")
+    diagnosis = diagnose(rung, outcome, trials="off")
+    assert diagnosis.trials == ()
+    assert {finding.status for finding in diagnosis.findings} == {"suspected"}
+
+
+def finding(name: str) -> Finding:
+    return Finding(name=name, headline=name)
+
+
+def test_the_likeliest_remedy_of_each_finding_is_tried_before_the_second_of_any() -> None:
+    order = [one.name for one, _ in plan([finding("signal_drowned"), finding("recipe_stalls")], "auto")]
+    assert order[:4] == ["signal_drowned", "recipe_stalls"] * 2
+
+
+def test_general_remedies_are_tried_where_nothing_is_found_or_all_are_asked_for() -> None:
+    assert [remedy for _, remedy in plan([], "auto")] == list(ANYTHING)
+    assert list(plan([finding("recipe_stalls")], "off")) == []
+    assert len(list(plan([finding("recipe_stalls")], "all"))) == len(REMEDIES["recipe_stalls"]) + len(ANYTHING)
+
+
+def test_trials_end_with_the_time_that_the_climb_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 10_000, 20))
+    given: list[float] = []
+
+    def try_(rung: Rung, finding: Finding, remedy: Any, *, seconds: float) -> Trial:
+        given.append(seconds)
+        return Trial(finding=finding.name, remedy=remedy.name, held=False, steps=0, seconds=20)
+
+    monkeypatch.setattr("pytest_overfit.diagnosis.try_remedy", try_)
+    monkeypatch.setattr("pytest_overfit.diagnosis.time.monotonic", lambda: next(clock))
+    run_trials(rung_of(bigru()), [finding("signal_drowned"), finding("recipe_stalls")], 50.0, "auto")
+    assert given == [50.0, 30.0, 10.0]
+
+
+def test_a_cured_finding_goes_first() -> None:
+    trial = Trial(finding="recipe_stalls", remedy="learning rate x 100", held=True, steps=30, seconds=1.0)
+    first, second = ranked([finding("signal_drowned"), finding("recipe_stalls")], [trial])
+    assert (first.name, first.status, second.status) == ("recipe_stalls", "confirmed", "suspected")
+
+
+def scaled(factor: float, modules: Sequence[str]) -> Callable[[nn.Module], None]:
+    def alter(network: nn.Module) -> None:
+        for name in modules:
+            for parameter in network.get_submodule(name).parameters():
+                parameter.mul_(factor)
+
+    return alter
+
+
+def test_the_earliest_of_two_places_is_blamed() -> None:
+    rung = rung_of(altered(subject(Upsampler, "upsampler"), scaled(0.0, ["up", "down.1.conv"])))
+    found = examine_rung(rung, untrained(rung))
+    assert [(one.name, one.module) for one in found] == [("constant_signal", "down.1.conv")]
+
+
+def test_a_diagnosis_of_a_network_that_does_not_run_is_its_contracts() -> None:
+    def fail(*_: object) -> tuple[torch.Tensor, torch.Tensor]:
+        raise RuntimeError("no width left")
+
+    rung = rung_of(replace(bigru(), forward=partial(fail)))
+    diagnosis = diagnose(rung, untrained(rung, "broken"), trials="off")
+    assert diagnosis.findings[0].headline == "the network does not run on its own samples: no width left"
+    assert diagnosis.table == ()

@@ -1,0 +1,96 @@
+"""Remedies: a trial holds only where the rung does and the finding is gone; one that cannot be made says why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pytest_overfit.contracts import check
+from pytest_overfit.finding import Finding
+from pytest_overfit.ladder import Rung, criteria_for
+from pytest_overfit.recipe import default_recipe
+from pytest_overfit.remedies import ANYTHING, REMEDIES, Remedy, try_remedy
+from pytest_overfit.subject import Subject
+from tests.engine.subjects import bigru, clips
+from tests.examination.hosts import HOSTS
+from tests.examination.planted import faults_for
+
+FAULTS = {fault.name: fault for fault in faults_for(HOSTS["bigru"])}
+
+
+def rung_of(subject: Subject, samples: int = 2) -> Rung:
+    return Rung(subject=subject, samples=samples, recipe=default_recipe(samples), criteria=criteria_for(samples))
+
+
+def remedy(finding: str, name: str) -> Remedy:
+    return next(one for one in REMEDIES[finding] if one.name == name)
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [
+        ("ctc-loss-blank", "torch's CTC and the greedy decoder, one blank"),
+        ("net-detach", "no .detach() and no torch.no_grad in the forward pass"),
+        ("data-nan", "those samples left out"),
+        ("train-optimizer-misses", "every parameter in the optimiser"),
+    ],
+)
+def test_what_contracts_found_is_mended(fault: str, name: str) -> None:
+    subject = FAULTS[fault].plant(bigru())
+    (finding,) = check(subject, list(subject.samples)[:2])  # type: ignore[arg-type]
+    trial = try_remedy(rung_of(subject), finding, remedy(finding.name, name), seconds=60)
+    assert (trial.held, trial.ended) == (True, None)
+    assert trial.steps > 0
+
+
+def test_a_trial_that_leaves_the_finding_does_not_hold() -> None:
+    subject = FAULTS["ctc-softmax"].plant(bigru())
+    (finding,) = check(subject, clips(2))
+    trial = try_remedy(rung_of(subject), finding, remedy("unnormalised_output", "torch's CTC with the subject's blank and lengths"), seconds=60)
+    assert (trial.held, trial.ended) == (False, "unnormalised_output is still found")
+
+
+def test_a_trial_ends_when_its_time_is_over() -> None:
+    finding = Finding(name="recipe_diverges", headline="")
+    trial = try_remedy(rung_of(bigru(), 5), finding, remedy("recipe_diverges", "learning rate x 0.001"), seconds=0.0)
+    assert (trial.held, trial.ended, trial.steps) == (False, "out of time", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "ended"),
+    [
+        ("the default recipe", "the recipe is the default one"),
+        ("no weight decay, label smoothing or extra term in the loss", "the recipe regularises nothing"),
+        ("leave that module out", "the finding names no module"),
+        ("those samples left out", "no sample is left, or none is named"),
+        ("the network called with features and frames, nothing around it", "bigru has no forward of its own"),
+    ],
+)
+def test_a_remedy_that_does_not_apply_says_why(name: str, ended: str) -> None:
+    every = {one.name: one for remedies in REMEDIES.values() for one in remedies}
+    assert try_remedy(rung_of(bigru()), Finding(name="dead_units", headline=""), every[name], seconds=10).ended == ended
+
+
+def test_what_a_changed_network_raises_ends_the_trial() -> None:
+    def spoil(rung: Rung, _: Finding) -> Rung:
+        return replace(rung, subject=replace(rung.subject, forward=lambda *_: 1 / 0))  # type: ignore[arg-type, return-value]
+
+    trial = try_remedy(rung_of(bigru()), Finding(name="dead_units", headline=""), Remedy(name="spoil", change=spoil), seconds=10)
+    assert trial.ended == "ZeroDivisionError: division by zero"
+
+
+def test_a_smaller_stride_is_looked_for_until_targets_fit() -> None:
+    subject = FAULTS["ctc-hidden-collapse"].plant(bigru())
+    finding = next(one for one in check(subject, clips(4)) if one.name == "time_collapse")
+    rung = rung_of(subject, 4)
+    mended = remedy("time_collapse", "a smaller stride there").change(rung, finding)
+    assert "time_collapse" not in [one.name for one in check(mended.subject, clips(4))]
+
+
+def test_names_are_unlike_and_read_as_one_line() -> None:
+    every: dict[str, Any] = {}
+    for one in (*ANYTHING, *(one for remedies in REMEDIES.values() for one in remedies)):
+        assert every.setdefault(one.name, one) is one or one.name.startswith("learning rate")
+        assert "\n" not in one.name

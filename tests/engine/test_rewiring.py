@@ -1,0 +1,111 @@
+"""Rewiring: what a subject feeds its network, makes of its output or lets gradients pass is changed, and the network left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pytest_overfit import rewiring
+from pytest_overfit.contracts import check
+from pytest_overfit.subject import Subject, collate
+from pytest_overfit.surgery import CannotOperate
+from tests.engine.faults import FAULTS
+from tests.engine.planting import fed, forwarded, hooked
+from tests.engine.subjects import DIM, HEALTHY, bigru, clips
+
+PLANTS = {fault.name: fault.plant for fault in FAULTS}
+BATCH = collate(clips(3))
+
+
+def run(subject: Subject, *, train: bool = False) -> tuple[Tensor, Tensor]:
+    network = subject.fresh(feature_dim=DIM, seed=0).train(train)
+    return subject.log_probs(network, BATCH.features, BATCH.frames)
+
+
+MENDS: dict[str, Callable[[Subject], Subject]] = {
+    "ctc-softmax": rewiring.logarithms,
+    "ctc-softmax-twice": rewiring.logarithms,
+    "ctc-logits": rewiring.normalised,
+    "head-relu": rewiring.from_head,
+    "net-batch-mean": rewiring.from_head,
+    "ctc-axes-output": rewiring.other_layout,
+    "ctc-axes-square": rewiring.one_by_one,
+    "ctc-input-lengths-max": rewiring.counted_steps,
+    "ctc-input-lengths": rewiring.counted_steps,
+    "data-padding": rewiring.one_by_one,
+    "net-detach": rewiring.undetached,
+    "net-dropout-in-eval": rewiring.undropped,
+    "net-columns-ignored": rewiring.plainly_called,
+    "net-frames-ignored": rewiring.plainly_called,
+}
+
+
+@pytest.mark.parametrize("fault", MENDS)
+def test_it_takes_the_fault_away(fault: str) -> None:
+    faulty = PLANTS[fault](bigru())
+    assert check(faulty, clips(4))
+    assert check(MENDS[fault](faulty), clips(4)) == ()
+
+
+@pytest.mark.parametrize("change", [rewiring.normalised, rewiring.from_head, rewiring.undetached, rewiring.counted_steps, rewiring.undropped])
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_sound_subject_gives_what_it_gave(change: Callable[[Subject], Subject], name: str) -> None:
+    subject = HEALTHY[name]()
+    before, steps = run(subject)
+    after, again = run(change(subject))
+    assert torch.equal(steps, again)
+    assert torch.allclose(before, after, atol=1e-5)
+
+
+def test_gradients_pass_through_detach_data_and_no_grad() -> None:
+    def cut(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return F.relu(x.detach().data) * 2
+
+    subject = hooked("encoder", cut)(bigru())
+    for one, reached in ((subject, False), (rewiring.undetached(subject), True)):
+        network = one.fresh(feature_dim=DIM, seed=0)
+        one.log_probs(network, BATCH.features, BATCH.frames)[0].sum().backward()
+        assert (network.get_submodule("encoder.0").weight.grad is not None) == reached
+
+
+def test_probabilities_are_told_from_logarithms() -> None:
+    with pytest.raises(CannotOperate, match="no probabilities"):
+        run(rewiring.logarithms(bigru()))
+
+
+def test_a_network_without_a_layer_of_the_vocabulary_is_told() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = nn.Parameter(torch.randn(25, DIM))
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            return (features @ self.words.T).log_softmax(-1).transpose(0, 1), frames
+
+    subject = replace(bigru(), build=lambda vocab_size, feature_dim, seed: Tied())
+    with pytest.raises(CannotOperate, match="no layer of bigru puts out 25 numbers"):
+        run(rewiring.from_head(subject))
+
+
+def test_frames_fed_several_times_make_as_many_more_steps() -> None:
+    assert run(rewiring.slower(bigru(), 4))[1].tolist() == (BATCH.frames * 2).tolist()
+
+
+def test_only_a_forward_of_its_own_can_be_left_out() -> None:
+    with pytest.raises(CannotOperate):
+        rewiring.plainly_called(bigru())
+    assert torch.equal(run(rewiring.plainly_called(fed(bigru(), lambda x: x * 0)))[0], run(bigru())[0])
+
+
+def test_steps_are_counted_in_eval_mode_and_the_network_left_in_train_mode() -> None:
+    subject = rewiring.counted_steps(forwarded(bigru(), lambda out, steps, _: (out, steps // 3)))
+    network = subject.fresh(feature_dim=DIM, seed=0).train()
+    subject.log_probs(network, BATCH.features, BATCH.frames)
+    assert network.training
+    assert network.get_submodule("encoder.3").training
