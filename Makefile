@@ -31,5 +31,9 @@ check: setup
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/benchmarks -m benchmark
 
+# Plants every fault and every sound change, goes on where it was cut off, and writes docs/kill_matrix.md.
+faults: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.examination --workers $(WORKERS)
+
 clean:
 	rm -rf $(VENV) .cache logs build dist *.egg-info overfitting_test_report.*

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -282,7 +282,9 @@ class OverfitRung:
     def _explained(self, rung: Rung, outcome: Outcome) -> Diagnosis:
         """Why a rung broke. What goes wrong in explaining is told and hides no verdict."""
         try:
-            return diagnose(rung, outcome, trials=self.settings.trials)
+            # Of a seed that failed: with another one, no remedy would be needed and any would seem to help.
+            failed = tuple(attempt.seed for attempt in outcome.deciding if not attempt.held)
+            return diagnose(replace(rung, seeds=failed or rung.seeds), outcome, trials=self.settings.trials)
         except Exception as error:
             return Diagnosis(failure="".join(traceback.format_exception(error)).rstrip())
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from pytest_overfit import rewiring, surgery
 from pytest_overfit.contracts import check
@@ -118,7 +119,12 @@ def _real_name(module: str) -> str:
     return module.rpartition(".")[0] if module.endswith("()") else module
 
 
-FAN_IN = network_remedy("fan_in initialisation of every layer", surgery.fan_in)
+def _fan_in(network: nn.Module) -> bool:
+    """Recurrent and normalising layers as torch starts them, all others by fan_in."""
+    return surgery.reset(network) | surgery.fan_in(network)
+
+
+FAN_IN = network_remedy("fan_in initialisation of every layer", _fan_in)
 XAVIER = network_remedy("xavier initialisation", surgery.xavier)
 RESET = network_remedy("torch's own initialisation of every layer", surgery.reset)
 RESET_MODULE = module_remedy("torch's own initialisation of that module", surgery.reinitialise)
@@ -216,12 +222,12 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
     "blank_prior": (ZERO_BIAS, RESET),
     "clipped_output": (FROM_HEAD, BYPASS),
     "conflicting_samples": (LEAVE_OUT,),
-    "constant_signal": (RESET_MODULE, RESET, FAN_IN, BYPASS),
+    "constant_signal": (RESET_MODULE, FAN_IN, RESET, BYPASS),
     "dead_input": (LEAVE_OUT,),
-    "dead_units": (RESET_MODULE, RESET, FAN_IN),
+    "dead_units": (RESET_MODULE, FAN_IN, RESET),
     "decoder_repeats": (DEFAULT_DECODER,),
     "detached_branch": (UNDETACH,),
-    "exploding_signal": (RESET_MODULE, RESET, FAN_IN),
+    "exploding_signal": (RESET_MODULE, FAN_IN, RESET),
     "input_ignored": (PLAIN_CALL, RESET_MODULE, BYPASS),
     "loss_decoder_disagree": (DEFAULT_BOTH,),
     "low_precision_loss": (DEFAULT_LOSS,),

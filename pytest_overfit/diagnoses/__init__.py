@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from pytest_overfit.diagnoses.evidence import Evidence, gather
 from pytest_overfit.diagnoses.signal import (
-    clipped_output,
     constant_in_time,
     constant_signal,
     dead_units,
@@ -31,7 +30,6 @@ DIAGNOSES: tuple[Callable[[Evidence], Finding | None], ...] = (
     vanishing_gradient,
     constant_in_time,
     rank_bottleneck,
-    clipped_output,
     noisy_training,
     regulariser_dominates,
     recipe_diverges,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
-from pytest_overfit import measures, probes
-from pytest_overfit.diagnoses.evidence import PROBED, Evidence, fresh, number
+from pytest_overfit import probes
+from pytest_overfit.diagnoses.evidence import Evidence, number
 from pytest_overfit.finding import Finding
 
 NO_WEIGHT = 1e-3
@@ -29,7 +27,7 @@ def dead_units(evidence: Evidence) -> Finding | None:
     at = probes.dead_units(evidence.train)
     if at is None:
         return None
-    shown = (f"{number(at.dead_share)} of the units of {at.module} are zero for every clip and step",)
+    shown = (f"{at.dead_share or 1:.0%} of the units of {at.module} are zero for every clip and step",)
     return _at(at, "dead_units", f"{at.module} puts out nothing but zeros", shown, "a bias and an initialisation that leave units on both sides")
 
 
@@ -88,30 +86,6 @@ def rank_bottleneck(evidence: Evidence) -> Finding | None:
         return None
     shown = (f"effective rank of its output: {number(at.rank)}",)
     return _at(at, "rank_bottleneck", f"{at.module} lets only {number(at.rank)} directions through", shown, "more channels there")
-
-
-def clipped_output(evidence: Evidence) -> Finding | None:
-    """No logit lies below the most frequent one: a ReLU behind the head. The smallest log-probability of a step is then shared by many."""
-    network = fresh(evidence.rung, evidence.samples)
-    batch = torch.nn.utils.rnn.pad_sequence([sample.features for sample in evidence.samples[:PROBED]], batch_first=True).to(evidence.rung.device)
-    frames = torch.tensor([sample.frames for sample in evidence.samples[:PROBED]], device=evidence.rung.device)
-    network.eval()
-    with torch.no_grad():
-        log_probs, steps = evidence.rung.subject.log_probs(network, batch, frames)
-    rows = measures.valid_steps(log_probs, steps)
-    floor = float((rows <= rows.min(-1, keepdim=True).values + 1e-6).float().mean())
-    if rows.shape[-1] < 4 or floor < 0.25:
-        return None
-    shown = (f"{floor:.0%} of the outputs of a step share its smallest value",)
-    last = probes.main_path(evidence.eval)
-    module = next((o.module for o in reversed(last) if o.dead_share is not None or "relu" in o.kind.lower()), None)
-    return Finding(
-        name="clipped_output",
-        headline="outputs are cut off from below: an activation stands behind the head",
-        evidence=shown,
-        module=module,
-        try_="logits straight from a linear layer",
-    )
 
 
 def _at(o: probes.Observation, name: str, headline: str, shown: tuple[str, ...], try_: str) -> Finding:

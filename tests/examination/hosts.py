@@ -68,7 +68,7 @@ HOSTS = {
         ),
         Host(
             name="i3d_teacher", make=_i3d_teacher, width=181, middle="fusion.joint.activation", norm="fusion.joint.norm",
-            relu="fusion.joint.activation", weights="fusion.joint.linear", reader="stem.0.conv", strided="stem.0.conv", strides=(20, 10),
+            relu="fusion.joint.activation", weights="fusion.joint.linear", reader="stem.0.conv", strided="stem.0.conv", strides=(20, 16),
             head="output_proj", part="fusion.left_hand_encoder", steps=_quarter,
         ),
     )

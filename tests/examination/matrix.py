@@ -61,8 +61,9 @@ def _alarms_line(sound: list[Result]) -> list[str]:
         return []
     runs, alarmed = sum(row["runs"] for row in sound), sum(bool(row["alarms"]) for row in sound)
     subjects, seeds = len({row["name"] for row in sound}), len({row["seed"] for row in sound})
-    return ["", f"**False alarms: {sum(len(row['alarms']) for row in sound)} in {runs} runs** (contracts and climbs of {subjects} sound subjects over "
-            f"{counted(seeds, 'seed')}; {alarmed} of {len(sound)} raised any)."]  # fmt: skip
+    alarms = sum(len(row["alarms"]) for row in sound)
+    among = f"contracts and climbs of {subjects} sound subjects over {counted(seeds, 'seed')}; {alarmed} of {len(sound)} raised any"
+    return ["", f"**False alarms: {alarms} in {runs} runs** ({among})."]
 
 
 def counted(number: int, noun: str) -> str:
@@ -71,9 +72,10 @@ def counted(number: int, noun: str) -> str:
 
 def _words() -> list[str]:
     return [
-        "`where`: contract (before training), the rung it broke (R1, R2, R5, R10), control (a pass that is not honest), or diagnosis: every rung up to 10 "
-        "held, and probes of the fresh network name it. A trial is not possible where no rung is broken, or where no change to code that is not ours can "
-        "be tried. `data-shuffled` cannot be seen: wrong pairs are memorised as well as right ones, and only a held-out split could tell; it counts nowhere."
+        "Where: contract (before training), the rung that broke (R1, R2, R5, R10), control (a pass that is not honest), or diagnosis: every rung",
+        "up to 10 held, and probes of the fresh network name it. No trial is possible where no rung broke, or no change can be tried on code that",
+        "is not ours. `data-shuffled` cannot be seen: wrong pairs are memorised as well as right ones, and only a held-out split could tell; it is",
+        "not counted.",
     ]
 
 

@@ -12,7 +12,7 @@ from pytest_overfit.subject import Loss, Sample, Subject
 from tests.engine.faults import FAULTS, Fault, hiding_infinity
 from tests.engine.planting import Plant, altered, hooked, of_loss, sampled
 from tests.examination.hosts import Host
-from tests.examination.plants import Averaged, Pinched, bottleneck, faint_depthwise, inserted, sigmoids, silent
+from tests.examination.plants import Averaged, Pinched, Times0, bottleneck, faint_depthwise, inserted, sigmoids, silent
 
 UNSEEN = ("data-shuffled",)
 """Faults that nothing within a rung can show: what is memorised is memorised, and only a held-out split could tell."""
@@ -40,7 +40,8 @@ def anywhere_else() -> tuple[Fault, ...]:
               caught_by="R1 R2 R5 diagnosis"),
         Fault(name="train-reg-term", plant=of_loss(_penalised),
               finding="regulariser_dominates", caught_by="contract R1 R2 R5"),
-        Fault(name="train-smoothing", recipe=lambda r: replace(r, label_smoothing=0.9), finding="regulariser_dominates", caught_by="R1 R2 R5 diagnosis"),
+        Fault(name="train-smoothing", recipe=lambda r: replace(r, label_smoothing=0.9), finding="regulariser_dominates",
+              caught_by="R1 R2 R5 diagnosis"),
         Fault(name="data-shuffled", plant=lambda s: sampled(s, _rotated), finding="-", caught_by="nothing"),
         Fault(name="net-bn-eval", plant=lambda s: altered(s, _frozen_statistics), finding="train_eval_gap", caught_by="control R1 R2 R5 R10"),
     )  # fmt: skip
@@ -73,7 +74,7 @@ def of_signal(host: Host) -> tuple[Fault, ...]:
     return (
         *part,
         Fault(name="net-dead-relu", plant=lambda s: altered(s, lambda n: _bias(n, host.norm, -50.0)), finding="dead_units", module=host.relu),
-        Fault(name="net-input-ignored", plant=hooked(host.middle, lambda x: x * 0), finding="input_ignored", module=host.middle),
+        Fault(name="net-input-ignored", plant=inserted(host.middle, Times0), finding="input_ignored", module=f"{host.middle}.1"),
         Fault(name="net-init-zero", plant=lambda s: altered(s, lambda n: _zeroed(n, host.weights)), finding="constant_signal", module=host.weights,
               caught_by="contract R1 R2 diagnosis"),
         Fault(name="net-depthwise-init", plant=drowned, finding="signal_drowned", caught_by="R1 R2 R5 diagnosis",

@@ -104,7 +104,14 @@ class Pinched(nn.Module):
         x = self.conv((x * mask[..., None]).transpose(1, 2))
         steps = (frames - 1) // self.factor + 1
         rows = [F.interpolate(row[None, :, :n], size=int(f), mode="linear")[0].T for row, n, f in zip(x, steps, frames, strict=True)]
-        return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        return F.pad(out := nn.utils.rnn.pad_sequence(rows, batch_first=True), (0, 0, 0, mask.shape[1] - out.shape[1]))
+
+
+class Times0(nn.Module):
+    """As a gate that is forgotten at zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 0
 
 
 def silent(network: nn.Module, path: str) -> None:

