@@ -126,10 +126,15 @@ def plan(found: Sequence[Finding], trials: Trials) -> Iterable[tuple[Finding, Re
 
 
 def ranked(found: Sequence[Finding], tried: Sequence[Trial]) -> tuple[Finding, ...]:
-    """A finding whose remedy held first, and confirmed by it; the others in their order."""
+    """A finding whose remedy held first, and confirmed by it; last those that were mended to no avail: true, but not the cause."""
     cured = {trial.finding for trial in tried if trial.held}
-    mended = [replace(finding, status="confirmed") if finding.name in cured else finding for finding in found]
-    return tuple(sorted(mended, key=lambda finding: finding.name not in cured))
+    in_vain = {trial.finding for trial in tried if not trial.held and trial.ended is None} - cured
+
+    def judged(finding: Finding) -> Finding:
+        status = "confirmed" if finding.name in cured else "suspected" if finding.name in in_vain else finding.status
+        return replace(finding, status=status)
+
+    return tuple(sorted(map(judged, found), key=lambda finding: (finding.name not in cured, finding.name in in_vain)))
 
 
 def row(o: probes.Observation) -> Row:

@@ -49,6 +49,10 @@ class Criterion:
     bound: float
     measure: Callable[[Reading, Trace], float]
 
+    def is_looser(self, bound: float) -> bool:
+        """Whether `bound` would let more through than this criterion's own."""
+        return bound > self.bound if self.sign == "<" else bound < self.bound
+
     def judge(self, reading: Reading, trace: Trace) -> Verdict:
         value = self.measure(reading, trace)
         held = {"<": value < self.bound, "=": value == self.bound, ">=": value >= self.bound}[self.sign]
@@ -112,7 +116,10 @@ MANY = (
 
 
 def criteria_for(samples: int, bounds: Mapping[str, float] | None = None) -> tuple[Criterion, ...]:
-    """What a rung of `samples` must hold. `bounds`: criterion name (or "loss", "wer") -> a tighter bound; a looser one raises BadLadder."""
+    """What a rung of `samples` must hold. bounds: criterion name (or "wer") -> a tighter bound; where the rung's own is tighter, that stays.
+
+    Raises BadLadder where no criterion has that name, or the bound is not finite.
+    """
     criteria: tuple[Criterion, ...] = ONE if samples == 1 else FEW if samples < 10 else DOZENS if samples < 50 else MANY
     named = {"wer": "token error rate"}
     for name, bound in (bounds or {}).items():
@@ -129,11 +136,7 @@ def criteria_for(samples: int, bounds: Mapping[str, float] | None = None) -> tup
 
 
 def _tightened(criterion: Criterion, bound: float) -> Criterion:
-    if criterion.sign == "=":
-        return criterion
-    if bound > criterion.bound if criterion.sign == "<" else bound < criterion.bound:
-        raise BadLadder(f"bound {criterion.name} {bound:g} is looser than {criterion.sign} {criterion.bound:g}: bounds can only be tightened")
-    return replace(criterion, bound=bound)
+    return criterion if criterion.sign == "=" or criterion.is_looser(bound) else replace(criterion, bound=bound)
 
 
 def check_rungs(rungs: Sequence[int]) -> tuple[int, ...]:

@@ -48,7 +48,7 @@ class Recipe:
     norm_momentum: float | None = 0.3
     network: Mapping[str, Any] = field(default_factory=dict)
     budget: int = 400
-    fallbacks: tuple[float, ...] = (0.3, 0.1, 3.0)
+    fallbacks: tuple[float, ...] = (0.3, 0.1, 0.03, 3.0)
 
     def __post_init__(self) -> None:
         for name, (kind, fits) in _KINDS.items():

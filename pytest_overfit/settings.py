@@ -44,9 +44,13 @@ class Settings:
 
     def check(self) -> Settings:
         """Raises BadRecipe or BadLadder where the recipes or bounds of these rungs cannot be used."""
-        for samples in self.rungs or (1, 2, 10, 50):
+        rungs = self.rungs or (1, 2, 10, 50)
+        for samples in rungs:
             changed(load_recipes(self.recipe_source)(samples), self.changes)
             criteria_for(samples, self.bounds)
+        for name, bound in self.bounds.items():
+            if all(criteria_for(samples, {name: bound}) == criteria_for(samples) for samples in rungs):
+                raise BadLadder(f"bound {name} {bound:g} is looser than that of every rung: bounds can only be tightened")
         return self
 
 

@@ -111,7 +111,7 @@ def _hidden(clock: Clock, census: list[Sample], needs: dict[str, int]) -> tuple[
             headline=f"{len(unfit)} of {counted(len(census), 'target')} do not fit: {name} leaves {left} steps of {worst.frames} frames "
             f"for a target that needs {needs[worst.name]}{hidden}",
             evidence=(
-                f"{name} leaves one step for {worst.frames / left:.0f} frames ({worst.frames / left:.0f}x); all that the output knows passes through it",
+                f"{name} leaves one step for {worst.frames / left:.0f} frames ({worst.frames / left:.0f}x), and all that the output knows passes it",
                 f"{where} holds {timeline.given} steps, drawn between {left} of its own"
                 if where
                 else f"the {timeline.given} steps of the output have to be unrolled from those {left}",

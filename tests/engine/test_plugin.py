@@ -324,7 +324,7 @@ USAGE = [
     (["--overfit-subject=toy:VOCABULARY"], "subject toy:VOCABULARY is a tuple, expected a pytest_overfit.Subject"),
     (["--overfit-device=cuda:7"], "device cuda:7 was asked for, but torch"),
     (["--overfit-device=gpu"], "'gpu' is no device: use auto, cpu or cuda:N"),
-    (["--overfit-bound=wer=0.9"], "is looser than < 0.2: bounds can only be tightened"),
+    (["--overfit-bound=wer=0.9"], "is looser than that of every rung: bounds can only be tightened"),
     (["--overfit-bound=speed=1"], "no criterion is called 'speed'"),
     (["--overfit-set=rate=1"], "recipes have no field 'rate'"),
     (["--overfit-set=lr"], "'lr' must read field=value, for example lr=0.01"),

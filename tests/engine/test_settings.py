@@ -54,7 +54,7 @@ def test_bounds_are_numbers():
         ({"recipe_source": "fast"}, BadRecipe, "recipe 'fast' is neither a file nor one of"),
         ({"changes": {"rate": 1}}, BadRecipe, "recipes have no field 'rate'"),
         ({"changes": {"lr": -1}}, BadRecipe, "lr must be a positive number, got -1"),
-        ({"bounds": {"wer": 0.9}}, BadLadder, "is looser than < 0.2"),
+        ({"bounds": {"wer": 0.9}}, BadLadder, "bound wer 0.9 is looser than that of every rung"),
         ({"bounds": {"speed": 0.9}}, BadLadder, "no criterion is called 'speed'"),
     ],
 )

@@ -75,7 +75,7 @@ def _words() -> list[str]:
         "Where: contract (before training), the rung that broke (R1, R2, R5, R10), control (a pass that is not honest), or diagnosis: every rung",
         "up to 10 held, and probes of the fresh network name it. No trial is possible where no rung broke, or no change can be tried on code that",
         "is not ours. `data-shuffled` cannot be seen: wrong pairs are memorised as well as right ones, and only a held-out split could tell; it is",
-        "not counted.",
+        "not counted. Of sound losses, label smoothing and focal CTC are examined by contracts only: rung 1 asks for a CTC loss they do not go to.",
     ]
 
 
