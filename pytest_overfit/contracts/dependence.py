@@ -80,7 +80,8 @@ def _input_lost(wiring: Wiring) -> Finding:
     reaches = differ(one.inputs, other.inputs)
     killer = bench.network.get_submodule(one.module)
     bare = not any(True for _ in killer.children()) and not any(True for _ in killer.parameters())
-    dead = reaches and bare and all(bool((tensor == 0).all()) for tensor in one.outputs)
+    shut = all(bool((tensor <= 0).all()) for tensor in one.inputs)  # what is given positive numbers and puts out zeros is no activation
+    dead = reaches and bare and shut and all(bool((tensor == 0).all()) for tensor in one.outputs)
     return Finding(
         name="dead_units" if dead else "input_ignored",
         headline=f"the output does not depend on the input: {one.module} gives the same for any clip" + (", all zeros" if dead else ""),
