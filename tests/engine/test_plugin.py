@@ -109,7 +109,10 @@ broken = breaks()
 INI = """
 [pytest]
 addopts = --strict-markers -p no:cacheprovider -p no:benchmark -p no:hypothesispytest -p no:anyio
-filterwarnings = error
+filterwarnings =
+    error
+    # The package is already imported: pytest runs within pytest here.
+    ignore:Module already imported so cannot be rewritten; pytest_overfit:pytest.PytestAssertRewriteWarning
 """
 
 
