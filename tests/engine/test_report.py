@@ -103,7 +103,7 @@ def test_the_summary_is_a_table_a_subject(snapshot):
     assert report.summary(rows) == snapshot
 
 
-@pytest.mark.parametrize("text", ["[/work/data]", "[bold]", "shape [1, 2]", ":warning:"])
+@pytest.mark.parametrize("text", ["[/srv/data]", "[bold]", "shape [1, 2]", ":warning:"])
 def test_brackets_and_colons_in_names_are_printed_as_they_are(text):
     assert report.summary([Outcome(subject=f"toy {text}", samples=1, status="broken", error="none")]).startswith(f"toy {text}\n")
 
