@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from pathlib import Path
 from typing import TextIO
@@ -33,7 +34,7 @@ class LiveLine:
         while not self._stop.wait(INTERVAL_SECONDS):
             line = " | ".join(progress_text(row) for row in read_progress(self.folder))
             if line and line != shown:
-                self.terminal.write(f"{CLEAR}{line[:158]}")
+                self.terminal.write(f"{CLEAR}{line[: shutil.get_terminal_size().columns - 1]}")
                 self.terminal.flush()
                 shown = line
 

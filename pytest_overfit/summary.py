@@ -25,8 +25,12 @@ class SessionSummary:
         self.rows: list[dict[str, Any]] = []
         self.live: LiveLine | None = None
 
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
-        if session.config.getoption("--collect-only") or not watched(session.config):
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Starts the live line. Under xdist only the workers collect, so that there may be rungs is all that is known here."""
+        distributed = bool(session.config.getoption("numprocesses", None))
+        climbs = distributed or any(item.get_closest_marker("overfit") for item in session.items)
+        if session.config.getoption("--collect-only") or not climbs or not watched(session.config):
             return
         from pytest_overfit.live import LiveLine
 

@@ -46,7 +46,8 @@ ROW = '{"subject": "toy", "samples": 10, "step": %d, "budget": 400, "lr": 0.005,
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_live_line_shows_each_process_and_is_gone_at_the_end(tmp_path):
+def test_the_live_line_shows_each_process_and_is_gone_at_the_end(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     write_whole(tmp_path / "progress-1", ROW % 3)
     write_whole(tmp_path / "progress-2", ROW % 4)
     terminal = Terminal()
