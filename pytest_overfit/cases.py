@@ -6,7 +6,7 @@ import math
 import random
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from pytest_overfit.finding import Finding
 from pytest_overfit.host import flushed_denormals, keep_freed_memory
 from pytest_overfit.ladder import RUNGS, Outcome, Rung, check_rungs, criteria_for
 from pytest_overfit.recipe import BadRecipe
+from pytest_overfit.remedies import raw_samples
 from pytest_overfit.settings import Settings
 from pytest_overfit.store import Store
 from pytest_overfit.subject import BadSample, BadSubject, Subject
@@ -101,6 +102,19 @@ def own_randomness(device: str) -> Iterator[None]:
             np.random.set_state(arrays)
 
 
+def rung_of(subject: Subject, samples: int, settings: Settings) -> Rung:
+    """The rung that these settings ask for."""
+    return Rung(
+        subject=subject,
+        samples=samples,
+        recipe=settings.recipe(subject, samples),
+        criteria=criteria_for(samples, settings.bounds),
+        seeds=settings.seeds,
+        device=settings.device,
+        size=settings.size,
+    )
+
+
 @dataclass(kw_only=True, repr=False)
 class OverfitContracts:
     """What the fixture `overfit_contracts` gives: a subject, examined before any training."""
@@ -116,9 +130,9 @@ class OverfitContracts:
         """Examine every contract on the samples of the highest rung. Raises ContractViolated where one does not hold."""
         __tracebackhide__ = True
         most = max(self.settings.rungs or RUNGS)
-        samples = self.subject.samples(most) if callable(self.subject.samples) else self.subject.samples
+        samples = raw_samples(self.subject, most)
         with own_randomness(self.settings.device):
-            checked = examine(self.subject, samples[:most], seed=self.settings.seeds[0], device=self.settings.device, size=self.settings.size)
+            checked = examine(self.subject, samples, seed=self.settings.seeds[0], device=self.settings.device, size=self.settings.size)
         self.body = report.contracts_body(checked)
         violated = [finding for one in checked for finding in one.findings]
         if violated:
@@ -141,31 +155,13 @@ class OverfitDiagnosis:
         """Climb a rung of two samples and let every diagnosis look at it. Raises Diagnosed where one finds something."""
         __tracebackhide__ = True
         settings = self.settings
-        rung = Rung(
-            subject=self.subject,
-            samples=DIAGNOSED,
-            recipe=settings.recipe(self.subject, DIAGNOSED),
-            criteria=criteria_for(DIAGNOSED, settings.bounds),
-            seeds=settings.seeds[:1],
-            device=settings.device,
-            size=settings.size,
-        )
+        rung = replace(rung_of(self.subject, DIAGNOSED, settings), seeds=settings.seeds[:1])
         with flushed_denormals(), own_randomness(settings.device):
-            findings = examine_rung(rung, finish(rung.climb()))
+            findings = examine_rung(rung, rung.outcome())
         self.body = report.findings_body(findings)
         if findings:
             raise Diagnosed(report.diagnosis_headline(self.subject.name, findings))
         return findings
-
-
-def finish(climb: Generator[object, None, Outcome]) -> Outcome:
-    """Climb to the end, unwatched."""
-    while True:
-        try:
-            next(climb)
-        except StopIteration as stop:
-            outcome: Outcome = stop.value
-            return outcome
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -256,15 +252,7 @@ class OverfitRung:
     def _watched(self, samples: int, device: str) -> tuple[Outcome, Diagnosis | None]:
         """Climb, and explain a break."""
         subject, settings = self.case.subject, self.settings
-        rung = Rung(
-            subject=subject,
-            samples=samples,
-            recipe=settings.recipe(subject, samples),
-            criteria=criteria_for(samples, settings.bounds),
-            seeds=settings.seeds,
-            device=device,
-            size=settings.size,
-        )
+        rung = rung_of(subject, samples, settings)
         keep_freed_memory()
         climb, shown = rung.climb(), 0.0
         with flushed_denormals(), own_randomness(device):

@@ -161,6 +161,16 @@ class Rung:
         outcome = replace(outcome, attempts=tuple(attempts))
         return outcome if outcome.seeds_held == len(self.seeds) else replace(outcome, status="broken")
 
+    def outcome(self) -> Outcome:
+        """Climb to the end, unwatched."""
+        climb = self.climb()
+        while True:
+            try:
+                next(climb)
+            except StopIteration as stop:
+                outcome: Outcome = stop.value
+                return outcome
+
     def _race(self, samples: Sequence[Sample], given: Sequence[int], seed: int) -> Generator[Progress, None, list[Attempt]]:
         """Other learning rates, a quarter of the budget each; the best goes on to the full budget."""
         runs = []

@@ -31,16 +31,6 @@ def rung_of(subject: Subject, samples: int = 5, recipe: Recipe | None = None) ->
     return Rung(subject=subject, samples=samples, recipe=recipe or default_recipe(samples), criteria=criteria_for(samples))
 
 
-def climbed(rung: Rung) -> Outcome:
-    climbing = rung.climb()
-    while True:
-        try:
-            next(climbing)
-        except StopIteration as stop:
-            outcome: Outcome = stop.value
-            return outcome
-
-
 def untrained(rung: Rung, status: Any = "ok") -> Outcome:
     return Outcome(subject=rung.subject.name, samples=rung.samples, status=status)
 
@@ -56,7 +46,7 @@ def seen(fault: str) -> tuple[Finding, ...]:
 def trained(fault: str, samples: int = 2, budget: int = 60) -> tuple[Rung, Outcome]:
     recipe = replace(FAULTS[fault].recipe(default_recipe(samples)), budget=budget, fallbacks=())
     rung = rung_of(FAULTS[fault].plant(bigru()), samples, recipe)
-    return rung, climbed(rung)
+    return rung, rung.outcome()
 
 
 SIGNALS = ["net-dead-relu", "net-init-zero", "net-depthwise-init", "net-time-attention", "net-capacity", "net-vanish", "net-dropout"]
@@ -88,7 +78,7 @@ def test_a_fault_in_the_recipe_is_named_and_put_on_no_module(fault: str) -> None
 def test_a_learning_rate_far_too_high_is_named() -> None:
     recipe = replace(default_recipe(5), optimizer="sgd", clip=None, lr=300.0, budget=40, fallbacks=())
     rung = rung_of(bigru(), 5, recipe)
-    assert "recipe_diverges" in [finding.name for finding in examine_rung(rung, climbed(rung))]
+    assert "recipe_diverges" in [finding.name for finding in examine_rung(rung, rung.outcome())]
 
 
 @pytest.mark.parametrize("fault", [*SIGNALS, *RECIPES])
@@ -113,7 +103,7 @@ def test_sound_changes_are_left_alone(name: str) -> None:
 
 def test_a_climb_that_held_shows_nothing() -> None:
     rung = rung_of(bigru(), 2)
-    assert examine_rung(rung, climbed(rung)) == ()
+    assert examine_rung(rung, rung.outcome()) == ()
 
 
 def test_a_remedy_that_holds_confirms_its_finding() -> None:

@@ -109,23 +109,13 @@ def _climb(row: Row, fault: Fault, subject: Subject, seed: int) -> tuple[Rung, O
     for samples in CLIMBED:
         recipe = fault.recipe(default_recipe(samples))
         rung = Rung(subject=subject, samples=samples, recipe=recipe, criteria=criteria_for(samples), seeds=(seed,))
-        outcome = climbed(rung)
+        outcome = rung.outcome()
         row.runs += 1
         if outcome.status == "broken":
             controlled = any(attempt.findings and all(v.held for v in attempt.verdicts) for attempt in outcome.attempts)
             row.where = row.where or ("control" if controlled else f"R{samples}")
             break
     return rung, outcome
-
-
-def climbed(rung: Rung) -> Outcome:
-    climbing = rung.climb()
-    while True:
-        try:
-            next(climbing)
-        except StopIteration as stop:
-            outcome: Outcome = stop.value
-            return outcome
 
 
 def _has_remedy(diagnosis: Diagnosis) -> bool:
