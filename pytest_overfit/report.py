@@ -21,8 +21,6 @@ from pytest_overfit.levels import Standing
 from pytest_overfit.store import Told, diagnosis_to_json, outcome_to_json
 
 WIDTH = 120
-NAMED = 5
-"""How many samples a message names before it counts the rest."""
 
 
 def headline(outcome: Outcome, diagnosis: Diagnosis | None = None) -> str:

@@ -135,13 +135,7 @@ SUBJECTS = [
 @pytest.mark.parametrize("samples", [1, 2, 5])
 @pytest.mark.parametrize("subject", SUBJECTS, ids=lambda subject: subject.name)
 def test_a_foreign_network_climbs_with_the_default_recipe(subject, samples):
-    climbing = Rung(subject=subject, samples=samples, recipe=default_recipe(samples), criteria=criteria_for(samples)).climb()
-    while True:
-        try:
-            next(climbing)
-        except StopIteration as stop:
-            outcome = stop.value
-            break
+    outcome = Rung(subject=subject, samples=samples, recipe=default_recipe(samples), criteria=criteria_for(samples)).outcome()
     tried = [(attempt.recipe.lr, attempt.steps, [finding.headline for finding in attempt.findings]) for attempt in outcome.attempts]
     assert outcome.status == "ok", tried
     assert outcome.steps < default_recipe(samples).budget
