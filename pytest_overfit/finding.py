@@ -14,6 +14,7 @@ class Finding:
     evidence: what was counted or measured, one fact each. module: its qualified name, where the problem sits in one.
     samples:  the names of those it concerns. try_: what to change.
     status:   `confirmed` where the fact was counted or shown by intervention, `suspected` where it was inferred.
+    began:    the epoch of a training run at which it began.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Finding:
     samples: tuple[str, ...] = ()
     try_: str | None = None
     status: Literal["suspected", "confirmed"] = "suspected"
+    began: float | None = None
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
