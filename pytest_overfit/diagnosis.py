@@ -6,28 +6,20 @@ sees the subject alone.
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
-from typing import Literal
 
 from pytest_overfit import probes
 from pytest_overfit.contracts import check
 from pytest_overfit.diagnoses import DIAGNOSES, Evidence, gather
 from pytest_overfit.finding import Finding
 from pytest_overfit.ladder import Outcome, Rung
-from pytest_overfit.remedies import ANYTHING, REMEDIES, Remedy, Trial, raw_samples, try_remedy
+from pytest_overfit.remedies import Trial, raw_samples
 from pytest_overfit.subject import BadSample
-
-LEAST_SECONDS = 30.0
-"""What trials may take at least; else as long as the climb they explain."""
+from pytest_overfit.trials import Trials, run_trials
 
 SIGNAL = {"constant_signal", "dead_units", "exploding_signal", "rank_bottleneck", "signal_drowned", "vanishing_gradient"}
 """Findings about the signal on its way, which spread to the modules behind."""
-
-Trials = Literal["off", "auto", "all"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,32 +89,6 @@ def _shown(evidence: Evidence) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
     if found and found[0].name in SIGNAL:
         found = [finding for finding in found if finding is found[0] or finding.name not in SIGNAL]
     return tuple(found), tuple(name for name, finding in told.items() if finding is None)
-
-
-def run_trials(rung: Rung, found: Sequence[Finding], climbed_seconds: float, trials: Trials) -> tuple[Trial, ...]:
-    """Try remedies until one holds, or, for "all", each of them, within the time that the climb took."""
-    left = max(climbed_seconds, LEAST_SECONDS)
-    tried: list[Trial] = []
-    for finding, remedy in plan(found, trials):
-        if left <= 0 or (trials == "auto" and any(trial.held for trial in tried)):
-            break
-        began = time.monotonic()
-        tried.append(try_remedy(rung, finding, remedy, seconds=left if trials == "auto" else math.inf))
-        left -= time.monotonic() - began if trials == "auto" else 0.0
-    return tuple(tried)
-
-
-def plan(found: Sequence[Finding], trials: Trials) -> Iterable[tuple[Finding, Remedy]]:
-    """What to try, in order: the likeliest remedy of each finding, then the second of each, ..."""
-    if trials == "off":
-        return
-    columns = [[(finding, remedy) for remedy in REMEDIES.get(finding.name, ())] for finding in found]
-    for likeliest in zip_longest(*columns):
-        yield from (pair for pair in likeliest if pair is not None)
-    if trials == "all" or not found:
-        unknown = Finding(name="cause_not_located", headline="cause not located")
-        for remedy in ANYTHING:
-            yield unknown, remedy
 
 
 def ranked(found: Sequence[Finding], tried: Sequence[Trial]) -> tuple[Finding, ...]:

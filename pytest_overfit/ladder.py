@@ -25,7 +25,7 @@ from pytest_overfit.criteria import Criterion as Criterion
 from pytest_overfit.criteria import Verdict as Verdict
 from pytest_overfit.criteria import criteria_for as criteria_for
 from pytest_overfit.finding import Finding
-from pytest_overfit.levels import Standing, ladder_of_levels, standing
+from pytest_overfit.levels import Standing, ladder_of_levels, standing, still_descending
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import Sample, Subject
 from pytest_overfit.train import NonFiniteLoss, Trace, Training
@@ -132,7 +132,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rung:
-    """A fresh network trained on the subject's first `samples` samples until `criteria` hold or the recipe's budget ends."""
+    """A fresh network trained on the subject's first `samples` samples until `criteria` hold or the recipe's budget, with its overtime, ends."""
 
     subject: Subject
     samples: int
@@ -154,7 +154,7 @@ class Rung:
             given = steps_given(first.training)
             if findings := fit(self.subject, samples, seed=seed, device=self.device, size=self.size):
                 return replace(outcome, status="broken", findings=findings)
-            yield from first.train(self.recipe.budget, patient=not self.recipe.fallbacks)
+            yield from first.train_to_the_end(patient=not self.recipe.fallbacks)
             attempts.append(first.attempt(given))
             if not attempts[-1].held and self.recipe.fallbacks:
                 attempts += yield from self._race(samples, given, seed)
@@ -172,7 +172,7 @@ class Rung:
                 return outcome
 
     def _race(self, samples: Sequence[Sample], given: Sequence[int], seed: int) -> Generator[Progress, None, list[Attempt]]:
-        """Other learning rates, a quarter of the budget each; the best goes on to the full budget."""
+        """Other learning rates, a quarter of the budget each; the best goes on to the end."""
         runs = []
         for factor in self.recipe.fallbacks:
             run = self._run(samples, replace(self.recipe, lr=self.recipe.lr * factor), seed)
@@ -181,7 +181,7 @@ class Rung:
             if run.held:
                 return [run.attempt(given) for run in runs]
         best = min(runs, key=_Run.rank)
-        yield from best.train(self.recipe.budget - best.training.step, patient=True)
+        yield from best.train_to_the_end(patient=True)
         return [run.attempt(given) for run in runs]
 
     def _run(self, samples: Sequence[Sample], recipe: Recipe, seed: int) -> _Run:
@@ -198,6 +198,14 @@ class _Run:
         self.ended: str | None = None
         self.seconds = 0.0
         self._pass = math.ceil(len(training.samples) / training.recipe.batch_of(len(training.samples)) / training.recipe.accumulation)
+
+    def train_to_the_end(self, *, patient: bool) -> Generator[Progress, None, None]:
+        """Train to the end of the budget, and into overtime while the loss still falls: not yet learned is not cannot learn."""
+        training, recipe = self.training, self.training.recipe
+        yield from self.train(recipe.budget - training.step, patient=patient)
+        last = round(recipe.budget * (1 + recipe.overtime))
+        while not self.held and self.ended is None and training.step < last and still_descending(training.trace.losses):
+            yield from self.train(min(math.ceil(recipe.budget / 4), last - training.step), patient=True)
 
     def train(self, steps: int, *, patient: bool) -> Generator[Progress, None, None]:
         """Train until the criteria hold, `steps` are taken, the loss is not finite, or, if not patient, it stands still."""

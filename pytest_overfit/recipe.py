@@ -27,6 +27,7 @@ class Recipe:
     label_smoothing: weight of KL(uniform || output), summed over steps (Kim et al. 2017, arXiv 1711.02212).
     norm_momentum: of batch norms that have torch's default; a short run needs running statistics that keep up. None leaves them alone.
     network:       keywords for the subject's `build`, such as hidden_dim or dropout; those it does not take are left out.
+    overtime:      share of the budget that may be added while the loss still falls.
     fallbacks:     factors on lr that are raced when the recipe fails: a rung is broken only if they fail too.
     """
 
@@ -48,6 +49,7 @@ class Recipe:
     norm_momentum: float | None = 0.3
     network: Mapping[str, Any] = field(default_factory=dict)
     budget: int = 400
+    overtime: float = 1.0
     fallbacks: tuple[float, ...] = (0.3, 0.1, 0.03, 3.0)
 
     def __post_init__(self) -> None:
@@ -106,7 +108,7 @@ def default_recipe(samples: int) -> Recipe:
 
 def notes_recipe(samples: int) -> Recipe:
     """What the original team wrote down, exactly. "Scheduler" was not named further: cosine. Those for 1 and for 5 samples do not climb."""
-    plain: dict[str, Any] = {"warmup": 0, "norm_momentum": None, "fallbacks": ()}
+    plain: dict[str, Any] = {"warmup": 0, "norm_momentum": None, "fallbacks": (), "overtime": 0.0}
     if samples == 1:
         return Recipe(**plain, optimizer="sgd", lr=1.0, momentum=0.9, clip=10.0, batch=1, network={"hidden_dim": 32, "dropout": 0.0}, budget=500)
     if samples < 10:

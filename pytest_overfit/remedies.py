@@ -75,7 +75,47 @@ def _found_again(rung: Rung, finding: Finding) -> bool:
 
 
 def lr_times(factor: float) -> Remedy:
-    return Remedy(name=f"learning rate x {factor:g}", change=lambda rung, _: replace(rung, recipe=replace(rung.recipe, lr=rung.recipe.lr * factor)))
+    def change(rung: Rung, _: Finding) -> Rung:
+        if factor in rung.recipe.fallbacks:
+            raise surgery.CannotOperate("the climb has tried it")
+        return replace(rung, recipe=replace(rung.recipe, lr=rung.recipe.lr * factor))
+
+    return Remedy(name=f"learning rate x {factor:g}", change=change)
+
+
+def _longer(rung: Rung, _: Finding) -> Rung:
+    return replace(rung, recipe=replace(rung.recipe, budget=rung.recipe.budget * LONGER_TIMES))
+
+
+def _accumulated(rung: Rung, _: Finding) -> Rung:
+    passes = -(-rung.samples // rung.recipe.batch_of(rung.samples))
+    if passes <= rung.recipe.accumulation:
+        raise surgery.CannotOperate("every step sees the whole rung already")
+    return replace(rung, recipe=replace(rung.recipe, accumulation=passes))
+
+
+def _slow_below_the_head(rung: Rung, _: Finding) -> Rung:
+    head = surgery.head_name(_fresh(rung))
+    if head is None:
+        raise surgery.CannotOperate("the network has no linear layer for a head")
+    return replace(rung, recipe=replace(rung.recipe, layer_lr={"": 0.1, head: 1.0}))
+
+
+def _other_reduction(rung: Rung, _: Finding) -> Rung:
+    if rung.subject.loss is not None:
+        raise surgery.CannotOperate("the subject has a loss of its own")
+    return replace(rung, recipe=replace(rung.recipe, reduction="mean" if rung.recipe.reduction == "sum" else "sum"))
+
+
+def _smoothed(rung: Rung, _: Finding) -> Rung:
+    if rung.samples == 1 or rung.recipe.label_smoothing:
+        raise surgery.CannotOperate("smoothing keeps the loss of one sample above its bound, or is there already")
+    return replace(rung, recipe=replace(rung.recipe, label_smoothing=0.05))
+
+
+def _fresh(rung: Rung) -> nn.Module:
+    width = raw_samples(rung.subject, 1)[0].features.shape[1]
+    return rung.subject.fresh(feature_dim=width, seed=rung.seeds[0], size=rung.size, network=rung.recipe.network)
 
 
 def _default_recipe(rung: Rung, _: Finding) -> Rung:
@@ -92,6 +132,12 @@ def _unregularised(rung: Rung, _: Finding) -> Rung:
     return replace(rung, recipe=recipe, subject=replace(rung.subject, loss=None))
 
 
+LONGER_TIMES = 3
+LONGER = Remedy(name=f"{LONGER_TIMES} times the budget", change=_longer)
+ACCUMULATE = Remedy(name="gradients accumulated over the whole rung", change=_accumulated)
+SLOW_BELOW_THE_HEAD = Remedy(name="a tenth of the learning rate below the head", change=_slow_below_the_head)
+OTHER_REDUCTION = Remedy(name="sum for mean, or mean for sum, over the batch", change=_other_reduction)
+SMOOTHING = Remedy(name="label smoothing 0.05", change=_smoothed)
 DEFAULT_RECIPE = Remedy(name="the default recipe", change=_default_recipe)
 UNREGULARISED = Remedy(name="no weight decay, label smoothing or extra term in the loss", change=_unregularised)
 
@@ -139,6 +185,11 @@ ZERO_BIAS = network_remedy("no bias in the head at the start", surgery.zero_head
 WIDEN = network_remedy("64 channels at the bottleneck", surgery.widen(64))
 
 
+def _without_blocks(rung: Rung, _: Finding) -> Rung:
+    blocks = surgery.repeated_blocks(rung.subject, _fresh(rung), rung.subject.take(1)[0])
+    return replace(rung, subject=surgery.operated(rung.subject, surgery.without(blocks)))
+
+
 def _less_stride(rung: Rung, finding: Finding) -> Rung:
     """The stride there divided by 2, 4, ... until every target fits."""
     for by in POWERS:
@@ -158,6 +209,7 @@ def _slower(rung: Rung, finding: Finding) -> Rung:
 
 POWERS = (2, 4, 8, 16, 32)
 LESS_STRIDE = Remedy(name="a smaller stride there", change=_less_stride)
+WITHOUT_BLOCKS = Remedy(name="the blocks left out, where they keep the shape", change=_without_blocks)
 SLOWER = Remedy(name="each frame fed several times, in the place of a smaller stride", change=_slower)
 
 
@@ -237,12 +289,12 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
     "random_in_eval": (NO_DROPOUT_AT_ALL, PLAIN_CALL),
     "rank_bottleneck": (WIDEN,),
     "recipe_diverges": (lr_times(0.01), lr_times(0.001), DEFAULT_RECIPE),
-    "recipe_stalls": (lr_times(100), lr_times(1000), DEFAULT_RECIPE),
+    "recipe_stalls": (lr_times(100), lr_times(1000), DEFAULT_RECIPE, LONGER),
     "regulariser_dominates": (UNREGULARISED,),
     "signal_drowned": (FAN_IN, XAVIER, LAYER_NORM),
     "skipped_frames": (PLAIN_CALL,),
     "time_collapse": (LESS_STRIDE, SLOWER, LEAVE_OUT),
-    "train_eval_gap": (LIVELY_NORM, LAYER_NORM),
+    "train_eval_gap": (LIVELY_NORM, LAYER_NORM, NO_NORM),
     "unnormalised_output": (LOGARITHM, NORMALISE, DEFAULT_LOSS, FROM_HEAD),
     "unscaled_input": (STANDARDISE,),
     "unstable_input": (FETCH_ONCE,),
@@ -253,5 +305,8 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
 }
 """Finding -> what may mend it, likeliest first."""
 
-ANYTHING = (lr_times(0.1), lr_times(10), DEFAULT_RECIPE, NO_DROPOUT, LAYER_NORM, FAN_IN, RESET, XAVIER)
+ANYTHING = (
+    *(lr_times(0.1), lr_times(10), DEFAULT_RECIPE, NO_DROPOUT, LAYER_NORM, FAN_IN, RESET, XAVIER),
+    *(NO_NORM, UNFREEZE, SLOWER, WITHOUT_BLOCKS, LONGER, ACCUMULATE, SLOW_BELOW_THE_HEAD, OTHER_REDUCTION, SMOOTHING),
+)
 """What is tried where no cause is found and every remedy was asked for."""

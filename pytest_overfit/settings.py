@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from pytest_overfit.diagnosis import Trials
 from pytest_overfit.ladder import BadLadder, check_rungs, criteria_for
 from pytest_overfit.recipe import Recipe, changed, load_recipes, parse_assignments
 from pytest_overfit.subject import BadSubject, Subject
+from pytest_overfit.trials import Trials
 
 
 class NoDevice(ValueError):

@@ -6,7 +6,7 @@ Each function changes the network in place and returns whether it found somethin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.dropout import _DropoutNd
 
-from pytest_overfit.subject import Subject
+from pytest_overfit.subject import Sample, Subject
 
 Surgery = Callable[[nn.Module], bool]
 
@@ -155,6 +155,46 @@ def bypass(module: str) -> Surgery:
         return True
 
     return surgery
+
+
+def repeated_blocks(subject: Subject, network: nn.Module, sample: Sample) -> list[str]:
+    """Names of the outermost blocks, children of a list or sequence with parts of their own, that put out what has the shape of their input."""
+    kept: list[str] = []
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_: nn.Module, inputs: Any, output: Any) -> None:
+            if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor) and inputs[0].shape == output.shape:
+                kept.append(name)
+
+        return hook
+
+    blocks = [name for name, module in network.named_modules() if name.rpartition(".")[2].isdecimal() and any(module.children())]
+    outermost = [name for name in blocks if not any(name.startswith(other + ".") for other in blocks)]
+    handles = [network.get_submodule(name).register_forward_hook(note(name)) for name in outermost]
+    try:
+        with torch.no_grad():
+            subject.log_probs(network.eval(), sample.features[None], torch.tensor([sample.frames]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(dict.fromkeys(kept))
+
+
+def without(modules: Sequence[str]) -> Surgery:
+    """Leave these modules out: their input goes on in their place."""
+
+    def surgery(network: nn.Module) -> bool:
+        for name in modules:
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, nn.Identity())
+        return bool(modules)
+
+    return surgery
+
+
+def head_name(network: nn.Module) -> str | None:
+    """The last linear layer."""
+    return next((name for name, module in reversed(list(network.named_modules())) if isinstance(module, nn.Linear)), None)
 
 
 def open_activations(module: str) -> Surgery:

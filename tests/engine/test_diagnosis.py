@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_overfit.diagnosis import diagnose, examine_rung, plan, ranked, run_trials
+from pytest_overfit.diagnosis import diagnose, examine_rung, ranked
 from pytest_overfit.finding import Finding
 from pytest_overfit.ladder import Outcome, Rung, criteria_for
 from pytest_overfit.recipe import Recipe, default_recipe
-from pytest_overfit.remedies import ANYTHING, REMEDIES, Trial
+from pytest_overfit.remedies import Trial
 from pytest_overfit.subject import Subject
 from tests.engine.planting import altered
 from tests.engine.sound import SOUND
@@ -125,31 +125,6 @@ def test_without_trials_nothing_is_confirmed() -> None:
 
 def finding(name: str) -> Finding:
     return Finding(name=name, headline=name)
-
-
-def test_the_likeliest_remedy_of_each_finding_is_tried_before_the_second_of_any() -> None:
-    order = [one.name for one, _ in plan([finding("signal_drowned"), finding("recipe_stalls")], "auto")]
-    assert order[:4] == ["signal_drowned", "recipe_stalls"] * 2
-
-
-def test_general_remedies_are_tried_where_nothing_is_found_or_all_are_asked_for() -> None:
-    assert [remedy for _, remedy in plan([], "auto")] == list(ANYTHING)
-    assert list(plan([finding("recipe_stalls")], "off")) == []
-    assert len(list(plan([finding("recipe_stalls")], "all"))) == len(REMEDIES["recipe_stalls"]) + len(ANYTHING)
-
-
-def test_trials_end_with_the_time_that_the_climb_took(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(0, 10_000, 20))
-    given: list[float] = []
-
-    def try_(rung: Rung, finding: Finding, remedy: Any, *, seconds: float) -> Trial:
-        given.append(seconds)
-        return Trial(finding=finding.name, remedy=remedy.name, held=False, steps=0, seconds=20)
-
-    monkeypatch.setattr("pytest_overfit.diagnosis.try_remedy", try_)
-    monkeypatch.setattr("pytest_overfit.diagnosis.time.monotonic", lambda: next(clock))
-    run_trials(rung_of(bigru()), [finding("signal_drowned"), finding("recipe_stalls")], 50.0, "auto")
-    assert given == [50.0, 30.0, 10.0]
 
 
 def test_a_cured_finding_goes_first() -> None:

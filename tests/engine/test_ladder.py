@@ -279,6 +279,20 @@ def test_a_race_is_bounded_and_only_its_best_goes_on():
     assert sorted(raced) == [20, 20, 80]
 
 
+def test_a_loss_that_still_falls_at_the_end_of_the_budget_is_given_overtime():
+    needed = climb(of(Convolutions), 2)[0].steps
+    short = Recipe(budget=round(needed * 0.7), fallbacks=())
+    in_time, late = (climb(of(Convolutions), 2, replace(short, overtime=overtime))[0] for overtime in (0.0, 1.0))
+    assert (in_time.status, in_time.steps) == ("broken", short.budget)
+    assert late.status == "ok"
+    assert short.budget < late.steps <= 2 * short.budget
+
+
+def test_a_loss_that_stands_still_is_given_no_overtime():
+    outcome, _ = climb(of(Convolutions), 2, Recipe(lr=1e-9, fallbacks=(), budget=60, overtime=5.0))
+    assert outcome.steps == 60
+
+
 def test_a_recipe_without_fallbacks_is_tried_alone_and_to_its_end():
     outcome, _ = climb(of(Convolutions), 2, Recipe(lr=1e-9, fallbacks=(), budget=230))
     (attempt,) = outcome.attempts

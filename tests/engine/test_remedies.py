@@ -66,11 +66,31 @@ def test_a_trial_ends_when_its_time_is_over() -> None:
         ("leave that module out", "the finding names no module"),
         ("those samples left out", "no sample is left, or none is named"),
         ("the network called with features and frames, nothing around it", "bigru has no forward of its own"),
+        ("gradients accumulated over the whole rung", "every step sees the whole rung already"),
+        ("learning rate x 0.1", "the climb has tried it"),
+        ("the blocks left out, where they keep the shape", "nothing in bigru to change by this remedy"),
     ],
 )
 def test_a_remedy_that_does_not_apply_says_why(name: str, ended: str) -> None:
-    every = {one.name: one for remedies in REMEDIES.values() for one in remedies}
+    every = {one.name: one for remedies in (ANYTHING, *REMEDIES.values()) for one in remedies}
     assert try_remedy(rung_of(bigru()), Finding(name="dead_units", headline=""), every[name], seconds=10).ended == ended
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "3 times the budget",
+        "gradients accumulated over the whole rung",
+        "a tenth of the learning rate below the head",
+        "sum for mean, or mean for sum, over the batch",
+        "label smoothing 0.05",
+    ],
+)
+def test_a_change_of_the_recipe_leaves_a_healthy_rung_whole(name: str) -> None:
+    rung = replace(rung_of(bigru(), 4), recipe=replace(default_recipe(4), batch=2))
+    every = {one.name: one for one in ANYTHING}
+    trial = try_remedy(rung, Finding(name="cause_not_located", headline=""), every[name], seconds=60)
+    assert (trial.held, trial.ended) == (True, None)
 
 
 def test_what_a_changed_network_raises_ends_the_trial() -> None:

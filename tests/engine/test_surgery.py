@@ -151,6 +151,20 @@ def test_what_is_bypassed_hands_on_its_input() -> None:
     assert isinstance(network.encoder[2], nn.Identity)
 
 
+def test_blocks_that_keep_the_shape_are_found_and_left_out() -> None:
+    network = Transformer(DIM, V)
+    found = surgery.repeated_blocks(subject(Transformer, "transformer"), network, clips(1)[0])
+    assert found == ["encoder.layers.0", "encoder.layers.1"]
+    assert surgery.without(found)(network)
+    assert [type(layer) for layer in network.encoder.layers] == [nn.Identity, nn.Identity]
+    assert not surgery.without([])(network)
+
+
+def test_the_head_is_the_last_linear_layer() -> None:
+    assert surgery.head_name(net()) == "head"
+    assert surgery.head_name(nn.Conv1d(2, 2, 1)) is None
+
+
 def test_a_bottleneck_is_widened_with_its_reader() -> None:
     network = Squeezed(DIM, V)
     assert surgery.widen(64)(network)

@@ -1,0 +1,108 @@
+"""Trials: in the order of the plan, within their time, alone or beside each other with the same outcome."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from pytest_overfit.finding import Finding
+from pytest_overfit.ladder import Rung, criteria_for
+from pytest_overfit.recipe import default_recipe
+from pytest_overfit.remedies import ANYTHING, REMEDIES, Trial
+from pytest_overfit.trials import plan, run_trials
+from tests.engine.subjects import bigru
+
+FOUND = [Finding(name=name, headline=name) for name in ("signal_drowned", "recipe_stalls")]
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def rung() -> Rung:
+    return Rung(subject=bigru(), samples=2, recipe=default_recipe(2), criteria=criteria_for(2))
+
+
+def told(finding: Finding, remedy: Any, *, held: bool = False, seconds: float = 0.0) -> Trial:
+    return Trial(finding=finding.name, remedy=remedy.name, held=held, steps=os.getpid(), seconds=seconds)
+
+
+def test_the_likeliest_remedy_of_each_finding_is_tried_before_the_second_of_any() -> None:
+    order = [one.name for one, _ in plan(FOUND, "auto")]
+    assert order[:4] == ["signal_drowned", "recipe_stalls"] * 2
+
+
+def test_general_remedies_are_tried_where_nothing_is_found_or_all_are_asked_for() -> None:
+    assert [remedy for _, remedy in plan([], "auto")] == list(ANYTHING)
+    assert list(plan(FOUND, "off")) == []
+    assert len(list(plan(FOUND[1:], "all"))) == len(REMEDIES["recipe_stalls"]) + len(ANYTHING)
+
+
+def test_trials_one_by_one_end_with_the_time_that_the_climb_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+    now = [0.0]
+
+    def try_(_: Rung, finding: Finding, remedy: Any, *, seconds: float) -> Trial:
+        given.append(seconds)
+        now[0] += 20
+        return told(finding, remedy)
+
+    monkeypatch.setattr("pytest_overfit.trials.beside_each_other", lambda device: 1)
+    monkeypatch.setattr("pytest_overfit.trials.try_remedy", try_)
+    monkeypatch.setattr("pytest_overfit.trials.time.monotonic", lambda: now[0])
+    run_trials(rung(), FOUND, 50.0, "auto")
+    assert given == [50.0, 30.0, 10.0]
+
+
+def test_trials_beside_each_other_end_with_the_time_that_the_climb_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    def try_(_: Rung, finding: Finding, remedy: Any, *, seconds: float) -> Trial:
+        assert seconds <= 0.5
+        time.sleep(seconds)
+        return told(finding, remedy)
+
+    monkeypatch.setattr("pytest_overfit.trials.LEAST_SECONDS", 0.5)
+    monkeypatch.setattr("pytest_overfit.trials.beside_each_other", lambda device: 2)
+    monkeypatch.setattr("pytest_overfit.trials.try_remedy", try_)
+    assert len(run_trials(rung(), FOUND, 0.0, "auto")) == 2
+
+
+def test_the_first_of_the_plan_to_hold_ends_what_comes_after_it(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    names = [remedy.name for _, remedy in plan(FOUND, "auto")]
+
+    def try_(_: Rung, finding: Finding, remedy: Any, *, seconds: float) -> Trial:
+        place = names.index(remedy.name)
+        time.sleep((0.6, 0.3, 60.0)[place] if threads > 1 else 0.0)
+        return told(finding, remedy, held=place == 1)
+
+    monkeypatch.setattr("pytest_overfit.trials.try_remedy", try_)
+    began = time.monotonic()
+    tried = run_trials(rung(), FOUND, 30.0, "auto")
+    assert [(trial.remedy, trial.held) for trial in tried] == [(names[0], False), (names[1], True)]
+    assert time.monotonic() - began < 20
+    assert (os.getpid() in {trial.steps for trial in tried}) == (threads == 1)
+
+
+def test_trials_beside_each_other_tell_what_trials_one_by_one_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    stalled = FOUND[1:]
+    known = {}
+    for at_once in (1, 2):
+        monkeypatch.setattr("pytest_overfit.trials.beside_each_other", lambda device, at_once=at_once: at_once)
+        tried = run_trials(rung(), stalled, 0.0, "auto")
+        known[at_once] = [(trial.remedy, trial.held, trial.steps, trial.ended) for trial in tried]
+    assert known[1] == known[2]
+    assert any(held for _, held, _, _ in known[1])
+
+
+def test_a_trial_whose_process_dies_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_overfit.trials.beside_each_other", lambda device: 2)
+    monkeypatch.setattr("pytest_overfit.trials.try_remedy", lambda *_, **__: os._exit(9))
+    assert {trial.ended for trial in run_trials(rung(), FOUND, 0.0, "auto")} == {"its process ended without a word"}
