@@ -111,10 +111,12 @@ class Outcome:
         return sum(attempt.seconds for attempt in self.attempts)
 
 
-def _rank(held: bool, trace: Trace) -> tuple[bool, bool, float]:
-    """Smaller is nearer to holding."""
-    readings = trace.readings
-    return (not held, not readings, readings[-1].token_error_rate + readings[-1].loss / 1e3 if readings else math.inf)
+def _rank(held: bool, trace: Trace) -> tuple[bool, float, bool, float]:
+    """Smaller is nearer to holding. Of runs with the same errors, one on a plateau stands behind one that falls."""
+    if not trace.readings:
+        return (not held, math.inf, True, math.inf)
+    reading = trace.readings[-1]
+    return (not held, reading.token_error_rate, not still_descending(trace.losses), reading.loss)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,16 +174,19 @@ class Rung:
                 return outcome
 
     def _race(self, samples: Sequence[Sample], given: Sequence[int], seed: int) -> Generator[Progress, None, list[Attempt]]:
-        """Other learning rates, a quarter of the budget each; the best goes on to the end."""
-        runs = []
-        for factor in self.recipe.fallbacks:
-            run = self._run(samples, replace(self.recipe, lr=self.recipe.lr * factor), seed)
-            yield from run.train(self.recipe.budget // 4, patient=True)
-            runs.append(run)
-            if run.held:
-                return [run.attempt(given) for run in runs]
-        best = min(runs, key=_Run.rank)
-        yield from best.train_to_the_end(patient=True)
+        """Other learning rates by successive halving: all for a quarter of the budget, the better half to half of it, the best to the end.
+
+        Source: Jamieson & Talwalkar 2016, arXiv 1502.07943.
+        """
+        runs = [self._run(samples, replace(self.recipe, lr=self.recipe.lr * factor), seed) for factor in self.recipe.fallbacks]
+        racing = runs
+        for share in (4, 2):
+            for run in racing:
+                yield from run.train(self.recipe.budget // share - run.training.step, patient=True)
+                if run.held:
+                    return [run.attempt(given) for run in runs if run.began]
+            racing = sorted(racing, key=_Run.rank)[: math.ceil(len(racing) / 2)]
+        yield from racing[0].train_to_the_end(patient=True)
         return [run.attempt(given) for run in runs]
 
     def _run(self, samples: Sequence[Sample], recipe: Recipe, seed: int) -> _Run:
@@ -255,7 +260,11 @@ class _Run:
         levels = ladder_of_levels(targets=targets, steps=given, vocabulary=len(self.training.subject.vocabulary))
         return standing(readings[-1].loss, levels, self.training.trace.losses)
 
-    def rank(self) -> tuple[bool, bool, float]:
+    @property
+    def began(self) -> bool:
+        return self.training.step > 0 or self.ended is not None
+
+    def rank(self) -> tuple[bool, float, bool, float]:
         return _rank(self.held, self.training.trace)
 
     def attempt(self, given: Sequence[int]) -> Attempt:

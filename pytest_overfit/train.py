@@ -227,4 +227,4 @@ def make_optimizer(network: nn.Module, subject: Subject, recipe: Recipe) -> Opti
     if recipe.optimizer == "sgd":
         return SGD(described, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True)
     kind = AdamW if recipe.optimizer == "adamw" else Adam
-    return kind(described, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    return kind(described, lr=recipe.lr, betas=(0.9, recipe.beta2), weight_decay=recipe.weight_decay, fused=True)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pytest_overfit import Recipe, Rung, Sample, Subject
-from pytest_overfit.ladder import BadLadder, Outcome, check_rungs, criteria_for, stands_still
+from pytest_overfit.ladder import BadLadder, Outcome, _rank, check_rungs, criteria_for, stands_still
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.train import Reading, Trace
 
@@ -271,12 +271,21 @@ def test_a_bad_rate_that_a_fallback_mends_is_no_fault_of_the_network(factor, men
     assert outcome.deciding == (held,)
 
 
-def test_a_race_is_bounded_and_only_its_best_goes_on():
-    recipe = Recipe(lr=1e-9, fallbacks=(1.0, 2.0, 4.0), budget=80)
+def test_a_race_halves_its_field_and_only_the_best_goes_on_to_the_end():
+    recipe = Recipe(lr=1e-9, fallbacks=(1.0, 2.0, 4.0, 8.0), budget=80)
     outcome, _ = climb(of(Convolutions), 2, recipe)
     first, *raced = [attempt.steps for attempt in outcome.attempts]
     assert first == 80
-    assert sorted(raced) == [20, 20, 80]
+    assert sorted(raced) == [20, 20, 40, 80]
+
+
+def test_of_runs_with_the_same_errors_one_that_stands_still_is_dropped_first():
+    def trace(losses, error):
+        return Trace(losses=losses, readings=[reading(loss=losses[-1], token_error_rate=error)])
+
+    still, falling = [0.67] * 100, [2.0 - 0.01 * step for step in range(100)]
+    assert _rank(False, trace(falling, 0.75)) < _rank(False, trace(still, 0.75))
+    assert _rank(False, trace(still, 0.5)) < _rank(False, trace(falling, 0.75)) < _rank(False, Trace())
 
 
 def test_a_loss_that_still_falls_at_the_end_of_the_budget_is_given_overtime():

@@ -20,7 +20,7 @@ from tests.examination.hosts import HOSTS, host_subject, raw
 from tests.examination.planted import UNSEEN, faults_for
 
 CLIMBED = (1, 2, 5, 10)
-TRIAL_SECONDS = 60.0
+TRIAL_SECONDS = 120.0
 
 
 @dataclass(kw_only=True)
