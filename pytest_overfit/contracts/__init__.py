@@ -30,6 +30,7 @@ from pytest_overfit.contracts.failure import failed, network_runs
 from pytest_overfit.contracts.leaks import clips_are_independent, output_is_repeatable, padding_is_ignored
 from pytest_overfit.contracts.lengths import steps_are_real, targets_fit
 from pytest_overfit.contracts.loss import loss_is_ctc
+from pytest_overfit.contracts.modes import statistics_are_gathered
 from pytest_overfit.contracts.output import output_is_normalised, output_starts_uniform
 from pytest_overfit.finding import Finding
 from pytest_overfit.subject import Sample, Subject
@@ -78,6 +79,7 @@ CONTRACTS: tuple[Contract, ...] = (
     Contract(name="repeatable output", holds="eval mode gives the same output each time", about="network", examine=output_is_repeatable),
     Contract(name="independent clips", holds="a clip's output does not depend on its batch mates", about="network", examine=clips_are_independent),
     Contract(name="ignored padding", holds="a clip's output does not depend on padding", about="network", examine=padding_is_ignored),
+    Contract(name="gathered statistics", holds="batch norms gather what they use in eval mode", about="network", examine=statistics_are_gathered),
     Contract(
         name="whole wiring", holds="the output uses all of its input, gradients reach all modules", about="network", examine=all_parts_are_wired
     ),

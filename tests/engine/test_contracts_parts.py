@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -17,19 +19,20 @@ from pytest_overfit.contracts.bench import Bench, shaken, undisturbed
 from pytest_overfit.contracts.decoder import collapsed, decoder_blanks, ideal_path
 from pytest_overfit.contracts.lengths import targets_fit
 from pytest_overfit.contracts.loss import loss_blank, loss_is_ctc
+from pytest_overfit.contracts.modes import statistics_are_gathered
 from pytest_overfit.contracts.passage import recorded, time_axis
 from pytest_overfit.contracts.reference import reference_nats
 from pytest_overfit.contracts.timeline import Clock, is_drawn, staircase
 from tests.engine.faults import FAULTS, strided
 from tests.engine.planting import altered, of_loss
-from tests.engine.subjects import HEALTHY, bigru, clips
+from tests.engine.subjects import HEALTHY, BiGRU, bigru, clips, subject
 
 PLANTS = {fault.name: fault.plant for fault in FAULTS}
 
 
-def bench(subject=None, **keywords) -> Bench:
-    subject = subject or bigru()
-    return Bench(subject=subject, samples=tuple(subject.samples[:10]), **keywords)
+def bench(of=None, **keywords) -> Bench:
+    of = of or bigru()
+    return Bench(subject=of, samples=tuple(of.samples[:10]), **keywords)
 
 
 # -- the reference -----------------------------------------------------------------------------------------------------------------------
@@ -250,3 +253,27 @@ def test_zeroed_gates_are_told_from_branches_that_are_never_used() -> None:
         network.get_submodule("head").weight.zero_()
 
     assert check(altered(HEALTHY["transformer"](), without_gate), clips(6)) == ()
+
+
+class KeptInEval(nn.BatchNorm1d):
+    """Frozen for fine-tuning: what `network.train()` says does not reach it."""
+
+    def train(self, mode: bool = True) -> KeptInEval:
+        return super().train(False)
+
+
+@pytest.mark.parametrize(
+    ("norm", "found"),
+    [
+        (nn.BatchNorm1d, ()),
+        (partial(nn.BatchNorm1d, momentum=0.0), ("norm",)),
+        (partial(nn.BatchNorm1d, momentum=None), ()),
+        (partial(nn.BatchNorm1d, track_running_stats=False), ()),
+        (KeptInEval, ()),
+    ],
+)
+def test_statistics_that_no_pass_moves_are_found(norm: Any, found: tuple[str, ...]) -> None:
+    examined = bench(subject(partial(BiGRU, norm=norm), "bigru"))
+    before = {name: buffer.clone() for name, buffer in examined.network.named_buffers()}
+    assert tuple(finding.module for finding in statistics_are_gathered(examined)) == found
+    assert all(torch.equal(buffer, before[name]) for name, buffer in examined.network.named_buffers())
