@@ -87,5 +87,42 @@ def bag_level(*, steps: int, tokens: int) -> float:
     return math.log(tokens) + alignment_cost(steps=steps, tokens=tokens)
 
 
+def constant_levels(targets: Sequence[Sequence[int]], steps: Sequence[int], *, rounds: int = 12) -> list[float]:
+    """Loss of the best output that is the same at every step, for each clip: what is known of a clip without knowing when, at most `bag_level`.
+
+    By expectation maximisation: p <- mean posterior over the steps, from a p full of blanks and one of few. Where tokens repeat in a row of few
+    others, filling the steps with them costs less than setting them between blanks, and the level lies far below ln L + g. Every target must fit.
+    """
+    found = _maximised(targets, steps, False, rounds)
+    again = [place for place, target in enumerate(targets) if len(set(target)) < len(target)]
+    few = _maximised([targets[place] for place in again], [steps[place] for place in again], True, rounds) if again else []
+    for place, level in zip(again, few, strict=True):
+        found[place] = min(found[place], level)
+    return [0.0 if len(target) == 1 else level for target, level in zip(targets, found, strict=True)]
+
+
+def _maximised(targets: Sequence[Sequence[int]], steps: Sequence[int], few: bool, rounds: int) -> list[float]:
+    """Each clip's tokens are numbered from 1 by themselves, so that the tables stay as narrow as the clip with most different tokens."""
+    own = [{token: place for place, token in enumerate(dict.fromkeys(target), 1)} for target in targets]
+    counts = torch.zeros(len(targets), max(map(len, own)) + 1)
+    rows = torch.zeros(len(targets), max(map(len, targets)), dtype=torch.long)
+    for i, target in enumerate(targets):
+        for j, token in enumerate(target):
+            rows[i, j] = own[i][token]
+            counts[i, own[i][token]] += 1
+        counts[i, 0] = 0.1 * len(target) if few else max(steps[i] - len(target), 0.1)
+    given, lengths = torch.tensor(steps), torch.tensor([len(target) for target in targets])
+    inside = (torch.arange(int(given.max()))[:, None] < given).float()[..., None]
+    share = counts / counts.sum(1, keepdim=True)
+    for _ in range(rounds):
+        logits = share.clamp(min=1e-30).log().expand(int(given.max()), -1, -1).clone().requires_grad_()
+        flat = torch.cat([row[:length] for row, length in zip(rows, lengths, strict=True)])
+        losses = F.ctc_loss(logits.log_softmax(-1), flat, given, lengths, reduction="none")
+        (gradient,) = torch.autograd.grad(losses.sum(), logits)  # of logits: p - posterior
+        share = ((share.expand(int(given.max()), -1, -1) - gradient) * inside).sum(0).clamp(min=0) / given[:, None]
+        share = share / share.sum(1, keepdim=True)
+    return (losses.detach() / lengths).tolist()
+
+
 def _log_binomial(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)

@@ -19,6 +19,8 @@ ALIGNED = 0.5
 """Share of the lowest plateau below which a loss has left it."""
 ABOVE = 1.5
 """Multiple of the uniform level above which a loss stands on none: the output is sure of the wrong tokens."""
+NOTHING = 1e-3
+"""Nats a token below which a plateau cannot be told from aligned."""
 FALL = 0.02
 """Share of its loss by which the last third of a run must have fallen to count as descending."""
 
@@ -47,7 +49,7 @@ class Standing:
 def ladder_of_levels(*, targets: Sequence[Sequence[int]], steps: Sequence[int], vocabulary: int) -> tuple[Level, ...]:
     """The plateaus of some clips, highest first. steps: what the network gives for each clip. Raises ValueError where no target fits.
 
-    Each is the mean over the clips that fit of the closed forms in `ctc`. With one clip, unigram and bag of clip are one level.
+    Each is the mean over the clips that fit of the levels in `ctc`. With one clip, unigram and bag of clip are one level.
     """
     fits = [(target, given) for target, given in zip(targets, steps, strict=True) if target and given >= ctc.steps_needed(target)]
     if not fits:
@@ -57,8 +59,10 @@ def ladder_of_levels(*, targets: Sequence[Sequence[int]], steps: Sequence[int], 
     levels = [
         Level(name="uniform", loss=fmean(ctc.uniform_level(steps=given, target=target, vocabulary=vocabulary) for target, given in fits)),
         Level(name="blank", loss=fmean(ctc.blank_level(steps=given, tokens=len(target), vocabulary=vocabulary) for target, given in fits)),
-        Level(name="bag of clip", loss=fmean(ctc.bag_level(steps=given, tokens=len(target)) for target, given in fits)),
     ]
+    bag = fmean(ctc.constant_levels([target for target, _ in fits], [given for _, given in fits]))
+    if bag > NOTHING:  # a clip of one token asks for no order
+        levels.append(Level(name="bag of clip", loss=bag))
     if len({tuple(target) for target, _ in fits}) > 1:
         unigram = fmean(ctc.unigram_level(steps=given, tokens=len(target), label_entropy=entropy) for target, given in fits)
         levels.append(Level(name="unigram", loss=unigram))

@@ -101,6 +101,26 @@ def test_the_bag_level_is_what_the_best_constant_over_the_clips_own_tokens_reach
     assert level == pytest.approx(numeric, rel=0.08)
 
 
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=6), min_size=1, max_size=4), st.integers(12, 60), st.integers(0, 10_000))
+def test_no_output_that_is_the_same_at_every_step_is_better_than_the_constant_level(targets, steps, seed):
+    levels = ctc.constant_levels(targets, [steps] * len(targets))
+    logits = 3 * torch.randn(len(targets), 5, generator=torch.Generator().manual_seed(seed))
+    rows = logits.log_softmax(-1).expand(steps, -1, -1)
+    lengths = torch.tensor([len(target) for target in targets])
+    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(target) for target in targets], batch_first=True)
+    losses = ctc.clip_losses(rows, torch.full((len(targets),), steps), padded, lengths, blank=0) / lengths
+    for target, level, loss in zip(targets, levels, losses.tolist(), strict=True):
+        assert level <= loss + 0.02
+        assert level <= ctc.bag_level(steps=steps, tokens=len(target)) + 0.02
+
+
+def test_a_clip_that_mostly_repeats_one_token_is_known_for_less_than_its_bag():
+    (level,) = ctc.constant_levels([[1, 1, 2, 1]], [48])
+    assert level == pytest.approx(0.667, abs=2e-3)
+    assert ctc.bag_level(steps=48, tokens=4) > 2 * level
+
+
 def test_the_unigram_level_is_what_the_best_constant_over_a_rungs_tokens_reaches():
     rung = [[1, 2, 1, 3, 4, 1, 5, 6], [2, 7, 1, 8, 9, 3, 1, 10]]
     tokens = [token for target in rung for token in target]

@@ -59,6 +59,12 @@ def test_one_clip_has_no_unigram_level_of_its_own() -> None:
     assert "unigram" not in [level.name for level in ladder_of_levels(targets=[[1, 2, 3]], steps=[60], vocabulary=200)]
 
 
+def test_a_clip_of_one_token_has_no_order_to_learn() -> None:
+    ladder = ladder_of_levels(targets=[[7]], steps=[40], vocabulary=200)
+    assert [level.name for level in ladder] == ["uniform", "blank", "aligned"]
+    assert standing(0.01, ladder).level.name == "aligned"
+
+
 def test_clips_that_do_not_fit_are_left_out() -> None:
     with_one_more = ladder_of_levels(targets=[*TARGETS, [1] * 9], steps=[*STEPS, 10], vocabulary=200)
     assert with_one_more == LADDER
