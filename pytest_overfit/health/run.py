@@ -52,9 +52,10 @@ class Curve:
 
 
 class CurveBuilder:
-    """Collects a curve in bounded memory: beyond MOST_POINTS, of two neighbours the larger stays, so that no spike and no NaN is lost."""
+    """Collects a curve in bounded memory: beyond `most` points, of two neighbours the larger stays, so that no spike and no NaN is lost."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_POINTS) -> None:
+        self._most = most
         self._points: list[tuple[float, float]] = []
         self._share, self._held = 1, 0
 
@@ -65,7 +66,7 @@ class CurveBuilder:
         else:
             self._points.append((at, value))
             self._held = 1
-        if len(self._points) > MOST_POINTS:
+        if len(self._points) > self._most:
             merged = [(b[0], _larger(a[1], b[1])) for a, b in zip(self._points[::2], self._points[1::2], strict=False)]
             self._points = merged + self._points[2 * len(merged) :]
             self._share, self._held = 2 * self._share, 0

@@ -1,0 +1,186 @@
+"""A folder: which of its files are logs, which of them are one run, and what stands beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pytest_overfit.health.readers import read_run
+from pytest_overfit.health.run import BadRun, Facts
+from pytest_overfit.levels import Level
+from tests.health.event_files import write_events
+
+SPECIMENS = Path(__file__).parent / "specimens"
+PLAIN = "Epoch 1: Train 4.5 | Val 4.6\nEpoch 2: Train 4.4 | Val 4.5\n"
+CSV = "epoch,train_loss,val_loss,lr\n1,4.5,4.6,0.1\n2,4.4,4.5,0.1\n"
+
+
+def written(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(BadRun) as raised:
+        read_run(path)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_the_log_is_found_among_other_files(tmp_path: Path) -> None:
+    written(tmp_path / "README.txt", "Trained with 2 steps. See epoch 3.\n")
+    written(tmp_path / "config.json", '{\n "epoch": 5,\n "loss": "ctc"\n}')
+    written(tmp_path / "manifest.jsonl", '{"clip": "a", "frames": 20}\n')
+    written(tmp_path / "corpus.csv", "id|folder|signer|annotation\na|a|s|WIND\n")
+    written(tmp_path / "hparams.yaml", "lr: 0.1\nepoch: 3\nloss: 3\n")
+    written(tmp_path / "weights.pt", PLAIN)
+    log = written(tmp_path / "version_0" / "out.txt", PLAIN)
+    run = read_run(tmp_path)
+    assert (run.sources, run.name, run.complaints) == ((log,), tmp_path.name, ())
+
+
+def test_of_two_formats_the_richer_is_read_and_named(tmp_path: Path) -> None:
+    log, table = written(tmp_path / "train.log", PLAIN), written(tmp_path / "csv" / "version_0" / "metrics.csv", CSV)
+    log.rename(tmp_path / "csv" / "version_0" / "train.log")
+    run = read_run(tmp_path)
+    assert run.sources == (table,)
+    assert run.complaints == (f"{tmp_path}: two formats of one run; read from the csv, which tells no less than train.log",)
+
+
+def test_predictions_may_come_from_the_other_format(tmp_path: Path) -> None:
+    written(tmp_path / "train.log", PLAIN + "Target: A B\nPred: A\n")
+    written(tmp_path / "metrics.csv", CSV)
+    run = read_run(tmp_path)
+    assert "lr" in run.curves
+    assert [(one.at, one.prediction) for one in run.predictions] == [(2, ("A",))]
+    assert run.complaints[-1] == "predictions are from the plain log"
+
+
+def test_csv_and_events_in_folders_of_their_own_are_one_run(tmp_path: Path) -> None:
+    table = written(tmp_path / "csv" / "version_0" / "metrics.csv", CSV)
+    write_events(tmp_path / "tb" / "version_0", [(1, {"train_loss": 4.5}), (2, {"train_loss": 4.4})])
+    assert read_run(tmp_path).sources == (table,)
+
+
+def test_a_format_that_cannot_be_read_does_not_hide_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytest_overfit.health.readers import events
+
+    written(tmp_path / "metrics.csv", CSV)
+    path = write_events(tmp_path, [(1, {"train_loss": 4.5})])
+    monkeypatch.setattr(events, "find_spec", lambda name: None)
+    run = read_run(tmp_path)
+    assert len(run.curves["val_loss"]) == 2
+    assert f"{path}: to read TensorBoard event files, pip install pytest-overfit[curves]" in run.complaints
+
+
+def test_two_runs_are_named(tmp_path: Path) -> None:
+    for name in ("version_0", "version_1", "version_2"):
+        written(tmp_path / "lightning_logs" / name / "metrics.csv", CSV)
+    expected = "holds 3 runs, lightning_logs/version_0, lightning_logs/version_1 and 1 more; give one of them"
+    assert refused(tmp_path) == f"{tmp_path}: {expected}"
+    assert len(read_run(tmp_path / "lightning_logs" / "version_1").curves["val_loss"]) == 2
+
+
+def test_two_logs_of_one_format_are_two_runs(tmp_path: Path) -> None:
+    written(tmp_path / "a.log", PLAIN)
+    written(tmp_path / "b.log", PLAIN)
+    assert refused(tmp_path) == f"{tmp_path}: holds 2 runs, a.log and b.log; give one of them"
+
+
+def test_a_log_at_the_top_goes_before_those_below(tmp_path: Path) -> None:
+    top = written(tmp_path / "metrics.csv", CSV)
+    written(tmp_path / "old" / "metrics.csv", CSV)
+    run = read_run(tmp_path)
+    assert run.sources == (top,)
+    assert run.complaints == (f"{tmp_path}: 1 log of other runs in folders below left out: old/metrics.csv",)
+
+
+def test_of_hugging_face_states_the_last_is_read(tmp_path: Path) -> None:
+    for number in (5, 60, 9):
+        (tmp_path / f"checkpoint-{number}").mkdir()
+        shutil.copy(SPECIMENS / "trainer_state.json", tmp_path / f"checkpoint-{number}")
+        (tmp_path / f"checkpoint-{number}" / "model.safetensors").write_bytes(b"x")
+        (tmp_path / f"checkpoint-{number}" / "optimizer.pt").write_bytes(b"x")
+    os.utime(tmp_path / "checkpoint-60" / "model.safetensors", (3e9, 3e9))
+    run = read_run(tmp_path)
+    assert run.sources == (tmp_path / "checkpoint-60" / "trainer_state.json",)
+    assert run.checkpoint == tmp_path / "checkpoint-60" / "model.safetensors"
+
+
+def test_the_newest_checkpoint_is_found(tmp_path: Path) -> None:
+    log = written(tmp_path / "train.log", PLAIN)
+    assert read_run(log).checkpoint is None
+    for age, name in enumerate(["checkpoints/last.ckpt", "best.pt", "checkpoints/first.pth"]):
+        written(tmp_path / name, "x")
+        os.utime(tmp_path / name, (2e9 - age, 2e9 - age))
+    written(tmp_path / "half.ckpt", "")
+    assert read_run(log).checkpoint == tmp_path / "checkpoints" / "last.ckpt"
+
+
+def test_facts_beside_the_log_are_read(tmp_path: Path) -> None:
+    said = {
+        "version": 1,
+        "subject": "teacher",
+        "parameters": 14_404_568,
+        "train_samples": 5672,
+        "vocabulary": 1232,
+        "levels": {"train": [{"name": "aligned", "loss": 0}, {"name": "uniform", "loss": 44.5}], "val": []},
+        "command": "python -m model.train i3d_teacher",
+        "network": {"dropout": 0.5},
+        "epochs": None,
+        "settings": {"unknown": True},
+    }
+    written(tmp_path / "run.json", json.dumps(said))
+    log = written(tmp_path / "tb" / "train.log", "7 parameters, dev: 540 clips\nEpoch 1/9: Train 4.5\n")
+    run = read_run(tmp_path)
+    assert run.facts == Facts(
+        subject="teacher",
+        parameters=14_404_568,
+        train_samples=5672,
+        val_samples=540,
+        vocabulary=1232,
+        levels={"train": (Level(name="uniform", loss=44.5), Level(name="aligned", loss=0.0)), "val": ()},
+        command="python -m model.train i3d_teacher",
+        network={"dropout": 0.5},
+        epochs=9,
+    )
+    assert run.sources == (log, tmp_path / "run.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"parameters": "many"}', 'field parameters must be a whole number, 0 or more, got "many"'),
+        ('{"parameters": true}', "field parameters must be a whole number, 0 or more, got true"),
+        ('{"epochs": -1}', "field epochs must be a whole number, 0 or more, got -1"),
+        ('{"subject": 3}', "field subject must be text, got 3"),
+        ('{"network": []}', "field network must be an object, got []"),
+        ('{"levels": {"train": {"uniform": 3}}}', 'field levels.train must be a list of objects with name and loss, got {"uniform": 3}'),
+        ('{"levels": {"val": [{"loss": 3}]}}', 'field levels.val[0] must be an object with a name, got {"loss": 3}'),
+        ('{"levels": {"val": [{"name": "a", "loss": NaN}]}}', "field levels.val[0].loss must be a finite number, got NaN"),
+        ('{"version": 2}', "field version is 2, this reader knows 1"),
+        ("[]", "must hold one JSON object, with fields such as subject and parameters"),
+        ('{"subject": ', "cut off or not JSON (Expecting value: line 1 column 13 (char 12)); mend it or remove it"),
+    ],
+)
+def test_a_run_json_of_wrong_types_is_refused_by_field(tmp_path: Path, text: str, words: str) -> None:
+    written(tmp_path / "train.log", PLAIN)
+    written(tmp_path / "run.json", text)
+    assert refused(tmp_path) == f"{tmp_path}/run.json: {words}"
+
+
+def test_predictions_beside_the_log_are_read_and_the_newest_kept(tmp_path: Path) -> None:
+    rows = [{"epoch": epoch, "split": split, "target": ["A", "B C"], "prediction": []} for epoch in range(250) for split in ("train", "val")]
+    written(tmp_path / "predictions.jsonl", "".join(json.dumps(row) + "\n" for row in rows) + "not JSON\n" + '{"epoch": 3}\n')
+    written(tmp_path / "metrics.csv", CSV)
+    run = read_run(tmp_path)
+    assert [sum(one.split == split for one in run.predictions) for split in ("train", "val")] == [200, 200]
+    assert (run.predictions[0].at, run.predictions[0].target, run.predictions[0].prediction) == (50, ("A", "B C"), ())
+    path = tmp_path / "predictions.jsonl"
+    assert run.complaints == (f"{path}: 2 lines left out: no object with a target and a prediction (the first is line 501: 'not JSON')",)
+    assert run.sources == (tmp_path / "metrics.csv", path)

@@ -1,0 +1,87 @@
+"""However long a log, reading takes bounded memory and tells how far it is."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from pytest_overfit.health.readers import gather, lines, read_run
+from pytest_overfit.health.run import Run
+
+MANY = 20_000
+MIB = 1 << 20
+
+
+def plain(number: int) -> str:
+    return f"Epoch {number // 1000}: Train 4.5 | Val 4.6\nTarget: A{number} B\nPred: A{number}\n"
+
+
+def jsonl(number: int) -> str:
+    return f'{{"epoch": {number // 1000}, "step": {number}, "loss": {number}.5}}\n'
+
+
+def read_watched(path: Path) -> tuple[Run, int, list[float]]:
+    """The run, the peak of memory taken while reading it, in bytes, and the shares told."""
+    shares: list[float] = []
+    tracemalloc.start()
+    try:
+        run = read_run(path, progress=shares.append)
+        return run, tracemalloc.get_traced_memory()[1], shares
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Small blocks and curves, so that a log of a second to read is as long to them as one of a million lines is to the real ones.
+    monkeypatch.setattr(lines, "BLOCK", 1 << 14)
+    monkeypatch.setattr(gather, "MOST_POINTS", 500)
+    peaks = []
+    for count in (MANY // 4, MANY):
+        path = tmp_path / f"{count}.jsonl"
+        path.write_text("".join(map(jsonl, range(count))))
+        run, peak, shares = read_watched(path)
+        assert len(run.curves["train_loss"]) <= 500
+        assert run.curves["train_loss"].values[-1] == count - 0.5
+        assert shares == sorted(shares)
+        assert shares[-1] == 1.0
+        assert len(shares) > 10
+        peaks.append(peak)
+    assert peaks[1] < 1.2 * peaks[0]
+    assert peaks[1] < 4 * MIB
+
+
+def test_of_predictions_the_newest_stay(tmp_path: Path) -> None:
+    path = tmp_path / "train.log"
+    path.write_text("".join(map(plain, range(5_000))))
+    run = read_run(path)
+    assert len(run.predictions) == 200
+    assert run.predictions[-1].target == ("A4999", "B")
+    assert run.predictions[0].at == 4
+
+
+def test_a_line_too_long_is_left_out_and_the_next_ones_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "train.log"
+    path.write_text("Epoch 1: Train 4.5\n" + "x" * (3 * MIB) + "\nEpoch 2: Train 4.25\n")
+    run, peak, _ = read_watched(path)
+    assert run.curves["train_loss"].at == (1, 2)
+    assert run.complaints == (f"{path}: 1 line left out: longer than 1 MiB (line 2)",)
+    assert peak < 12 * MIB
+
+
+def test_a_progress_bar_without_an_end_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "train.log"
+    bar = "\rEpoch 1: {far:>3}%|####| {far}/100 [00:01<00:02, loss=4.5]" + " " * 200
+    path.write_bytes("".join(bar.format(far=far) for far in range(1, 101)).encode() * 100 + b"\nEpoch 2: Train 4.25\n")
+    run = read_run(path)
+    assert run.curves["train_loss"].at[-1] == 2
+
+
+def test_of_unknown_names_only_so_many_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    names = [f"layer_{number}" for number in range(300)]
+    path.write_text(",".join(["epoch", "val_loss", *names]) + "\n" + ",".join(["1"] * 302) + "\n")
+    run = read_run(path)
+    assert len(run.curves) == 201
+    assert run.complaints == ("100 metrics beyond 200 of unknown name left out (the first by name is layer_200)",)
