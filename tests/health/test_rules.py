@@ -1,0 +1,334 @@
+"""Each rule: what it names, since when, on what evidence; and what it leaves alone."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pytest_overfit.health.rules import RULES
+from pytest_overfit.health.run import Curve, Facts, Prediction, Run
+from tests.health.made_runs import LEVELS, curve, decay, noisy
+
+RULE = {rule.name: rule for rule in RULES}
+RNG = [11, 12]
+
+
+def run(clock="epoch", facts=None, predictions=(), **curves):
+    """Curves as sequences, from epoch 1 on, or as `Curve`s."""
+    made = {name: values if isinstance(values, Curve) else curve(range(1, len(values) + 1), values) for name, values in curves.items()}
+    return Run(name="made", clock=clock, curves=made, facts=facts or Facts(), predictions=tuple(predictions))
+
+
+def said(emitted, due, *, at=60.0, split="val", clips=5):
+    return [Prediction(at=at, split=split, target=("t",) * due, prediction=("p",) * emitted) for _ in range(clips)]
+
+
+def steady(epochs, start, end, rate=5, sd=0.005):
+    return noisy(np.random.default_rng(RNG), decay(None, epochs, start, end, rate), sd)
+
+
+def overfitted(epochs=60, best=20, rise=0.4, **curves):
+    """Training loss falls all along; validation falls to `best` and rises by a share from there on."""
+    past = np.clip(np.arange(1, epochs + 1) - best, 0, None) / (epochs - best)
+    val = 2 * (1 + 3 * np.exp(-np.arange(1, epochs + 1) / 4)) * (1 + rise * past)
+    return run(train_loss=steady(epochs, 20, 0.1, 12), val_loss=noisy(np.random.default_rng(RNG), val, 0.005), **curves)
+
+
+def test_every_rule_is_named_after_the_bad_thing_and_known_by_one_name():
+    assert len(RULE) == len(RULES)
+    assert all(rule.judge.__doc__ for rule in RULES)
+
+
+def test_a_rule_without_its_data_says_what_it_needs():
+    assert RULE["validation_wer_stuck"].lacks(run(val_loss=[3, 2, 1])) == "needs val_wer"
+    assert RULE["validation_loss_rises"].lacks(run(val_loss=[3, 2])) == "needs train_loss and 3 readings of val_loss, it has 2"
+    assert RULE["predictions_too_short"].lacks(run(train_loss=[3, 2, 1])) == "needs val_emission_ratio or 3 predictions"
+    assert RULE["nothing_learnt"].lacks(run(train_loss=[3, 2, 1])) == "needs the loss levels of train (run.json)"
+    assert RULE["steps_out_of_order"].lacks(run()) is None
+
+
+def test_readings_that_are_no_numbers_do_not_count():
+    assert RULE["validation_loss_rises"].lacks(run(train_loss=[3, 2, 1], val_loss=[3, math.nan, 1])) == "needs 3 readings of val_loss, it has 2"
+
+
+@pytest.mark.parametrize("name", RULE)
+def test_an_empty_run_is_accused_of_nothing(name):
+    assert RULE[name](run()) is None
+
+
+# -- validation loss rises
+
+
+def test_validation_loss_that_rises_while_training_falls_is_dated_by_its_minimum():
+    made = overfitted()
+    finding = RULE["validation_loss_rises"](made)
+    best = made.curves["val_loss"].at[int(np.argmin(made.curves["val_loss"].values))]
+    assert finding.began == best
+    assert abs(best - 20) <= 4
+    assert finding.status == "confirmed"
+    assert finding.headline == f"validation loss rises since epoch {best:g} while training loss falls"
+
+
+def test_a_rise_of_both_losses_is_no_overfitting():
+    made = overfitted()
+    rising = [2 + 0.05 * epoch for epoch in range(60)]
+    assert RULE["validation_loss_rises"](replace(made, curves=made.curves | {"train_loss": curve(range(1, 61), rising)})) is None
+
+
+@pytest.mark.parametrize("last", range(21, 26))
+def test_a_few_worse_readings_after_the_best_accuse_nobody(last):
+    made = overfitted()
+    cut = {name: Curve(at=whole.at[:last], values=whole.values[:last]) for name, whole in made.curves.items()}
+    assert RULE["validation_loss_rises"](replace(made, curves=cut)) is None
+
+
+def test_it_is_named_within_fifteen_epochs_of_the_onset():
+    made = overfitted(rise=0.5)
+    cut = {name: Curve(at=whole.at[:35], values=whole.values[:35]) for name, whole in made.curves.items()}
+    assert RULE["validation_loss_rises"](replace(made, curves=cut)).began == pytest.approx(20, abs=4)
+
+
+def test_while_validation_wer_still_falls_a_rising_loss_is_only_suspected():
+    made = overfitted(val_wer=np.linspace(0.9, 0.3, 60))
+    finding = RULE["validation_loss_rises"](made)
+    assert finding.status == "suspected"
+    assert any("validation WER still falls" in fact for fact in finding.evidence)
+
+
+def test_parameters_a_sample_stand_with_the_evidence_of_overfitting():
+    finding = RULE["validation_loss_rises"](overfitted(facts=Facts(parameters=7_300_000, train_samples=600)))
+    assert "12,167 parameters for each of 600 training samples" in finding.evidence
+
+
+FEW = (1, 25, 50, 60)
+
+
+@pytest.mark.parametrize(
+    ("val", "train"),
+    [
+        ((7.19, 4.90, 4.96, 5.00), (44, 4.2, 2.9, 2.4)),  # by 2 % only
+        ((7.19, 4.90, 5.60, 5.10), (44, 4.2, 2.9, 2.4)),  # on its way back
+        ((7.19, 4.90, 4.96, 5.29), (44, 4.2, 4.2, 4.1)),  # nothing is learnt meanwhile
+        ((7.19, 4.90, 4.80, 5.29), (44, 4.2, 2.9, 2.4)),  # one reading since the best
+    ],
+)
+def test_of_few_readings_only_a_plain_rise_is_believed(val, train):
+    assert RULE["validation_loss_rises"](run(val_loss=curve(FEW, val), train_loss=curve(FEW, train))) is None
+
+
+def test_soon_after_a_warm_restart_validation_may_be_worse():
+    """Both losses jump at epoch 40; training has come back below by epoch 60, validation not yet."""
+    train = [*np.linspace(8, 2, 40), *np.linspace(3, 1.5, 20)]
+    val = [*np.linspace(8, 2.5, 40), *np.linspace(3.6, 3.3, 20)]
+    rate = [1e-3 * (0.5 + 0.5 * math.cos(math.pi * epoch / 40)) for epoch in range(40)]
+    rate += [1e-3 * (0.5 + 0.5 * math.cos(math.pi * epoch / 80)) for epoch in range(20)]
+    assert RULE["validation_loss_rises"](run(train_loss=train, val_loss=val, lr=rate)) is None
+
+
+# -- gap
+
+
+def test_a_gap_is_named_with_the_larger_bound_it_passes():
+    finding = RULE["gap_wide"](run(train_loss=steady(80, 20, 0.5), val_loss=steady(80, 20, 3.2)))
+    assert "stands more than 2 above training loss" in finding.headline
+    assert RULE["gap_wide"](run(train_loss=steady(80, 20, 0.5), val_loss=steady(80, 20, 2.0))).headline.startswith(
+        "validation loss stands more than 1 above"
+    )
+
+
+def test_while_validation_falls_a_gap_is_no_illness():
+    val = np.linspace(9, 4, 80)
+    assert RULE["gap_wide"](run(train_loss=val / 4, val_loss=val)) is None
+
+
+def test_a_gap_of_a_hundredth_is_none_in_any_unit():
+    assert RULE["gap_wide"](run(train_loss=steady(80, 400, 120), val_loss=steady(80, 400, 123))) is None
+
+
+# -- what is read
+
+
+def test_a_wer_that_stands_above_85_percent_is_named_with_its_range():
+    wer = np.clip(noisy(np.random.default_rng(RNG), np.full(60, 0.91), 0.004), 0, None)
+    finding = RULE["validation_wer_stuck"](run(val_wer=wer, train_wer=[0.827], val_loss=steady(60, 12, 5)))
+    assert finding.headline == f"validation WER stands at {100 * min(wer):.1f}-{100 * max(wer):.1f} % since epoch 1"
+    assert "training WER 82.7 % at epoch 1" in finding.evidence
+
+
+@pytest.mark.parametrize("low", [0.5, 0.84])
+def test_a_wer_that_was_ever_below_is_not_stuck(low):
+    wer = [0.95] * 30 + [low] + [0.95] * 29
+    assert RULE["validation_wer_stuck"](run(val_wer=wer, val_loss=steady(60, 12, 5))) is None
+
+
+def test_a_high_wer_while_the_loss_falls_is_the_all_blank_phase():
+    falling = 7 * np.exp(-0.004 * np.arange(60))
+    made = run(val_wer=[1.0] * 60, val_emission_ratio=[0.0] * 60, val_loss=falling, train_loss=falling)
+    assert RULE["validation_wer_stuck"](made) is None
+    assert RULE["predictions_too_short"](made) is None
+
+
+@pytest.mark.parametrize(("ratio", "words"), [(0.0, "empty"), (0.2, "far too short")])
+def test_outputs_without_tokens_are_named_once_the_loss_stands(ratio, words):
+    finding = RULE["predictions_too_short"](run(val_emission_ratio=[ratio] * 60, val_loss=steady(60, 12, 5)))
+    assert finding.headline.startswith(f"validation predictions are {words}: {ratio:.2g}")
+    assert finding.status == "confirmed"
+
+
+def test_a_peaky_output_of_blanks_with_its_tokens_accuses_nobody():
+    made = run(val_emission_ratio=[0.97] * 60, val_blank_share=[0.94] * 60, val_loss=steady(60, 12, 0.3), train_loss=steady(60, 12, 0.2))
+    assert [rule.name for rule in RULES if rule(made)] == []
+
+
+def test_outputs_that_grow_accuse_nobody():
+    growing = np.linspace(0, 0.3, 60)
+    assert RULE["predictions_too_short"](run(val_emission_ratio=growing, val_loss=steady(60, 12, 5))) is None
+
+
+def test_short_predictions_are_counted_in_words():
+    finding = RULE["predictions_too_short"](run(val_loss=steady(60, 12, 5), predictions=[*said(0, 10), *said(2, 12)]))
+    assert finding.evidence[0] == "0-2 words for 10-12 in 10 predictions, 5 of them empty"
+
+
+@pytest.mark.parametrize(
+    "predictions",
+    [said(0, 10, at=5.0), said(0, 10, clips=2), said(0, 10, split="train"), [*said(0, 10, clips=2), *said(9, 10)], said(4, 10)],
+    ids=["from the first epochs", "two clips", "of training, whose loss falls", "some of several", "short, but not far too short"],
+)
+def test_other_predictions_accuse_nobody(predictions):
+    made = run(val_loss=steady(60, 12, 5), train_loss=np.linspace(12, 1, 60), predictions=predictions)
+    assert RULE["predictions_too_short"](made) is None
+
+
+def test_an_output_that_died_is_dated_from_then():
+    ratio = [0.9] * 40 + [0.0] * 40
+    finding = RULE["predictions_too_short"](run(val_emission_ratio=ratio, val_loss=steady(80, 12, 5)))
+    assert finding.began == 41
+
+
+# -- levels and rates
+
+ON = Facts(levels={"train": LEVELS, "val": LEVELS})
+
+
+@pytest.mark.parametrize("level", [7.1, 5.5])
+def test_a_loss_that_stands_on_a_blind_level_has_learnt_nothing(level):
+    finding = RULE["nothing_learnt"](run(train_loss=steady(60, 60, level, 2), facts=ON))
+    assert finding.status == "confirmed"
+    assert finding.began < 20
+
+
+@pytest.mark.parametrize("level", [2.5, 0.1, 3.9])
+def test_a_loss_below_or_between_the_blind_levels_has(level):
+    assert RULE["nothing_learnt"](run(train_loss=steady(60, 60, level, 2), facts=ON)) is None
+
+
+def test_a_blind_level_that_is_being_left_accuses_nobody():
+    assert RULE["nothing_learnt"](run(train_loss=7.1 * np.exp(-0.003 * np.arange(60)), facts=ON)) is None
+
+
+def test_validation_that_stays_on_a_blind_level_while_training_leaves_it_is_named():
+    finding = RULE["nothing_carries_over"](run(train_loss=steady(60, 60, 0.2, 4), val_loss=steady(60, 60, 5.5, 3), facts=ON))
+    assert "`unigram`" in finding.headline
+    assert "`aligned`" in finding.headline
+
+
+def test_a_loss_where_it_began_never_fell():
+    finding = RULE["loss_never_falls"](run(train_loss=noisy(np.random.default_rng(RNG), np.full(30, 80.0), 0.01)))
+    assert finding.began == 1
+
+
+def test_a_run_read_from_its_middle_may_be_flat():
+    flat = curve(range(50, 90), [0.3] * 40)
+    assert RULE["loss_never_falls"](run(train_loss=flat)) is None
+    assert RULE["loss_never_falls"](run(train_loss=[0.3] * 40, val_wer=[0.2] * 40)) is None
+
+
+@pytest.mark.parametrize(("rates", "since"), [([0.0] * 10, 1), ([1e-3] * 5 + [0.0] * 5, 6)])
+def test_a_rate_of_zero_is_named_since_when(rates, since):
+    assert RULE["learning_rate_zero"](run(lr=rates)).began == since
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [[0.0] + [1e-3] * 9, [1e-3, 5e-4, 1e-6] * 4, [1e-3, 5e-4, 0.0], [3e-4, 1e-6]],
+    ids=["before a warm-up", "at the end of each cycle", "when the schedule is over", "eta_min"],
+)
+def test_a_rate_may_be_low_for_a_while(rates):
+    assert RULE["learning_rate_zero"](run(lr=rates)) is None
+
+
+def test_a_rate_of_zero_with_epochs_left_is_named_at_once():
+    made = run(lr=[1e-3, 5e-4, 0.0], facts=Facts(epochs=50))
+    assert "50 were planned" in RULE["learning_rate_zero"](made).evidence[0]
+
+
+# -- stability
+
+
+def test_a_loss_that_is_no_number_is_dated():
+    finding = RULE["loss_not_finite"](run(train_loss=[5, 4, math.nan, math.nan]))
+    assert (finding.began, finding.status) == (3, "confirmed")
+    assert finding.headline == "training loss is not finite since epoch 3"
+
+
+def test_a_loss_that_recovered_is_only_suspected():
+    assert RULE["loss_not_finite"](run(val_loss=[5, math.inf, 4, 3])).status == "suspected"
+
+
+def test_an_infinite_gradient_norm_is_what_a_gradient_scaler_skips():
+    assert RULE["loss_not_finite"](run(train_loss=[5, 4, 3], grad_norm=[math.inf, 2, 1])) is None
+
+
+def test_training_that_runs_away_is_dated_by_its_lowest_loss():
+    loss = [*np.linspace(20, 1, 20), *noisy(np.random.default_rng(RNG), np.full(15, 9.0), 0.05)]
+    finding = RULE["training_diverges"](run(train_loss=loss))
+    assert finding.began == pytest.approx(20, abs=1)
+    assert "9" in finding.evidence[0]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [[9.0], np.linspace(9, 1.2, 15), [1.3] * 15],
+    ids=["one bad epoch", "on its way back", "a little worse"],
+)
+def test_a_setback_is_no_divergence(after):
+    assert RULE["training_diverges"](run(train_loss=[*np.linspace(20, 1, 20), *after])) is None
+
+
+def test_spikes_are_counted_and_dated():
+    loss = steady(60, 8, 0.5, 10, 0.02)
+    loss[[20, 40, 50]] *= 8
+    finding = RULE["loss_spikes"](run(train_loss=loss))
+    assert finding.began == 21
+    assert finding.evidence[0] == "spikes at epoch 21, epoch 41, epoch 51"
+
+
+def test_one_spike_and_batches_that_differ_are_none():
+    loss = steady(60, 8, 0.5, 10, 0.02)
+    loss[20] *= 8
+    assert RULE["loss_spikes"](run(train_loss=loss)) is None
+    batches = noisy(np.random.default_rng(RNG), decay(None, 4000, 8, 0.5, 800), 0.5)
+    assert RULE["loss_spikes"](run(train_loss=batches, clock="step")) is None
+
+
+def test_a_loss_that_swings_and_goes_nowhere_oscillates():
+    swings = [3 * (1.8 if epoch % 2 else 0.6) for epoch in range(40)]
+    assert "swings by" in RULE["loss_oscillates"](run(train_loss=swings)).headline
+
+
+def test_a_loss_that_swings_at_the_bottom_or_on_its_way_down_does_not():
+    swings = np.array([1.8 if epoch % 2 else 0.6 for epoch in range(40)])
+    assert RULE["loss_oscillates"](run(train_loss=swings * np.linspace(8, 1, 40))) is None
+    assert RULE["loss_oscillates"](run(train_loss=swings * decay(None, 40, 8, 0.01, 3))) is None
+
+
+@pytest.mark.parametrize("places", [(1, 2, 3, 2, 3, 4), (1, 2, 2, 3, 4, 5, 6, 7, 8)], ids=["goes back", "tells an epoch twice"])
+def test_steps_out_of_order_are_named(places):
+    finding = RULE["steps_out_of_order"](run(train_loss=curve(places, [1.0] * len(places))))
+    assert finding.began == 2
+
+
+def test_several_readings_an_epoch_are_in_order():
+    assert RULE["steps_out_of_order"](run(train_loss=curve((1, 1, 1, 2, 2, 2), [1.0] * 6))) is None

@@ -1,0 +1,47 @@
+"""Whole runs from seeds: on sound ones every rule is silent, at their end and while they run; of sick ones one is named."""
+
+import numpy as np
+import pytest
+
+from pytest_overfit.health.checkup import check_up
+from pytest_overfit.health.rules import RULES
+from tests.health.made_runs import SICK, SOUND, until
+
+SEEDS = range(100, 112)
+"""Not those that the bounds of the rules were chosen on."""
+
+
+@pytest.mark.parametrize("kind", SOUND)
+def test_a_sound_run_raises_nothing(kind):
+    for seed in SEEDS:
+        checkup = check_up(SOUND[kind](np.random.default_rng([seed, 1])))
+        assert checkup.findings == (), (kind, seed)
+        assert checkup.verdict in ("healthy", "go on")
+
+
+@pytest.mark.parametrize("kind", SOUND)
+def test_a_sound_run_raises_nothing_while_it_trains(kind):
+    for seed in SEEDS[:3]:
+        run = SOUND[kind](np.random.default_rng([seed, 2]))
+        end = run.curves["train_loss"].at[-1]
+        for last in np.linspace(0.1, 1, 10) * end:
+            assert [rule.name for rule in RULES if rule(until(run, last))] == [], (kind, seed, last)
+
+
+@pytest.mark.parametrize("kind", SICK)
+def test_a_sick_run_is_named(kind):
+    """Noise hides some: one run in twelve may be missed."""
+    make, names = SICK[kind]
+    checkups = [check_up(make(np.random.default_rng([seed, 3]))) for seed in SEEDS]
+    named = [checkup for checkup in checkups if {finding.name for finding in checkup.findings} & names]
+    assert len(named) >= len(SEEDS) - 1
+    assert {checkup.verdict for checkup in named} == {"go on" if kind == "spiky" else "stop"}
+
+
+@pytest.mark.parametrize("kind", SICK)
+def test_an_illness_begins_within_the_run(kind):
+    make, names = SICK[kind]
+    run = make(np.random.default_rng(5))
+    found = [finding for finding in check_up(run).findings if finding.name in names]
+    places = run.curves["train_loss"].at
+    assert all(places[0] <= finding.began <= places[-1] for finding in found)
