@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,6 @@ STATE_KEYS = ("state_dict", "model_state_dict", "model", "network", "net", "modu
 GIVEN = ("vocab_size", "feature_dim", "seed")
 """Keywords that every network is built with, so that none of the run's own may set them."""
 
-STILL = 1e-9
-"""Share of the energy of a module's input that tells clips or steps apart, below which it is given the same throughout."""
 
 State = Mapping[str, Tensor]
 
@@ -110,7 +108,7 @@ def _measured(subject: Subject, clips: Sequence[Sample], recipe: Recipe, device:
         standing=_standing(reading.loss, subject, clips, steps),
         expected_blank_share=max(0.0, 1 - sum(len(clip.target) for clip in clips) / max(sum(steps), 1)),
         table=tuple(row(o) for o in probes.rows_for_people(observed)),
-        findings=(broken,) if broken else _signal_findings(subject, len(clips), recipe, device, given_nothing(observed)),
+        findings=(broken,) if broken else _signal_findings(subject, len(clips), recipe, device),
     )
 
 
@@ -118,24 +116,9 @@ def _observed(training: Training) -> Sequence[probes.Observation]:
     return probes.observe(training.subject, training.network, training.samples[:PROBED], mode="eval", device=training.device)
 
 
-def _signal_findings(subject: Subject, samples: int, recipe: Recipe, device: str, silent: Collection[str]) -> tuple[Finding, ...]:
+def _signal_findings(subject: Subject, samples: int, recipe: Recipe, device: str) -> tuple[Finding, ...]:
     rung = Rung(subject=subject, samples=samples, recipe=recipe, criteria=(), device=device)
-    found = examine_rung(rung, Outcome(subject=subject.name, samples=samples, status="not tried"))
-    return tuple(finding for finding in found if not any(_within(finding.module or "", name) for name in silent))
-
-
-def given_nothing(observed: Sequence[probes.Observation]) -> set[str]:
-    """Modules that are given the same features at every step of every clip, such as those of a hand that nobody shows.
-
-    What they put out says nothing of their weights. They are the first layers behind such features, and what holds these layers.
-    """
-    still = {o.module for o in observed if (o.told_apart_in or 0.0) + (o.steps_apart_in or 0.0) < STILL and o.told_apart_in is not None}
-    first = [o.module for o in observed if o.leaf and o.fed_by == (probes.FEATURES,) and o.module in still]
-    return {name for name in still if any(_within(layer, name) for layer in first)}
-
-
-def _within(name: str, module: str) -> bool:
-    return name == module or name.startswith(module + ".")
+    return examine_rung(rung, Outcome(subject=subject.name, samples=samples, status="not tried"))
 
 
 def _standing(loss: float, subject: Subject, clips: Sequence[Sample], steps: Sequence[int]) -> Standing | None:

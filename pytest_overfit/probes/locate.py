@@ -38,6 +38,8 @@ LOUD = 3.0
 """rms below which nothing has exploded, however faint its input."""
 DEAD = 0.95
 """Share of dead units [0.4]."""
+SAME = 1e-9
+"""Share of the energy of a layer's input that tells clips or steps apart, below which it is given the same throughout."""
 LOW_RANK = 2.5
 """Effective rank [2.9] that is a bottleneck where the module before it has twice as much."""
 SHUTTING = {"relu", "hardtanh", "threshold", "hardswish", "gelu", "silu"}
@@ -172,11 +174,25 @@ def exploding_signal(observations: Observations) -> Observation | None:
 
 def dead_units(observations: Observations) -> Observation | None:
     """The first activation almost all of whose units are zero for every clip and step; or what it feeds, where it is a function."""
-    for o in observations:
+    still = fed_the_same(observations)
+    for index, o in enumerate(observations):
         fed_zeros = o.rms_in == 0 and SHUTTING.intersection(o.through)
-        if o.steps_out != 1 and ((o.dead_share or 0.0) >= DEAD or fed_zeros):
+        if o.steps_out != 1 and index not in still and ((o.dead_share or 0.0) >= DEAD or fed_zeros):
             return o
     return None
+
+
+def fed_the_same(observations: Observations) -> set[int]:
+    """Indices of layers that see only features which are the same at every step of every clip, such as those of a hand that nobody shows.
+
+    What they put out says nothing of their weights.
+    """
+    still: set[int] = set()
+    for index, o in enumerate(observations):
+        same = o.told_apart_in is not None and (o.told_apart_in or 0.0) + (o.steps_apart_in or 0.0) < SAME
+        if o.leaf and o.fed_by and all((same if source == FEATURES else source in still) for source in o.fed_by):
+            still.add(index)
+    return still
 
 
 def rank_bottleneck(observations: Observations) -> Observation | None:

@@ -298,3 +298,30 @@ def test_is_silent_about_a_last_layer_that_starts_at_zero() -> None:
         return network
 
     assert not complaints(observed(build, "train"))
+
+
+class TwoHands(nn.Module):
+    """An encoder a hand. That of a hand that nobody shows sees zeros, and its bias shuts its ReLU: no fault of its own."""
+
+    def __init__(self, bias: float = -1.0) -> None:
+        super().__init__()
+        self.left = nn.Sequential(nn.Linear(DIM // 2, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU())
+        self.right = nn.Sequential(nn.Linear(DIM // 2, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU())
+        nn.init.constant_(self.left[0].bias, bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.left(features[..., : DIM // 2]) + self.right(features[..., DIM // 2 :])
+
+
+def test_a_part_of_the_input_that_never_moves_accuses_no_layer_behind_it() -> None:
+    still = [
+        Sample(name=s.name, features=torch.cat([torch.zeros(s.frames, DIM // 2), s.features[:, DIM // 2 :]], 1), target=s.target) for s in clips()
+    ]
+    for mode in MODES:
+        assert dead_units(observed(lambda: Net(TwoHands()), mode, samples=still)) is None
+
+
+def test_a_layer_that_shuts_on_moving_input_is_accused_still() -> None:
+    found = dead_units(observed(lambda: Net(TwoHands(bias=-50.0)), "train"))
+    assert found is not None
+    assert found.module == "body.left.1"
