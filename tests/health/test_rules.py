@@ -96,6 +96,28 @@ def test_while_validation_wer_still_falls_a_rising_loss_is_only_suspected():
     assert any("validation WER still falls" in fact for fact in finding.evidence)
 
 
+def test_a_wer_above_85_percent_that_creeps_excuses_no_rising_loss():
+    creeping = overfitted(val_wer=np.linspace(1.0, 0.92, 60))
+    assert RULE["validation_loss_rises"](creeping).status == "confirmed"
+
+
+def test_a_loss_that_never_was_a_number_is_named_from_the_start():
+    found = RULE["loss_not_finite"](run(train_loss=[math.nan] * 5))
+    assert (found.status, found.began) == ("confirmed", 1)
+
+
+def test_a_ratio_within_its_noise_of_the_bound_is_not_too_short():
+    ratios = noisy(np.random.default_rng(RNG), np.full(80, 0.31), 0.1)
+    assert RULE["predictions_too_short"](run(train_loss=steady(80, 20, 3.5), val_loss=steady(80, 20, 3.6), val_emission_ratio=ratios)) is None
+
+
+def test_who_knows_the_training_clips_is_not_asked_whether_it_can_memorise():
+    stuck = {"train_loss": steady(80, 20, 0.1), "val_loss": steady(80, 20, 6.0), "val_wer": np.full(80, 0.97)}
+    known, unknown = (RULE["validation_wer_stuck"](run(**stuck, train_wer=np.full(80, rate))) for rate in (0.02, 0.95))
+    assert "carries over" in known.try_
+    assert "pytest -m overfit" in unknown.try_
+
+
 def test_parameters_a_sample_stand_with_the_evidence_of_overfitting():
     finding = RULE["validation_loss_rises"](overfitted(facts=Facts(parameters=7_300_000, train_samples=600)))
     assert "12,167 parameters for each of 600 training samples" in finding.evidence

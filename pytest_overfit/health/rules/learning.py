@@ -1,0 +1,119 @@
+"""Learning that never began, ended early, or came to a halt on a level that takes no look at the input."""
+
+from __future__ import annotations
+
+import math
+from statistics import median
+
+from pytest_overfit.finding import Finding, counted
+from pytest_overfit.health.rules.trend import LONG, falls, finite, smoothed, still_since, thinned
+from pytest_overfit.health.rules.words import number, place
+from pytest_overfit.health.run import Run
+from pytest_overfit.levels import Standing, standing
+
+BLIND = ("uniform", "blank", "unigram")
+"""Levels that an output reaches without looking at its input."""
+NEAR = 0.15
+"""Share of a level's loss within which a loss is on it, rather than merely nearest to it."""
+ZERO, ZERO_SHARE = 1e-12, 1e-5
+"""Learning rates that change nothing: in themselves, and as a share of the run's highest."""
+KNOWS = 0.5
+"""Word error rate below which a flat training loss is the end of learning, not the lack of it."""
+
+
+def last_standing(run: Run, split: str) -> Standing | None:
+    """The level that a split's loss stands on at the end of a run, by the median of its last readings."""
+    ladder, losses = run.facts.levels.get(split), thinned(run.curve(f"{split}_loss"))
+    return standing(median(losses.values[-3:]), ladder) if ladder and len(losses) else None
+
+
+def nothing_learnt(run: Run) -> Finding | None:
+    """Training loss stands still on a level that is reached without looking at the input."""
+    stands, still = last_standing(run, "train"), still_since(run, "train_loss")
+    if stands is None or still is None or not _on(stands):
+        return None
+    return Finding(
+        name="nothing_learnt",
+        headline=f"training loss stands still on the level `{stands.level.name}` since {place(run, still)}: its output takes no look at the input",
+        evidence=(_measured("training", stands), *_ladder(stands)),
+        try_="see whether the network can memorise a few clips at all (pytest -m overfit)",
+        status="confirmed",
+        began=still,
+    )
+
+
+def nothing_carries_over(run: Run) -> Finding | None:
+    """Validation loss stands still on such a level, while training loss has left it."""
+    stands, still, train = last_standing(run, "val"), still_since(run, "val_loss"), last_standing(run, "train")
+    if stands is None or still is None or not _on(stands) or train is None or _on(train):
+        return None
+    if train.measured >= stands.measured:
+        return None
+    return Finding(
+        name="nothing_carries_over",
+        headline=f"validation loss stands still on the level `{stands.level.name}` since {place(run, still)}, training loss on `{train.level.name}`",
+        evidence=(_measured("validation", stands), _measured("training", train), *_ladder(stands)),
+        try_="see whether both splits are prepared alike; then more data or augmentation",
+        status="confirmed",
+        began=still,
+    )
+
+
+def _on(stands: Standing) -> bool:
+    """Whether a loss is on one of the levels that take no look at the input."""
+    return stands.level.name in BLIND and abs(stands.measured - stands.level.loss) <= NEAR * stands.level.loss
+
+
+def _measured(what: str, stands: Standing) -> str:
+    return f"{what} loss {number(stands.measured)} nats a token; `{stands.level.name}` is at {number(stands.level.loss)}"
+
+
+def _ladder(stands: Standing) -> tuple[str, ...]:
+    return ("levels: " + ", ".join(f"{level.name} {number(level.loss)}" for level in stands.ladder),)
+
+
+def loss_never_falls(run: Run) -> Finding | None:
+    """Training loss is where it began, after many epochs of a run whose beginning was read."""
+    curve = thinned(run.curve("train_loss"))
+    first, last = curve.at[0], curve.at[-1]
+    if last - first < 2 / 3 * LONG[run.clock] or first > max(0.1 * last, 1):
+        return None
+    third = len(curve) // 3
+    before, after = median(curve.values[:third]), median(curve.values[-third:])
+    if falls(curve) or min(smoothed(curve).values[third:]) < 0.9 * max(before, curve.values[0]) or _knows(run):
+        return None
+    return Finding(
+        name="loss_never_falls",
+        headline=f"training loss has not fallen since {place(run, first)}: {number(before)} then, {number(after)} now",
+        evidence=(f"{counted(len(finite(run.curve('train_loss'))), 'reading')} of training loss, medians of the first and the last third",),
+        try_="see whether the optimiser has the parameters, whether the learning rate is above zero, and climb the ladder (pytest -m overfit)",
+        status="confirmed",
+        began=first,
+    )
+
+
+def _knows(run: Run) -> bool:
+    """Whether the run had learnt before it was read: a resumed one is flat from its first reading on."""
+    return any(curve.values[-1] < KNOWS for name in ("train_wer", "val_wer") if len(curve := finite(run.curve(name))))
+
+
+def learning_rate_zero(run: Run) -> Finding | None:
+    """The learning rate is zero while epochs are still trained."""
+    rates = finite(run.curve("lr"))
+    floor = max(ZERO, ZERO_SHARE * max(rates.values))
+    start = max((i + 1 for i, rate in enumerate(rates.values) if rate > floor), default=0)
+    if start == len(rates):
+        return None
+    began, last = rates.at[start], max(curve.at[-1] for name in run.curves if len(curve := run.curve(name)))
+    planned = run.facts.epochs if run.clock == "epoch" and run.facts.epochs else -math.inf
+    if len(rates) - start < 3 and planned <= rates.at[-1] + 1:
+        return None
+    left = f", {planned:.0f} were planned" if planned > last else ""
+    return Finding(
+        name="learning_rate_zero",
+        headline=f"the learning rate is zero {'from the start' if not start else f'since {place(run, began)}'}",
+        evidence=(f"lr {rates.values[start]:g} at {place(run, began)}, trained on to {place(run, last)}{left}; highest {max(rates.values):g}",),
+        try_="a schedule as long as the run" if start else "a learning rate above zero; see what sets it",
+        status="confirmed",
+        began=began,
+    )

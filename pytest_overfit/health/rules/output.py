@@ -1,0 +1,142 @@
+"""What the network says: error rates that stay where they began, and outputs that are empty or far too short.
+
+CTC passes through a phase in which every step is blank, and every healthy output is mostly blank. So a blank share accuses nobody, and while
+the loss still falls, neither does an empty output.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+
+from pytest_overfit.finding import Finding, counted
+from pytest_overfit.health.rules.trend import between, falls, finite, noise, still_since, thinned
+from pytest_overfit.health.rules.words import number, place, share, span
+from pytest_overfit.health.run import Curve, Prediction, Run
+
+STUCK = 0.85
+"""Word error rate above which next to nothing is read."""
+WER_CREEP = 0.02
+"""Points (as a share) by which an error rate that stands may still sink."""
+SHORT, EMPTY = 1 / 3, 0.05
+"""Emitted over target tokens below which an output is far too short, and below which it is empty."""
+KNOWS = 0.5
+"""Training word error rate below which the network has memorised what it is trained on."""
+CARRY_OVER = "the network has memorised its training clips: more data, augmentation, dropout or weight decay, so that it carries over"
+CLIPS = 3
+"""Predictions that a judgement takes at least."""
+
+
+def validation_wer_stuck(run: Run) -> Finding | None:
+    """Validation WER was never below 85 % and no longer falls, nor does the loss."""
+    wer = finite(run.curve("val_wer"))
+    still, loss = still_since(run, "val_wer", creep=WER_CREEP), loss_still_since(run, "val")
+    if still is None or loss is None or min(wer.values) <= STUCK:
+        return None
+    stuck = between(wer, still)
+    shown = [f"validation WER {span_of_shares(stuck.values)} at {counted(len(stuck), 'reading')} from {place(run, still)} on"]
+    shown += [f"the loss that should bring it down stands still or rises since {place(run, loss)}"]
+    train = finite(run.curve("train_wer"))
+    shown += [f"training WER {share(train.values[-1])} at {place(run, train.at[-1])}"] if len(train) else []
+    return Finding(
+        name="validation_wer_stuck",
+        headline=f"validation WER stands at {span_of_shares(stuck.values)} since {place(run, still)}",
+        evidence=tuple(shown),
+        try_=CARRY_OVER if memorised(run) else "see whether the network can memorise a few clips at all (pytest -m overfit)",
+        status="confirmed",
+        began=still,
+    )
+
+
+def memorised(run: Run) -> bool:
+    """Whether the log shows that the training clips are read."""
+    wer = finite(run.curve("train_wer"))
+    return len(wer) > 0 and wer.values[-1] < KNOWS
+
+
+def span_of_shares(values: tuple[float, ...]) -> str:
+    low, high = share(min(values)), share(max(values))
+    return low if low == high else f"{low.removesuffix(' %')}-{high}"
+
+
+def loss_still_since(run: Run, split: str) -> float | None:
+    """Since when the loss that a split's output depends on stands still: its own, or the other's where its own was not read."""
+    names = [f"{split}_loss", "train_loss", "val_loss"]
+    return still_since(run, next((name for name in names if len(finite(run.curve(name))) >= 3), names[0]))
+
+
+def predictions_too_short(run: Run) -> Finding | None:
+    """The output is empty, or has less than a third of the tokens it should, though the loss no longer falls."""
+    for split in ("val", "train"):
+        still = loss_still_since(run, split)
+        if still is None:
+            continue
+        found = _short_by_ratio(run, split, still) or _short_by_clips(run, split, still)
+        if found:
+            return found
+    return None
+
+
+def _finding(run: Run, split: str, ratio: float, began: float, shown: list[str], still: float) -> Finding:
+    of = {"val": "validation", "train": "training"}[split]
+    what = f"{of} predictions are " + ("empty" if ratio < EMPTY else "far too short")
+    return Finding(
+        name="predictions_too_short",
+        headline=f"{what}: {number(ratio)} tokens emitted for each target token",
+        evidence=(*shown, f"the loss stands still or rises since {place(run, still)}, so this is not the blank phase that every CTC run begins with"),
+        try_=CARRY_OVER
+        if memorised(run)
+        else "see whether the network can memorise a few clips at all (pytest -m overfit); a smaller blank bias, a higher learning rate, a warm-up",
+        status="confirmed",
+        began=began,
+    )
+
+
+def _short_by_ratio(run: Run, split: str, still: float) -> Finding | None:
+    name = f"{split}_emission_ratio"
+    ratios = thinned(between(run.curve(name), still))
+    if len(ratios) < 3 or falls(Curve(at=ratios.at, values=tuple(-value for value in ratios.values)), creep=WER_CREEP):
+        return None
+    ratio = median(ratios.values[-max(len(ratios) // 3, 3) :])
+    if ratio + noise(ratios) >= SHORT:
+        return None
+    short = settled_below(thinned(run.curve(name)), SHORT, else_at=still)
+    shown = [f"emitted / target tokens {span(ratios.values)} at {counted(len(ratios), 'reading')} from {place(run, ratios.at[0])} on"]
+    return _finding(run, split, ratio, max(still, short), [*shown, f"below {SHORT:.2f} since {place(run, short)}"], still)
+
+
+def _short_by_clips(run: Run, split: str, still: float) -> Finding | None:
+    clips = latest_predictions(run, split, still)
+    tokens = sum(len(clip.target) for clip in clips)
+    if len(clips) < CLIPS or not tokens:
+        return None
+    ratio = sum(len(clip.prediction) for clip in clips) / tokens
+    short = sum(len(clip.prediction) < SHORT * len(clip.target) for clip in clips)
+    if ratio >= SHORT or short < 0.8 * len(clips):
+        return None
+    emitted, due = sorted(len(clip.prediction) for clip in clips), sorted(len(clip.target) for clip in clips)
+    empty = sum(not clip.prediction for clip in clips)
+    shown = [f"{words_span(emitted)} words for {words_span(due)} in {counted(len(clips), 'prediction')}, {empty} of them empty"]
+    return _finding(run, split, ratio, still, shown, still)
+
+
+def settled_below(curve: Curve, bound: float, *, else_at: float) -> float:
+    """The place from which a curve stays below a bound."""
+    above = [i for i, value in enumerate(curve.values) if value >= bound]
+    first = above[-1] + 1 if above else 0
+    return curve.at[first] if first < len(curve) else else_at
+
+
+def words_span(counts: list[int]) -> str:
+    return f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]}-{counts[-1]}"
+
+
+def latest_predictions(run: Run, split: str, since: float) -> list[Prediction]:
+    """The predictions of a split from `since` on; those of unknown split count as validation, those of unknown place as the last ones."""
+    splits = ("val", "") if split == "val" else (split,)
+    return [clip for clip in run.predictions if clip.split in splits and clip.target and (clip.at is None or clip.at >= since)]
+
+
+def outputs(run: Run) -> str | None:
+    """What `predictions_too_short` needs and a run lacks."""
+    counted_ones = any(len(finite(run.curve(f"{split}_emission_ratio"))) >= 3 for split in ("val", "train"))
+    return None if counted_ones or len(run.predictions) >= CLIPS else f"val_emission_ratio or {CLIPS} predictions"

@@ -1,0 +1,52 @@
+"""A rule: a judgement of a run, what it needs to judge by, and whether a run that it convicts should be stopped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pytest_overfit.finding import Finding
+from pytest_overfit.health.run import Run
+
+Need = Callable[[Run], str | None]
+"""What a run lacks, in words, or None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """judge: named after the bad thing; finds it in a run that has what it `needs`. stops: whether training on with it is a waste."""
+
+    judge: Callable[[Run], Finding | None]
+    needs: tuple[Need, ...] = ()
+    stops: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.judge.__name__
+
+    def lacks(self, run: Run) -> str | None:
+        """What must be known before this rule can judge, in words; None where nothing is missing."""
+        missing = [words for need in self.needs if (words := need(run))]
+        return "needs " + " and ".join(missing) if missing else None
+
+    def __call__(self, run: Run) -> Finding | None:
+        """The finding, or None where the run is free of it, or lacks what the rule needs."""
+        return None if self.lacks(run) else self.judge(run)
+
+
+def readings(*names: str, least: int = 1, numbers: bool = True) -> Need:
+    """So many finite readings of one of these metrics; or of any kind, where `numbers` is false."""
+
+    def lacking(run: Run) -> str | None:
+        most = max(sum(math.isfinite(value) or not numbers for value in run.curve(name).values) for name in names)
+        if most >= least:
+            return None
+        return " or ".join(names) if not most else f"{least} readings of {' or '.join(names)}, it has {most}"
+
+    return lacking
+
+
+def levels(split: str) -> Need:
+    """The plateaus that the loss of this split can stand on."""
+    return lambda run: None if run.facts.levels.get(split) else f"the loss levels of {split} (run.json)"

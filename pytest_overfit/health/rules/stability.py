@@ -1,0 +1,172 @@
+"""Training that blows up: losses that are no numbers, run away, jump or swing; and logs whose steps are out of order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import median
+
+from pytest_overfit.finding import Finding, counted, naming
+from pytest_overfit.health.rules.overfitting import settled_rate
+from pytest_overfit.health.rules.trend import BACK, FEW, between, falls, finite, lowest, noise, smoothed, thinned
+from pytest_overfit.health.rules.words import number, place, share
+from pytest_overfit.health.run import Curve, Run
+
+LOSSES = ("train_loss", "val_loss")
+WORDS = {"train_loss": "training loss", "val_loss": "validation loss"}
+TWICE = 2.0
+"""Multiple of its lowest value that a loss has run away to."""
+UNDONE = 0.75
+"""Share of the way to its lowest value, in epochs, that a loss which has run away has lost again."""
+JUMP = 3.0
+"""Multiple of the readings before and behind that a spike is."""
+SPIKE_DEVIATIONS = 8
+SPIKES = 2
+SWING = 0.25
+"""Deviation of a training loss between neighbours, as a share of its level, from which it swings."""
+FALL = 0.1
+"""Fall (in logarithms, about its share) from the first to the last third of a stretch with which a loss still gets somewhere."""
+BLOCKS, BATCHES = 60, 30
+"""Medians that a loss is reduced to before it is looked at for swings; and batches that go into one of them at least."""
+
+
+def loss_not_finite(run: Run) -> Finding | None:
+    """A loss is NaN or infinite."""
+    for name in LOSSES:
+        curve = run.curve(name)
+        bad = [i for i, value in enumerate(curve.values) if not math.isfinite(value)]
+        if not bad:
+            continue
+        ended = bad[-1] == len(curve) - 1
+        began = curve.at[bad[0]]
+        before = f"; {number(curve.values[bad[0] - 1])} before" if bad[0] else ""
+        return Finding(
+            name="loss_not_finite",
+            headline=f"{WORDS[name]} is not finite {'since' if ended else 'at'} {place(run, began)}",
+            evidence=(f"{curve.values[bad[0]]} at {place(run, began)}{before}; {len(bad)} of {counted(len(curve), 'reading')} not finite",),
+            try_="a smaller learning rate, gradient clipping, CTC in float32; look for clips whose target does not fit",
+            status="confirmed" if ended else "suspected",
+            began=began,
+        )
+    return None
+
+
+def training_diverges(run: Run) -> Finding | None:
+    """Training loss has run away from its lowest value, undone most of the way there, and does not come back."""
+    curve = thinned(run.curve("train_loss"))
+    calm = smoothed(curve) if len(curve) >= FEW else curve
+    best = lowest(calm)
+    tail = between(settled_rate(run, calm, calm.at[best]), calm.at[best])
+    after = tail.values[1:]
+    if len(after) < (2 if len(curve) < FEW else max(4, len(curve) // 10)):
+        return None
+    low, last = tail.values[0], after[-max(len(after) // 3, 2) :]
+    high = median(last)
+    beyond = 4 * noise(between(curve, tail.at[0])) if len(curve) >= FEW else 0.0
+    reached = next(at for at, value in zip(calm.at, calm.values, strict=True) if value <= high or at == calm.at[best])
+    undone = reached - calm.at[0] <= UNDONE * (calm.at[best] - calm.at[0])
+    coming_back = median(after[: max(len(after) // 3, 1)]) - high > BACK * (high - low)
+    if high < TWICE * low or high - low < beyond or min(last) < TWICE * low or not undone or coming_back:
+        return None
+    return Finding(
+        name="training_diverges",
+        headline=f"training diverges since {place(run, tail.at[0])}",
+        evidence=(
+            f"training loss {number(low)} at {place(run, tail.at[0])}, {number(high)} at the end ({high / low:.1f} times as much)",
+            f"it was as low as that at {place(run, reached)} already",
+        ),
+        try_="a smaller learning rate, a warm-up, gradient clipping; go on from the checkpoint of the lowest loss",
+        status="confirmed",
+        began=tail.at[0],
+    )
+
+
+def loss_spikes(run: Run) -> Finding | None:
+    """Single readings of a loss stand far above those on both sides."""
+    for name in LOSSES:
+        curve = finite(run.curve(name))
+        spikes = _spikes(curve)
+        if len(spikes) < SPIKES:
+            continue
+        worst = max(spikes, key=curve.values.__getitem__)
+        return Finding(
+            name="loss_spikes",
+            headline=f"{WORDS[name]} spikes {len(spikes)} times, first at {place(run, curve.at[spikes[0]])}",
+            evidence=(
+                f"spikes at {naming([place(run, curve.at[i]) for i in spikes])}",
+                f"the highest is {number(curve.values[worst])} at {place(run, curve.at[worst])}, between {number(curve.values[worst - 1])} "
+                f"and {number(curve.values[worst + 1])}",
+            ),
+            try_="gradient clipping, a smaller learning rate; look at the clips of those batches",
+            status="suspected",
+            began=curve.at[spikes[0]],
+        )
+    return None
+
+
+def _spikes(curve: Curve) -> list[int]:
+    """Readings three times as high as those before and behind, and further off than readings scatter; all by logarithms."""
+    if len(curve) < FEW or min(curve.values) <= 0:
+        return []
+    logs = [math.log(value) for value in curve.values]
+    above = {i: logs[i] - max(median(logs[max(i - 3, 0) : i]), median(logs[i + 1 : i + 4])) for i in range(1, len(logs) - 1)}
+    middle = median(above.values())
+    scatter = 1.4826 * median(abs(jump - middle) for jump in above.values())
+    return [i for i, jump in above.items() if jump > max(math.log(JUMP), SPIKE_DEVIATIONS * scatter)]
+
+
+def loss_oscillates(run: Run) -> Finding | None:
+    """Training loss swings up and down and goes nowhere."""
+    whole = run.curve("train_loss")
+    curve = thinned(whole, BLOCKS if run.clock == "epoch" else max(min(BLOCKS, len(whole) // BATCHES), 1))  # batches differ, their median less
+    half = between(curve, curve.at[0] + 0.5 * (curve.at[-1] - curve.at[0]))
+    if len(half) < FEW or min(half.values) <= 0 or _restarts(run, half) > len(half) / 8:
+        return None
+    logs = Curve(at=half.at, values=tuple(map(math.log, half.values)))
+    if falls(logs, creep=FALL):
+        return None
+    swing, level = noise(logs), median(half.values)
+    turns = sum((b - a) * (c - b) < 0 for a, b, c in zip(half.values, half.values[1:], half.values[2:], strict=False))
+    if swing < SWING or turns < 0.4 * (len(half) - 2) or level < 0.1 * median(curve.values[: len(curve) // 2]):
+        return None
+    return Finding(
+        name="loss_oscillates",
+        headline=f"training loss swings by {share(swing)} between readings and no longer falls since {place(run, half.at[0])}",
+        evidence=(f"{turns} turns in {len(half)} readings, between {number(min(half.values))} and {number(max(half.values))}",),
+        try_="a smaller learning rate, or larger batches (accumulation)",
+        status="confirmed",
+        began=half.at[0],
+    )
+
+
+def _restarts(run: Run, half: Curve) -> int:
+    rates = between(finite(run.curve("lr")), half.at[0])
+    return sum(b > 1.5 * a for a, b in pairwise(rates.values))
+
+
+def steps_out_of_order(run: Run) -> Finding | None:
+    """The log goes back, or tells one epoch twice and differently."""
+    shown, first = [], math.inf
+    for name, curve in run.curves.items():
+        places = _disorder(curve.at)
+        if places:
+            first = min(first, *places)
+            shown.append(f"{name}: {naming([place(run, at) for at in places])} after a later or the same {run.clock}")
+    if not shown:
+        return None
+    return Finding(
+        name="steps_out_of_order",
+        headline=f"the log's {run.clock}s are out of order at {place(run, first)}",
+        evidence=tuple(shown),
+        try_="one log a run: a resumed one must go on where the other ended, or lie in a folder of its own",
+        status="confirmed",
+        began=first,
+    )
+
+
+def _disorder(places: Sequence[float]) -> list[float]:
+    """Places that come after a later one, or again. Where most come again, a log has several readings an epoch and only going back counts."""
+    back = [b for a, b in pairwise(places) if b < a]
+    again = [b for a, b in pairwise(places) if b == a]
+    return sorted({*back, *(again if len(again) < len(places) / 4 else ())})
