@@ -43,7 +43,8 @@ def anywhere_else() -> tuple[Fault, ...]:
         Fault(name="train-smoothing", recipe=lambda r: replace(r, label_smoothing=0.9), finding="regulariser_dominates",
               caught_by="R1 R2 R5 diagnosis"),
         Fault(name="data-shuffled", plant=lambda s: sampled(s, _rotated), finding="-", caught_by="nothing"),
-        Fault(name="net-bn-eval", plant=lambda s: altered(s, _frozen_statistics), finding="train_eval_gap", caught_by="contract control R1 R2 R5 R10"),
+        Fault(name="net-bn-eval", plant=lambda s: altered(s, _frozen_statistics), finding="train_eval_gap",
+              caught_by="contract control R1 R2 R5 R10"),
     )  # fmt: skip
 
 
