@@ -5,7 +5,6 @@ Nothing here imports torch before a test asks for a rung: a project that merely 
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
@@ -17,35 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_overfit.host import cores
+from pytest_overfit.options import DEFAULTS, add_options, is_worker, report_folder, settings, subjects, worker_input
 from pytest_overfit.summary import SessionSummary
 
 if TYPE_CHECKING:
     from pytest_overfit.cases import Case, OverfitContracts, OverfitDiagnosis, OverfitRung
+    from pytest_overfit.health.cases import HealthSession
     from pytest_overfit.ladder import Outcome
-    from pytest_overfit.settings import Settings
     from pytest_overfit.subject import Subject
 
 STORE = pytest.StashKey[Path]()
-SETTINGS = pytest.StashKey["Settings"]()
-SUBJECTS = pytest.StashKey["list[Subject]"]()
 REFUSED = pytest.StashKey[str]()
-OWN_MODULE = "overfit"
+OWN_MODULE, HEALTH = "overfit", "overfit-health"
 OF_A_SUBJECT = {"overfit_contracts": (pytest.mark.overfit, pytest.mark.contracts), "overfit_diagnosis": (pytest.mark.diagnose,)}
 """Fixtures with one case a subject, and the marks of their cases."""
-DEFAULTS: dict[str, Any] = {
-    "--overfit-subject": None,
-    "--overfit-rungs": None,
-    "--overfit-recipe": "default",
-    "--overfit-set": [],
-    "--overfit-bound": [],
-    "--overfit-seed": 0,
-    "--overfit-seeds": 1,
-    "--overfit-device": "auto",
-    "--overfit-size": None,
-    "--overfit-trials": "auto",
-}
-"""The options that change a verdict: a rerun needs them."""
 
 
 class Hooks:
@@ -61,39 +45,27 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("overfit", "overfit ladder")
-
-    def add(name: str, metavar: str, text: str, **keywords: Any) -> None:
-        group.addoption(name, metavar=metavar, default=DEFAULTS[name], help=text, **keywords)
-
-    add("--overfit-subject", "NAME", "climb only this subject: its name, or package.module:attribute to import it")
-    add("--overfit-rungs", "N,N", "the rungs to climb, ascending (default 1,2,5,10,20,50)")
-    add("--overfit-recipe", "NAME|FILE", "default, notes, or a TOML file of recipe fields")
-    add("--overfit-set", "FIELD=VALUE", "set one recipe field, e.g. lr=0.01; repeatable", action="append")
-    add("--overfit-bound", "NAME=BOUND", "tighten a criterion, e.g. wer=0.1; repeatable", action="append")
-    add("--overfit-seed", "S", "seed of network, order and dropout (default 0)", type=int)
-    add("--overfit-seeds", "N", "climb with N seeds, each of which must hold (default 1)", type=int)
-    add("--overfit-device", "DEVICE", "auto, cpu or cuda:N (default auto)")
-    add("--overfit-size", "SIZE", "size of the subjects' networks, e.g. full")
-    add("--overfit-trials", "WHICH", "remedies to try on a broken rung: off, auto (until one holds) or all", choices=("off", "auto", "all"))
-    group.addoption("--overfit-report", metavar="DIR", help="where the report files and logs/ go (default: the rootdir)")
+    add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "overfit: a rung of the overfit ladder: a fresh network must memorise a few samples",
         "diagnose: probes and diagnoses of a subject that need not be broken, where they must be silent",
+        "health: a rule that judges the log of a training run, which --overfit-run names",
         "contracts: what must hold of a subject before any training",
         "overfit_ladder(subjects, rungs): the subjects and rungs of one test",
         "gpu: needs a CUDA device; skipped with its reason where there is none",
     ):
         config.addinivalue_line("markers", line)
+    if config.getoption("--overfit-run"):
+        from pytest_overfit.health.cases import HealthSession
+
+        config.pluginmanager.register(HealthSession(config), HEALTH)
     if not is_worker(config):
         config.stash[STORE] = Path(tempfile.mkdtemp(prefix="pytest-overfit-"))
         config.pluginmanager.register(SessionSummary(config, config.stash[STORE]), "overfit-summary")
-        folder = Path(config.getoption("--overfit-report") or config.rootpath)
-        if folder.exists() and not folder.is_dir():
-            raise pytest.UsageError(f"--overfit-report: {folder} is a file, expected a folder")
+        report_folder(config)
         given = [name for name, default in DEFAULTS.items() if config.getoption(name) != default]
         if set(given) - {"--overfit-seed", "--overfit-size"}:
             settings(config)
@@ -110,68 +82,8 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["overfit_store"] = str(node.config.stash[STORE])
 
 
-def is_worker(config: pytest.Config) -> bool:
-    return hasattr(config, "workerinput")
-
-
-def worker_input(config: pytest.Config) -> dict[str, Any]:
-    return getattr(config, "workerinput", {})
-
-
 def store_folder(config: pytest.Config) -> Path:
     return Path(worker_input(config)["overfit_store"]) if is_worker(config) else config.stash[STORE]
-
-
-def settings(config: pytest.Config) -> Settings:
-    """The command line's wishes, checked once. Raises pytest.UsageError where one cannot be met."""
-    if SETTINGS not in config.stash:
-        config.stash[SETTINGS] = read_settings(config)
-    return config.stash[SETTINGS]
-
-
-def read_settings(config: pytest.Config) -> Settings:
-    import torch
-
-    from pytest_overfit.recipe import parse_assignments
-    from pytest_overfit.settings import Settings, choose_device, import_subject, parse_bounds, parse_rungs
-
-    option = config.getoption
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(cores() // int(worker_input(config).get("workercount", 1)), 1))
-    if option("--overfit-seeds") < 1:
-        raise pytest.UsageError(f"--overfit-seeds must be at least 1, got {option('--overfit-seeds')}")
-    try:
-        if ":" in (option("--overfit-subject") or ""):
-            import_subject(option("--overfit-subject"))
-        return Settings(
-            rungs=parse_rungs(option("--overfit-rungs")) if option("--overfit-rungs") else None,
-            recipe_source=option("--overfit-recipe"),
-            changes=parse_assignments(option("--overfit-set")),
-            bounds=parse_bounds(option("--overfit-bound")),
-            seeds=tuple(range(option("--overfit-seed"), option("--overfit-seed") + option("--overfit-seeds"))),
-            device=choose_device(option("--overfit-device"), int(worker_input(config).get("workerid", "gw0")[2:])),
-            size=option("--overfit-size"),
-            trials=option("--overfit-trials"),
-        ).check()
-    except ValueError as error:
-        raise pytest.UsageError(str(error)) from error
-
-
-def subjects(config: pytest.Config) -> list[Subject]:
-    """This project's subjects: those of its conftest files and the one that --overfit-subject imports."""
-    if SUBJECTS not in config.stash:
-        from pytest_overfit.settings import import_subject
-
-        try:
-            found = [subject for group in config.hook.pytest_overfit_subjects(config=config) for subject in group]
-            asked = config.getoption("--overfit-subject") or ""
-            if ":" in asked:
-                imported = import_subject(asked)
-                found = [*(subject for subject in found if subject.name != imported.name), imported]
-            config.stash[SUBJECTS] = found
-        except ValueError as error:
-            raise pytest.UsageError(str(error)) from error
-    return config.stash[SUBJECTS]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -216,7 +128,13 @@ def subject_of(item: pytest.Item) -> Subject | None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     try:
-        select_subject(session, config, items)
+        health: HealthSession | None = config.pluginmanager.get_plugin(HEALTH)
+        if health is None:
+            refuse_health_without_a_run(config, items)
+        else:
+            health.add_cases(session, items)
+        if health is None or not health.alone:
+            select_subject(session, config, items)
     except pytest.UsageError as error:
         if not is_worker(config):
             raise
@@ -258,6 +176,12 @@ def select_subject(session: pytest.Session, config: pytest.Config, items: list[p
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = [item for item in items if item not in dropped]
+
+
+def refuse_health_without_a_run(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Raises pytest.UsageError where health alone is asked for and there is nothing to judge, this project's own tests of that mark included."""
+    if config.option.markexpr.strip() == "health" and not any(item.get_closest_marker("health") for item in items):
+        raise pytest.UsageError("-m health needs --overfit-run DIR_OR_FILE: the log of the training run to judge, or its folder")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

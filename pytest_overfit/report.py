@@ -96,13 +96,13 @@ def body(outcome: Outcome, known: Sequence[Outcome], rungs: Sequence[int], rerun
     if diagnosis:
         rows += _diagnosis_rows(outcome, diagnosis)
     rows.append(("rerun", rerun))
-    return "\n".join(_labelled(label, text) for label, text in rows)
+    return "\n".join(labelled(label, text) for label, text in rows)
 
 
 def _diagnosis_rows(outcome: Outcome, diagnosis: Diagnosis) -> list[tuple[str, str]]:
     """Table, findings, what was ruled out, what was tried and what held."""
     blamed = {finding.module for finding in diagnosis.findings}
-    rows = [("where", _module_table(diagnosis.table, blamed))] if diagnosis.table else []
+    rows = [("where", module_table(diagnosis.table, blamed))] if diagnosis.table else []
     for finding in diagnosis.findings:
         rows += [("", ""), *finding_rows(finding)]
     if diagnosis.failure:
@@ -117,7 +117,7 @@ def _diagnosis_rows(outcome: Outcome, diagnosis: Diagnosis) -> list[tuple[str, s
     return rows + ([("confirmed", "\n".join(words))] if words else [])
 
 
-def _module_table(table: Sequence[Row], blamed: set[str | None]) -> str:
+def module_table(table: Sequence[Row], blamed: set[str | None]) -> str:
     width = max(len("module"), *(len(row.module) for row in table))
     lines = [f"{'module':<{width}}  steps  tells clips apart (D)  gradient"]
     for row in table:
@@ -146,7 +146,7 @@ def diagnosis_headline(subject: str, findings: Sequence[Finding]) -> str:
 
 
 def findings_body(findings: Sequence[Finding]) -> str:
-    return "\n".join(_labelled(label, text) for finding in findings for label, text in finding_rows(finding))
+    return "\n".join(labelled(label, text) for finding in findings for label, text in finding_rows(finding))
 
 
 def contracts_body(checked: Sequence[Checked]) -> str:
@@ -155,7 +155,7 @@ def contracts_body(checked: Sequence[Checked]) -> str:
     skipped = [f"{one.contract.name}: {one.skipped}" for one in checked if one.skipped]
     rows += [("skipped", "\n".join(skipped))] if skipped else []
     rows.append(("held", ", ".join(one.contract.name for one in checked if one.held) or "none"))
-    return "\n".join(_labelled(label, text) for label, text in rows)
+    return "\n".join(labelled(label, text) for label, text in rows)
 
 
 def finding_rows(finding: Finding) -> list[tuple[str, str]]:
@@ -208,7 +208,7 @@ def _attempt_line(attempt: Attempt) -> str:
     return f"{attempt.recipe.describe()}: {came} after {plural(attempt.steps, 'step')}" + (f"; {attempt.ended}" if attempt.ended else "")
 
 
-def _labelled(label: str, text: str) -> str:
+def labelled(label: str, text: str) -> str:
     lines = text.splitlines() or [""]
     return "\n".join(f"{label if i == 0 else '':<10} {line}" for i, line in enumerate(lines))
 
@@ -225,7 +225,7 @@ def summary(outcomes: Sequence[Outcome], *, width: int = WIDTH) -> str:
             table.add_column(column, justify="left" if column in ("verdict", "level", "recipe") else "right", overflow="fold")
         for outcome in own:
             table.add_row(*summary_row(outcome))
-        blocks.append("\n".join([_render(table, width), *_controls_line(own)]))
+        blocks.append("\n".join([rendered(table, width), *_controls_line(own)]))
     return "\n".join(blocks)
 
 
@@ -258,7 +258,7 @@ def summary_row(outcome: Outcome) -> tuple[str, ...]:
     return (str(outcome.samples), verdict, str(outcome.steps), f"{outcome.seconds:.1f}", loss, level, error, recipe)
 
 
-def _render(table: Table, width: int) -> str:
+def rendered(table: Table, width: int) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None, markup=False, emoji=False)
     console.print(table)
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -268,14 +268,14 @@ def _render(table: Table, width: int) -> str:
 def to_json(told: Iterable[Told]) -> str:
     """The report for machines: strict JSON, infinite and missing numbers as null."""
     rows = [{**outcome_to_json(outcome), "diagnosis": diagnosis_to_json(diagnosis) if diagnosis else None} for outcome, diagnosis in told]
-    return json.dumps({"version": 1, "outcomes": _strict(rows)}, indent=1, allow_nan=False) + "\n"
+    return json.dumps({"version": 1, "outcomes": strict(rows)}, indent=1, allow_nan=False) + "\n"
 
 
-def _strict(value: Any) -> Any:
+def strict(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _strict(inner) for key, inner in value.items()}
+        return {key: strict(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(inner) for inner in value]
+        return [strict(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -95,8 +97,11 @@ def _visible() -> str:
     return os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
 
 
-def import_subject(spec: str) -> Subject:
-    """`package.module:attribute` -> the subject there, or what a function there returns. Raises BadSubject."""
+def import_subject(spec: str, run: Path | None = None) -> Subject:
+    """`package.module:attribute` -> the subject there, or what a function there returns. Raises BadSubject.
+
+    run: a training run's folder, for a function that asks for one: the subject is then the network that the run trained.
+    """
     module_name, _, attribute = spec.partition(":")
     if not module_name or not attribute:
         raise BadSubject(f"subject {spec!r} must read package.module:attribute")
@@ -111,12 +116,24 @@ def import_subject(spec: str) -> Subject:
         raise BadSubject(f"subject {spec}: module {module_name} has no attribute {attribute!r}")
     value = getattr(module, attribute)
     try:
-        subject = value if isinstance(value, Subject) else value() if callable(value) else value
+        subject = value if isinstance(value, Subject) or not callable(value) else value(*_asked_for(value, run))
     except Exception as error:
         raise BadSubject(f"subject {spec}: calling {attribute} raised {_said(error)}") from error
     if not isinstance(subject, Subject):
         raise BadSubject(f"subject {spec} is a {type(value).__name__}, expected a pytest_overfit.Subject or a function that returns one")
     return subject
+
+
+def _asked_for(function: Callable[..., object], run: Path | None) -> tuple[Path, ...]:
+    """The run's folder, for a function that cannot be called without an argument."""
+    needed = [
+        p for p in inspect.signature(function).parameters.values() if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if not needed:
+        return ()
+    if run is None:
+        raise TypeError(f"it asks for {needed[0].name!r}: give the run's folder with --overfit-run")
+    return (run if run.is_dir() else run.parent,)
 
 
 def _said(error: Exception) -> str:

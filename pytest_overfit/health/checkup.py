@@ -103,9 +103,10 @@ def still_improving(run: Run) -> str | None:
     last = between(curve, curve.at[0] + 2 / 3 * (curve.at[-1] - curve.at[0]))
     if len(last) < 2:
         last = between(curve, curve.at[-2])
-    if not falls(last) or curve.at[lowest(curve)] < last.at[0]:
+    best = lowest(curve)
+    if not falls(last) or curve.at[best] < last.at[0]:
         return None
-    return f"{SPLITS[name.split('_')[0]]} loss still falls: {number(last.values[0])} -> {number(last.values[-1])} since {place(run, last.at[0])}"
+    return f"{SPLITS[name.split('_')[0]]} loss still falls: {number(curve.values[best])} at {place(run, curve.at[best])} is its lowest so far"
 
 
 def _notes(run: Run, findings: tuple[Finding, ...], verdict: Verdict) -> tuple[str, ...]:

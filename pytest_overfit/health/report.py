@@ -16,7 +16,7 @@ from pytest_overfit.health.checkup import Checkup
 from pytest_overfit.health.rules.trend import finite, lowest, reading_at
 from pytest_overfit.health.rules.words import number, place, share
 from pytest_overfit.health.run import Run
-from pytest_overfit.report import WIDTH, _labelled, _module_table, _render, _strict, finding_rows, standing_text
+from pytest_overfit.report import WIDTH, labelled, module_table, rendered, strict, finding_rows, standing_text
 
 LABEL = 11
 """Width of the label column with the blank behind it."""
@@ -73,7 +73,7 @@ def _finding_rows(run: Run, finding: Finding) -> list[tuple[str, str]]:
 
 
 def _lines(rows: Rows) -> str:
-    return "\n".join(_labelled(label, said if label == "next" else _wrapped(said)) for label, said in rows)
+    return "\n".join(labelled(label, said if label == "next" else _wrapped(said)) for label, said in rows)
 
 
 def _wrapped(said: str) -> str:
@@ -105,7 +105,7 @@ def _table(run: Run) -> str:
             table.add_row(words, *_row(run, name))
         if name == "val_loss" and (gap := _gap(run)):
             table.add_row("gap (validation - training)", "", "", "", gap)
-    return _render(table, WIDTH).strip("\n")
+    return rendered(table, WIDTH).strip("\n")
 
 
 def _row(run: Run, name: str) -> tuple[str, ...]:
@@ -138,7 +138,7 @@ def checkpoint_text(read: CheckpointReading) -> str:
         ),
     ]
     rows += [("level", standing_text(read.standing))] if read.standing else []
-    table = f"{'where':<10} " + _module_table(read.table, {finding.module for finding in read.findings}).replace("\n", "\n" + LABEL * " ")
+    table = f"{'where':<10} " + module_table(read.table, {finding.module for finding in read.findings}).replace("\n", "\n" + LABEL * " ")
     found = [_lines(finding_rows(finding)) for finding in read.findings]
     return "\n".join([_lines(rows), *([table] if read.table else []), *found])
 
@@ -172,4 +172,4 @@ def to_json(checkup: Checkup) -> str:
         "more_evidence": checkup.more_evidence,
         "next_command": checkup.next_command,
     }
-    return json.dumps(_strict(said), indent=1, allow_nan=False) + "\n"
+    return json.dumps(strict(said), indent=1, allow_nan=False) + "\n"

@@ -110,6 +110,9 @@ number = 3
 def make():
     return gru
 
+def of_run(folder):
+    return Subject(name=folder.name, build=None, samples=[clip], vocabulary=("-", "A"))
+
 def fails():
     raise RuntimeError("no data here\\nsecond line")
 
@@ -134,6 +137,14 @@ def modules(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("modules")
 def test_a_subject_or_a_function_that_makes_one_is_imported_from_where_the_command_is_given():
     assert import_subject("of_good:gru").name == import_subject("of_good:make").name == "gru"
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_function_that_asks_for_a_run_is_given_its_folder(tmp_path):
+    assert import_subject("of_good:of_run", tmp_path).name == tmp_path.name
+    assert import_subject("of_good:of_run", tmp_path / "metrics.csv").name == tmp_path.name
+    with pytest.raises(BadSubject, match="calling of_run raised TypeError: it asks for 'folder': give the run's folder with --overfit-run"):
+        import_subject("of_good:of_run")
 
 
 @pytest.mark.usefixtures("modules")

@@ -310,6 +310,11 @@ def test_training_that_runs_away_is_dated_by_its_lowest_loss():
     assert "9" in finding.evidence[0]
 
 
+def test_a_loss_that_creeps_up_for_long_diverges_too():
+    finding = RULE["training_diverges"](run(train_loss=[*np.linspace(20, 4, 5), *noisy(np.random.default_rng(RNG), np.geomspace(4, 15, 35), 0.05)]))
+    assert finding.began == pytest.approx(5, abs=2)
+
+
 @pytest.mark.parametrize(
     "after",
     [[9.0], np.linspace(9, 1.2, 15), [1.3] * 15],
@@ -338,6 +343,11 @@ def test_one_spike_and_batches_that_differ_are_none():
 def test_a_loss_that_swings_and_goes_nowhere_oscillates():
     swings = [3 * (1.8 if epoch % 2 else 0.6) for epoch in range(40)]
     assert "swings by" in RULE["loss_oscillates"](run(train_loss=swings)).headline
+
+
+def test_a_loss_that_runs_away_and_comes_back_oscillates_too():
+    away = [*np.linspace(40, 4, 10), *[4.0] * 12, *np.geomspace(4, 110, 4), *[110.0] * 4, *np.geomspace(110, 5, 6)]
+    assert "runs away to 2" in RULE["loss_oscillates"](run(train_loss=away)).headline
 
 
 def test_a_loss_that_swings_at_the_bottom_or_on_its_way_down_does_not():

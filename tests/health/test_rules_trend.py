@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_overfit.health.rules.trend import MOST_READINGS, falls, finite, may_fall, noise, rank_trend, reading_at, restarted, still_since, thinned
+from pytest_overfit.health.rules.trend import (
+    MOST_READINGS,
+    came_back_before,
+    falls,
+    finite,
+    may_fall,
+    noise,
+    rank_trend,
+    reading_at,
+    restarted,
+    still_since,
+    thinned,
+)
 from pytest_overfit.health.run import Run
 from tests.health.made_runs import curve, decay, noisy
 
@@ -124,3 +136,19 @@ def test_a_rate_that_was_raised_again_is_a_restart_and_a_warm_up_is_not():
 def test_after_a_restart_nothing_stands_still():
     cycles = [*np.linspace(7, 4, 40), *np.linspace(7, 5.5, 20)]
     assert still_since(run(train_loss=cycles, val_loss=[7.0] * 60), "val_loss") is None
+
+
+def test_few_readings_of_which_training_once_rose_are_left_alone():
+    """It may have been a restart, and there are too few to tell."""
+    epochs = (1, 25, 50, 60)
+    val = curve(epochs, (7.19, 4.90, 4.96, 4.95))
+    assert still_since(Run(name="few", curves={"val_loss": val, "train_loss": curve(epochs, (44, 4.2, 2.9, 2.4))}), "val_loss") == 25
+    assert still_since(Run(name="few", curves={"val_loss": val, "train_loss": curve(epochs, (44, 4.2, 5.2, 2.4))}), "val_loss") is None
+
+
+def test_a_curve_that_came_back_from_such_a_rise_before_may_do_so_again():
+    sawtooth = [*np.linspace(8, 3, 20), *np.linspace(6, 2, 30), *np.linspace(3.5, 3.4, 10)]
+    rising = curve(range(1, 61), sawtooth)
+    assert came_back_before(rising, 50, 0.7)
+    assert not came_back_before(rising, 50, 1.5)
+    assert not came_back_before(curve(range(1, 61), [*np.linspace(8, 2, 50), *np.linspace(3.5, 3.4, 10)]), 50, 0.7)

@@ -27,6 +27,8 @@ __all__ = ["read_run"]
 
 LARGE = 64 << 20
 """Bytes of a log that is not read where a smaller one of the same run has both losses."""
+ALIKE = ({"csv", "TensorBoard events"},)
+"""Formats that one trainer writes side by side as a matter of course: which of them was read says the run's sources."""
 READERS = {"csv": read_csv, "JSON lines": read_jsonl, "JSON list": read_trainer_state, "plain log": read_plain}
 
 
@@ -102,7 +104,7 @@ def _richest(path: Path, logs: Sequence[Log], progress: Progress, *, shares: boo
         raise BadRun(left_out[0])
     best = max(readings, key=lambda kind: _richness(readings[kind]))
     reading, complaints = readings[best], (*readings[best].complaints, *left_out)
-    if len(sizes) > 1:
+    if set(sizes) not in ALIKE and len(sizes) > 1:
         names = ", ".join(sorted({log.path.name for log in logs if log.kind != best}))
         complaints = (f"{path}: two formats of one run; read from the {best}, which tells no less than {names}", *complaints)
     for kind, other in readings.items():

@@ -26,6 +26,8 @@ LOGS = ("", ".log", ".txt", ".out", ".err", ".csv", ".tsv", ".json", ".jsonl", "
 FORMATS = frozenset({"csv", "csv_logs", "tensorboard", "tb", "tb_logs", "events", "runs", "logs", "lightning_logs", "log"})
 """Folders named after what writes into them: `csv/version_0` and `tb/version_0` are one run."""
 STATE = "trainer_state.json"
+OWN = ("health.txt", "health.json", "overfitting_health_report.txt", "overfitting_health_report.json", "result.json")
+"""What was written about a run, after it."""
 LOOKED_FOR = "TensorBoard events, csv, JSON lines, trainer_state.json and plain logs with epochs"
 
 
@@ -101,7 +103,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _log(path: Path, folder: Path, refused: list[str]) -> Log | None:
     """The log that a file is; None where it is none. refused: gains what was wrong with a file that might have been one."""
-    if path.name in (RUN_JSON, PREDICTIONS) or not (path.suffix in LOGS or "tfevents" in path.name) or not path.is_file():
+    if path.name in (RUN_JSON, PREDICTIONS, *OWN) or not (path.suffix in LOGS or "tfevents" in path.name) or not path.is_file():
         return None
     try:
         kind = kind_of(path)

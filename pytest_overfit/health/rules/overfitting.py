@@ -12,6 +12,7 @@ from pytest_overfit.health.rules.trend import (
     FEW,
     LONG,
     between,
+    came_back_before,
     falls,
     finite,
     lowest,
@@ -20,7 +21,6 @@ from pytest_overfit.health.rules.trend import (
     rank_trend,
     reading_at,
     restarted,
-    smoothed,
     still_since,
     thinned,
 )
@@ -35,8 +35,6 @@ SURE = 2.0
 """Deviations beyond which a rise is no chance."""
 LEARNT = 0.1
 """Share of its value at the best epoch by which training loss must have fallen since, where it has few readings."""
-WORTHLESS = 0.85
-"""Word error rate above which it matters to nobody that it still falls."""
 TAIL = 0.15
 """Share of a run that must have passed since the best reading."""
 GAPS = (2.0, 1.0)
@@ -50,19 +48,18 @@ def validation_loss_rises(run: Run) -> Finding | None:
     curve = thinned(run.curve("val_loss"))
     best = curve.at[lowest(curve)]
     tail = between(settled_rate(run, curve, best), best)
-    risen = _risen(curve, tail, run)
-    if risen is None or not _learning_on(run, tail):
+    if not _risen(curve, tail, run) or not _learning_on(run, tail):
         return None
     exact = finite(run.curve("val_loss"))
-    best = exact.at[lowest(exact)]
+    best, low = exact.at[lowest(exact)], min(exact.values)
     train = finite(run.curve("train_loss"))
     shown = [
-        f"validation loss {number(min(exact.values))} at {place(run, best)}, the best of {counted(len(exact), 'reading')}; "
-        f"{number(exact.values[-1])} at {place(run, exact.at[-1])} ({share(risen)} above it)",
+        f"validation loss {number(low)} at {place(run, best)}, the best of {counted(len(exact), 'reading')}; "
+        f"{number(exact.values[-1])} at {place(run, exact.at[-1])} ({share(exact.values[-1] / low - 1)} above it)",
         f"training loss meanwhile {number(reading_at(train, best))} -> {number(reading_at(train, exact.at[-1]))}",
     ]
     wer = finite(run.curve("val_wer"))
-    learns = len(wer) >= FEW and wer.values[-1] <= STUCK and falls(between(wer, best), creep=0.01)
+    learns = _reads_better(wer, best)
     if learns:
         shown.append(f"validation WER still falls: {share(reading_at(wer, best))} -> {share(wer.values[-1])}; the loss alone gets worse")
     if run.facts.parameters and run.facts.train_samples:
@@ -77,49 +74,34 @@ def validation_loss_rises(run: Run) -> Finding | None:
     )
 
 
-def reads_better(wer: Curve, best: float) -> bool:
-    """Whether an error rate that is worth something fell still in the later half of what came after `best`."""
+def _reads_better(wer: Curve, best: float) -> bool:
+    """Whether an error rate below which something is read fell still in the later half of what came after `best`."""
     since = between(wer, best)
-    later = between(wer, since.at[len(since) // 2]) if len(since) else since
-    return len(later) >= FEW and later.values[-1] < WORTHLESS and falls(later, creep=0.01)
+    later = between(since, since.at[len(since) // 2]) if len(since) else since
+    return len(later) >= FEW and later.values[-1] <= STUCK and falls(later, creep=0.01)
 
 
-def _risen(curve: Curve, tail: Curve, run: Run) -> float | None:
-    """Share of its best by which a curve has risen for good since, or None. tail: from the best on."""
+def _risen(curve: Curve, tail: Curve, run: Run) -> bool:
+    """Whether a curve has risen for good since its best. tail: from the best on."""
     low, whole = tail.values[0], curve.at[-1] - curve.at[0]
     if len(tail) < 3 or tail.at[-1] - tail.at[0] < TAIL * whole or low <= 0:
-        return None
+        return False
     if len(curve) < FEW:
         high = tail.values[-1]
         long = tail.at[-1] - tail.at[0] >= LONG[run.clock] / 2
         lasting = min(tail.values[1:]) > low and high >= 0.98 * max(tail.values)
-        return (high - low) / low if long and lasting and high - low > RISE_OF_FEW * low else None
+        return long and lasting and high - low > RISE_OF_FEW * low
     after = tail.values[1:]
     if len(after) < 6:
-        return None
+        return False
     last = after[-max(len(after) // 2, 3) :]
     at_best = bisect_right(curve.at, tail.at[0]) - 1
     low, high = median(curve.values[max(at_best - 1, 0) : at_best + 2]), median(last)
     scatter = noise(between(curve, curve.at[max(at_best - FEW // 2, 0)])) * memory(after)
     # Of readings about one level the lowest lies below it by chance, by about one deviation after the median of three.
     beyond = scatter * (1 + SURE * math.sqrt(1 / 3 + 1 / len(last)))
-    if high - low <= max(beyond, RISE * low) or rank_trend(after) < RISING or _came_back_before(curve, tail, (high - low) / low):
-        return None
-    return (high - low) / low
-
-
-def _came_back_before(curve: Curve, tail: Curve, risen: float) -> bool:
-    """Whether validation recovered earlier from as large a rise, and no rise has lasted twice as long as the longest before."""
-    low, since, largest, longest = math.inf, curve.at[0], 0.0, 0.0
-    calm = smoothed(curve)
-    for at, value in zip(calm.at, calm.values, strict=True):
-        if at >= tail.at[0]:
-            break
-        if value <= low:
-            low, since = value, at
-        else:
-            largest, longest = max(largest, value / low - 1), max(longest, at - since)
-    return risen <= largest and tail.at[-1] - tail.at[0] <= 2 * longest
+    rises = high - low > max(beyond, RISE * low) and rank_trend(after) >= RISING
+    return rises and not came_back_before(curve, tail.at[0], (high - low) / low)
 
 
 def _learning_on(run: Run, tail: Curve) -> bool:

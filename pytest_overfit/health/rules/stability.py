@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from statistics import median
 
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.health.rules.overfitting import settled_rate
-from pytest_overfit.health.rules.trend import BACK, FEW, between, falls, finite, lowest, noise, smoothed, thinned
+from pytest_overfit.health.rules.trend import BACK, FEW, between, came_back_before, falls, finite, lowest, noise, smoothed, thinned
 from pytest_overfit.health.rules.words import number, place, share
 from pytest_overfit.health.run import Curve, Run
 
@@ -25,6 +25,8 @@ SPIKE_DEVIATIONS = 8
 SPIKES = 2
 SWING = 0.25
 """Deviation of a training loss between neighbours, as a share of its level, from which it swings."""
+AWAY = 5.0
+"""Multiple of its lowest value to which a loss that comes back has run away."""
 FALL = 0.1
 """Fall (in logarithms, about its share) from the first to the last third of a stretch with which a loss still gets somewhere."""
 BLOCKS, BATCHES = 60, 30
@@ -67,7 +69,14 @@ def training_diverges(run: Run) -> Finding | None:
     reached = next(at for at, value in zip(calm.at, calm.values, strict=True) if value <= high or at == calm.at[best])
     undone = reached - calm.at[0] <= UNDONE * (calm.at[best] - calm.at[0])
     coming_back = median(after[: max(len(after) // 3, 1)]) - high > BACK * (high - low)
-    if high < TWICE * low or high - low < beyond or min(last) < TWICE * low or not undone or coming_back:
+    if (
+        high < TWICE * low
+        or high - low < beyond
+        or min(last) < (low + high) / 2
+        or not undone
+        or coming_back
+        or came_back_before(curve, tail.at[0], (high - low) / low)
+    ):
         return None
     return Finding(
         name="training_diverges",
@@ -126,18 +135,26 @@ def loss_oscillates(run: Run) -> Finding | None:
     logs = Curve(at=half.at, values=tuple(map(math.log, half.values)))
     if falls(logs, creep=FALL):
         return None
-    swing, level = noise(logs), median(half.values)
+    swing, level, away = noise(logs), median(half.values), _ran_away(half)
     turns = sum((b - a) * (c - b) < 0 for a, b, c in zip(half.values, half.values[1:], half.values[2:], strict=False))
-    if swing < SWING or turns < 0.4 * (len(half) - 2) or level < 0.1 * median(curve.values[: len(curve) // 2]):
+    swings = swing > SWING and turns > 0.4 * (len(half) - 2)
+    if not (swings or away > AWAY) or level < 0.1 * median(curve.values[: len(curve) // 2]):
         return None
+    how = f"swings by {share(swing)} between readings" if swings else f"runs away to {away:.0f} times its lowest and comes back"
     return Finding(
         name="loss_oscillates",
-        headline=f"training loss swings by {share(swing)} between readings and no longer falls since {place(run, half.at[0])}",
+        headline=f"training loss {how}, and no longer falls since {place(run, half.at[0])}",
         evidence=(f"{turns} turns in {len(half)} readings, between {number(min(half.values))} and {number(max(half.values))}",),
         try_="a smaller learning rate, or larger batches (accumulation)",
         status="confirmed",
         began=half.at[0],
     )
+
+
+def _ran_away(half: Curve) -> float:
+    """The largest multiple of its lowest value so far that a loss went to, single readings aside, where it has come back from it by half."""
+    calm = smoothed(half).values
+    return max(value / low for value, low in zip(calm, accumulate(calm, min), strict=True)) if calm[-1] < 0.5 * max(calm) else 1.0
 
 
 def _restarts(run: Run, half: Curve) -> int:

@@ -10,7 +10,7 @@ import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import combinations, pairwise
+from itertools import accumulate, combinations, pairwise
 from statistics import fmean, median
 
 from pytest_overfit.health.run import Curve, Run
@@ -23,6 +23,8 @@ LONG = {"epoch": 30.0, "step": 1000.0}
 """How long a curve must have gone nowhere to stand still; and for half of its run at least."""
 CREEP = 0.03
 """Share of its level by which a curve that stands may still sink from the first to the last third of a stretch."""
+MAY = 5 / 3
+"""Multiple of that by which it must not have sunk by chance."""
 BACK = 0.15
 """Share of its lowest value by which a training loss that was thrown back stands above it."""
 RESTED = 0.3
@@ -138,7 +140,7 @@ def may_fall(curve: Curve, creep: float | None = None) -> bool:
     if len(curve) < FEW:
         return falls(curve, creep)
     fallen, by_chance, allowed = _fallen(curve, creep)
-    return fallen + by_chance > allowed or falls(curve, creep)
+    return fallen + by_chance > MAY * allowed or falls(curve, creep)
 
 
 def _fallen(curve: Curve, creep: float | None) -> tuple[float, float, float]:
@@ -150,10 +152,12 @@ def _fallen(curve: Curve, creep: float | None) -> tuple[float, float, float]:
 
 
 def thrown_back(run: Run) -> bool:
-    """Whether training loss stands well above its lowest: after a restart of its rate it needs time, and what has diverged has its own rule."""
+    """Whether training loss stands well above its lowest, or, of few readings, ever stood: after a restart of its rate it needs time, and what
+    has diverged has its own rule.
+    """
     curve = thinned(run.curve("train_loss"))
     if len(curve) < FEW:
-        return False
+        return any(value > (1 + BACK) * low for value, low in zip(curve.values, accumulate(curve.values, min), strict=True))
     calm = smoothed(curve)
     since = between(curve, calm.at[lowest(calm)])
     return median(curve.values[-3:]) - min(calm.values) > max(BACK * abs(min(calm.values)), 3 * noise(since))
@@ -176,18 +180,37 @@ def still_since(run: Run, name: str, creep: float | None = None) -> float | None
     It must have gone nowhere for LONG, and for the last half of its run. creep: as `falls` takes it.
     """
     curve = thinned(run.curve(name))
-    if len(curve) < 3 or thrown_back(run) or restarted(run, curve.at[-1], curve.at[lowest(curve)]):
+    if len(curve) < 3 or thrown_back(run):
         return None
     stretch = max(LONG[run.clock], (curve.at[-1] - curve.at[0]) / 2)
     start = bisect_right(curve.at, curve.at[-1] - stretch) - 1
     last = between(curve, curve.at[max(start, 0)])
     if start < 0 or len(last) < 3 or may_fall(last, creep) or _falls_from_its_peak(last, creep):
         return None
+    if any(restarted(run, curve.at[-1], place) for place in (curve.at[lowest(curve)], last.at[0])):
+        return None
     level = median(last.values)
     most = level + max(CREEP * abs(level) if creep is None else creep, 2 * noise(last))
     while start and curve.values[start - 1] <= most:
         start -= 1
     return curve.at[start]
+
+
+def came_back_before(curve: Curve, since: float, risen: float) -> bool:
+    """Whether a curve came back earlier from as large a rise as that since its lowest, and this has not lasted twice as long as any before.
+
+    since: the place of the lowest. risen: by what share of it.
+    """
+    low, fell, largest, longest = math.inf, curve.at[0], 0.0, 0.0
+    calm = smoothed(curve)
+    for at, value in zip(calm.at, calm.values, strict=True):
+        if at >= since:
+            break
+        if value <= low:
+            low, fell = value, at
+        elif low > 0:
+            largest, longest = max(largest, value / low - 1), max(longest, at - fell)
+    return risen <= largest and curve.at[-1] - since <= 2 * longest
 
 
 def _falls_from_its_peak(curve: Curve, creep: float | None) -> bool:

@@ -1,0 +1,128 @@
+"""The command line's wishes: the options, and what they come to: settings, subjects, the folder of the reports.
+
+Nothing here imports torch before a wish is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_overfit.host import cores
+
+if TYPE_CHECKING:
+    from pytest_overfit.settings import Settings
+    from pytest_overfit.subject import Subject
+
+SETTINGS = pytest.StashKey["Settings"]()
+SUBJECTS = pytest.StashKey["list[Subject]"]()
+DEFAULTS: dict[str, Any] = {
+    "--overfit-subject": None,
+    "--overfit-rungs": None,
+    "--overfit-recipe": "default",
+    "--overfit-set": [],
+    "--overfit-bound": [],
+    "--overfit-seed": 0,
+    "--overfit-seeds": 1,
+    "--overfit-device": "auto",
+    "--overfit-size": None,
+    "--overfit-trials": "auto",
+}
+"""The options that change a verdict: a rerun needs them."""
+
+
+def add_options(parser: pytest.Parser) -> None:
+    group = parser.getgroup("overfit", "overfit ladder")
+
+    def add(name: str, metavar: str, text: str, **keywords: Any) -> None:
+        group.addoption(name, metavar=metavar, default=DEFAULTS[name], help=text, **keywords)
+
+    add("--overfit-subject", "NAME", "climb only this subject: its name, or package.module:attribute to import it")
+    add("--overfit-rungs", "N,N", "the rungs to climb, ascending (default 1,2,5,10,20,50)")
+    add("--overfit-recipe", "NAME|FILE", "default, notes, or a TOML file of recipe fields")
+    add("--overfit-set", "FIELD=VALUE", "set one recipe field, e.g. lr=0.01; repeatable", action="append")
+    add("--overfit-bound", "NAME=BOUND", "tighten a criterion, e.g. wer=0.1; repeatable", action="append")
+    add("--overfit-seed", "S", "seed of network, order and dropout (default 0)", type=int)
+    add("--overfit-seeds", "N", "climb with N seeds, each of which must hold (default 1)", type=int)
+    add("--overfit-device", "DEVICE", "auto, cpu or cuda:N (default auto)")
+    add("--overfit-size", "SIZE", "size of the subjects' networks, e.g. full")
+    add("--overfit-trials", "WHICH", "remedies to try on a broken rung: off, auto (until one holds) or all", choices=("off", "auto", "all"))
+    group.addoption("--overfit-run", metavar="DIR|FILE", help="the log of a training run, or its folder, for -m health")
+    group.addoption("--overfit-report", metavar="DIR", help="where the report files and logs/ go (default: the rootdir)")
+
+
+def is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def worker_input(config: pytest.Config) -> dict[str, Any]:
+    return getattr(config, "workerinput", {})
+
+
+def report_folder(config: pytest.Config) -> Path:
+    """Where the session's reports go. Raises pytest.UsageError where a file is in its place."""
+    folder = Path(config.getoption("--overfit-report") or config.rootpath)
+    if folder.exists() and not folder.is_dir():
+        raise pytest.UsageError(f"--overfit-report: {folder} is a file, expected a folder")
+    return folder
+
+
+def settings(config: pytest.Config) -> Settings:
+    """The command line's wishes, checked once. Raises pytest.UsageError where one cannot be met."""
+    if SETTINGS not in config.stash:
+        config.stash[SETTINGS] = read_settings(config)
+    return config.stash[SETTINGS]
+
+
+def read_settings(config: pytest.Config) -> Settings:
+    import torch
+
+    from pytest_overfit.recipe import parse_assignments
+    from pytest_overfit.settings import Settings, choose_device, import_subject, parse_bounds, parse_rungs
+
+    option = config.getoption
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(cores() // int(worker_input(config).get("workercount", 1)), 1))
+    if option("--overfit-seeds") < 1:
+        raise pytest.UsageError(f"--overfit-seeds must be at least 1, got {option('--overfit-seeds')}")
+    try:
+        if ":" in (option("--overfit-subject") or ""):
+            import_subject(option("--overfit-subject"), run_asked(config))
+        return Settings(
+            rungs=parse_rungs(option("--overfit-rungs")) if option("--overfit-rungs") else None,
+            recipe_source=option("--overfit-recipe"),
+            changes=parse_assignments(option("--overfit-set")),
+            bounds=parse_bounds(option("--overfit-bound")),
+            seeds=tuple(range(option("--overfit-seed"), option("--overfit-seed") + option("--overfit-seeds"))),
+            device=choose_device(option("--overfit-device"), int(worker_input(config).get("workerid", "gw0")[2:])),
+            size=option("--overfit-size"),
+            trials=option("--overfit-trials"),
+        ).check()
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def run_asked(config: pytest.Config) -> Path | None:
+    """What --overfit-run names."""
+    asked = config.getoption("--overfit-run")
+    return Path(asked) if asked else None
+
+
+def subjects(config: pytest.Config) -> list[Subject]:
+    """This project's subjects: those of its conftest files and the one that --overfit-subject imports."""
+    if SUBJECTS not in config.stash:
+        from pytest_overfit.settings import import_subject
+
+        try:
+            found = [subject for group in config.hook.pytest_overfit_subjects(config=config) for subject in group]
+            asked = config.getoption("--overfit-subject") or ""
+            if ":" in asked:
+                imported = import_subject(asked, run_asked(config))
+                found = [*(subject for subject in found if subject.name != imported.name), imported]
+            config.stash[SUBJECTS] = found
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from error
+    return config.stash[SUBJECTS]
