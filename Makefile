@@ -36,4 +36,4 @@ faults: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.examination --workers $(WORKERS)
 
 clean:
-	rm -rf $(VENV) .cache logs build dist *.egg-info overfitting_test_report.*
+	rm -rf $(VENV) .cache logs build dist *.egg-info overfitting_*_report.*

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -161,7 +162,16 @@ class HealthSession:
         write_whole(folder / f"{REPORT}.json", self.told["json"])
         terminalreporter.section("overfit health")
         terminalreporter.write_line(said)
-        terminalreporter.write_line(f"\nreport: {folder / REPORT}.txt, .json")
+        terminalreporter.write_line(f"\nreport: {folder / REPORT}.txt, .json{self._pictures(folder)}")
+
+    def _pictures(self, folder: Path) -> str:
+        """Draw the run beside its report. Returns the endings to tell of, or how to get pictures."""
+        if importlib.util.find_spec("matplotlib") is None:
+            return "; for pictures: pip install pytest-overfit[pictures]"
+        from pytest_overfit.health.pictures import save_pictures
+
+        checkup = self.checkup()
+        return "".join(f", {path.suffix}" for path in save_pictures(checkup.run, checkup, folder, name=REPORT))
 
 
 @contextmanager

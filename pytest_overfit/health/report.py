@@ -16,7 +16,7 @@ from pytest_overfit.health.checkup import Checkup
 from pytest_overfit.health.rules.trend import finite, lowest, reading_at
 from pytest_overfit.health.rules.words import number, place, share
 from pytest_overfit.health.run import Run
-from pytest_overfit.report import WIDTH, labelled, module_table, rendered, strict, finding_rows, standing_text
+from pytest_overfit.report import WIDTH, finding_rows, labelled, module_table, rendered, standing_text, strict
 
 LABEL = 11
 """Width of the label column with the blank behind it."""

@@ -128,7 +128,8 @@ def test_the_whole_report_is_printed_once_and_written(project):
 
 def test_the_report_goes_where_it_is_asked_to(project):
     run(project, "-m", "health", "--overfit-run=team.log", "--overfit-report=deep/down", code=1)
-    assert (project.path / "deep" / "down" / "overfitting_health_report.json").is_file()
+    endings = {path.suffix for path in (project.path / "deep" / "down").glob("overfitting_health_report.*")}
+    assert endings == {".txt", ".json", ".png", ".svg"}
     assert not (project.path / "overfitting_health_report.json").exists()
 
 
