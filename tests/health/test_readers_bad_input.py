@@ -49,7 +49,7 @@ def test_a_folder_without_a_log(tmp_path: Path) -> None:
         ("train.log", b"", "empty; give the log of a run that has logged an epoch"),
         ("train.log", b" \n\n", "empty; give the log of a run that has logged an epoch"),
         ("history.pkl", pickle.dumps({"loss": [1.0]}), "a pickle, which is not opened here since that runs what is in it; give the log of the run"),
-        ("train.log.gz", gzip.compress(JSONL.encode()), "compressed; unpack it first"),
+        ("train.log.gz", gzip.compress(JSONL.encode(), mtime=0), "compressed; unpack it first"),
         ("train.log", "\ufeffEpoch 1: Train 4.5".encode("utf-16-le"), "text in UTF-16; save it as UTF-8"),
         ("metrics.csv", random.Random(0).randbytes(2_000), "binary, and no TensorBoard event file; give a log"),
         ("metrics.csv", b"\xfc" * 50, "binary, and no TensorBoard event file; give a log"),
@@ -64,6 +64,7 @@ def test_a_folder_without_a_log(tmp_path: Path) -> None:
         ("metrics.csv", b"epoch,val_loss\n", "no metric with an epoch or a step in this csv; give a log with both"),
         ("log.jsonl", b'{"epoch": 1, "train_', "the last line, 1, is cut off: left out"),
     ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "bytes",
 )
 def test_what_is_no_log_is_refused(tmp_path: Path, name: str, content: bytes, words: str) -> None:
     (tmp_path / name).write_bytes(content)

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pytest_overfit.health.run import BadRun
 
 NEEDED = "pip install pytest-overfit[curves]"
 HEAD = struct.Struct("<QI")
+FIRST_RECORDS = 5
 LARGEST = 16 << 20
 """Bytes of a record beyond which it is passed over: it holds pictures or weights."""
 NUMBERS = frozenset({1, 2, 3, 4, 5, 6, 9, 14, 17, 19, 22, 23})
@@ -40,16 +42,45 @@ def read_events(files: Sequence[Path], gathering: Gathering, progress: Progress,
     """
     if find_spec("tensorboard") is None:
         raise BadRun(f"{files[0]}: to read TensorBoard event files, {NEEDED}")
-    for path, prefix in zip(files, names or [""] * len(files), strict=True):
+    prefixes = list(names) or [""] * len(files)
+    ends = _resumed_at(files, prefixes)
+    for path, prefix, end in zip(files, prefixes, ends, strict=True):
         for step, tag, value in _scalars(path, gathering, progress):
+            if step >= end:
+                continue
             if clock(tag) == "epoch":
                 gathering.epochs.add(value, step)
             else:
                 gathering.add([(f"{prefix}/{tag}" if prefix else tag, value)], step=step)
 
 
-def _scalars(path: Path, gathering: Gathering, progress: Progress) -> Iterator[tuple[float, str, float]]:
+def _resumed_at(files: Sequence[Path], prefixes: Sequence[str]) -> list[float]:
+    """For each file the step from which a later one of the same run tells it again, as TensorBoard itself reads a session that starts anew."""
+    starts = [_session_start(path) for path in files]
+    return [
+        min((start for start, other in zip(starts[i + 1 :], prefixes[i + 1 :], strict=True) if other == prefix), default=math.inf)
+        for i, prefix in enumerate(prefixes)
+    ]
+
+
+def _session_start(path: Path) -> float:
+    """The step at which a file says that its session starts; infinite where it says nothing of that in its first records."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+    unheard = Gathering()
+    for _, record in islice(_records(path, unheard, Progress(bytes_total=1)), FIRST_RECORDS):
+        try:
+            event: Any = Event.FromString(record)
+        except DecodeError:
+            break
+        if event.HasField("session_log") and event.session_log.status == SessionLog.START:
+            return float(event.step)
+    return math.inf
+
+
+def _scalars(path: Path, gathering: Gathering, progress: Progress) -> Iterator[tuple[float, str, float]]:
+    from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
 
     for start, record in _records(path, gathering, progress):

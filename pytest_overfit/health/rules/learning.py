@@ -59,6 +59,12 @@ def nothing_carries_over(run: Run) -> Finding | None:
     )
 
 
+def stands_blind(run: Run, split: str) -> bool:
+    """Whether a split's loss is on a level that takes no look at the input, as far as levels are known."""
+    stands = last_standing(run, split)
+    return stands is not None and _on(stands)
+
+
 def _on(stands: Standing) -> bool:
     """Whether a loss is on one of the levels that take no look at the input."""
     return stands.level.name in BLIND and abs(stands.measured - stands.level.loss) <= NEAR * stands.level.loss

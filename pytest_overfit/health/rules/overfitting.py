@@ -7,6 +7,7 @@ from bisect import bisect_right
 from statistics import median
 
 from pytest_overfit.finding import Finding, counted
+from pytest_overfit.health.rules.learning import stands_blind
 from pytest_overfit.health.rules.output import STUCK
 from pytest_overfit.health.rules.trend import (
     FEW,
@@ -126,7 +127,7 @@ def gap_wide(run: Run) -> Finding | None:
     still = still_since(run, "val_loss")
     gaps = [(at, value - reading_at(train, at)) for at, value in zip(val.at, val.values, strict=True) if at >= train.at[0]]
     bound = next((bound for bound in GAPS if len(gaps) >= 2 and min(gap for _, gap in gaps[-_lasting(gaps) :]) > bound), None)
-    if still is None or bound is None or gaps[-1][1] < GAP_SHARE * val.values[-1] or not _learnt(train):
+    if still is None or bound is None or gaps[-1][1] < GAP_SHARE * val.values[-1] or not _learnt(run, train):
         return None
     began = _since_above(gaps, GAPS[-1])
     return Finding(
@@ -142,9 +143,14 @@ def gap_wide(run: Run) -> Finding | None:
     )
 
 
-def _learnt(train: Curve) -> bool:
-    """Whether training loss is below its first reading: without that, losses differ for another reason."""
-    return train.values[-1] < (1 - LEARNT) * train.values[0]
+def _learnt(run: Run, train: Curve) -> bool:
+    """Whether something was learnt that may or may not carry over; without that, losses differ for another reason.
+
+    Training loss is below its first reading and on no level that is reached blindly, and some training clips are read.
+    """
+    wer = finite(run.curve("train_wer"))
+    reads = not len(wer) or wer.values[-1] <= STUCK
+    return train.values[-1] < (1 - LEARNT) * train.values[0] and reads and not stands_blind(run, "train")
 
 
 def _lasting(gaps: list[tuple[float, float]]) -> int:

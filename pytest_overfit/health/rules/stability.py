@@ -65,13 +65,13 @@ def training_diverges(run: Run) -> Finding | None:
         return None
     low, last = tail.values[0], after[-max(len(after) // 3, 2) :]
     high = median(last)
-    beyond = 4 * noise(between(curve, tail.at[0])) if len(curve) >= FEW else 0.0
+    within_noise = len(curve) >= FEW and _within_noise(between(curve, tail.at[0]), low, high)
     reached = next(at for at, value in zip(calm.at, calm.values, strict=True) if value <= high or at == calm.at[best])
     undone = reached - calm.at[0] <= UNDONE * (calm.at[best] - calm.at[0])
     coming_back = median(after[: max(len(after) // 3, 1)]) - high > BACK * (high - low)
     if (
         high < TWICE * low
-        or high - low < beyond
+        or within_noise
         or min(last) < (low + high) / 2
         or not undone
         or coming_back
@@ -89,6 +89,16 @@ def training_diverges(run: Run) -> Finding | None:
         status="confirmed",
         began=tail.at[0],
     )
+
+
+def _within_noise(tail: Curve, low: float, high: float) -> bool:
+    """Whether a rise may be noise, in nats and in proportion: a loss that has run away by magnitudes swings by as much as it has risen."""
+    if high - low >= 4 * noise(tail):
+        return False
+    if min(*tail.values, low) <= 0:
+        return True
+    logs = Curve(at=tail.at, values=tuple(map(math.log, tail.values)))
+    return math.log(high / low) < 4 * noise(logs)
 
 
 def loss_spikes(run: Run) -> Finding | None:
