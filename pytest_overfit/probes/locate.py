@@ -30,8 +30,8 @@ VARIATION = 1e-4
 """Total variation of the output below which it ignores the clips [6e-3]."""
 FADED = 1e5
 """Largest over smallest gradient_norm * rms along the path from which gradients vanish [350]. The product does not change with scale."""
-SHRINK = 2.0
-"""By which one module's gradient must shrink on its way through, to be where the vanishing begins."""
+LEVEL = 0.05
+"""Share of a gradient's fall, in magnitudes, within which it still lies on its floor."""
 GAIN, AMPLIFIED = 20.0, 12.0
 """weight_gain [10, of a head with deviation 0.3] and rms / rms_in before the last module [6] from which a signal explodes."""
 LOUD = 3.0
@@ -156,9 +156,16 @@ def vanishing_gradient(observations: Observations) -> Observation | None:
     if 0.0 in norms:
         return next((o for (before, after), o in zip(pairwise(norms), path[1:], strict=True) if before == 0 < after), None)
     flow = [norm * o.rms for norm, o in zip(norms, path, strict=True)]
-    if not flow or not all(map(math.isfinite, flow)) or min(flow) * FADED > max(flow):
+    if not flow or not all(map(math.isfinite, flow)):
         return None
-    return next((o for (before, after), o in zip(pairwise(flow), path[1:], strict=True) if before * SHRINK <= after), None)
+    floor = min(flow)
+    height = max(flow[flow.index(floor) :])
+    if floor * FADED > height:
+        return None
+    # What lies on the floor is level but for normal ups and downs; the first module above it, on the way to the loss, is where it ends.
+    level = floor * (height / floor) ** LEVEL
+    above = max(place for place, value in enumerate(flow) if value <= level) + 1
+    return path[above] if above < len(path) else None
 
 
 def exploding_signal(observations: Observations) -> Observation | None:
