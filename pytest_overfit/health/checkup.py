@@ -13,8 +13,7 @@ from pytest_overfit.finding import Finding, counted
 from pytest_overfit.health.missing import more_evidence
 from pytest_overfit.health.next_command import next_command
 from pytest_overfit.health.rules import RULES
-from pytest_overfit.health.rules.learning import last_standing
-from pytest_overfit.health.rules.output import STUCK
+from pytest_overfit.health.rules.learning import STUCK, last_standing
 from pytest_overfit.health.rules.overfitting import GAPS
 from pytest_overfit.health.rules.trend import FEW, LONG, between, falls, finite, lowest, reading_at, thinned
 from pytest_overfit.health.rules.words import number, place, share

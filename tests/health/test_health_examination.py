@@ -172,6 +172,10 @@ def test_a_stop_is_told_with_its_delay() -> None:
     assert "| 1 | 2 | 2 (+1) |" in page([row(made(SICKLY, CLEAN, CLEAN, ILL, onset=1.0), {}, {})], [])
 
 
+def test_a_stop_that_was_taken_back_is_told() -> None:
+    assert "2 (+1), **taken back**" in page([row(made(SICKLY, CLEAN, CLEAN, ILL, CLEAN, onset=1.0), {}, {})], [])
+
+
 def test_the_blank_phase_ends_where_tokens_are_emitted() -> None:
     assert blank_until(made(SOUND, CLEAN, curves={"val_emission_ratio": curve(5, 0.02, 0, 0.5, 0.05)})) == 2.0
     assert blank_until(made(SOUND, CLEAN, curves={"val_emission_ratio": curve(5, 2, 1)})) is None
@@ -244,6 +248,7 @@ def test_what_the_cure_did_is_printed_either_way() -> None:
     assert "- best val loss: undecided (1 of 2 seeds lower); 2.00 is left" in cure_section([*before, *mixed])
     assert "- last val WER: undecided (0 of 2 seeds lower); 50% is left" in cure_section([*before, *better])
     assert "- best val loss: worse (0 of 1 seeds lower); 2.50 is left" in cure_section([before[1], mixed[1]])
+    assert "- on the training clips themselves, WER: 10% before, 10% with the cure" in cure_section([*before, *better])
     assert cure_section([])[-1] == "Not measured yet."
 
 

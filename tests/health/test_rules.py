@@ -250,6 +250,24 @@ def test_a_blind_level_that_is_being_left_accuses_nobody():
     assert RULE["nothing_learnt"](run(train_loss=7.1 * np.exp(-0.003 * np.arange(60)), facts=ON)) is None
 
 
+def test_a_loss_that_creeps_on_a_blind_level_for_most_of_a_run_has_learnt_nothing():
+    blank = next(level.loss for level in LEVELS if level.name == "blank")
+    down = np.concatenate([np.linspace(40, 1.1 * blank, 15), np.linspace(1.1 * blank, 0.98 * blank, 60)])
+    made = run(train_loss=down, train_wer=np.ones(75), facts=Facts(levels={"train": LEVELS}))
+    finding = RULE["nothing_learnt"](made)
+    assert finding.headline.startswith("training loss creeps on the level `blank` since epoch")
+    reads = replace(made, curves={**made.curves, "train_wer": curve(range(1, 76), np.linspace(1, 0.7, 75))})
+    assert RULE["nothing_learnt"](reads) is None
+
+
+def test_a_blank_phase_that_is_being_left_accuses_nobody():
+    blank = next(level.loss for level in LEVELS if level.name == "blank")
+    down = np.concatenate([np.linspace(40, 1.1 * blank, 9), np.linspace(1.1 * blank, 0.97 * blank, 14), np.linspace(0.97 * blank, 0.5 * blank, 12)])
+    for last in range(9, 36):
+        made = run(train_loss=down[:last], train_wer=np.ones(last), facts=Facts(levels={"train": LEVELS}))
+        assert RULE["nothing_learnt"](made) is None, last
+
+
 def test_validation_that_stays_on_a_blind_level_while_training_leaves_it_is_named():
     finding = RULE["nothing_carries_over"](run(train_loss=steady(60, 60, 0.2, 4), val_loss=steady(60, 60, 5.5, 3), facts=ON))
     assert "`unigram`" in finding.headline

@@ -15,6 +15,8 @@ BLIND = ("uniform", "blank", "unigram")
 """Levels that an output reaches without looking at its input."""
 NEAR = 0.15
 """Share of a level's loss within which a loss is on it, rather than merely nearest to it."""
+STUCK = 0.85
+"""Word error rate above which next to nothing is read."""
 ZERO, ZERO_SHARE = 1e-12, 1e-5
 """Learning rates that change nothing: in themselves, and as a share of the run's highest."""
 KNOWS = 0.5
@@ -28,13 +30,17 @@ def last_standing(run: Run, split: str) -> Standing | None:
 
 
 def nothing_learnt(run: Run) -> Finding | None:
-    """Training loss stands still on a level that is reached without looking at the input."""
+    """Training loss stands still on a level that is reached without looking at the input, or sinks so slowly that it would not leave it soon."""
     stands, still = last_standing(run, "train"), still_since(run, "train_loss")
-    if stands is None or still is None or not _on(stands):
+    if stands is None or not _on(stands):
+        return None
+    goes = "stands still" if still is not None else "creeps"
+    still = still if still is not None else _creeping_since(run, stands)
+    if still is None:
         return None
     return Finding(
         name="nothing_learnt",
-        headline=f"training loss stands still on the level `{stands.level.name}` since {place(run, still)}: its output takes no look at the input",
+        headline=f"training loss {goes} on the level `{stands.level.name}` since {place(run, still)}: its output takes no look at the input",
         evidence=(_measured("training", stands), *_ladder(stands)),
         try_="see whether the network can memorise a few clips at all (pytest -m overfit)",
         status="confirmed",
@@ -57,6 +63,21 @@ def nothing_carries_over(run: Run) -> Finding | None:
         status="confirmed",
         began=still,
     )
+
+
+def _creeping_since(run: Run, stands: Standing) -> float | None:
+    """The place since which training loss is on blind levels for LONG, half of the run, and would be after as long a run again at its pace."""
+    curve, wer = smoothed(thinned(run.curve("train_loss"))), finite(run.curve("train_wer"))
+    floor = (1 - NEAR) * min(level.loss for level in stands.ladder if level.name in BLIND)
+    off = [i for i, value in enumerate(curve.values) if not floor <= value <= (1 + NEAR) * stands.level.loss]
+    first = off[-1] + 1 if off else 0
+    length = curve.at[-1] - curve.at[0]
+    if len(curve) - first < 6 or curve.at[-1] - curve.at[first] < max(LONG[run.clock], length / 2) or (len(wer) and wer.values[-1] <= STUCK):
+        return None
+    last = curve.values[(first + len(curve)) // 2 :]
+    third = max(len(last) // 3, 1)
+    pace = (median(last[:third]) - median(last[-third:])) / (curve.at[-1] - curve.at[(first + len(curve)) // 2]) * 3 / 2
+    return curve.at[first] if median(last[-third:]) - pace * length > floor else None
 
 
 def stands_blind(run: Run, split: str) -> bool:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from statistics import median
 
 from pytest_overfit.finding import Finding, counted
+from pytest_overfit.health.rules.learning import STUCK
 from pytest_overfit.health.rules.trend import between, falls, finite, noise, still_since, thinned
 from pytest_overfit.health.rules.words import number, place, share, span
 from pytest_overfit.health.run import Curve, Prediction, Run
 
-STUCK = 0.85
-"""Word error rate above which next to nothing is read."""
 WER_CREEP = 0.02
 """Points (as a share) by which an error rate that stands may still sink."""
 SHORT, EMPTY = 1 / 3, 0.05

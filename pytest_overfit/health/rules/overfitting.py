@@ -7,8 +7,7 @@ from bisect import bisect_right
 from statistics import median
 
 from pytest_overfit.finding import Finding, counted
-from pytest_overfit.health.rules.learning import stands_blind
-from pytest_overfit.health.rules.output import STUCK
+from pytest_overfit.health.rules.learning import STUCK, stands_blind
 from pytest_overfit.health.rules.trend import (
     FEW,
     LONG,
