@@ -101,6 +101,23 @@ def test_a_wer_above_85_percent_that_creeps_excuses_no_rising_loss():
     assert RULE["validation_loss_rises"](creeping).status == "confirmed"
 
 
+def test_how_validation_swings_on_its_way_down_excuses_no_rise_at_the_bottom():
+    made = overfitted(epochs=60, best=10, rise=0.4)
+    high = noisy(np.random.default_rng(RNG), 40 + 20 * np.sin(np.arange(40) / 6), 0.02)
+    train, val = made.curve("train_loss").values, made.curve("val_loss").values
+    late = run(train_loss=[*np.linspace(41, 21, 40), *train], val_loss=[*high, *val])
+    assert RULE["validation_loss_rises"](late).began == RULE["validation_loss_rises"](made).began + 40
+
+
+def test_validation_of_what_has_learnt_nothing_is_not_told_beside_it():
+    blind = {"train": tuple(level for level in LEVELS)}
+    blank = next(level.loss for level in LEVELS if level.name == "blank")
+    val = overfitted().curve("val_loss").values
+    falling = blank * np.linspace(1.1, 0.99, 60)
+    assert RULE["validation_loss_rises"](run(train_loss=falling, val_loss=val)) is not None
+    assert RULE["validation_loss_rises"](run(train_loss=falling, val_loss=val, facts=Facts(levels=blind))) is None
+
+
 def test_a_loss_that_never_was_a_number_is_named_from_the_start():
     found = RULE["loss_not_finite"](run(train_loss=[math.nan] * 5))
     assert (found.status, found.began) == ("confirmed", 1)

@@ -48,7 +48,7 @@ def validation_loss_rises(run: Run) -> Finding | None:
     curve = thinned(run.curve("val_loss"))
     best = curve.at[lowest(curve)]
     tail = between(settled_rate(run, curve, best), best)
-    if not _risen(curve, tail, run) or not _learning_on(run, tail):
+    if not _risen(curve, tail, run) or not _learning_on(run, tail) or stands_blind(run, "train"):
         return None
     exact = finite(run.curve("val_loss"))
     best, low = exact.at[lowest(exact)], min(exact.values)

@@ -29,6 +29,8 @@ BACK = 0.15
 """Share of its lowest value by which a training loss that was thrown back stands above it."""
 RESTED = 0.3
 """Share of the highest learning rate at which a restarted one has come down again."""
+NEARBY = 2.0
+"""Multiple of its lowest value up to which a curve is in the same region."""
 LIKELY = 2.0
 """Normal score beyond which chance alone gives a trend of one sign in 1 of 44 flat curves."""
 
@@ -199,8 +201,10 @@ def still_since(run: Run, name: str, creep: float | None = None) -> float | None
 def came_back_before(curve: Curve, since: float, risen: float) -> bool:
     """Whether a curve came back earlier from as large a rise as that since its lowest, and this has not lasted twice as long as any before.
 
-    since: the place of the lowest. risen: by what share of it.
+    since: the place of the lowest. risen: by what share of it. Only what happened within NEARBY of the lowest counts: how a loss swings while it
+    comes down from far above tells nothing of how it swings where it lies now.
     """
+    floor = reading_at(curve, since, 1)
     low, fell, largest, longest = math.inf, curve.at[0], 0.0, 0.0
     calm = smoothed(curve)
     for at, value in zip(calm.at, calm.values, strict=True):
@@ -208,7 +212,7 @@ def came_back_before(curve: Curve, since: float, risen: float) -> bool:
             break
         if value <= low:
             low, fell = value, at
-        elif low > 0:
+        elif 0 < low <= NEARBY * floor:
             largest, longest = max(largest, value / low - 1), max(longest, at - fell)
     return risen <= largest and curve.at[-1] - since <= 2 * longest
 
