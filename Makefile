@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # One OpenMP pool a worker and one worker a core: two pools on the same cores cost ten times the time.
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 
-.PHONY: setup overfit test check bench faults clean
+.PHONY: setup overfit test check bench faults runs clean
 
 setup: $(VENV)/.ready
 
@@ -34,6 +34,10 @@ bench: setup
 # Plants every fault and every sound change, goes on where it was cut off, and writes docs/kill_matrix.md.
 faults: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.examination --workers $(WORKERS)
+
+# Trains the runs that prove the health report, goes on where it was cut off, and writes docs/health_matrix.md.
+runs: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.examination.health_matrix
 
 clean:
 	rm -rf $(VENV) .cache logs build dist *.egg-info overfitting_*_report.*

@@ -36,8 +36,16 @@ def test_swapped_inputs_destroy_an_honest_pass(honest: nn.Module) -> None:
     assert swapped.altered > 0.5
     assert shuffled.altered > 0.3
     assert [part.name for part in parts] == ["left zeroed", "right zeroed"]
-    assert all(part.altered > 0 and part.held is None for part in parts)
+    assert all(part.held is None for part in parts)
     assert ignored_inputs((swapped, shuffled, *parts)) == ()
+
+
+def test_a_part_that_is_read_is_missed_and_one_that_is_still_is_not() -> None:
+    of_left = [replace(sample, features=sample.features * (torch.arange(24) < 12)) for sample in clips(3)]
+    subject = bigru(parts=PARTS, samples=of_left)
+    _, _, left, right = run_controls(subject, trained(subject, of_left), of_left)
+    assert left.altered > 0.5
+    assert right.altered == right.as_is == 0.0
 
 
 def test_a_single_clip_is_given_noise(honest: nn.Module) -> None:

@@ -104,8 +104,11 @@ def test_reading_leaves_the_run_as_it_is():
 @pytest.mark.parametrize(
     ("recipe", "optimizer"),
     [
-        (Recipe(lr=5e-3, warmup=3), lambda parameters: torch.optim.Adam(parameters, lr=5e-3)),
-        (Recipe(optimizer="adamw", lr=1e-2, weight_decay=0.1, warmup=0), lambda parameters: torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.1)),
+        (Recipe(lr=5e-3, warmup=3), lambda parameters: torch.optim.Adam(parameters, lr=5e-3, betas=(0.9, 0.95))),
+        (
+            Recipe(optimizer="adamw", lr=1e-2, weight_decay=0.1, warmup=0),
+            lambda parameters: torch.optim.AdamW(parameters, lr=1e-2, betas=(0.9, 0.95), weight_decay=0.1),
+        ),
         (Recipe(optimizer="sgd", lr=0.1, momentum=0.9, clip=0.5, warmup=0), lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9)),
     ],
 )
