@@ -34,7 +34,7 @@ def next_command(run: Run, findings: Sequence[Finding], verdict: str) -> str | N
         return None
     if verdict == "go on":
         return (
-            onwards(run) or f"pytest -m health --overfit-run {shlex.quote(str(run.sources[0] if run.sources else run.name))}  # when more is logged"
+            onwards(run) or f"pytest -m health --overfit-run={shlex.quote(str(run.sources[0] if run.sources else run.name))}  # when more is logged"
         )
     gravest = findings[0].name
     if gravest in UNSTABLE:

@@ -188,7 +188,7 @@ def test_a_run_that_learnt_nothing_leads_to_the_ladder():
 def test_a_run_that_goes_on_is_resumed_and_given_more_epochs_where_its_own_are_over():
     assert check_up(trained(rate=40, facts=Facts(command=STARTED, epochs=150))).next_command == STARTED + " --resume"
     assert "--epochs 120 " in check_up(trained(rate=40, facts=Facts(command=STARTED, epochs=60))).next_command
-    assert check_up(trained(rate=40)).next_command == "pytest -m health --overfit-run made  # when more is logged"
+    assert check_up(trained(rate=40)).next_command == "pytest -m health --overfit-run=made  # when more is logged"
 
 
 # -- whatever a log holds
