@@ -55,7 +55,7 @@ def validation_loss_rises(run: Run) -> Finding | None:
     train = finite(run.curve("train_loss"))
     shown = [
         f"validation loss {number(low)} at {place(run, best)}, the best of {counted(len(exact), 'reading')}; "
-        f"{number(exact.values[-1])} at {place(run, exact.at[-1])} ({share(exact.values[-1] / low - 1)} above it)",
+        f"{number(exact.values[-1])} at {place(run, exact.at[-1])}" + (f" ({share(exact.values[-1] / low - 1)} above it)" if low > 0 else ""),
         f"training loss meanwhile {number(reading_at(train, best))} -> {number(reading_at(train, exact.at[-1]))}",
     ]
     wer = finite(run.curve("val_wer"))

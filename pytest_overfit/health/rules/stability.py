@@ -70,19 +70,21 @@ def training_diverges(run: Run) -> Finding | None:
     undone = reached - calm.at[0] <= UNDONE * (calm.at[best] - calm.at[0])
     coming_back = median(after[: max(len(after) // 3, 1)]) - high > BACK * (high - low)
     if (
-        high < TWICE * low
+        high <= low
+        or high < TWICE * low
         or within_noise
         or min(last) < (low + high) / 2
         or not undone
         or coming_back
-        or came_back_before(curve, tail.at[0], (high - low) / low)
+        or came_back_before(curve, tail.at[0], (high - low) / low if low > 0 else math.inf)
     ):
         return None
     return Finding(
         name="training_diverges",
         headline=f"training diverges since {place(run, tail.at[0])}",
         evidence=(
-            f"training loss {number(low)} at {place(run, tail.at[0])}, {number(high)} at the end ({high / low:.1f} times as much)",
+            f"training loss {number(low)} at {place(run, tail.at[0])}, {number(high)} at the end"
+            + (f" ({high / low:.1f} times as much)" if low > 0 else ""),
             f"it was as low as that at {place(run, reached)} already",
         ),
         try_="a smaller learning rate, a warm-up, gradient clipping; go on from the checkpoint of the lowest loss",
@@ -164,7 +166,7 @@ def loss_oscillates(run: Run) -> Finding | None:
 def _ran_away(half: Curve) -> float:
     """The largest multiple of its lowest value so far that a loss went to, single readings aside, where it has come back from it by half."""
     calm = smoothed(half).values
-    return max(value / low for value, low in zip(calm, accumulate(calm, min), strict=True)) if calm[-1] < 0.5 * max(calm) else 1.0
+    return max(value / low if low > 0 else 1.0 for value, low in zip(calm, accumulate(calm, min), strict=True)) if calm[-1] < 0.5 * max(calm) else 1.0
 
 
 def _restarts(run: Run, half: Curve) -> int:
