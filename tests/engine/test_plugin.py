@@ -532,7 +532,14 @@ def test_a_worker_that_is_killed_costs_its_case_and_no_other(project):
 
 def test_a_session_that_is_terminated_leaves_no_half_written_report(project):
     ladder(project, SLOW, "(1, 2)")
-    process = subprocess.Popen([sys.executable, "-m", "pytest", "-q"], cwd=project.path, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-q"],
+        cwd=project.path,
+        stdout=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background ignores interrupts, and hands that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     with process:
         folder = project.path / "temporary"
         while not any(path.name.startswith("progress") for path in folder.rglob("*")) and process.poll() is None:
