@@ -114,5 +114,5 @@ def float_head(network: nn.Module) -> None:
 
 def unfused(optimizer: Optimizer) -> Optimizer:
     """The same optimiser in its plain form: under float16 Lightning unscales gradients before they are clipped only for that."""
-    keywords = {name: value for name, value in optimizer.defaults.items() if name in ("lr", "weight_decay", "momentum")}
+    keywords = {name: value for name, value in optimizer.defaults.items() if name in ("lr", "betas", "weight_decay", "momentum")}
     return type(optimizer)([{"params": group["params"]} for group in optimizer.param_groups], **keywords)

@@ -195,11 +195,12 @@ def test_float16_without_a_gpu_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_an_unfused_optimiser_is_the_same_but_for_how_it_steps() -> None:
     weight = nn.Parameter(torch.ones(3))
-    fused = torch.optim.AdamW([{"params": [weight], "peak_lr": 0.1}], lr=0.1, weight_decay=0.2, fused=True)
+    fused = torch.optim.AdamW([{"params": [weight], "peak_lr": 0.1}], lr=0.1, betas=(0.9, 0.95), weight_decay=0.2, fused=True)
     plain = unfused(fused)
     assert isinstance(plain, torch.optim.AdamW)
     assert plain.param_groups[0]["params"] == [weight]
     assert (plain.defaults["lr"], plain.defaults["weight_decay"], plain.defaults["fused"]) == (0.1, 0.2, None)
+    assert plain.defaults["betas"] == (0.9, 0.95)
     momentum = unfused(torch.optim.SGD([weight], lr=0.3, momentum=0.9, fused=True))
     assert (momentum.defaults["lr"], momentum.defaults["momentum"], momentum.defaults["fused"]) == (0.3, 0.9, None)
 
