@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+CLIPS_AT_ONCE = 64
+"""Clips whose constant levels are sought together: a corpus would not fit in memory, and short clips are not padded to its longest."""
+
 
 def repeats(target: Sequence[int]) -> int:
     """How many tokens equal their left neighbour."""
@@ -93,6 +96,9 @@ def constant_levels(targets: Sequence[Sequence[int]], steps: Sequence[int], *, r
     By expectation maximisation: p <- mean posterior over the steps, from a p full of blanks and one of few. Where tokens repeat in a row of few
     others, filling the steps with them costs less than setting them between blanks, and the level lies far below ln L + g. Every target must fit.
     """
+    if len(targets) > CLIPS_AT_ONCE:
+        parts = [slice(start, start + CLIPS_AT_ONCE) for start in range(0, len(targets), CLIPS_AT_ONCE)]
+        return [level for part in parts for level in constant_levels(targets[part], steps[part], rounds=rounds)]
     found = _maximised(targets, steps, False, rounds)
     again = [place for place, target in enumerate(targets) if len(set(target)) < len(target)]
     few = _maximised([targets[place] for place in again], [steps[place] for place in again], True, rounds) if again else []

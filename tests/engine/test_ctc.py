@@ -115,6 +115,13 @@ def test_no_output_that_is_the_same_at_every_step_is_better_than_the_constant_le
         assert level <= ctc.bag_level(steps=steps, tokens=len(target)) + 0.02
 
 
+def test_constant_levels_are_the_same_however_many_clips_are_sought_together(monkeypatch):
+    targets, steps = [[1, 1, 2], [3, 4], [5], [2, 2, 2, 1], [1, 2, 3]], [30, 24, 20, 40, 36]
+    together = ctc.constant_levels(targets, steps)
+    monkeypatch.setattr(ctc, "CLIPS_AT_ONCE", 2)
+    assert ctc.constant_levels(targets, steps) == pytest.approx(together, abs=1e-4)
+
+
 def test_a_clip_that_mostly_repeats_one_token_is_known_for_less_than_its_bag():
     (level,) = ctc.constant_levels([[1, 1, 2, 1]], [48])
     assert level == pytest.approx(0.667, abs=2e-3)
