@@ -7,14 +7,13 @@ import shlex
 from collections.abc import Callable, Sequence
 
 from pytest_overfit.finding import Finding
+from pytest_overfit.health.rules.learning import KNOWS
 from pytest_overfit.health.rules.trend import finite
 from pytest_overfit.health.run import Run
 
 UNSTABLE = {"loss_not_finite": 0.1, "training_diverges": 0.1, "loss_oscillates": 0.3}
 """Findings that a smaller learning rate answers, and the factor."""
 OVERFITS = {"validation_loss_rises", "gap_wide", "nothing_carries_over"}
-MEMORISES = 0.5
-"""Training WER above which a network has not even learnt the clips that it is trained on."""
 RATE = ("learning_rate", "learning-rate", "lr")
 DROPOUT = ("dropout",)
 DECAY = ("weight_decay", "weight-decay", "wd")
@@ -47,7 +46,7 @@ def next_command(run: Run, findings: Sequence[Finding], verdict: str) -> str | N
 def memorises(run: Run) -> bool:
     """Whether the network reads the clips that it is trained on, as far as the log tells; unknown counts as yes."""
     wer = finite(run.curve("train_wer"))
-    return not len(wer) or wer.values[-1] <= MEMORISES
+    return not len(wer) or wer.values[-1] <= KNOWS
 
 
 def ladder(run: Run) -> str:

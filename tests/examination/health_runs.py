@@ -136,53 +136,32 @@ SICK: tuple[HealthRun, ...] = (
         BESIDES,
     ),
 )
-LATER: tuple[HealthRun, ...] = (
-    _sick("later-overfit", "overfitting", f"{FEW} --sentences 30 --epochs 50 --seed 11", OVERFIT, "best validation", BESIDES),
-    _sick("later-label-noise", "label noise", f"{FEW} --sentences 40 --label_noise 0.5 --epochs 50 --seed 12", OVERFIT, "best validation", BESIDES),
-    _sick(
-        "later-lr-high",
-        "learning rate too high",
-        f"{FEW} --sentences 32 --learning_rate 0.2 --epochs 45 --seed 13",
-        (*BLIND, *WILD),
-        "start",
-        BESIDES,
-    ),
-    _sick("later-l2", "blank-collapsed", f"{FEW} --sentences 32 --optimizer adam --weight_decay 0.5 --epochs 45 --seed 14", BLIND, "start"),
-    _sick(
-        "later-lr-rises",
-        "diverged",
-        f"{FEW} --sentences 32 --learning_rate 8 --clip 0 --warmup 40 --epochs 40 --seed 15",
-        ("training_diverges", "loss_not_finite"),
-        "lowest training loss",
-        (*BLIND, *WILD, "gap_wide"),
-    ),
-    HealthRun(name="later-sound", kind="healthy", command=f"{SOUND} --epochs 36 --seed 16"),
-    HealthRun(name="later-sound-restarts", kind="healthy", command=f"{SOUND} --epochs 36 --seed 17 --schedule restarts --dropout 0.1"),
-)
+
+
+def _batch(name: str, *, seed: int, sentences: int, noisy: int, noise: float, rate: float, decay: float, rising: int) -> tuple[HealthRun, ...]:
+    """Runs of seven kinds with the seeds from `seed` on. noisy, noise: sentences and share of wrong labels. rising: the rate that is risen to."""
+    few = f"{FEW} --sentences"
+    overfit = f"{few} {sentences} --epochs 50 --seed {seed}"
+    labels = f"{few} {noisy} --label_noise {noise:g} --epochs 50 --seed {seed + 1}"
+    high = f"{few} 32 --learning_rate {rate:g} --epochs 45 --seed {seed + 2}"
+    penalty = f"{few} 32 --optimizer adam --weight_decay {decay:g} --epochs 45 --seed {seed + 3}"
+    rises = f"{few} 32 --learning_rate {rising} --clip 0 --warmup 40 --epochs 40 --seed {seed + 4}"
+    sound, restarts = (f"{SOUND} --epochs 36 --seed {seed + 5}", f"{SOUND} --epochs 36 --seed {seed + 6} --schedule restarts --dropout 0.1")
+    diverged = ("training_diverges", "loss_not_finite")
+    return (
+        _sick(f"{name}-overfit", "overfitting", overfit, OVERFIT, "best validation", BESIDES),
+        _sick(f"{name}-label-noise", "label noise", labels, OVERFIT, "best validation", BESIDES),
+        _sick(f"{name}-lr-high", "learning rate too high", high, (*BLIND, *WILD), "start", BESIDES),
+        _sick(f"{name}-l2", "blank-collapsed", penalty, BLIND, "start"),
+        _sick(f"{name}-lr-rises", "diverged", rises, diverged, "lowest training loss", (*BLIND, *WILD, "gap_wide")),
+        HealthRun(name=f"{name}-sound", kind="healthy", command=sound),
+        HealthRun(name=f"{name}-sound-restarts", kind="healthy", command=restarts),
+    )
+
+
+LATER = _batch("later", seed=11, sentences=30, noisy=40, noise=0.5, rate=0.2, decay=0.5, rising=8)
 """Runs trained after the rules were mended by the others, and by which rules were mended again."""
-UNSEEN: tuple[HealthRun, ...] = (
-    _sick("unseen-overfit", "overfitting", f"{FEW} --sentences 36 --epochs 50 --seed 21", OVERFIT, "best validation", BESIDES),
-    _sick("unseen-label-noise", "label noise", f"{FEW} --sentences 44 --label_noise 0.7 --epochs 50 --seed 22", OVERFIT, "best validation", BESIDES),
-    _sick(
-        "unseen-lr-high",
-        "learning rate too high",
-        f"{FEW} --sentences 32 --learning_rate 0.4 --epochs 45 --seed 23",
-        (*BLIND, *WILD),
-        "start",
-        BESIDES,
-    ),
-    _sick("unseen-l2", "blank-collapsed", f"{FEW} --sentences 32 --optimizer adam --weight_decay 0.2 --epochs 45 --seed 24", BLIND, "start"),
-    _sick(
-        "unseen-lr-rises",
-        "diverged",
-        f"{FEW} --sentences 32 --learning_rate 6 --clip 0 --warmup 40 --epochs 40 --seed 25",
-        ("training_diverges", "loss_not_finite"),
-        "lowest training loss",
-        (*BLIND, *WILD, "gap_wide"),
-    ),
-    HealthRun(name="unseen-sound", kind="healthy", command=f"{SOUND} --epochs 36 --seed 26"),
-    HealthRun(name="unseen-sound-restarts", kind="healthy", command=f"{SOUND} --epochs 36 --seed 27 --schedule restarts --dropout 0.1"),
-)
+UNSEEN = _batch("unseen", seed=21, sentences=36, noisy=44, noise=0.7, rate=0.4, decay=0.2, rising=6)
 """Runs trained after the rules were mended by all the others, and by which no rule was mended."""
 RUNS = (*HEALTHY, *SICK, *LATER, *UNSEEN)
 CURE_BASE = f"{SMALL} --sentences 48 --batch_size 4 --epochs 60"

@@ -56,7 +56,7 @@ def read_events(files: Sequence[Path], gathering: Gathering, progress: Progress,
 
 def _resumed_at(files: Sequence[Path], prefixes: Sequence[str]) -> list[float]:
     """For each file the step from which a later one of the same run tells it again, as TensorBoard itself reads a session that starts anew."""
-    starts = [_session_start(path) for path in files]
+    starts = [math.inf, *map(_session_start, files[1:])]
     return [
         min((start for start, other in zip(starts[i + 1 :], prefixes[i + 1 :], strict=True) if other == prefix), default=math.inf)
         for i, prefix in enumerate(prefixes)

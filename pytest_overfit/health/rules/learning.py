@@ -20,7 +20,8 @@ STUCK = 0.85
 ZERO, ZERO_SHARE = 1e-12, 1e-5
 """Learning rates that change nothing: in themselves, and as a share of the run's highest."""
 KNOWS = 0.5
-"""Word error rate below which a flat training loss is the end of learning, not the lack of it."""
+"""Word error rate below which what is trained on is known: a flat training loss is then the end of learning, not the lack of it."""
+CLIMB = "see whether the network can memorise a few clips at all (pytest -m overfit)"
 
 
 def last_standing(run: Run, split: str) -> Standing | None:
@@ -42,7 +43,7 @@ def nothing_learnt(run: Run) -> Finding | None:
         name="nothing_learnt",
         headline=f"training loss {goes} on the level `{stands.level.name}` since {place(run, still)}: its output takes no look at the input",
         evidence=(_measured("training", stands), *_ladder(stands)),
-        try_="see whether the network can memorise a few clips at all (pytest -m overfit)",
+        try_=CLIMB,
         status="confirmed",
         began=still,
     )
@@ -74,9 +75,11 @@ def _creeping_since(run: Run, stands: Standing) -> float | None:
     length = curve.at[-1] - curve.at[0]
     if len(curve) - first < 6 or curve.at[-1] - curve.at[first] < max(LONG[run.clock], length / 2) or (len(wer) and wer.values[-1] <= STUCK):
         return None
-    last = curve.values[(first + len(curve)) // 2 :]
+    middle = (first + len(curve)) // 2
+    last = curve.values[middle:]
     third = max(len(last) // 3, 1)
-    pace = (median(last[:third]) - median(last[-third:])) / (curve.at[-1] - curve.at[(first + len(curve)) // 2]) * 3 / 2
+    # From the middle of the first third to that of the last is two thirds of the way.
+    pace = (median(last[:third]) - median(last[-third:])) / (curve.at[-1] - curve.at[middle]) * 3 / 2
     return curve.at[first] if median(last[-third:]) - pace * length > floor else None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from statistics import median
 
 from pytest_overfit.finding import Finding, counted
-from pytest_overfit.health.rules.learning import STUCK
+from pytest_overfit.health.rules.learning import CLIMB, KNOWS, STUCK
 from pytest_overfit.health.rules.trend import between, falls, finite, noise, still_since, thinned
 from pytest_overfit.health.rules.words import number, place, share, span
 from pytest_overfit.health.run import Curve, Prediction, Run
@@ -18,8 +18,6 @@ WER_CREEP = 0.02
 """Points (as a share) by which an error rate that stands may still sink."""
 SHORT, EMPTY = 1 / 3, 0.05
 """Emitted over target tokens below which an output is far too short, and below which it is empty."""
-KNOWS = 0.5
-"""Training word error rate below which the network has memorised what it is trained on."""
 CARRY_OVER = "the network has memorised its training clips: more data, augmentation, dropout or weight decay, so that it carries over"
 CLIPS = 3
 """Predictions that a judgement takes at least."""
@@ -40,7 +38,7 @@ def validation_wer_stuck(run: Run) -> Finding | None:
         name="validation_wer_stuck",
         headline=f"validation WER stands at {span_of_shares(stuck.values)} since {place(run, still)}",
         evidence=tuple(shown),
-        try_=CARRY_OVER if memorised(run) else "see whether the network can memorise a few clips at all (pytest -m overfit)",
+        try_=CARRY_OVER if memorised(run) else CLIMB,
         status="confirmed",
         began=still,
     )
@@ -84,9 +82,7 @@ def _finding(run: Run, split: str, ratio: float, began: float, shown: list[str],
         name="predictions_too_short",
         headline=f"{what}: {number(ratio)} tokens emitted for each target token",
         evidence=(*shown, f"the loss stands still or rises since {place(run, still)}, so this is not the blank phase that every CTC run begins with"),
-        try_=CARRY_OVER
-        if memorised(run)
-        else "see whether the network can memorise a few clips at all (pytest -m overfit); a smaller blank bias, a higher learning rate, a warm-up",
+        try_=CARRY_OVER if memorised(run) else f"{CLIMB}; a smaller blank bias, a higher learning rate, a warm-up",
         status="confirmed",
         began=began,
     )

@@ -9,7 +9,7 @@ from statistics import median
 
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.health.rules.overfitting import settled_rate
-from pytest_overfit.health.rules.trend import BACK, FEW, between, came_back_before, falls, finite, lowest, noise, smoothed, thinned
+from pytest_overfit.health.rules.trend import BACK, FEW, between, came_back_before, falls, finite, logarithms, lowest, noise, smoothed, thinned
 from pytest_overfit.health.rules.words import number, place, share
 from pytest_overfit.health.run import Curve, Run
 
@@ -99,8 +99,7 @@ def _within_noise(tail: Curve, low: float, high: float) -> bool:
         return False
     if min(*tail.values, low) <= 0:
         return True
-    logs = Curve(at=tail.at, values=tuple(map(math.log, tail.values)))
-    return math.log(high / low) < 4 * noise(logs)
+    return math.log(high / low) < 4 * noise(logarithms(tail))
 
 
 def loss_spikes(run: Run) -> Finding | None:
@@ -144,7 +143,7 @@ def loss_oscillates(run: Run) -> Finding | None:
     half = between(curve, curve.at[0] + 0.5 * (curve.at[-1] - curve.at[0]))
     if len(half) < FEW or min(half.values) <= 0 or _restarts(run, half) > len(half) / 8:
         return None
-    logs = Curve(at=half.at, values=tuple(map(math.log, half.values)))
+    logs = logarithms(half)
     if falls(logs, creep=FALL):
         return None
     swing, level, away = noise(logs), median(half.values), _ran_away(half)
@@ -166,7 +165,9 @@ def loss_oscillates(run: Run) -> Finding | None:
 def _ran_away(half: Curve) -> float:
     """The largest multiple of its lowest value so far that a loss went to, single readings aside, where it has come back from it by half."""
     calm = smoothed(half).values
-    return max(value / low if low > 0 else 1.0 for value, low in zip(calm, accumulate(calm, min), strict=True)) if calm[-1] < 0.5 * max(calm) else 1.0
+    if calm[-1] >= 0.5 * max(calm):
+        return 1.0
+    return max(value / low for value, low in zip(calm, accumulate(calm, min), strict=True))
 
 
 def _restarts(run: Run, half: Curve) -> int:

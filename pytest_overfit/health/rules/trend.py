@@ -61,6 +61,11 @@ def smoothed(curve: Curve) -> Curve:
     return _curve((at, median(values[max(i - 1, 0) : i + 2])) for i, at in enumerate(curve.at))
 
 
+def logarithms(curve: Curve) -> Curve:
+    """The same in magnitudes; every value above 0."""
+    return Curve(at=curve.at, values=tuple(map(math.log, curve.values)))
+
+
 def _curve(points: Iterable[tuple[float, float]]) -> Curve:
     held = tuple(points)
     return Curve(at=tuple(at for at, _ in held), values=tuple(value for _, value in held))
