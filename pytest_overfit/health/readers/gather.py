@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import median
 from typing import Literal
 
 from pytest_overfit.finding import counted
 from pytest_overfit.health.readers.epochs import Epochs, StepMap
-from pytest_overfit.health.readers.names import WITHOUT_SPLIT, Known, canonical, known
-from pytest_overfit.health.run import MOST_POINTS, Curve, CurveBuilder, Prediction
+from pytest_overfit.health.readers.names import Known, canonical, known
+from pytest_overfit.health.run import MOST_POINTS, WITHOUT_SPLIT, Curve, CurveBuilder, Prediction, Where
 
 NAN = math.nan
 MOST_PREDICTIONS = 200
@@ -33,27 +33,25 @@ SHARES = ("blank_share", "entropy_ratio")
 
 
 class Series:
-    """One metric as logged: its places on both clocks and its values. Both builders merge alike, so their points stay beside each other."""
+    """One metric as logged: its values and their places on both clocks and in the log."""
 
     def __init__(self, name: str, meant: Known | None, split: str, level: str) -> None:
         self.name = name if meant or not split else f"{split}_{name}"
         self.meant, self.split, self.level = meant, split, level
         most = MOST_POINTS if meant else POINTS_UNKNOWN
-        self._epochs, self._steps = CurveBuilder(most), CurveBuilder(most)
+        self._builder = CurveBuilder(most)
         self.count = 0
 
-    def add(self, value: float, epoch: float, step: float) -> None:
+    def add(self, value: float, epoch: float, step: float, where: Where | None) -> None:
         value = value / 100 if self.meant is not None and self.meant.percent else value
-        self._epochs.add(epoch, value)
-        self._steps.add(step, value)
+        self._builder.add(NAN, value, epoch=epoch, step=step, where=where)
         self.count += 1
 
     def curve(self, clock: str, steps: StepMap) -> Curve:
         """On the clock "epoch" or "step"; places that cannot be told are left out."""
-        epochs, told = self._epochs.curve(), self._steps.curve()
-        places = told.at if clock == "step" else _in_epochs(epochs.at, told.at, steps)
-        kept = [(at, value) for at, value in zip(places, epochs.values, strict=True) if at == at]
-        return Curve(at=tuple(at for at, _ in kept), values=tuple(value for _, value in kept))
+        told = self._builder.curve()
+        places = told.steps if clock == "step" else _in_epochs(told.epochs, told.steps, steps)
+        return Curve.of(point._replace(at=at) for at, point in zip(places, told.points, strict=True) if at == at)
 
 
 def _in_epochs(epochs: tuple[float, ...], steps: tuple[float, ...], known_steps: StepMap) -> list[float]:
@@ -90,7 +88,15 @@ class Gathering:
         self._shares = shares
 
     def add(
-        self, values: Iterable[tuple[str, float]], *, epoch: float = NAN, part: float = 0.0, step: float = NAN, split: str = "", level: str = ""
+        self,
+        values: Iterable[tuple[str, float]],
+        *,
+        epoch: float = NAN,
+        part: float = 0.0,
+        step: float = NAN,
+        split: str = "",
+        level: str = "",
+        where: Where | None = None,
     ) -> None:
         """A row. values: names as logged, and values. split, level: of names that do not say theirs. epoch, step: NaN where it has none.
 
@@ -101,7 +107,7 @@ class Gathering:
         for name, value in values:
             series = self._met.get((name, split, level)) or self._new(name, split, level)
             if series is not None:
-                series.add(value, epoch + part, step)
+                series.add(value, epoch + part, step, where)
 
     def _new(self, name: str, split: str, level: str) -> Series | None:
         """The series of a name first met with this split and level; None where there are too many of unknown name."""
@@ -212,7 +218,7 @@ def _as_shares(curves: dict[str, Curve], told: set[str], complaints: list[str], 
         values = _finite(curves, present)
         if values and (_percent_error_rate(values, likely or max(values) <= most) if "val_wer" in group else max(values) > USUAL_ERROR_RATE):
             for name in present:
-                curves[name] = Curve(at=curves[name].at, values=tuple(value / 100 for value in curves[name].values))
+                curves[name] = replace(curves[name], values=tuple(value / 100 for value in curves[name].values))
             complaints.append(f"{' and '.join(present)}: taken for percent, since values reach {max(values):g}")
 
 

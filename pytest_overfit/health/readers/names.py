@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from pytest_overfit.health.run import WITHOUT_SPLIT
+
 SPLITS = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "eval", "evaluation", "dev"), "val"),
@@ -61,7 +63,6 @@ CLOCKS: dict[frozenset[str], Literal["epoch", "step"]] = {
     **{frozenset(name.split()): "epoch" for name in EPOCH_NAMES},
     **{frozenset(name.split()): "step" for name in STEP_NAMES},
 }
-WITHOUT_SPLIT = frozenset({"lr", "grad_norm"})
 NOT_A_RATE = frozenset({"momentum", "decay", "scale", "factor", "min", "max", "base", "initial"})
 """Words that make a name with `lr` in it something else."""
 
