@@ -6,6 +6,8 @@ Nothing here imports torch before a wish is asked for.
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +54,34 @@ def add_options(parser: pytest.Parser) -> None:
     add("--overfit-trials", "WHICH", "remedies to try on a broken rung: off, auto (until one holds) or all", choices=("off", "auto", "all"))
     group.addoption("--overfit-run", metavar="DIR|FILE", help="the log of a training run, or its folder, for -m health")
     group.addoption("--overfit-report", metavar="DIR", help="where the report files and logs/ go (default: the rootdir)")
+
+
+def run_joined(config: pytest.Config) -> None:
+    """Run the session anew with `--overfit-NAME=PATH` for every `--overfit-NAME PATH`, and leave with its exit code.
+
+    pytest looks for its rootdir before any plugin is loaded, so it takes an existing path after an option it does not know yet for a test to
+    run, and moves the rootdir there. Which root, ini file and conftest files are right can then only be found by beginning again.
+    """
+    given = [os.fspath(argument) for argument in config.invocation_params.args]
+    variable = os.environ.get("PYTEST_ADDOPTS", "")
+    joined, joined_variable = join_paths(given), join_paths(shlex.split(variable))
+    if joined == given and joined_variable == shlex.split(variable):
+        return
+    if variable:
+        os.environ["PYTEST_ADDOPTS"] = shlex.join(joined_variable)
+    raise SystemExit(pytest.main(joined, plugins=config.invocation_params.plugins))
+
+
+def join_paths(arguments: Iterable[str]) -> list[str]:
+    """`arguments` with every option of the form `--overfit-NAME` joined to the existing path that follows it."""
+    joined: list[str] = []
+    for argument in arguments:
+        before = joined[-1] if joined else ""
+        if before.startswith("--overfit-") and "=" not in before and not argument.startswith("-") and os.path.exists(argument):
+            joined[-1] = f"{before}={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def is_worker(config: pytest.Config) -> bool:

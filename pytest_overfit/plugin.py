@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_overfit.options import DEFAULTS, add_options, is_worker, report_folder, settings, subjects, worker_input
+from pytest_overfit.options import DEFAULTS, add_options, is_worker, report_folder, run_joined, settings, subjects, worker_input
 from pytest_overfit.summary import SessionSummary
 
 if TYPE_CHECKING:
@@ -46,6 +46,13 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(parser)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, None, None]:
+    """Ahead of pytest's own wrappers, so that nothing is captured yet."""
+    run_joined(early_config)
+    yield
 
 
 def pytest_configure(config: pytest.Config) -> None:
