@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # One OpenMP pool a worker and one worker a core: two pools on the same cores cost ten times the time.
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 
-.PHONY: setup overfit test check bench faults runs clean
+.PHONY: setup overfit test portability check bench faults runs clean
 
 setup: $(VENV)/.ready
 
@@ -22,6 +22,10 @@ overfit: setup
 
 test: setup
 	$(PARALLEL) -m "not benchmark"
+
+# The tests that train, once more as on other processors: instruction sets, threads, weights off by 1e-6. VARIANTS=jitter-1 runs one of them.
+portability: setup
+	$(BIN)/python -m tests.portability --workers $(WORKERS) $(if $(VARIANTS),--variants $(VARIANTS))
 
 check: setup
 	$(BIN)/ruff check .

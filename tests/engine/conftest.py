@@ -1,4 +1,6 @@
-"""Tests of the engine: one thread each, so that runs are equal bit by bit and share the machine."""
+"""Tests of the engine: one thread each (OMP_NUM_THREADS says otherwise), so that runs are equal bit by bit and share the machine."""
+
+import os
 
 import pytest
 import torch
@@ -11,8 +13,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    torch.set_num_threads(1)
+def threads() -> None:
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(autouse=True)
@@ -20,4 +22,4 @@ def nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
     """No CI, no worker of an outer session: what a message says must not depend on where these tests run."""
     for name in ("CI", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))

@@ -215,8 +215,8 @@ def test_layers_learn_at_their_own_rate_and_warm_up_with_the_rest():
     rates = {group["peak_lr"]: group["lr"] for group in training.optimizer.param_groups}
     assert rates == pytest.approx({0.1: 0.05, 0.05: 0.025, 0.0: 0.0})
     assert training.trace.lrs == pytest.approx([0.025, 0.05])
-    torch.manual_seed(0)
-    assert torch.equal(training.network.first.weight, Convolutions(5, 7).first.weight)
+    fresh = training.subject.fresh(feature_dim=5, seed=0)
+    assert torch.equal(training.network.first.weight, fresh.first.weight)
 
 
 def test_a_prefix_that_names_no_parameter_is_turned_away():
@@ -226,8 +226,7 @@ def test_a_prefix_that_names_no_parameter_is_turned_away():
 
 def test_only_what_the_subject_trains_is_trained():
     training, _ = run(Recipe(warmup=0), steps=2, trainable=lambda network: network.head.named_parameters())
-    torch.manual_seed(0)
-    fresh = Convolutions(5, 7)
+    fresh = training.subject.fresh(feature_dim=5, seed=0)
     assert torch.equal(training.network.first.weight, fresh.first.weight)
     assert not torch.equal(training.network.head.weight, fresh.head.weight)
 

@@ -1,5 +1,7 @@
 """Tests of the health of runs: they meet the plugin as its users do, and nobody watches them."""
 
+import os
+
 import pytest
 
 
@@ -14,4 +16,4 @@ def nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
     """No CI, no worker of an outer session: what a message says must not depend on where these tests run."""
     for name in ("CI", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))

@@ -1,0 +1,63 @@
+"""Records which tests train, so that `python -m tests.portability` can repeat them as on other processors, and lends them its jitter."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.portability.child import sitecustomize
+from tests.portability.record import CACHED, TRAINED
+
+CHILD = str(Path(sitecustomize.__file__).parent)
+STEPS_FILE = pytest.StashKey[Path]()
+sitecustomize.begin()  # before another conftest imports torch
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Every process of the session counts its optimiser steps, and those of the processes that it starts, in a file of its own."""
+    handle, name = tempfile.mkstemp(prefix="optimiser-steps-")
+    os.close(handle)
+    config.stash[STEPS_FILE] = Path(name)
+    os.environ[sitecustomize.STEPS] = name
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if CHILD not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join(path for path in (*paths, CHILD) if path)
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Trained(config))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[STEPS_FILE].unlink(missing_ok=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Note on the report, which travels from xdist's workers to their controller, that the test or a fixture of it took an optimiser step."""
+    steps = item.config.stash[STEPS_FILE]
+    if steps.stat().st_size:
+        steps.write_bytes(b"")
+        if TRAINED not in item.user_properties:
+            item.user_properties.append(TRAINED)
+    return (yield)
+
+
+class _Trained:
+    """Keeps the ids of the tests that took an optimiser step in pytest's cache, over sessions that ran some of the tests."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.trained: dict[str, bool] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown":
+            self.trained[report.nodeid] = TRAINED in map(tuple, report.user_properties)
+
+    def pytest_sessionfinish(self) -> None:
+        if (cache := self.config.cache) is not None:
+            known = {name for name in cache.get(CACHED, []) if name not in self.trained}
+            cache.set(CACHED, sorted(known | {name for name, trained in self.trained.items() if trained}))

@@ -1,0 +1,72 @@
+"""The jitter is small, equal for equal networks and leaves torch's generator alone; a test that varies is named with where it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.portability.__main__ import told, variants
+from tests.portability.child import sitecustomize
+from tests.portability.record import read
+
+ROOT = Path(__file__).parents[2]
+BUILDS = """
+import json, torch
+from pytest_overfit import Subject
+subject = Subject(name="one", build=lambda vocab_size, feature_dim, seed: torch.nn.Linear(feature_dim, vocab_size), samples=[], vocabulary="-ABC")
+built = subject.fresh(feature_dim=64, seed=0)
+drawn = torch.rand(()).item()
+first = built.weight.tolist()
+optimizer = torch.optim.SGD(built.parameters(), lr=0.1)
+torch.manual_seed(0)
+by_hand = torch.nn.Linear(64, 4)
+torch.optim.SGD(by_hand.parameters(), lr=0.1)
+built(torch.ones(64)).sum().backward()
+optimizer.step()
+print(json.dumps({"first": first, "by_hand": by_hand.weight.tolist(), "drawn": drawn}))
+"""
+
+
+def built(tmp_path: Path, jitter: str) -> tuple[dict[str, object], int]:
+    """What a child process builds, and the optimiser steps that it noted."""
+    steps = tmp_path / f"steps{jitter}"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(sitecustomize.__file__).parent}", sitecustomize.STEPS: str(steps)}
+    environment.pop(sitecustomize.JITTER, None)
+    if jitter:
+        environment[sitecustomize.JITTER] = jitter
+    done = subprocess.run([sys.executable, "-c", BUILDS], env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout), steps.stat().st_size
+
+
+def test_a_jitter_moves_each_weight_by_parts_in_a_million_and_equal_networks_alike(tmp_path: Path) -> None:
+    plain, steps = built(tmp_path, "")
+    assert steps == 1
+    assert plain["first"] == plain["by_hand"]
+    runs = [built(tmp_path, seed)[0] for seed in ("1", "2")]
+    for run in runs:
+        assert run["first"] == run["by_hand"] != plain["first"]
+        assert run["first"] == [pytest.approx(row, rel=6e-6, abs=0) for row in plain["first"]]  # type: ignore[attr-defined]
+        assert run["drawn"] == plain["drawn"]
+    assert runs[0]["first"] != runs[1]["first"]
+
+
+def test_the_variants_are_three_jitters_and_each_capability_with_one_and_with_two_threads() -> None:
+    given = variants()
+    assert [name for name in given if name.startswith("jitter")] == ["jitter-1", "jitter-2", "jitter-3"]
+    assert {"default-1", "default-2"} <= set(given)
+    assert {variables["OMP_NUM_THREADS"] for variables in given.values()} == {"1", "2"}
+
+
+def test_a_test_that_varies_is_told_with_the_variants_in_which_it_fails(tmp_path: Path) -> None:
+    results = tmp_path / "results.jsonl"
+    ended = {"default-1": ("passed", "failed", "failed"), "avx2-1": ("passed", "passed", "failed")}
+    rows = [{"variant": v, "test": t, "outcome": o} for v, all_ in ended.items() for t, o in zip("abc", all_, strict=True)]
+    results.write_text("\n".join(json.dumps(row) for row in rows) + '\n{"variant": "cut o')
+    lines = told(read(results), list(ended))
+    assert lines[:2] == ["default-1    2 failed, 1 passed", "avx2-1       1 failed, 2 passed"]
+    assert lines[2:] == ["VARIES b: fails in default-1", "FAILS c: fails in default-1, avx2-1"]
