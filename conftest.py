@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("overfit").addoption(
-        "--overfit-features", metavar="PATH", type=Path, help="your own clips: a folder of .npy, .npz or .pose files with its corpus csv"
+        "--overfit-features", metavar="PATH", type=Path, help="your own clips: a folder of landmarks or features, and what says what they say"
     )
+    parser.getgroup("overfit").addoption("--overfit-width", metavar="N", type=int, help="numbers a frame of --overfit-features, of any kind")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -27,7 +28,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     from fixtures import BadFeatures, load_features
 
     try:
-        corpus = load_features(path)
+        corpus = load_features(path, width=config.getoption("--overfit-width"))
     except BadFeatures as error:
         raise pytest.UsageError(str(error)) from error
     return [f"overfit features: {len(corpus.samples)} clips, {len(corpus.vocabulary)} tokens in {path}", *corpus.left_out]
@@ -41,5 +42,5 @@ def pytest_overfit_subjects(config: pytest.Config) -> Iterable[Subject]:
         return healthy(config.getoption("--overfit-size"))
     from fixtures import load_features
 
-    corpus = load_features(path)
-    return [replace(subject, samples=corpus.samples, vocabulary=corpus.vocabulary) for subject in healthy()]
+    corpus = load_features(path, width=config.getoption("--overfit-width"))
+    return [replace(subject, samples=corpus.samples, vocabulary=corpus.vocabulary, parts=corpus.parts) for subject in healthy()]
