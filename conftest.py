@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from fixtures.own_features import Corpus
     from pytest_overfit import Subject
+
+CORPUS: pytest.StashKey[Corpus] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,27 +23,39 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("overfit").addoption("--overfit-width", metavar="N", type=int, help="numbers a frame of --overfit-features, of any kind")
 
 
-def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Says what was found at --overfit-features, rows that make no clip included; bad files end the session here."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Look at the clips of --overfit-features before anything else; where none can be used the session ends here."""
     path = config.getoption("--overfit-features")
     if path is None:
-        return []
+        return
     from fixtures import BadFeatures, load_features
+    from fixtures.usable import usable
+    from pytest_overfit.options import rungs_asked
+    from pytest_overfit.report import plural
 
+    rungs = rungs_asked(config)
     try:
-        corpus = load_features(path, width=config.getoption("--overfit-width"))
+        corpus = usable(load_features(path, width=config.getoption("--overfit-width")), max(rungs))
     except BadFeatures as error:
         raise pytest.UsageError(str(error)) from error
+    held = plural(len(corpus.samples), "clip")
+    if len(corpus.samples) < min(rungs):
+        raise pytest.UsageError(f"{path}: nothing can be climbed: the lowest rung is {min(rungs)}, and the corpus has {held}")
+    config.stash[CORPUS] = corpus
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """What will be climbed on, and a line for each clip or row that will not."""
+    if CORPUS not in config.stash:
+        return []
+    corpus, path = config.stash[CORPUS], config.getoption("--overfit-features")
     return [f"overfit features: {len(corpus.samples)} clips, {len(corpus.vocabulary)} tokens in {path}", *corpus.left_out]
 
 
 def pytest_overfit_subjects(config: pytest.Config) -> Iterable[Subject]:
     from model.subjects import healthy
 
-    path = config.getoption("--overfit-features")
-    if path is None:
+    if CORPUS not in config.stash:
         return healthy(config.getoption("--overfit-size"))
-    from fixtures import load_features
-
-    corpus = load_features(path, width=config.getoption("--overfit-width"))
+    corpus = config.stash[CORPUS]
     return [replace(subject, samples=corpus.samples, vocabulary=corpus.vocabulary, parts=corpus.parts) for subject in healthy()]

@@ -26,7 +26,7 @@ from pytest_overfit.recipe import BadRecipe
 from pytest_overfit.remedies import raw_samples
 from pytest_overfit.settings import Settings
 from pytest_overfit.store import Store
-from pytest_overfit.subject import BadSample, BadSubject, Subject
+from pytest_overfit.subject import BadSample, BadSubject, Subject, TooFewSamples
 
 Test = TypeVar("Test", bound=Callable[..., object])
 POLL_SECONDS = 0.1
@@ -152,10 +152,14 @@ class OverfitDiagnosis:
         return f"<diagnosis of {self.subject.name}>"
 
     def check(self) -> tuple[Finding, ...]:
-        """Climb a rung of two samples and let every diagnosis look at it. Raises Diagnosed where one finds something."""
+        """Climb a rung of two samples, or of one where there is no second, and let every diagnosis look at it.
+
+        Raises Diagnosed where one finds something.
+        """
         __tracebackhide__ = True
         settings = self.settings
-        rung = replace(rung_of(self.subject, DIAGNOSED, settings), seeds=settings.seeds[:1])
+        samples = max(len(raw_samples(self.subject, DIAGNOSED)), 1)
+        rung = replace(rung_of(self.subject, samples, settings), seeds=settings.seeds[:1])
         with flushed_denormals(), own_randomness(settings.device):
             findings = examine_rung(rung, rung.outcome())
         self.body = report.findings_body(findings)
@@ -181,12 +185,12 @@ class OverfitRung:
     def climb(self) -> Outcome:
         """Climb this rung, or learn its outcome from the process that did.
 
-        Raises LadderBroken where it broke; skips as `not tried` where a lower one did.
+        Raises LadderBroken where it broke; skips as `not tried` where a lower one did, as `not climbed` where there are too few samples.
         """
         __tracebackhide__ = True
         outcome = self.outcome()
         if outcome.status == "not tried":
-            pytest.skip(f"not tried: broke at {outcome.broke_at}")
+            pytest.skip(report.why_not_tried(outcome))
         if outcome.status == "broken":
             raise LadderBroken(report.headline(outcome, self.diagnosis()))
         return outcome
@@ -240,6 +244,9 @@ class OverfitRung:
                     outcome, diagnosis = self._watched(samples, device)
         except _Abandoned:
             return
+        except TooFewSamples as error:
+            outcome = Outcome(subject=self.case.subject.name, samples=samples, status="not tried", available=error.available)
+            diagnosis = None
         except (BadSample, BadSubject, BadRecipe) as error:
             outcome, diagnosis = self._failed(samples, str(error)), None
         except Exception as error:

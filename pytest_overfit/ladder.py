@@ -78,7 +78,8 @@ class Outcome:
     """What became of a rung.
 
     findings: why it was not trained: targets that do not fit. error: why it could not be trained. broke_at: the lower rung that broke,
-    where this one was not tried. parameters: of the network. where: `file:line` of its class.
+    where this one was not tried. available: how many samples there are, where they are too few to try it. parameters: of the network.
+    where: `file:line` of its class.
     """
 
     subject: str
@@ -88,6 +89,7 @@ class Outcome:
     findings: tuple[Finding, ...] = ()
     error: str | None = None
     broke_at: int | None = None
+    available: int | None = None
     parameters: int = 0
     where: str | None = None
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,21 +63,23 @@ def run_joined(config: pytest.Config) -> None:
     run, and moves the rootdir there. Which root, ini file and conftest files are right can then only be found by beginning again.
     """
     given = [os.fspath(argument) for argument in config.invocation_params.args]
-    variable = os.environ.get("PYTEST_ADDOPTS", "")
-    joined, joined_variable = join_paths(given), join_paths(shlex.split(variable))
-    if joined == given and joined_variable == shlex.split(variable):
+    variable = shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))
+    flags = {f"--{name.replace('_', '-')}" for name, value in vars(config.known_args_namespace).items() if isinstance(value, bool)}
+    joined, joined_variable = join_paths(given, flags), join_paths(variable, flags)
+    if (joined, joined_variable) == (given, variable):
         return
     if variable:
         os.environ["PYTEST_ADDOPTS"] = shlex.join(joined_variable)
     raise SystemExit(pytest.main(joined, plugins=config.invocation_params.plugins))
 
 
-def join_paths(arguments: Iterable[str]) -> list[str]:
-    """`arguments` with every option of the form `--overfit-NAME` joined to the existing path that follows it."""
+def join_paths(arguments: Iterable[str], flags: Container[str] = ()) -> list[str]:
+    """`arguments` with every option of the form `--overfit-NAME` joined to the existing path that follows it. flags: options without a value."""
     joined: list[str] = []
     for argument in arguments:
         before = joined[-1] if joined else ""
-        if before.startswith("--overfit-") and "=" not in before and not argument.startswith("-") and os.path.exists(argument):
+        takes_it = before.startswith("--overfit-") and "=" not in before and before not in flags
+        if takes_it and not argument.startswith("-") and os.path.exists(argument):
             joined[-1] = f"{before}={argument}"
         else:
             joined.append(argument)
@@ -133,6 +135,13 @@ def read_settings(config: pytest.Config) -> Settings:
         ).check()
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def rungs_asked(config: pytest.Config) -> tuple[int, ...]:
+    """The rungs of --overfit-rungs, else the default ones. Raises pytest.UsageError where they are none."""
+    from pytest_overfit.ladder import RUNGS
+
+    return settings(config).rungs or RUNGS
 
 
 def run_asked(config: pytest.Config) -> Path | None:

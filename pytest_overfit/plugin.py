@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 STORE = pytest.StashKey[Path]()
 REFUSED = pytest.StashKey[str]()
-OWN_MODULE, HEALTH = "overfit", "overfit-health"
+OWN_MODULE, HEALTH, SUMMARY = "overfit", "overfit-health", "overfit-summary"
 OF_A_SUBJECT = {"overfit_contracts": (pytest.mark.overfit, pytest.mark.contracts), "overfit_diagnosis": (pytest.mark.diagnose,)}
 """Fixtures with one case a subject, and the marks of their cases."""
 
@@ -71,7 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(HealthSession(config), HEALTH)
     if not is_worker(config):
         config.stash[STORE] = Path(tempfile.mkdtemp(prefix="pytest-overfit-"))
-        config.pluginmanager.register(SessionSummary(config, config.stash[STORE]), "overfit-summary")
+        config.pluginmanager.register(SessionSummary(config, config.stash[STORE]), SUMMARY)
         report_folder(config)
         given = [name for name, default in DEFAULTS.items() if config.getoption(name) != default]
         if set(given) - {"--overfit-seed", "--overfit-size"}:
@@ -159,7 +159,9 @@ def pytest_testnodedown(node: Any) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if message := session.config.stash.get(REFUSED, None):
+    summary: SessionSummary | None = session.config.pluginmanager.get_plugin(SUMMARY)
+    nothing = summary.nothing_climbed() if summary and session.exitstatus == pytest.ExitCode.OK else None
+    if message := session.config.stash.get(REFUSED, nothing):
         session.exitstatus = pytest.ExitCode.USAGE_ERROR
         sys.stderr.write(f"ERROR: {message}\n")
 

@@ -241,7 +241,7 @@ def _controls_line(outcomes: Sequence[Outcome]) -> list[str]:
 
 def summary_row(outcome: Outcome) -> tuple[str, ...]:
     """samples, verdict, steps, seconds, loss, level, token error rate, recipe: as text."""
-    verdict = {"ok": "ok", "broken": "BROKEN", "not tried": f"not tried: broke at {outcome.broke_at}"}[outcome.status]
+    verdict = {"ok": "ok", "broken": "BROKEN", "not tried": _not_tried(outcome)}[outcome.status]
     if not outcome.attempts:
         reason = outcome.findings[0].name if outcome.findings else "not trained" if outcome.error else ""
         return (str(outcome.samples), verdict, "", "", "", "", "", reason)
@@ -256,6 +256,18 @@ def summary_row(outcome: Outcome) -> tuple[str, ...]:
         recipe += f" ({first.recipe.lr:g} failed)"
     level = shown.standing.level.name if shown.standing else ""
     return (str(outcome.samples), verdict, str(outcome.steps), f"{outcome.seconds:.1f}", loss, level, error, recipe)
+
+
+def why_not_tried(outcome: Outcome) -> str:
+    """ "not tried: broke at 5", or "not climbed: the corpus has 11 clips"."""
+    if outcome.available is not None:
+        return f"not climbed: the corpus has {plural(outcome.available, 'clip')}"
+    return f"not tried: broke at {outcome.broke_at}"
+
+
+def _not_tried(outcome: Outcome) -> str:
+    """The same, as short as a column of the table."""
+    return why_not_tried(outcome) if outcome.available is None else f"not climbed: {plural(outcome.available, 'clip')}"
 
 
 def rendered(table: Table, width: int) -> str:

@@ -33,6 +33,14 @@ class BadSample(ValueError):
     """A sample that cannot be trained on; the message names it and the field."""
 
 
+class TooFewSamples(BadSample):
+    """A rung asks for more samples than there are: `available`."""
+
+    def __init__(self, message: str, available: int) -> None:
+        super().__init__(message)
+        self.available = available
+
+
 class BadSubject(ValueError):
     """A subject whose description contradicts itself or its network; the message names the field."""
 
@@ -160,10 +168,15 @@ class Subject:
             raise BadSubject(f"subject {self.name}: layout must be 'TBV' or 'BTV', got {self.layout!r}")
 
     def take(self, n: int) -> list[Sample]:
-        """The first `n` samples, checked. Raises BadSample where there are fewer or one cannot be trained on."""
+        """The first `n` samples, checked.
+
+        Raises TooFewSamples where there are fewer, BadSubject where there is none, BadSample where one cannot be trained on.
+        """
         samples = self.samples(n) if callable(self.samples) else self.samples
+        if not len(samples):
+            raise BadSubject(f"subject {self.name} has no samples")
         if len(samples) < n:
-            raise BadSample(f"subject {self.name} has {len(samples)} samples, a rung of {n} was asked for")
+            raise TooFewSamples(f"subject {self.name} has {len(samples)} samples, a rung of {n} was asked for", len(samples))
         taken = list(samples[:n])
         for sample in taken:
             self._check(sample)

@@ -45,6 +45,21 @@ class SessionSummary:
         if self.live:
             self.live.stop()
 
+    def nothing_climbed(self) -> str | None:
+        """A sentence on the first subject that has too few samples for all of its rungs: nothing was shown of it, which is no pass."""
+        if not self.rows:
+            return None
+        from pytest_overfit import report
+
+        outcomes = [row["outcome"] for row in self.rows]
+        for subject in dict.fromkeys(outcome["subject"] for outcome in outcomes):
+            own = [outcome for outcome in outcomes if outcome["subject"] == subject]
+            if all(outcome["available"] is not None for outcome in own):
+                lowest = min(own, key=lambda outcome: outcome["samples"])
+                held = report.plural(lowest["available"], "clip")
+                return f"{subject}: nothing was climbed: the lowest rung is {lowest['samples']}, and the corpus has {held}"
+        return None
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.rows:
             return

@@ -67,6 +67,21 @@ def test_an_outcome_that_is_known_is_not_climbed_again(tmp_path):
     assert asked.climb().status == "ok"
 
 
+@pytest.mark.parametrize("samples", [clips(2), lambda n: clips(2)[:n]])
+def test_a_rung_above_the_corpus_is_not_climbed_and_breaks_nothing(tmp_path, samples):
+    asked = case(tmp_path, 5, of=subject(samples=samples))
+    known(asked.store, (1, "ok"), (2, "ok"))
+    with pytest.raises(pytest.skip.Exception, match=r"^not climbed: the corpus has 2 clips$"):
+        asked.climb()
+    assert [(outcome.status, outcome.available) for outcome in asked.known()] == [("ok", None), ("ok", None), ("not tried", 2)]
+    assert asked.store.get("key", 5) == asked.outcome()
+
+
+def test_a_subject_without_samples_is_no_pass(tmp_path):
+    with pytest.raises(LadderBroken, match="it could not be trained: subject toy has no samples"):
+        case(tmp_path, 1, of=subject(samples=[])).climb()
+
+
 def test_a_rung_above_a_broken_one_is_not_tried(tmp_path):
     asked = case(tmp_path, 5, of=subject(build=None))
     known(asked.store, (1, "ok"), (2, "broken"))

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 CONFTEST = """
 def pytest_addoption(parser):
     parser.addoption("--overfit-features")
+    parser.addoption("--overfit-flag", action="store_true")
 """
 TEST = """
 def test_says(request):
@@ -67,7 +68,7 @@ def test_an_existing_path_after_a_space_moves_nothing(project: Path, tmp_path: P
 
 def test_a_relative_path_is_of_where_pytest_is_started(project: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    done = run(tmp_path, str(project / "tests"), "--overfit-features", "data")
+    done = run(tmp_path, "--overfit-flag", str(project / "tests"), "--overfit-features", "data")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"root {project} " in done.stdout
     assert "--overfit-features data\n" in done.stdout
@@ -101,4 +102,5 @@ def test_only_existing_paths_after_our_options_are_joined(tmp_path: Path) -> Non
     here = str(tmp_path)
     for same in (["-m", "overfit", here], ["--overfit-report=x", here], ["--overfit-rungs", "1,2"], [here, "--overfit-run", f"{here}/no"], [here]):
         assert join_paths(same) == same
+    assert join_paths(["--overfit-flag", here], {"--overfit-flag"}) == ["--overfit-flag", here]
     assert join_paths(["--overfit-run", here, here]) == [f"--overfit-run={here}", here]

@@ -245,6 +245,26 @@ def test_the_rungs_of_the_command_line_win(project):
     assert list(verdicts(project)) == [("toy", 2)]
 
 
+def test_rungs_above_the_corpus_fail_nothing(project):
+    ladder(project, "[toy(samples=clips(2))]", "(1, 2, 5, 10)")
+    result = run(project, "-rs", code=0)
+    result.assert_outcomes(passed=2, skipped=2)
+    result.stdout.fnmatch_lines(["* 5   not climbed: 2 clips*", "* 10   not climbed: 2 clips*", "*SKIPPED*not climbed: the corpus has 2 clips*"])
+    assert [outcome["available"] for outcome in report(project).values()] == [None, None, 2, 2]
+
+
+def test_a_corpus_of_one_holds_its_contracts_and_is_diagnosed(project):
+    project.makepyfile(toy=TOY + "alone = toy(samples=clips(1))\n")
+    result = run(project, "--overfit-subject=toy:alone", "--overfit-rungs=1,2", code=0)
+    result.assert_outcomes(passed=3, skipped=1)
+
+
+def test_a_session_that_climbs_nothing_is_no_pass(project):
+    ladder(project, "[toy(samples=clips(2)), toy('other')]", "(5,)")
+    result = run(project, code=pytest.ExitCode.USAGE_ERROR)
+    result.stderr.fnmatch_lines(["ERROR: toy: nothing was climbed: the lowest rung is 5, and the corpus has 2 clips"])
+
+
 def test_one_rung_can_be_selected_by_its_name(project):
     ladder(project)
     run(project, "-k", "5 and samples", code=0).assert_outcomes(passed=1, deselected=2)

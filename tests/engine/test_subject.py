@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pytest_overfit import Sample, Subject
-from pytest_overfit.subject import BadSample, BadSubject, all_parameters, collate
+from pytest_overfit.subject import BadSample, BadSubject, TooFewSamples, all_parameters, collate
 
 VOCABULARY = ("<blank>", "A", "B", "C")
 
@@ -64,8 +64,14 @@ def test_a_bad_sample_beyond_the_rung_does_not_concern_it():
 
 
 def test_more_samples_than_there_are_cannot_be_taken():
-    with pytest.raises(BadSample, match="subject toy has 2 samples, a rung of 5 was asked for"):
+    with pytest.raises(TooFewSamples, match="subject toy has 2 samples, a rung of 5 was asked for") as caught:
         subject([sample(), sample()]).take(5)
+    assert caught.value.available == 2
+
+
+def test_a_subject_without_samples_contradicts_itself():
+    with pytest.raises(BadSubject, match=r"^subject toy has no samples$"):
+        subject([]).take(1)
 
 
 def test_samples_can_be_made_on_demand_and_only_as_many_as_asked_for():
