@@ -27,6 +27,7 @@ from pytest_overfit.contracts.decoder import blanks_agree, decoder_reads_ideal_p
 from pytest_overfit.contracts.dependence import all_parts_are_wired, all_that_learns_is_trained
 from pytest_overfit.contracts.device import loss_is_the_same_on_gpu
 from pytest_overfit.contracts.failure import failed, network_runs
+from pytest_overfit.contracts.finite import numbers_are_finite
 from pytest_overfit.contracts.leaks import clips_are_independent, output_is_repeatable, padding_is_ignored
 from pytest_overfit.contracts.lengths import steps_are_real, targets_fit
 from pytest_overfit.contracts.loss import loss_is_ctc
@@ -73,6 +74,7 @@ CONTRACTS: tuple[Contract, ...] = (
     Contract(name="one blank", holds="loss, decoder and subject agree on the blank", about="decoder", examine=blanks_agree),
     Contract(name="ideal paths", holds="the decoder reads ideal paths back as their targets", about="decoder", examine=decoder_reads_ideal_paths),
     Contract(name="running network", holds="the network runs on its own samples", about="network", examine=network_runs),
+    Contract(name="finite numbers", holds="output and gradients are finite numbers", about="network", examine=numbers_are_finite),
     Contract(name="log-probabilities", holds="every step of the output sums to 1", about="network", examine=output_is_normalised),
     Contract(name="real steps", holds="declared steps are those the network gives", about="network", examine=steps_are_real),
     Contract(name="feasible targets", holds="every target fits in the steps its clip has", about="network", examine=targets_fit),
@@ -89,11 +91,18 @@ CONTRACTS: tuple[Contract, ...] = (
 
 
 FOLLOWS: dict[str, set[str]] = {
-    "batch_leak": {"repeatable output"},
-    "padding_leak": {"repeatable output", "independent clips"},
-    "skipped_frames": {"feasible targets", "real steps"},
-    "exploding_signal": {"scaled features"},
+    "batch_leak": {"finite numbers", "repeatable output"},
+    "carried_state": {"finite numbers"},
+    "clipped_output": {"finite numbers"},
+    "detached_branch": {"finite numbers"},
+    "exploding_signal": {"finite numbers", "scaled features"},
+    "input_ignored": {"finite numbers"},
+    "padding_leak": {"finite numbers", "repeatable output", "independent clips"},
+    "random_in_eval": {"finite numbers"},
+    "skipped_frames": {"finite numbers", "feasible targets", "real steps"},
     "time_collapse": {"real steps"},
+    "unnormalised_output": {"finite numbers"},
+    "unused_module": {"finite numbers"},
 }
 """Findings about a network that say nothing of their own where one of these contracts is violated."""
 

@@ -76,8 +76,12 @@ def decoder_reads_ideal_paths(bench: Bench) -> tuple[Finding, ...]:
         paths = [ideal_path(target, blank, width) for target in targets]
         decoded = bench.decode(*outputs_of(paths, bench.vocabulary, behind=blank))
         if decoded != targets:
-            return (_misread(paths, targets, decoded, blank),)
-    return _reads_past(bench, targets, blank)
+            alone = [tokens for path in paths for tokens in bench.decode(*outputs_of([path], bench.vocabulary))]
+            return (_reads_past(targets, decoded) if alone == targets else _misread(paths, targets, decoded, blank),)
+    token = next(label for label in range(bench.vocabulary) if label != blank)
+    paths = [ideal_path(target, blank, 1) for target in targets]
+    decoded = bench.decode(*outputs_of(paths, bench.vocabulary, behind=token))  # a token past the end of each clip
+    return () if decoded == targets else (_reads_past(targets, decoded),)
 
 
 def _targets(bench: Bench, blank: int) -> list[list[int]]:
@@ -94,13 +98,20 @@ def _misread(paths: list[list[int]], targets: list[list[int]], decoded: list[lis
     def unblanked(path: list[int]) -> list[int]:
         return [token for token in path if token != blank]
 
-    mistakes: dict[str, Callable[[list[int]], list[int]]] = {
-        "it returns the path as it is": list,
-        "it drops blanks and does not collapse repeats": unblanked,
-        "it collapses repeats and keeps blanks": collapsed,
-        "it drops blanks before it collapses repeats, so that equal neighbours become one": lambda path: collapsed(unblanked(path)),
+    drop, collapse = "remove blanks", "collapse repeats"
+    mistakes: dict[str, tuple[Callable[[list[int]], list[int]], str]] = {
+        "it returns the path as it is": (list, f"{collapse} first, then {drop}"),
+        "it drops blanks and does not collapse repeats": (unblanked, f"{collapse} before blanks are removed"),
+        "it collapses repeats and keeps blanks": (collapsed, f"{drop} after repeats are collapsed"),
+        "it drops blanks before it collapses repeats, so that equal neighbours become one": (
+            lambda path: collapsed(unblanked(path)),
+            f"{collapse} first, then {drop}",
+        ),
     }
-    named = next((what for what, read in mistakes.items() if [read(path) for path in paths] == decoded), None)
+    named, remedy = next(
+        ((what, remedy) for what, (read, remedy) in mistakes.items() if [read(path) for path in paths] == decoded),
+        (None, "compare it with the best path: the likeliest token of each step, repeats collapsed, blanks removed"),
+    )
     wrong = [i for i, (tokens, target) in enumerate(zip(decoded, targets, strict=False)) if tokens != target]
     example = "it returns another number of clips"
     if wrong:
@@ -109,23 +120,19 @@ def _misread(paths: list[list[int]], targets: list[list[int]], decoded: list[lis
         name="decoder_repeats" if named else "wrong_decoder",
         headline=f"the decoder misreads {len(wrong)} of {counted(len(targets), 'ideal path')}" + (f": {named}" if named else ""),
         evidence=(example,),
-        try_="collapse repeats first, then remove blanks",
+        try_=remedy,
         status="confirmed",
     )
 
 
-def _reads_past(bench: Bench, targets: list[list[int]], blank: int) -> tuple[Finding, ...]:
-    """Clips of different lengths in one batch, a token standing past the end of each."""
-    token = next(label for label in range(bench.vocabulary) if label != blank)
-    paths = [ideal_path(target, blank, 1) for target in targets]
-    decoded = bench.decode(*outputs_of(paths, bench.vocabulary, behind=token))
-    if decoded == targets:
-        return ()
-    return (
-        Finding(
-            name="wrong_steps",
-            headline="the decoder reads past the steps that a clip has",
-            try_="cut each clip's output to its own steps before decoding",
-            status="confirmed",
-        ),
+def _reads_past(targets: list[list[int]], decoded: list[list[int]]) -> Finding:
+    """Every clip is read rightly alone, and some are not in a batch with longer ones."""
+    wrong = [i for i, (tokens, target) in enumerate(zip(decoded, targets, strict=False)) if tokens != target]
+    example = (f"a clip of {targets[wrong[0]]} decodes to {decoded[wrong[0]]} beside longer ones",) if wrong else ()
+    return Finding(
+        name="wrong_steps",
+        headline="the decoder reads past the steps that a clip has",
+        evidence=example,
+        try_="cut each clip's output to its own steps before decoding",
+        status="confirmed",
     )

@@ -22,6 +22,8 @@ def all_that_learns_is_trained(bench: Bench) -> tuple[Finding, ...]:
     modules = list(dict.fromkeys(name.rpartition(".")[0] for name in left_out)) or _frozen_head(wiring)
     if not modules:
         return ()
+    head = _last_with_parameters(wiring)
+    modules.sort(key=lambda module: module != head)  # what ends the network hurts most
     missing = "gets a gradient and is not given to the optimiser" if left_out else "ends the network and is frozen"
     return (
         Finding(
@@ -35,14 +37,21 @@ def all_that_learns_is_trained(bench: Bench) -> tuple[Finding, ...]:
     )
 
 
+def _last_with_parameters(wiring: Wiring) -> str | None:
+    """The last module with parameters of its own that ran."""
+    network = wiring.bench.network
+    calls, *_ = wiring.bench.passage(wiring.bench.clips[0].features)
+    owners = [call.module for call in calls if any(True for _ in network.get_submodule(call.module).parameters(recurse=False))]
+    return owners[-1] if owners else None
+
+
 def _frozen_head(wiring: Wiring) -> list[str]:
     """The last module with parameters that ran, where all of them are frozen while others are trained."""
-    calls, *_ = wiring.bench.passage(wiring.bench.clips[0].features)
-    owners = [call.module for call in calls if any(True for _ in wiring.bench.network.get_submodule(call.module).parameters(recurse=False))]
-    if not owners or not wiring.trained:
+    head = _last_with_parameters(wiring)
+    if head is None or not wiring.trained:
         return []
-    head = wiring.bench.network.get_submodule(owners[-1])
-    return owners[-1:] if all(not parameter.requires_grad for parameter in head.parameters()) else []
+    frozen = all(not parameter.requires_grad for parameter in wiring.bench.network.get_submodule(head).parameters())
+    return [head] if frozen else []
 
 
 def all_parts_are_wired(bench: Bench) -> tuple[Finding, ...]:
@@ -154,9 +163,29 @@ def _frames_ignored(wiring: Wiring, inner: int) -> Finding:
         name="skipped_frames",
         headline=f"{len(wiring.frames)} of {inner} frames change nothing: in {clips[0]}, frames {_spans(first)}",
         samples=clips,
-        try_="check that kernels are as wide as strides, and what is cut off a clip",
+        try_=_skipping(wiring),
         status="confirmed",
     )
+
+
+def _skipping(wiring: Wiring) -> str:
+    """What to look at: the first module that is given another value at a skipped frame and does not answer, else what stands before it."""
+    bench = wiring.bench
+    clip, frame = wiring.frames[0]
+    features = bench.clips[clip].features
+    changed = features.clone()
+    changed[frame] += 1 + features.std()
+    calls, *_ = bench.passage(features)
+    others, *_ = bench.passage(changed)
+    for call, other in zip(calls, others, strict=False):
+        module = bench.network.get_submodule(call.module)
+        if next(module.children(), None) is None and not differ(call.outputs, other.outputs):
+            if not differ(call.inputs, other.inputs):
+                return f"check what is cut off or left out before {call.module}"
+            kernel, stride = getattr(module, "kernel_size", None), getattr(module, "stride", None)
+            sizes = f": its kernel is {kernel}, its stride {stride}" if kernel and stride else ""
+            return f"check {call.module}, which is given these frames and does not use them{sizes}"
+    return "check what is cut off a clip"
 
 
 def _parts(wiring: Wiring) -> str:

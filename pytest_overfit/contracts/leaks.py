@@ -3,52 +3,117 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from pytest_overfit.contracts.bench import Bench
-from pytest_overfit.contracts.passage import Call, differ, distance
+from pytest_overfit.contracts.passage import Call, differ, distance, recorded
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.subject import Batch, collate
 
 
 def output_is_repeatable(bench: Bench) -> tuple[Finding, ...]:
-    """Eval mode gives the same output whatever the seed."""
-    first = bench.run(bench.batch.features, bench.batch.frames, seed=1)[0]
-    second = bench.run(bench.batch.features, bench.batch.frames, seed=2)[0]
-    gap = distance(first.float(), second.float())
-    if gap <= bench.tolerance:
-        return ()
-    return (
-        Finding(
-            name="random_in_eval",
-            headline=f"the network gives another output each time in eval mode: log-probabilities differ by up to {gap:.2g}",
-            try_="tie dropout and other noise to self.training",
-            status="confirmed",
-        ),
+    """Eval mode gives the same output each time: with the same seed, whatever ran before; and with any seed."""
+    whole = collate(bench.clips[:1]).to(bench.device)
+    for name, seeds in (("carried_state", (1, 1)), ("random_in_eval", (1, 2))):
+        for batch in (bench.batch, whole):
+            output, calls = _recorded(bench, batch, seeds[0])
+            bench.run(-batch.features, batch.frames)  # what it leaves behind must not show
+            again, others = _recorded(bench, batch, seeds[1])
+            gap = distance(output.float(), again.float())
+            if gap > bench.tolerance:
+                return (_not_repeatable(name, gap, first_apart(calls, others)),)
+    return ()
+
+
+def _recorded(bench: Bench, batch: Batch, seed: int) -> tuple[Tensor, list[Call]]:
+    with recorded(bench.network) as calls:
+        output = bench.run(batch.features, batch.frames, seed=seed)[0]
+    return output, calls
+
+
+def _not_repeatable(name: str, gap: float, module: str | None) -> Finding:
+    first = f", first in {module}" if module else ""
+    carried = name == "carried_state"
+    what = "the same input, the same seed, and another output" if carried else "another output with each seed"
+    return Finding(
+        name=name,
+        headline=f"{what} in eval mode: log-probabilities differ by up to {gap:.2g}{first}",
+        module=module,
+        try_="start every call from a state of its own: nothing of one batch may reach the next"
+        if carried
+        else "tie dropout and other noise to self.training",
+        status="confirmed",
     )
 
 
 def clips_are_independent(bench: Bench) -> tuple[Finding, ...]:
-    """Eval mode: a clip's output does not depend on its batch mates; nor where there are as many steps as clips."""
-    for batch in (bench.batch, _square(bench)):
+    """Eval mode: a clip's output does not depend on its batch mates, in any order; nor where there are as many steps as clips.
+
+    A network that sorts clips by length and back leaks in some orders only: longest first, it has nothing to sort.
+    """
+    clips = bench.clips
+    mixed = [*clips[1::2], *clips[::2]]
+    orders = [clips, clips[::-1], mixed] if len(clips) > 2 else [clips, clips[::-1]]
+    batches: list[Batch | None] = [collate(order).to(bench.device) for order in orders]
+    for batch in (*batches, _square(bench)):
         if batch is None or len(batch) < 2:
             continue
         together, steps = bench.run(batch.features, batch.frames)
         for row, name in enumerate(batch.names):
-            alone, own = bench.run(batch.features[row : row + 1], batch.frames[row : row + 1])
+            features, frames = batch.features[row : row + 1], batch.frames[row : row + 1]
+            alone, own = bench.run(features, frames)
             valid = min(int(steps[row]), int(own[0]))
             gap = distance(together[:valid, row].float(), alone[:valid, 0].float())
             if gap > bench.tolerance:
-                return (_batch_leak(bench, name, gap),)
+                return (_batch_leak(bench, name, gap, _first_leaking(bench, batch, row)),)
     return ()
 
 
-def _batch_leak(bench: Bench, name: str, gap: float) -> Finding:
+def _first_leaking(bench: Bench, batch: Batch, row: int) -> tuple[str | None, bool]:
+    """The first module in which no clip is as it was, when all but one show something else; and whether they come mixed into it.
+
+    Mates keep their lengths, so padding stays as it is, and clips may stand in any order inside.
+    None where neither what modules are given nor what they give shows it.
+    """
+    noise = torch.randn(batch.features.shape, generator=torch.Generator().manual_seed(bench.seed))
+    others = batch.features + noise.to(batch.features) * (1 + batch.features.std())
+    frames = torch.arange(batch.features.shape[1], device=others.device)
+    inside = frames < batch.frames.to(others.device)[:, None]
+    others = torch.where(inside[..., None], others, batch.features)
+    others[row] = batch.features[row]
+    runs = []
+    for features in (batch.features, others):
+        with recorded(bench.network) as calls:
+            bench.run(features, batch.frames)
+        runs.append(calls)
+    for call, other in zip(*runs, strict=False):
+        for before, ones, twos in ((True, call.inputs, other.inputs), (False, call.outputs, other.outputs)):
+            if ones and twos and _all_changed(ones[0], twos[0], len(batch)):
+                return call.module, before
+    return None, False
+
+
+def _all_changed(one: Tensor, other: Tensor, clips: int) -> bool:
+    """Whether every row differs, along each axis that may be the batch: those as long as it has clips."""
+    if one.shape != other.shape or clips not in one.shape:
+        return False
+    rounding = 1e-4 * float(one.abs().max())
+    axes = [axis for axis, size in enumerate(one.shape) if size == clips]
+    rows = [zip(one.unbind(axis), other.unbind(axis), strict=True) for axis in axes]
+    return all(distance(a, b) > rounding for pairs in rows for a, b in pairs)
+
+
+def _batch_leak(bench: Bench, name: str, gap: float, where: tuple[str | None, bool]) -> Finding:
+    module, before = where
+    place = f": they are mixed before {module}" if module and before else f", first in {module}" if module else ""
     return Finding(
         name="batch_leak",
-        headline=f"in eval mode the output of {name} depends on the clips beside it",
+        headline=f"in eval mode the output of {name} depends on the clips beside it{place}",
         evidence=(f"log-probabilities differ by up to {gap:.2g} between the clip alone and in a batch; rounding explains {bench.tolerance:.1g}",),
+        module=module,
         samples=(name,),
-        try_="look for swapped time and batch axes (batch_first), and for statistics taken over the batch in eval mode",
+        try_="look for swapped time and batch axes (batch_first), for an order of clips that is not put back, and for statistics taken over "
+        "the batch in eval mode",
         status="confirmed",
     )
 
@@ -84,11 +149,11 @@ def padding_is_ignored(bench: Bench) -> tuple[Finding, ...]:
             calls, *_ = bench.passage(clip.features)
             others, *_ = bench.passage(clip.features, padded_to=length)
             changed = counted(int((gap > bench.tolerance).sum()), "step")
-            return (_padding_leak(clip.name, f"{changed} of {valid} change by up to {float(gap.max()):.2g}", _first_apart(calls, others, bench)),)
+            return (_padding_leak(clip.name, f"{changed} of {valid} change by up to {float(gap.max()):.2g}", first_apart(calls, others)),)
     return ()
 
 
-def _first_apart(calls: list[Call], others: list[Call], bench: Bench) -> str | None:
+def first_apart(calls: list[Call], others: list[Call]) -> str | None:
     """The first module that gives something else where it was given the same."""
     for call, other in zip(calls, others, strict=False):
         if call.outputs and call.outputs[0].ndim > 1 and differ(call.outputs[:1], other.outputs[:1]):

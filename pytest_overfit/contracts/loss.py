@@ -7,7 +7,7 @@ outputs with changing targets, by whether it follows the reference: affinely, or
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -34,6 +34,8 @@ class Exercise:
     vocabulary: int
     blank: int
     seed: int = 0
+    padding: int | None = None
+    """What stands past a target's end: a valid label, which must not be read, or -1, as in batches."""
 
     @cached_property
     def logits(self) -> Tensor:
@@ -61,11 +63,12 @@ class Exercise:
     def log_probs(self) -> Tensor:
         return self.logits.log_softmax(-1)
 
-    def of(self, log_probs: Tensor, targets: list[list[int]], steps: list[int], *, filler: int | None = None) -> Tensor:
-        """The loss of clips. log_probs: (steps, batch, vocabulary); past a target's end stands a valid label, which must not be read."""
-        width = max(map(len, targets)) + 1
-        spare = self.other(self.blank) if filler is None else filler
-        rows = torch.tensor([[*target, *[spare] * (width - len(target))] for target in targets])
+    def of(self, log_probs: Tensor, targets: list[list[int]], steps: list[int], *, filler: int | None = None, spare: int = 1) -> Tensor:
+        """The loss of clips. log_probs: (steps, batch, vocabulary). spare: places past the longest target."""
+        width = max(map(len, targets)) + spare
+        filler = self.padding if filler is None else filler
+        filler = self.other(self.blank) if filler is None else filler
+        rows = torch.tensor([[*target, *[filler] * (width - len(target))] for target in targets])
         return self.loss(log_probs, torch.tensor(steps), rows, torch.tensor([len(target) for target in targets]))
 
     def one(self, clip: int, *, target: list[int] | None = None, filler: int | None = None, log_probs: Tensor | None = None) -> float:
@@ -100,6 +103,8 @@ def loss_is_ctc(bench: Bench) -> tuple[Finding, ...]:
     if broken:
         return broken
     trial = exercise(bench, blank=bench.once(loss_blank))
+    if _reads_labels_of_padding(trial) and _masks_padding(trial):
+        trial = replace(trial, padding=-1)
     checks = (_negative, _low_precision, _steps_read, _tokens_read, _independent_clips, _gradient, _reference)
     return next((found for check in checks if (found := check(trial))), ())
 
@@ -174,12 +179,29 @@ def _steps_read(trial: Exercise) -> tuple[Finding, ...]:
     return ()
 
 
+def _reads_labels_of_padding(trial: Exercise) -> bool:
+    """Whether the loss changes with a valid label past the end of a target."""
+    clip = TARGETS // 2
+    one, two = trial.other(trial.blank), trial.other(trial.other(trial.blank))
+    return trial.one(clip, filler=one) != trial.one(clip, filler=two)
+
+
+def _masks_padding(trial: Exercise) -> bool:
+    """Whether the loss takes -1, which batches are padded with, for no label: it says the same without any padding."""
+    target, output = [trial.targets[TARGETS // 2]], trial.log_probs[:, :1]
+    try:
+        bare = float(trial.of(output, target, [STEPS], spare=0))
+    except (RuntimeError, ValueError, IndexError):
+        return False  # it wants what stands past the end
+    padded = {float(trial.of(output, target, [STEPS], filler=-1, spare=spare)) for spare in (1, 4)}
+    return padded == {bare}
+
+
 def _tokens_read(trial: Exercise) -> tuple[Finding, ...]:
     clip = TARGETS // 2
     target = trial.targets[clip]
     value = trial.one(clip)
-    one, two = trial.other(trial.blank), trial.other(trial.other(trial.blank))
-    if trial.one(clip, filler=one) != trial.one(clip, filler=two):
+    if trial.padding is None and _reads_labels_of_padding(trial):
         return _finding("wrong_targets", "the loss reads past the end of a target", try_="check target_lengths, and how targets are flattened")
     for place, label in enumerate(target):
         changed = [*target[:place], trial.other(label), *target[place + 1 :]]

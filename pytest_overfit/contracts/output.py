@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pytest_overfit import ctc
 from pytest_overfit.contracts.bench import Bench, readable
+from pytest_overfit.contracts.passage import Call
 from pytest_overfit.finding import Finding
 from pytest_overfit.measures import valid_steps
 
@@ -16,6 +17,8 @@ NORMALISED = 0.02
 """Largest logsumexp of a row of log-probabilities that is rounding; half precision reaches 0.01."""
 EMITTED = 0.4
 """Tokens that a fresh output must expect to emit, for one token of the targets. Uniform: T/L, 5 to 20. The best constant blank share: 1."""
+TIED = 0.2
+"""Share of tokens at the bottom of a row from which they are clipped."""
 EXPLODED = 4.0
 """Loss of a fresh network over the uniform level that no healthy initialisation reaches; wide ones reach 2.5."""
 
@@ -26,29 +29,15 @@ def output_is_normalised(bench: Bench) -> tuple[Finding, ...]:
         log_probs, steps = bench.run(bench.batch.features, bench.batch.frames, train=train)
         rows = valid_steps(log_probs.float(), steps.clamp(max=len(log_probs)))
         if rows.isnan().any():
-            return (_not_finite(bench, train),)
+            return ()  # a contract of its own names it
         excess = rows.logsumexp(-1)
         if excess.abs().max() > NORMALISED:
             return (_unnormalised(bench, rows, excess, log_probs, steps),)
-    return _flat_softmax(bench) + _low_precision(bench) + _clipped(valid_steps(*bench.outputs))
-
-
-def _not_finite(bench: Bench, train: bool) -> Finding:
-    clip = bench.clips[0]
-    calls, *_ = bench.passage(clip.features, train=train)
-    first = next((call.module for call in calls if any(not torch.isfinite(tensor).all() for tensor in call.outputs)), None)
-    return Finding(
-        name="non_finite_output",
-        headline=f"a fresh network gives nan in {'train' if train else 'eval'} mode" + (f", first in {first}" if first else ""),
-        module=first,
-        try_="look for a division by zero, a logarithm of zero or an empty mask there",
-        status="confirmed",
-    )
+    return _flat_softmax(bench) + _low_precision(bench) + _clipped(bench, valid_steps(*bench.outputs))
 
 
 def _unnormalised(bench: Bench, rows: Tensor, excess: Tensor, log_probs: Tensor, steps: Tensor) -> Finding:
-    probabilities = bool((rows >= 0).all()) and bool((rows <= 1).all())
-    what = "softmax, not log_softmax, was applied" if probabilities else "no log_softmax was applied"
+    what = _what_was_applied(bench, rows, log_probs)
     batch = bench.batch
     loss = float(ctc.nats_per_token(log_probs, steps.clamp(max=len(log_probs)), batch.targets, batch.target_lengths, blank=bench.subject.blank))
     negative = f": {loss:.3g} nats a token here, and below zero is impossible" if loss < 0 else f": {loss:.3g} nats a token here"
@@ -62,6 +51,20 @@ def _unnormalised(bench: Bench, rows: Tensor, excess: Tensor, log_probs: Tensor,
         try_="end the network with log_softmax(-1), or declare Subject(outputs='logits')",
         status="confirmed",
     )
+
+
+def _what_was_applied(bench: Bench, rows: Tensor, log_probs: Tensor) -> str:
+    """What normalised the output, if anything did, over which axis: (steps, batch, vocabulary)."""
+    if bool((rows >= 0).all()) and bool((rows <= 1).all()):
+        return "softmax, not log_softmax, was applied"
+    sums = {"the steps": 0, "the clips of a batch": 1}
+    for axis, index in sums.items():
+        if log_probs.shape[index] > 1 and log_probs.float().logsumexp(index).abs().max() < NORMALISED:
+            return f"log_softmax was taken over {axis}, not over the vocabulary"
+    lowest, highest = (float(value) for value in rows.logsumexp(-1).aminmax())
+    if highest - lowest < NORMALISED:
+        return f"every step sums to exp({highest:.3g}), not to 1"
+    return "its steps sum to anything, as logits do"
 
 
 def _flat_softmax(bench: Bench) -> tuple[Finding, ...]:
@@ -91,23 +94,45 @@ def _low_precision(bench: Bench) -> tuple[Finding, ...]:
     return (Finding(name="low_precision_loss", headline=headline, try_="compute log_softmax and the loss in float32", status="confirmed"),)
 
 
-def _clipped(rows: Tensor) -> tuple[Finding, ...]:
+def _clipped(bench: Bench, rows: Tensor) -> tuple[Finding, ...]:
     """Tokens that tie exactly at the bottom of a row, as ReLU or a clamp on logits leaves them; masked tokens lie far below the rest."""
+    share = _tied_at_the_bottom(rows)
+    if share < TIED:
+        return ()
+    calls, *_ = bench.passage(bench.clips[0].features)
+    clipping = [c.module for c in calls if _clips(c) and not any(True for _ in bench.network.get_submodule(c.module).children())]
+    module = clipping[-1] if clipping and calls[-1].outputs and _clips(calls[-1], given=False) else None
+    return (
+        Finding(
+            name="clipped_output",
+            headline=f"{share:.0%} of the tokens tie at the bottom of every step: the logits are clipped" + (f" by {module}" if module else ""),
+            evidence=("a clipped logit has no gradient, and cannot fall below the others",),
+            module=module,
+            try_="remove the activation or the clamp behind the last layer",
+        ),
+    )
+
+
+def _tied_at_the_bottom(rows: Tensor) -> float:
+    """Share of the tokens that tie at the bottom of their row, of rows (steps, vocabulary) that are not masked; 0 where most are."""
     lowest = rows.min(-1, keepdim=True).values
     tied = rows == lowest
     above = torch.where(tied, torch.inf, rows).min(-1).values - lowest[:, 0]
     told = torch.isfinite(above) & (above < 10)
-    share = float(tied[told].double().mean()) if told.any() else 0.0
-    if share < 0.2 or float(told.double().mean()) < 0.5 or rows.shape[-1] < 5:
-        return ()
-    return (
-        Finding(
-            name="clipped_output",
-            headline=f"{share:.0%} of the tokens tie at the bottom of every step: the logits are clipped",
-            evidence=("a clipped logit has no gradient, and cannot fall below the others",),
-            try_="remove the activation or the clamp behind the last layer",
-        ),
-    )
+    if not told.any() or float(told.double().mean()) < 0.5 or rows.shape[-1] < 5:
+        return 0.0
+    return float(tied[told].double().mean())
+
+
+def _clips(call: Call, *, given: bool = True) -> bool:
+    """Whether many of a module's outputs tie at the lowest, and, where `given` counts, its inputs do not."""
+
+    def tied(tensor: Tensor) -> float:
+        return float((tensor == tensor.min()).double().mean()) if tensor.numel() else 0.0
+
+    if not call.outputs or (given and not call.inputs):
+        return False
+    return tied(call.outputs[0]) >= TIED and not (given and tied(call.inputs[0]) >= TIED)
 
 
 def output_starts_uniform(bench: Bench) -> tuple[Finding, ...]:

@@ -1,0 +1,279 @@
+"""Contracts name what is wrong as what it is, and where: variants of faults that others met, each with its sound twin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pytest_overfit.contracts import check
+from pytest_overfit.finding import Finding
+from pytest_overfit.subject import Subject
+from tests.engine.subjects import BiGRU, MaskedConv, clips, halved, inside, subject
+
+
+def found(of: Subject) -> list[Finding]:
+    return list(check(of, of.samples[:12]))
+
+
+def only(of: Subject) -> Finding:
+    findings = found(of)
+    assert [finding.name for finding in findings] == [findings[0].name]
+    return findings[0]
+
+
+class Conv(nn.Module):
+    """Two masked convolutions, a linear head; `finish` turns logits (batch, steps, vocabulary) into the output."""
+
+    def __init__(
+        self, dim: int, vocabulary: int, *, finish: Callable[[Tensor], Tensor] | None = None, inner: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        super().__init__()
+        self.stem = MaskedConv(dim, 32, kernel=5)
+        self.second = MaskedConv(32, 32, stride=2)
+        self.head = nn.Linear(32, vocabulary)
+        self.finish, self.inner = finish, inner
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.gelu(self.stem(features.transpose(1, 2), frames))
+        x = self.inner(x) if self.inner else x
+        x = F.gelu(self.second(x, frames)).transpose(1, 2)
+        logits = self.head(x)
+        output = self.finish(logits) if self.finish else logits.log_softmax(-1)
+        return output.transpose(0, 1), halved(frames)
+
+
+def conv(**keywords: Any) -> Subject:
+    return subject(lambda dim, vocabulary: Conv(dim, vocabulary, **keywords), "conv")
+
+
+# -- numbers that are not finite ---------------------------------------------------------------------------------------------------------
+
+
+def log_of_half(logits: Tensor) -> Tensor:
+    return logits.half().softmax(-1).log().float()
+
+
+def half_then_whole(logits: Tensor) -> Tensor:
+    return logits.half().float().log_softmax(-1)
+
+
+def unit_length(x: Tensor) -> Tensor:
+    """Channels over their length: a step of zeros has no direction, and the root no slope at zero."""
+    return x / (x.square().sum(1, keepdim=True).sqrt() + 1e-6)
+
+
+def unit_length_with_room(x: Tensor) -> Tensor:
+    return x / (x.square().sum(1, keepdim=True) + 1e-12).sqrt()
+
+
+def zeroed_somewhere(then: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def inner(x: Tensor) -> Tensor:
+        return then(x * (torch.arange(x.shape[-1]) % 7 > 0))
+
+    return inner
+
+
+def test_a_probability_that_half_precision_rounds_to_zero_is_named_where_its_logarithm_is_taken() -> None:
+    finding = only(conv(finish=log_of_half))
+    assert finding.name == "non_finite_output"
+    assert "once the network is sure of its output" in finding.headline
+    assert any("in float16" in line for line in finding.evidence)
+    assert any("test_contracts_names.py:" in line for line in finding.evidence)
+
+
+@pytest.mark.parametrize("finish", [half_then_whole, None])
+def test_rounding_that_loses_no_token_is_no_fault(finish: Callable[[Tensor], Tensor] | None) -> None:
+    assert "non_finite_output" not in {finding.name for finding in found(conv(finish=finish))}
+
+
+def test_a_gradient_that_is_not_finite_is_named_at_the_function_that_makes_it() -> None:
+    finding = only(conv(inner=zeroed_somewhere(unit_length)))
+    assert finding.name == "non_finite_gradient"
+    assert "sqrt" in finding.headline
+
+
+def test_a_root_with_room_at_zero_is_no_fault() -> None:
+    assert found(conv(inner=zeroed_somewhere(unit_length_with_room))) == []
+
+
+class Attention(nn.Module):
+    """One attention over a clip's frames; `empty` masks all of them for odd clips, in eval mode alone."""
+
+    def __init__(self, dim: int, vocabulary: int, *, empty: bool) -> None:
+        super().__init__()
+        self.enter = nn.Linear(dim, 32)
+        self.mix = nn.MultiheadAttention(32, 2, batch_first=True)
+        self.head = nn.Linear(32, vocabulary)
+        self.empty = empty
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.enter(features)
+        mask = ~inside(frames, x.shape[1])
+        if self.empty and not self.training:
+            mask = mask | (frames % 2 == 1)[:, None]
+        x = x + self.mix(x, x, x, key_padding_mask=mask)[0]
+        return self.head(x).log_softmax(-1).transpose(0, 1), frames
+
+
+def test_nan_in_eval_mode_alone_is_named_with_its_module_and_nothing_else() -> None:
+    finding = only(subject(lambda dim, vocabulary: Attention(dim, vocabulary, empty=True), "attention"))
+    assert finding.name == "non_finite_output"
+    assert "eval mode" in finding.headline
+    assert finding.module == "mix"
+
+
+def test_masks_of_minus_infinity_that_leave_something_are_no_fault() -> None:
+    names = {finding.name for finding in found(subject(lambda d, v: Attention(d, v, empty=False), "attention"))}
+    assert not names & {"non_finite_output", "non_finite_gradient"}
+
+
+# -- state, order and batch --------------------------------------------------------------------------------------------------------------
+
+
+class Streaming(BiGRU):
+    """A BiGRU that adds a running mean of what it has seen: `kept` between calls, or started anew."""
+
+    def __init__(self, dim: int, vocabulary: int, *, kept: bool) -> None:
+        super().__init__(dim, vocabulary, dropout=0.0)
+        self.kept, self.mean = kept, None
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        own = features.mean(1, keepdim=True).mean(0, keepdim=True).detach()
+        self.mean = 0.5 * self.mean + 0.5 * own if self.kept and self.mean is not None else 0 * own
+        return super().forward(features + 20 * self.mean, frames)
+
+
+def test_state_that_is_carried_from_call_to_call_is_no_noise() -> None:
+    finding = only(subject(lambda dim, vocabulary: Streaming(dim, vocabulary, kept=True), "streaming"))
+    assert (finding.name, finding.module) == ("carried_state", "encoder.0")
+
+
+def test_a_network_that_starts_anew_carries_nothing() -> None:
+    assert found(subject(lambda dim, vocabulary: Streaming(dim, vocabulary, kept=False), "streaming")) == []
+
+
+class Unsorted(BiGRU):
+    """A BiGRU on clips sorted by length, longest first, and put back in the wrong way or the right one."""
+
+    def __init__(self, dim: int, vocabulary: int, *, back: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(dim, vocabulary)
+        self.back = back
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        order = frames.argsort(descending=True, stable=True)
+        output, steps = super().forward(features[order], frames[order])
+        back = self.back(order)
+        return output[:, back], steps[back]
+
+
+def test_an_order_that_is_not_put_back_is_found_though_clips_that_come_sorted_hide_it() -> None:
+    finding = found(subject(lambda d, v: Unsorted(d, v, back=lambda order: order), "unsorted"))[0]
+    assert finding.name in ("batch_leak", "wrong_steps")
+    assert "learning rate" not in finding.headline
+
+
+def test_an_order_that_is_put_back_is_no_leak() -> None:
+    assert found(subject(lambda d, v: Unsorted(d, v, back=lambda order: order.argsort()), "unsorted")) == []
+
+
+def test_a_recurrent_layer_over_the_batch_is_named() -> None:
+    class OverBatch(BiGRU):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__(dim, vocabulary)
+            self.across = nn.GRU(96, 48, bidirectional=True)  # batch_first is missing
+            self.rnn_head = nn.Linear(96, vocabulary)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            x = self.encoder(features).transpose(1, 2)
+            x = self.activation(self.norm(self.conv(x, frames))).transpose(1, 2)
+            x = self.across(torch.cat([x, x], -1))[0]
+            return self.rnn_head(x).log_softmax(-1).transpose(0, 1), halved(frames)
+
+    finding = next(f for f in found(subject(OverBatch, "over batch")) if f.name == "batch_leak")
+    assert finding.module == "across"
+
+
+# -- output, decoder and loss ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_softmax_over_time_is_called_one() -> None:
+    finding = found(conv(finish=lambda logits: logits.log_softmax(1)))[0]
+    assert finding.name == "unnormalised_output"
+    assert "over the steps, not over the vocabulary" in finding.headline
+
+
+def test_an_activation_behind_the_head_is_named_with_its_module() -> None:
+    class Shut(Conv):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__(dim, vocabulary)
+            self.head = nn.Sequential(nn.Linear(32, vocabulary), nn.Softplus(), nn.ReLU6(), nn.Hardtanh(0.7, 6.0))
+
+    finding = next(f for f in found(subject(Shut, "shut")) if f.name == "clipped_output")
+    assert finding.module == "head.3"
+
+
+def decode(log_probs: Tensor, steps: Tensor, *, filled_with: int) -> list[list[int]]:
+    """Best path over the whole batch, what stands past a clip's end filled with one token."""
+    paths = log_probs.argmax(-1).T.clone()
+    for path, end in zip(paths, steps.tolist(), strict=True):
+        path[end:] = filled_with
+    return [[t for i, t in enumerate(path) if t and (i == 0 or t != path[i - 1])] for path in paths.tolist()]
+
+
+def test_a_decoder_that_reads_what_padding_was_filled_with_is_told_so() -> None:
+    faulty = subject(BiGRU, "bigru", decode=lambda log_probs, steps: decode(log_probs, steps, filled_with=3))
+    finding = only(faulty)
+    assert finding.name == "wrong_steps"
+    assert "collapse" not in (finding.try_ or "")
+
+
+def test_a_decoder_that_fills_with_blanks_is_sound() -> None:
+    assert found(subject(BiGRU, "bigru", decode=lambda log_probs, steps: decode(log_probs, steps, filled_with=0))) == []
+
+
+def masked(pad: int) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """Reads as many labels as are not negative, after padding was replaced by `pad`."""
+
+    def loss(log_probs: Tensor, steps: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+        labels = targets.masked_fill(targets < 0, pad)
+        kept = labels >= 0
+        return F.ctc_loss(log_probs, labels[kept], steps, kept.sum(-1), reduction="mean")
+
+    return loss
+
+
+def test_a_loss_that_masks_negative_labels_is_sound() -> None:
+    assert found(subject(BiGRU, "bigru", loss=masked(-100))) == []
+
+
+def test_a_loss_that_takes_padding_for_labels_is_told_so() -> None:
+    assert only(subject(BiGRU, "bigru", loss=masked(2))).name == "wrong_targets"
+
+
+def test_a_head_that_is_not_trained_is_named_before_what_stands_under_it() -> None:
+    finding = found(subject(BiGRU, "bigru", trainable=lambda n: [(k, p) for k, p in n.named_parameters() if k.startswith("encoder")]))[0]
+    assert (finding.name, finding.module) == ("parameter_not_trained", "head")
+
+
+def test_skipped_frames_are_explained_by_what_skips_them() -> None:
+    def strided(kernel: int, stride: int) -> Subject:
+        class Skipping(Conv):
+            def __init__(self, dim: int, vocabulary: int) -> None:
+                super().__init__(dim, vocabulary)
+                self.second = MaskedConv(32, 32, kernel=kernel, stride=stride)
+                self.stride = stride
+
+            def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+                output, _ = super().forward(features, frames)
+                return output, (frames - 1) // self.stride + 1
+
+        return subject(Skipping, "skipping", samples=clips(12))
+
+    told = [f for f in found(strided(1, 4)) if f.name == "skipped_frames"]
+    assert not told or "kernel is (1,), its stride (4,)" in (told[0].try_ or "")
+    assert "skipped_frames" not in {f.name for f in found(strided(3, 2))}
