@@ -1,6 +1,7 @@
 """`python -m tests.examination`: plant every fault and every sound change, and write what the tool said of them.
 
 python -m tests.examination export-clips FILE [--n 10]: write clips for machines that lack the recordings.
+python -m tests.examination real-logs DIR: what the health report says of real logs with an expert's labels.
 python -m tests.examination rivals: what other tools say of the same faults, for the same file.
 """
 
@@ -32,6 +33,10 @@ RIVALS = Path("logs/rivals.md")
 def main() -> int:
     if sys.argv[1:2] == ["export-clips"]:
         return _export(sys.argv[2:])
+    if sys.argv[1:2] == ["real-logs"]:
+        from tests.examination import real_logs
+
+        return real_logs.main(sys.argv[2:])
     if sys.argv[1:2] == ["rivals"]:
         return _rivals()
     options = _options()

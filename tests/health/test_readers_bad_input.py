@@ -13,7 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pytest_overfit.health.readers import read_run
-from pytest_overfit.health.readers.recognise import JSON_WITHOUT_ROWS
+from pytest_overfit.health.readers.folder import LOOKED_FOR
+from pytest_overfit.health.readers.formats import JSON_WITHOUT_ROWS
 from pytest_overfit.health.run import BadRun, Run
 
 JSONL = '{"epoch": 1, "train_loss": 4.5, "val_loss": 4.6}\n{"epoch": 2, "train_loss": 4.25, "val_loss": 4.5}\n'
@@ -36,7 +37,7 @@ def test_no_such_path(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_log(tmp_path: Path) -> None:
-    looked_for = "looked for TensorBoard events, csv, JSON lines, trainer_state.json and plain logs with epochs. Give the log itself"
+    looked_for = f"looked for {LOOKED_FOR}. Give the log itself"
     assert refused(tmp_path) == f"{tmp_path}: no log in it; {looked_for}"
     (tmp_path / "metrics.csv").write_text("")
     why = f"{tmp_path}/metrics.csv: empty; give the log of a run that has logged an epoch"
@@ -56,8 +57,9 @@ def test_a_folder_without_a_log(tmp_path: Path) -> None:
         ("config.json", b'{\n "epochs": 5\n}', JSON_WITHOUT_ROWS),
         (
             "metrics.csv",
-            b"train_loss,val_loss\n1,2\n",
-            "a csv with the columns train_loss, val_loss, but none that counts epochs or steps; add one named epoch or step",
+            b"frames,length\n1,2\n",
+            "a csv with the columns frames, length: none counts epochs or steps, and none is a known metric; name one epoch or step, and say what "
+            "the others are with --overfit-metric val_loss=COLUMN",
         ),
         ("log.jsonl", b'{"train_loss": 3}\n', "no metric with an epoch or a step in this JSON lines"),
         ("train.log", b"loss was 3\nEpoch 3 begins\n", "no metric with an epoch or a step in this plain log; give a log with both"),

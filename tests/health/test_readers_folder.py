@@ -86,10 +86,26 @@ def test_two_runs_are_named(tmp_path: Path) -> None:
     assert len(read_run(tmp_path / "lightning_logs" / "version_1").curves["val_loss"]) == 2
 
 
-def test_two_logs_of_one_format_are_two_runs(tmp_path: Path) -> None:
+def test_two_logs_of_one_format_that_differ_are_two_runs(tmp_path: Path) -> None:
     written(tmp_path / "a.log", PLAIN)
-    written(tmp_path / "b.log", PLAIN)
+    written(tmp_path / "b.log", PLAIN.replace("4.", "3."))
     assert refused(tmp_path) == f"{tmp_path}: holds 2 runs, a.log and b.log; give one of them"
+
+
+def test_two_logs_of_one_format_that_agree_are_one_run(tmp_path: Path) -> None:
+    written(tmp_path / "console.log", PLAIN)
+    log = written(tmp_path / "train.log", PLAIN + "Epoch 3: Train 4.3 | Val 4.4\n")
+    run = read_run(tmp_path)
+    assert run.sources == (log,)
+    assert run.complaints == (f"{tmp_path}: 2 logs of one run; read from the train.log, which tells no less than console.log",)
+
+
+def test_logs_of_different_metrics_are_one_run(tmp_path: Path) -> None:
+    written(tmp_path / "train.log", "Epoch 1: train loss 4.5\nEpoch 2: train loss 4.4\n")
+    written(tmp_path / "valid.log", "Epoch 1: val loss 4.6\nEpoch 2: val loss 4.5\n")
+    run = read_run(tmp_path)
+    assert {name: curve.values for name, curve in run.curves.items()} == {"train_loss": (4.5, 4.4), "val_loss": (4.6, 4.5)}
+    assert {str(curve.where[0]) for curve in run.curves.values()} == {"train.log:1", "valid.log:1"}
 
 
 def test_a_log_at_the_top_goes_before_those_below(tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ from pytest_overfit.health.run import Curve, Run
 
 SPECIMENS = Path(__file__).parent / "specimens"
 LOSSES = st.floats(min_value=-1e6, max_value=1e6) | st.sampled_from([math.nan, math.inf, -math.inf])
-ROWS = st.lists(st.tuples(st.integers(0, 200), LOSSES, LOSSES), min_size=1, max_size=30)
+ROWS = st.lists(st.tuples(st.integers(0, 200), LOSSES, LOSSES), min_size=1, max_size=30).filter(
+    # A log that comes back to the place it began at holds a second run.
+    lambda rows: [epoch for epoch, _, _ in rows].count(rows[0][0]) == 1
+)
 
 
 def run_of(folder: Path, name: str, text: str) -> Run:
@@ -60,7 +63,7 @@ def test_a_log_that_was_written_is_read_back(write, name: str, rows: list[tuple[
         assert repr(curve.values) == repr(tuple(row[place] for row in rows))
 
 
-@given(order=st.lists(st.integers(1, 50), min_size=2, max_size=30))
+@given(order=st.lists(st.integers(1, 50), min_size=2, max_size=30).filter(lambda order: order.count(order[0]) == 1))
 def test_epochs_out_of_order_are_kept_and_told(order: list[int]) -> None:
     with TemporaryDirectory() as folder:
         run = run_of(Path(folder), "metrics.csv", as_csv([(epoch, 4.5, 4.6) for epoch in order]))
@@ -112,8 +115,8 @@ def test_a_field_tells_the_split_of_a_row(tmp_path: Path) -> None:
         "train_loss": (3.5,),
         "val_loss": (4.5,),
         "val_wer": (pytest.approx(0.912),),
-        "train_ppl": (9,),
-        "val_ppl": (8,),
+        "train_perplexity": (9,),
+        "val_perplexity": (8,),
     }
 
 

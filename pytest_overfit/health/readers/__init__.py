@@ -1,138 +1,242 @@
-"""Read a run from whatever its trainer wrote: TensorBoard events, csv, JSON lines, `trainer_state.json`, or a plain log.
+"""Read a run from whatever its trainer wrote: TensorBoard events, csv, JSON, `trainer_state.json`, plain logs, see `formats`.
 
     run = read_run(Path("checkpoints/teacher_high_reg"))
+    runs = read_runs([Path("mlruns")])
 
-Where a folder has the same run in two formats, the richer is taken: the one that tells more canonical metrics, then more points.
+Where a folder has the same run in two logs, the richer is taken: the one that tells more canonical metrics, then more points; what only the
+other tells is added where both are on one clock.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pytest_overfit.finding import naming
 from pytest_overfit.health.readers.beside import PREDICTIONS, RUN_JSON, find_beside, newest_checkpoint, read_facts, read_predictions
-from pytest_overfit.health.readers.events import read_events
-from pytest_overfit.health.readers.folder import Log, logs_in
+from pytest_overfit.health.readers.folder import Group, Log, Piece, groups_in, named
+from pytest_overfit.health.readers.formats import format_of, head_of
 from pytest_overfit.health.readers.gather import Gathering, Reading
 from pytest_overfit.health.readers.lines import Progress
-from pytest_overfit.health.readers.plain import read_plain
-from pytest_overfit.health.readers.recognise import Kind, kind_of
-from pytest_overfit.health.readers.tables import read_csv, read_jsonl
-from pytest_overfit.health.readers.trainer_state import read_trainer_state
-from pytest_overfit.health.run import BadRun, Facts, Run
+from pytest_overfit.health.run import BadRun, Curve, Facts, Run, metric
 
-__all__ = ["read_run"]
+__all__ = ["read_run", "read_runs"]
 
 LARGE = 64 << 20
 """Bytes of a log that is not read where a smaller one of the same run has both losses."""
 ALIKE = ({"csv", "TensorBoard events"},)
 """Formats that one trainer writes side by side as a matter of course: which of them was read says the run's sources."""
-READERS = {"csv": read_csv, "JSON lines": read_jsonl, "JSON list": read_trainer_state, "plain log": read_plain}
+AGREES = 0.02
+"""Share by which two logs of one run may differ in a reading, by rounding."""
 
 
-def read_run(path: Path, *, progress: Callable[[float], None] | None = None) -> Run:
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """A run as some logs tell it; the first is the richest."""
+
+    pieces: tuple[Piece, ...]
+    reading: Reading
+
+
+def read_run(path: Path, *, progress: Callable[[float], None] | None = None, meanings: Mapping[str, str] | None = None) -> Run:
     """The run whose log, or whose folder, is `path`.
 
     progress: told the share of bytes read, from 0 to 1. Memory is bounded, however long the log: see MOST_POINTS and MOST_PREDICTIONS.
+    meanings: names of columns or tags -> the canonical names that they stand for.
     Raises BadRun, with one line that says what to do, where there is no log, none that can be read, or more than one run.
     """
     path = Path(path)
-    logs, left_out = _logs(path)
-    folders = _folders(path, logs)
-    facts_file, predictions_file = find_beside(RUN_JSON, folders), find_beside(PREDICTIONS, folders)
-    facts = read_facts(facts_file) if facts_file else Facts()
-    total = sum(file.stat().st_size for file in (*(log.path for log in logs), predictions_file) if file)
-    heard = Progress(bytes_total=total, heard=progress)
-    kind, reading, complaints = _richest(path, logs, heard, shares=facts_file is not None)
-    if predictions_file is not None:
-        shown = Gathering()
-        read_predictions(predictions_file, shown, heard)
-        reading = replace(reading, predictions=shown.reading().predictions)
-        complaints += tuple(shown.complaints)
-    complaints = (*left_out, *complaints)
-    if progress is not None:
-        progress(1.0)
-    sources = (*(log.path for log in logs if log.kind == kind), *(file for file in (facts_file, predictions_file) if file))
-    return Run(
-        name=path.resolve().name,
-        sources=sources,
-        clock=reading.clock,
-        curves=reading.curves,
-        predictions=reading.predictions,
-        facts=_with_told(facts, reading),
-        complaints=complaints,
-        checkpoint=newest_checkpoint(folders),
-    )
+    groups, left_out = _groups(path)
+    if len(groups) > 1:
+        raise BadRun(f"{path}: holds {len(groups)} runs, {named(path, [group.folder for group in groups])}; give one of them")
+    runs = _runs_of(path, groups[0], progress, meanings or {})
+    if len(runs) > 1:
+        raise BadRun(f"{path}: holds {len(runs)} runs, {named(path, [run.sources[0] for run in runs])}; give one of them")
+    return replace(runs[0], complaints=(*left_out, *runs[0].complaints))
 
 
-def _logs(path: Path) -> tuple[list[Log], tuple[str, ...]]:
+def read_runs(
+    paths: Sequence[Path], *, progress: Callable[[float], None] | None = None, meanings: Mapping[str, str] | None = None
+) -> tuple[Run, ...]:
+    """Every run of these logs and folders, in their order, each named so that it can be told from the others. Raises BadRun as `read_run` does."""
+    runs: list[Run] = []
+    for path in map(Path, paths):
+        groups, left_out = _groups(path)
+        for group in groups:
+            found = _runs_of(path, group, progress, meanings or {})
+            if len(groups) > 1 or len(found) > 1:
+                found = [replace(run, name=_name_below(path, group, run, alone=len(found) == 1)) for run in found]
+            runs += [replace(run, complaints=(*left_out, *run.complaints)) for run in found]
+    return tuple(runs)
+
+
+def _groups(path: Path) -> tuple[list[Group], tuple[str, ...]]:
     try:
         if path.is_dir():
-            return logs_in(path)
+            groups, others = groups_in(path)
+            said = (
+                f"{path}: {len(others)} log{'s' * (len(others) > 1)} of other runs in folders below left out: {named(path, others)}" if others else ""
+            )
+            return groups, (said,) if said else ()
         if path.is_file():
-            return [Log(path=path, kind=kind_of(path))], ()
+            form = format_of(head_of(path))
+            return [Group(folder=path.parent, pieces=(Piece(format=form, logs=(Log(path=path, format=form),)),))], ()
     except OSError as error:
         raise BadRun(f"{path}: cannot be read ({error.strerror or error})") from error
     raise BadRun(f"{path}: no such file or folder; give a log or the folder that it is in")
 
 
-def _folders(path: Path, logs: Sequence[Log]) -> list[Path]:
+def _name_below(path: Path, group: Group, run: Run, *, alone: bool) -> str:
+    """What tells a run from the others below a path: its folder, and its file where several runs stand in one."""
+    place = group.folder if alone else run.sources[0]
+    return str(place.relative_to(path)) if place != path else path.name
+
+
+def _runs_of(path: Path, group: Group, progress: Callable[[float], None] | None, meanings: Mapping[str, str]) -> list[Run]:
+    """The run of a group; more than one where its logs contradict each other."""
+    folders = _folders(path, group)
+    facts_file, predictions_file = find_beside(RUN_JSON, folders), find_beside(PREDICTIONS, folders)
+    facts = read_facts(facts_file) if facts_file else Facts()
+    heard = Progress(
+        bytes_total=sum(piece.size for piece in group.pieces) + (predictions_file.stat().st_size if predictions_file else 0), heard=progress
+    )
+    readings, left_out = _readings(path, group.pieces, heard, Gathering(shares=facts_file is not None, meanings=meanings))
+    shown = Gathering()
+    if predictions_file is not None:
+        read_predictions(predictions_file, shown, heard)
+    runs = []
+    for told in _told(path, readings):
+        reading = replace(told.reading, predictions=shown.reading().predictions) if predictions_file else told.reading
+        runs.append(
+            Run(
+                name=path.resolve().name,
+                sources=(*(log.path for piece in told.pieces for log in piece.logs), *(file for file in (facts_file, predictions_file) if file)),
+                clock=reading.clock,
+                curves=reading.curves,
+                predictions=reading.predictions,
+                facts=_with_told(facts, reading),
+                complaints=(*reading.complaints, *left_out, *shown.complaints),
+                checkpoint=newest_checkpoint(folders),
+                finished=reading.finished,
+                planned_steps=reading.planned_steps,
+                not_understood=reading.not_understood,
+            )
+        )
+    if progress is not None:
+        progress(1.0)
+    return runs
+
+
+def _folders(path: Path, group: Group) -> list[Path]:
     """Where to look for what stands beside: the log's folder, and those above it up to the one given."""
     top = path if path.is_dir() else path.parent
+    logs = [log for piece in group.pieces for log in piece.logs]
     found = [folder for log in logs for folder in (log.path.parent, *log.path.parent.parents) if folder == top or top in folder.parents]
     return list(dict.fromkeys(found))
 
 
-def _richest(path: Path, logs: Sequence[Log], progress: Progress, *, shares: bool) -> tuple[Kind, Reading, tuple[str, ...]]:
-    """The kind of log that tells most, what it tells, and the complaints. Predictions may come from another."""
-    readings: dict[Kind, Reading] = {}
-    left_out: list[str] = []
-    sizes = {kind: sum(log.path.stat().st_size for log in logs if log.kind == kind) for kind in dict.fromkeys(log.kind for log in logs)}
-    for kind in sorted(sizes, key=lambda kind: sizes[kind]):
-        if sizes[kind] > LARGE and any({"train_loss", "val_loss"} <= reading.curves.keys() for reading in readings.values()):
-            progress.advance(sizes[kind])
+def _readings(path: Path, pieces: Sequence[Piece], progress: Progress, empty: Gathering) -> tuple[list[tuple[Piece, Reading]], tuple[str, ...]]:
+    """What each piece tells, and a complaint for each that cannot be read. Raises BadRun where none can."""
+    readings: list[tuple[Piece, Reading]] = []
+    refused: list[str] = []
+    for piece in sorted(pieces, key=lambda piece: piece.size):
+        if piece.size > LARGE and any({"train_loss", "val_loss"} <= reading.curves.keys() for _, reading in readings):
+            progress.advance(piece.size)
             continue
         try:
-            readings[kind] = _read(path, [log for log in logs if log.kind == kind], progress, shares=shares)
+            readings.append((piece, _read(piece, progress, empty.anew())))
         except BadRun as error:
-            if len(sizes) == 1:
-                raise
-            left_out.append(str(error))
+            refused.append(str(error))
     if not readings:
-        raise BadRun(left_out[0])
-    best = max(readings, key=lambda kind: _richness(readings[kind]))
-    reading, complaints = readings[best], (*readings[best].complaints, *left_out)
-    if set(sizes) not in ALIKE and len(sizes) > 1:
-        names = ", ".join(sorted({log.path.name for log in logs if log.kind != best}))
-        complaints = (f"{path}: two formats of one run; read from the {best}, which tells no less than {names}", *complaints)
-    for kind, other in readings.items():
-        if other.predictions and not reading.predictions and other.clock == reading.clock:
-            reading = replace(reading, predictions=other.predictions)
-            complaints += (f"predictions are from the {kind}",)
-    return best, reading, complaints
+        raise BadRun(refused[0])
+    unmet = [name for name in empty.meanings if all(name in reading.unmet for _, reading in readings)]
+    if unmet:
+        there = naming(sorted({name for _, reading in readings for name in (*reading.not_understood, *reading.curves)}), 20)
+        raise BadRun(f"{path}: --overfit-metric: no column or tag {unmet[0]!r}; there are {there}")
+    return readings, tuple(refused)
 
 
-def _richness(reading: Reading) -> tuple[int, int]:
-    canonical = [name for name in reading.curves if name in ("lr", "grad_norm") or name.startswith(("train_", "val_"))]
-    return len(canonical), sum(len(reading.curves[name]) for name in canonical)
-
-
-def _read(path: Path, logs: Sequence[Log], progress: Progress, *, shares: bool) -> Reading:
-    gathering = Gathering(shares=shares)
+def _read(piece: Piece, progress: Progress, gathering: Gathering) -> Reading:
+    paths = [log.path for log in piece.logs]
     try:
-        if logs[0].kind == "TensorBoard events":
-            read_events([log.path for log in logs], gathering, progress, [log.prefix for log in logs])
-        else:
-            READERS[logs[0].kind](logs[0].path, gathering, progress)
+        piece.format.read(paths, [log.prefix for log in piece.logs], gathering, progress)
     except OSError as error:
-        raise BadRun(f"{logs[0].path}: cannot be read ({os.strerror(error.errno) if error.errno else error})") from error
+        raise BadRun(f"{paths[0]}: cannot be read ({os.strerror(error.errno) if error.errno else error})") from error
     reading = gathering.reading()
     if not reading.curves:
         reasons = f" ({reading.complaints[0]})" if reading.complaints else ""
-        raise BadRun(f"{logs[0].path}: no metric with an epoch or a step in this {logs[0].kind}{reasons}; give a log with both")
+        raise BadRun(f"{paths[0]}: no metric with an epoch or a step in this {piece.format.name}{reasons}; give a log with both")
     return reading
+
+
+def _told(path: Path, readings: Sequence[tuple[Piece, Reading]]) -> list[_Told]:
+    """The runs that these readings tell of, each from its richest log."""
+    runs: list[list[tuple[Piece, Reading]]] = []
+    for one in sorted(readings, key=lambda one: _richness(one[1]), reverse=True):
+        own = next((run for run in runs if all(_one_run(one, other) for other in run)), None)
+        if own is None:
+            runs.append([one])
+        else:
+            own.append(one)
+    return [_merged(path, run) for run in runs]
+
+
+def _one_run(a: tuple[Piece, Reading], b: tuple[Piece, Reading]) -> bool:
+    """Whether two logs tell of one run: of two formats always; of one, where they agree on what both tell and tell something else besides."""
+    (first, one), (second, other) = a, b
+    if first.format is not second.format:
+        return True
+    shared = [name for name in one.curves.keys() & other.curves.keys() if metric(name)]
+    compared = [abs(x - y) <= AGREES * max(abs(x), abs(y)) for name in shared for x, y in _both(one, other, name)]
+    return sum(compared) > len(compared) / 2 if compared else not shared
+
+
+def _both(one: Reading, other: Reading, name: str) -> list[tuple[float, float]]:
+    """The readings of a metric that both logs tell, by step where both know it."""
+    a, b = ({(p.step if p.step == p.step else p.epoch): p.value for p in told.curves[name].points} for told in (one, other))
+    return [(a[at], b[at]) for at in a.keys() & b.keys() if math.isfinite(a[at]) and math.isfinite(b[at])]
+
+
+def _merged(path: Path, told: Sequence[tuple[Piece, Reading]]) -> _Told:
+    (best, reading), *others = told
+    formats = {piece.format.name for piece, _ in told}
+    complaints = reading.complaints
+    if others and formats not in ALIKE:
+        names = ", ".join(sorted({log.path.name for piece, _ in others for log in piece.logs}))
+        what = "two formats of one run" if len(formats) > 1 else f"{len(told)} logs of one run"
+        where = best.format.name if len(formats) > 1 else best.logs[0].path.name
+        complaints = (f"{path}: {what}; read from the {where}, which tells no less than {names}", *complaints)
+    pieces = [best]
+    for piece, other in others:
+        if formats not in ALIKE:
+            reading = replace(reading, curves={name: _finer(name, curve, other) for name, curve in reading.curves.items()})
+        more = {name: curve for name, curve in other.curves.items() if name not in reading.curves and metric(name)}
+        if more and other.clock == reading.clock and formats not in ALIKE:
+            reading, pieces = replace(reading, curves={**reading.curves, **more}), [*pieces, piece]
+            complaints += (f"{', '.join(sorted(more))} from {piece.logs[0].path.name}",)
+        if other.predictions and not reading.predictions and other.clock == reading.clock:
+            reading = replace(reading, predictions=other.predictions)
+            complaints += (f"predictions are from the {piece.format.name}",)
+        reading = replace(reading, finished=reading.finished or other.finished, told={**other.told, **reading.told})
+    return _Told(pieces=tuple(pieces), reading=replace(reading, complaints=complaints))
+
+
+def _finer(name: str, curve: Curve, other: Reading) -> Curve:
+    """The curve with the readings of another log that tells the same ones with more digits, each where it tells them at the same step or epoch."""
+    rival = other.curves.get(name)
+    if rival is None or metric(name) is None or len(set(rival.values)) <= len(set(curve.values)):
+        return curve
+    exact = {(point.step if point.step == point.step else point.epoch): point for point in rival.points}
+    told = [(point, exact.get(point.step if point.step == point.step else point.epoch)) for point in curve.points]
+    return Curve.of(point if finer is None else point._replace(value=finer.value, where=finer.where) for point, finer in told)
+
+
+def _richness(reading: Reading) -> tuple[int, int]:
+    canonical = [name for name in reading.curves if metric(name)]
+    return len(canonical), sum(len(reading.curves[name]) for name in canonical)
 
 
 def _with_told(facts: Facts, reading: Reading) -> Facts:

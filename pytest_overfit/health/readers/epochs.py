@@ -32,6 +32,8 @@ class Epochs:
         self._ends: dict[float, float] = {}
         self._first_step, self._last_step = math.inf, -math.inf
         self._both, self._loose = CurveBuilder(MOST_ANCHORS), CurveBuilder(MOST_ANCHORS)
+        self._told = (math.nan, math.nan)
+        self._rounded, self._restarted = False, False
 
     def add(self, epoch: float, step: float) -> None:
         """epoch, step: NaN where a row does not tell it."""
@@ -44,11 +46,20 @@ class Epochs:
         if self.whole and len(self._seen) < MOST_EPOCHS:
             self._seen.add(epoch)
         if step == step:
+            last_epoch, last_step = self._told
+            self._rounded = self._rounded or (step > last_step and epoch == last_epoch)
+            self._restarted = self._restarted or (step > last_step and epoch < last_epoch)
+            self._told = (epoch, step)
             self._both.add(step, epoch)
             if len(self._ends) < MOST_EPOCHS or epoch in self._ends:
                 self._ends[epoch] = max(step, self._ends.get(epoch, step))
         elif self._last_step >= 0:
             self._loose.add(self._last_step, epoch)
+
+    @property
+    def misleading(self) -> bool:
+        """Whether epochs lose what the steps beside them tell: they are rounded, so that several steps share one, or start again as steps go on."""
+        return self._restarted or (self._rounded and not self.whole)
 
     def map(self) -> StepMap:
         both = self._both.curve().ascending

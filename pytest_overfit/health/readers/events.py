@@ -19,7 +19,7 @@ from pytest_overfit.finding import counted
 from pytest_overfit.health.readers.gather import Gathering
 from pytest_overfit.health.readers.lines import BLOCK, Progress
 from pytest_overfit.health.readers.names import clock
-from pytest_overfit.health.run import BadRun
+from pytest_overfit.health.run import BadRun, Where
 
 NEEDED = "pip install pytest-overfit[curves]"
 HEAD = struct.Struct("<QI")
@@ -35,23 +35,25 @@ def is_event_file(head: bytes) -> bool:
     return b"brain.Event:" in head[:64]
 
 
-def read_events(files: Sequence[Path], gathering: Gathering, progress: Progress, names: Sequence[str] = ()) -> None:
+def read_events(files: Sequence[Path], prefixes: Sequence[str], gathering: Gathering, progress: Progress) -> None:
     """The scalars of the files of one run, in the order of their names, which hold the time each was begun. Raises BadRun without tensorboard.
 
-    names: a prefix for the tags of each file, "" where there is none.
+    prefixes: of the tags of each file, "" where there is none.
     """
     if find_spec("tensorboard") is None:
         raise BadRun(f"{files[0]}: to read TensorBoard event files, {NEEDED}")
-    prefixes = list(names) or [""] * len(files)
     ends = _resumed_at(files, prefixes)
     for path, prefix, end in zip(files, prefixes, ends, strict=True):
-        for step, tag, value in _scalars(path, gathering, progress):
+        order = 0.0
+        for time, step, tag, value in _scalars(path, gathering, progress):
             if step >= end:
                 continue
+            order = max(time, math.nextafter(order, math.inf))
             if clock(tag) == "epoch":
                 gathering.epochs.add(value, step)
             else:
-                gathering.add([(f"{prefix}/{tag}" if prefix else tag, value)], step=step)
+                where = Where(path, int(step), "step")
+                gathering.add([(f"{prefix}/{tag}" if prefix else tag, value)], step=step, where=where, order=order)
 
 
 def _resumed_at(files: Sequence[Path], prefixes: Sequence[str]) -> list[float]:
@@ -79,7 +81,8 @@ def _session_start(path: Path) -> float:
     return math.inf
 
 
-def _scalars(path: Path, gathering: Gathering, progress: Progress) -> Iterator[tuple[float, str, float]]:
+def _scalars(path: Path, gathering: Gathering, progress: Progress) -> Iterator[tuple[float, float, str, float]]:
+    """Of each scalar the time it was written, its step, its tag and its value."""
     from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
 
@@ -91,11 +94,11 @@ def _scalars(path: Path, gathering: Gathering, progress: Progress) -> Iterator[t
             return
         for value in event.summary.value:
             if value.HasField("simple_value"):
-                yield float(event.step), value.tag, value.simple_value
+                yield event.wall_time, float(event.step), value.tag, value.simple_value
             elif value.HasField("tensor"):
                 number = _of_tensor(value.tensor)
                 if number is not None:
-                    yield float(event.step), value.tag, number
+                    yield event.wall_time, float(event.step), value.tag, number
 
 
 def _of_tensor(tensor: Any) -> float | None:

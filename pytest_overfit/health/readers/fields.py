@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pytest_overfit.health.readers.gather import NAN, Gathering
 from pytest_overfit.health.readers.names import SPLITS, clock, words
-from pytest_overfit.health.run import Prediction
+from pytest_overfit.health.run import Prediction, Where
 
 SPLIT_FIELDS = frozenset({"split", "phase", "mode", "stage", "subset", "set"})
 TARGETS = frozenset({"target", "ref", "reference", "truth", "ground truth", "gt"})
 PREDICTIONS = frozenset({"prediction", "pred", "predicted", "hyp", "hypothesis"})
 EMPTY = frozenset({"", "<empty>", "(empty)", "[]", "none", "<none>"})
+OF_THE_WHOLE_RUN = "train_runtime"
+"""Names the last row of a run that Hugging Face's trainer finished, whose `train_loss` is the mean over all of it."""
+NUMBERED = re.compile(r"(?:epoch|step|iter(?:ation)?)\W{0,3}(\d{1,12})", re.IGNORECASE)
+"""A cell that says what it counts: `Epoch 3`."""
 DEEPEST = 5
 """Levels of nested objects that are flattened."""
 
@@ -32,8 +37,17 @@ class Row:
     def placed(self) -> bool:
         return math.isfinite(self.epoch) or math.isfinite(self.step)
 
-    def give(self, gathering: Gathering) -> None:
-        gathering.add(self.values, epoch=self.epoch, step=self.step, split=self.split)
+    @property
+    def of_the_whole_run(self) -> bool:
+        """Whether it sums the run up at its end."""
+        return any(name == OF_THE_WHOLE_RUN for name, _ in self.values)
+
+    def give(self, gathering: Gathering, where: Where | None, *, split: str = "") -> None:
+        """where: its place in the log. split: that of a row which does not say its own."""
+        if self.of_the_whole_run:
+            gathering.end("its trainer came to the end" + (f" ({where})" if where else ""))
+            return
+        gathering.add(self.values, epoch=self.epoch, step=self.step, split=self.split or split, where=where)
         found = self.prediction()
         if found is not None:
             gathering.predict(found)
@@ -55,8 +69,10 @@ def row(fields: Iterable[tuple[str, object]]) -> Row:
         if isinstance(value, list):
             found.texts[" ".join(words(name))] = value
             continue
-        number, percent = as_number(value)
         counts = clock(name)
+        number, percent = as_number(value)
+        if counts and number is None and isinstance(value, str) and (numbered := NUMBERED.fullmatch(value.strip())):
+            number = float(numbered[1])
         if number is None:
             if isinstance(value, str):
                 _text(found, " ".join(words(name)), value)

@@ -12,23 +12,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_overfit.finding import counted
 from pytest_overfit.health.readers.beside import PREDICTIONS, RUN_JSON
+from pytest_overfit.health.readers.formats import Format, format_of, head_of
+from pytest_overfit.health.readers.metric_files import METRICS
 from pytest_overfit.health.readers.names import SPLITS, known
-from pytest_overfit.health.readers.recognise import Kind, kind_of, tells_a_run
 from pytest_overfit.health.run import BadRun
 
 DEEPEST = 4
 MOST_FILES = 5_000
 """Files of a folder that are looked at."""
-LOGS = ("", ".log", ".txt", ".out", ".err", ".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+LOGS = ("", ".log", ".txt", ".out", ".err", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".wandb", ".report")
 """Endings of what may be a log in a folder; event files are taken with any."""
-FORMATS = frozenset({"csv", "csv_logs", "tensorboard", "tb", "tb_logs", "events", "runs", "logs", "lightning_logs", "log"})
+WRITERS = frozenset({"csv", "csv_logs", "tensorboard", "tb", "tb_logs", "events", "runs", "logs", "lightning_logs", "log", "files"})
 """Folders named after what writes into them: `csv/version_0` and `tb/version_0` are one run."""
 STATE = "trainer_state.json"
 OWN = ("health.txt", "health.json", "overfitting_health_report.txt", "overfitting_health_report.json", "result.json")
-"""What was written about a run, after it."""
-LOOKED_FOR = "TensorBoard events, csv, JSON lines, trainer_state.json and plain logs with epochs"
+SUMMARIES = ("all_results.json", "train_results.json", "eval_results.json", "wandb-summary.json", "wandb-metadata.json")
+"""What was written about a run, after it: by this tool, and by trainers."""
+LOOKED_FOR = "TensorBoard events, csv, JSON, trainer_state.json, plain logs with epochs, and the files of MLflow, Weights & Biases and Kaldi"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +37,35 @@ class Log:
     """A log file. run: what tells it from the logs of other runs below the same folder. prefix: of its metrics' names."""
 
     path: Path
-    kind: Kind
+    format: Format
     run: tuple[str, ...] = ()
     prefix: str = ""
 
 
-def logs_in(folder: Path) -> tuple[list[Log], tuple[str, ...]]:
-    """The logs of the one run in a folder or below it, several event files being one run resumed; and complaints.
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Files of one format that tell of one run."""
 
-    Raises BadRun for no run and for two.
+    format: Format
+    logs: tuple[Log, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(log.path.stat().st_size for log in self.logs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """What is told of one run, in one format or more; of several runs too, where files of one format contradict each other."""
+
+    folder: Path
+    pieces: tuple[Piece, ...]
+
+
+def groups_in(folder: Path) -> tuple[list[Group], list[Path]]:
+    """The runs in a folder or below it; and the logs of others left out, since a run at the top goes before those below.
+
+    Raises BadRun where there is no log.
     """
     refused: list[str] = []
     found = [log for path in _files(folder) if (log := _log(path, folder, refused)) is not None]
@@ -55,16 +76,11 @@ def logs_in(folder: Path) -> tuple[list[Log], tuple[str, ...]]:
     for log in found:
         runs.setdefault(log.run, []).append(log)
     if () in runs:
-        others = [log.path for log in found if log.run]
-        left_out = f"{folder}: {counted(len(others), 'log')} of other runs in folders below left out" if others else ""
-        return _no_rivals(folder, runs[()]), (f"{left_out}: {_named(folder, others)}",) if others else ()
-    if len(runs) > 1:
-        places = list(dict.fromkeys(logs[0].path.parent for logs in runs.values()))
-        raise BadRun(f"{folder}: holds {len(runs)} runs, {_named(folder, places)}; give one of them")
-    return _no_rivals(folder, next(iter(runs.values()))), ()
+        return [Group(folder=folder, pieces=_pieces(runs[()]))], [log.path for log in found if log.run]
+    return [Group(folder=logs[0].path.parent, pieces=_pieces(logs)) for logs in runs.values()], []
 
 
-def _named(folder: Path, paths: Sequence[Path], most: int = 2) -> str:
+def named(folder: Path, paths: Sequence[Path], most: int = 2) -> str:
     """Paths below a folder for a sentence: the first two, then how many more."""
     names = [str(path.relative_to(folder)) for path in paths]
     if len(names) <= most:
@@ -72,17 +88,17 @@ def _named(folder: Path, paths: Sequence[Path], most: int = 2) -> str:
     return f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
-def _no_rivals(folder: Path, logs: Sequence[Log]) -> list[Log]:
-    """The logs of a run, of each kind one; event files go on from each other, and of Hugging Face's states the last holds the others."""
-    kept: list[Log] = []
-    for kind in dict.fromkeys(log.kind for log in logs):
-        same = [log for log in logs if log.kind == kind]
-        if all(log.path.name == STATE for log in same):
-            same = [max(same, key=lambda log: _checkpoint_number(log.path))]
-        if len(same) > 1 and kind != "TensorBoard events":
-            raise BadRun(f"{folder}: holds {len(same)} runs, {_named(folder, [log.path for log in same])}; give one of them")
-        kept += same
-    return kept
+def _pieces(logs: Sequence[Log]) -> tuple[Piece, ...]:
+    """Event files go on from each other, and of Hugging Face's states the last holds the others; any other log stands for itself."""
+    pieces = []
+    for name in dict.fromkeys(log.format.name for log in logs):
+        same = [log for log in logs if log.format.name == name]
+        states = [log for log in same if log.path.name == STATE]
+        if len(states) > 1:
+            same = [log for log in same if log not in states] + [max(states, key=lambda log: _checkpoint_number(log.path))]
+        together = [same] if same[0].format.together else [[log] for log in same]
+        pieces += [Piece(format=same[0].format, logs=tuple(files)) for files in together]
+    return tuple(pieces)
 
 
 def _checkpoint_number(path: Path) -> float:
@@ -103,19 +119,22 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _log(path: Path, folder: Path, refused: list[str]) -> Log | None:
     """The log that a file is; None where it is none. refused: gains what was wrong with a file that might have been one."""
-    if path.name in (RUN_JSON, PREDICTIONS, *OWN) or not (path.suffix in LOGS or "tfevents" in path.name) or not path.is_file():
+    if path.name in (RUN_JSON, PREDICTIONS, *OWN, *SUMMARIES) or not (path.suffix in LOGS or "tfevents" in path.name) or not path.is_file():
         return None
     try:
-        kind = kind_of(path)
-        if not tells_a_run(path, kind):
+        head = head_of(path)
+        form = format_of(head)
+        if not form.tells_a_run(head):
             return None
     except (BadRun, OSError) as error:
         refused.append(str(error))
         return None
     above = path.relative_to(folder).parent.parts
-    parts = [part for part in above if part.lower() not in FORMATS and not re.fullmatch(r"checkpoint-\d+", part)]
-    prefix = parts[-1] if kind == "TensorBoard events" and parts and _names_a_split(parts[-1]) else ""
-    return Log(path=path, kind=kind, run=tuple(parts[:-1] if prefix else parts), prefix=prefix)
+    parts = [part for part in above if part.lower() not in WRITERS and not re.fullmatch(r"checkpoint-\d+", part)]
+    if form.name == "MLflow metrics":
+        parts = parts[: parts.index(METRICS)] if METRICS in parts else []
+    prefix = parts[-1] if form.name == "TensorBoard events" and parts and _names_a_split(parts[-1]) else ""
+    return Log(path=path, format=form, run=tuple(parts[:-1] if prefix else parts), prefix=prefix)
 
 
 def _names_a_split(folder: str) -> bool:

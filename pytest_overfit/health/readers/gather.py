@@ -11,72 +11,56 @@ from statistics import median
 from typing import Literal
 
 from pytest_overfit.finding import counted
-from pytest_overfit.health.readers.epochs import Epochs, StepMap
-from pytest_overfit.health.readers.names import Known, canonical, known
-from pytest_overfit.health.run import MOST_POINTS, WITHOUT_SPLIT, Curve, CurveBuilder, Prediction, Where
+from pytest_overfit.health.readers.axis import last_run, one_axis, placed
+from pytest_overfit.health.readers.epochs import Epochs
+from pytest_overfit.health.readers.names import Known, known, words
+from pytest_overfit.health.readers.series import Series, name_series, not_understood
+from pytest_overfit.health.run import MEASURED, WITHOUT_SPLIT, Curve, Prediction, Where
 
 NAN = math.nan
 MOST_PREDICTIONS = 200
 """Predictions kept of a split; the newest stay."""
+RATE_FLOOR = 0.01
+"""Share of its highest at which a learning rate has come to its floor: what is left of it changes nothing."""
 MOST_UNKNOWN = 200
 """Curves kept of names that are not canonical."""
-POINTS_UNKNOWN = 2_000
-"""Points kept of such a curve."""
-ERROR_RATE_OF_PERCENT = 3.0
-"""Word error rates are percent where one is above this ..."""
 ERROR_RATE_OF_NO_SHARE = 20.0
-"""... and either one is above this, which no share reaches with 20 steps a token, ..."""
+"""Error rates are percent where one is above this, which no share reaches with 20 steps a token, ..."""
 USUAL_ERROR_RATE = 1.5
-"""... or the median is above this: a fresh network emits at every step and has a share of 5 once, not for half of a run."""
-SHARES = ("blank_share", "entropy_ratio")
-"""What cannot pass 1."""
-
-
-class Series:
-    """One metric as logged: its values and their places on both clocks and in the log."""
-
-    def __init__(self, name: str, meant: Known | None, split: str, level: str) -> None:
-        self.name = name if meant or not split else f"{split}_{name}"
-        self.meant, self.split, self.level = meant, split, level
-        most = MOST_POINTS if meant else POINTS_UNKNOWN
-        self._builder = CurveBuilder(most)
-        self.count = 0
-
-    def add(self, value: float, epoch: float, step: float, where: Where | None) -> None:
-        value = value / 100 if self.meant is not None and self.meant.percent else value
-        self._builder.add(NAN, value, epoch=epoch, step=step, where=where)
-        self.count += 1
-
-    def curve(self, clock: str, steps: StepMap) -> Curve:
-        """On the clock "epoch" or "step"; places that cannot be told are left out."""
-        told = self._builder.curve()
-        places = told.steps if clock == "step" else _in_epochs(told.epochs, told.steps, steps)
-        return Curve.of(point._replace(at=at) for at, point in zip(places, told.points, strict=True) if at == at)
-
-
-def _in_epochs(epochs: tuple[float, ...], steps: tuple[float, ...], known_steps: StepMap) -> list[float]:
-    """The epoch of each point: its own, else that of its step; where an epoch has points at several steps, each at its part of the epoch."""
-    own = [epoch if epoch == epoch or not known_steps or step != step else known_steps.whole(step) for epoch, step in zip(epochs, steps, strict=True)]
-    if any(a == b and s != t and s == s and t == t for (a, s), (b, t) in pairwise(zip(own, steps, strict=True))):
-        return [epoch + known_steps.within(step) if step == step else epoch for epoch, step in zip(own, steps, strict=True)]
-    return own
+"""... or where the median is above this: a fresh network emits at every step and has a share of 5 once, not for half of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What one log told. told: facts named in its text."""
+    """What one log told. told: facts named in its text. finished, planned_steps, not_understood: see `Run`.
+
+    unmet: names that the user gave a meaning and the log has not.
+    """
 
     clock: Literal["epoch", "step"]
     curves: Mapping[str, Curve]
     predictions: tuple[Prediction, ...] = ()
     told: Mapping[str, int] = field(default_factory=dict)
     complaints: tuple[str, ...] = ()
+    finished: tuple[str, ...] = ()
+    planned_steps: int | None = None
+    not_understood: tuple[str, ...] = ()
+    unmet: tuple[str, ...] = ()
 
 
 class Gathering:
-    """Collects a log row by row. shares: error rates are held to be shares unless half of them are far above any."""
+    """Collects a log row by row. shares: error rates are held to be shares unless half of them are far above any.
 
-    def __init__(self, *, shares: bool = False) -> None:
+    meanings: names as logged -> the canonical ones that the user says they have.
+    """
+
+    def __init__(self, *, shares: bool = False, meanings: Mapping[str, str] | None = None) -> None:
+        self._ends: list[tuple[float, str]] = []
+        self.planned_steps: int | None = None
+        self.meanings = dict(meanings or {})
+        self._meanings = {_spelled(name): meaning for name, meaning in self.meanings.items()}
+        self._used: set[str] = set()
+        self._order = 0
         self.epochs = Epochs()
         self.predictions: dict[str, deque[Prediction]] = {}
         self.told: dict[str, int] = {}
@@ -97,21 +81,25 @@ class Gathering:
         split: str = "",
         level: str = "",
         where: Where | None = None,
+        order: float | None = None,
     ) -> None:
         """A row. values: names as logged, and values. split, level: of names that do not say theirs. epoch, step: NaN where it has none.
 
-        part: how far into the epoch it stands, below 1.
+        part: how far into the epoch it stands, below 1. where: its place in the log. order: what tells which rows stand between which others,
+        such as the time of each; without it, that in which they come.
         """
+        self._order += 1
+        order = float(self._order) if order is None else order
         epoch, step = epoch if math.isfinite(epoch) else NAN, step if math.isfinite(step) else NAN
         self.epochs.add(epoch, step)
         for name, value in values:
             series = self._met.get((name, split, level)) or self._new(name, split, level)
             if series is not None:
-                series.add(value, epoch + part, step, where)
+                series.add(value, order=order, epoch=epoch + part, step=step, where=where)
 
     def _new(self, name: str, split: str, level: str) -> Series | None:
         """The series of a name first met with this split and level; None where there are too many of unknown name."""
-        meant, met = known(name), (name, split, level)
+        meant, met = self._meaning(name, split), (name, split, level)
         if meant is not None:
             split, level = "" if meant.metric in WITHOUT_SPLIT else meant.split or split, meant.level or level
         key = (name, split, level if meant else "")
@@ -124,8 +112,47 @@ class Gathering:
         self._met[met] = series
         return series
 
+    def anew(self) -> Gathering:
+        """An empty one that is told the same."""
+        return Gathering(shares=self._shares, meanings=self.meanings)
+
+    def _meaning(self, name: str, split: str) -> Known | None:
+        spelled = next((one for one in (_spelled(name), _spelled(f"{split} {name}")) if one in self._meanings), None)
+        if spelled is None:
+            return known(name)
+        self._used.add(spelled)
+        said = self._meanings[spelled]
+        own, meant = known(name), known(said)
+        assert meant is not None
+        return replace(meant, rank=-1, percent=name.endswith(" %"), level=own.level if own else "")
+
     def predict(self, prediction: Prediction) -> None:
         self.predictions.setdefault(prediction.split, deque(maxlen=MOST_PREDICTIONS)).append(prediction)
+
+    def end(self, why: str) -> None:
+        """Note that the trainer says it ended; it does not count where more of training follows."""
+        self._ends.append((self._order, why))
+
+    def _finished(self, clock: str, curves: Mapping[str, Curve]) -> tuple[str, ...]:
+        """Why no more will be logged: what the trainer said, the end of what it planned, or a learning rate at its floor."""
+        trained = [one.points[-1].at for one in self._own.values() if one.meant and one.split in ("train", "") and one.meant.metric == "loss"]
+        reasons = [why for order, why in self._ends if order >= max(trained, default=0.0)]
+        last = max((point.step for curve in curves.values() for point in curve.points if point.step == point.step), default=-1.0)
+        if not reasons and self.planned_steps and last >= self.planned_steps:
+            reasons.append(f"all of {self.planned_steps} steps are told")
+        places = [at for curve in curves.values() for at in curve.at]
+        told = math.floor(max(places, default=0.0)) + (self.epochs.whole and math.floor(min(places, default=1.0)) == 0)
+        if not reasons and clock == "epoch" and self.told.get("epochs", math.inf) <= told:
+            reasons.append(f"all of {self.told['epochs']} epochs are told")
+        rates = [point for point in curves["lr"].points if point.value == point.value] if "lr" in curves else []
+        if len(rates) >= 3 and rates[-1].value <= RATE_FLOOR * max(point.value for point in rates):
+            at = f" ({rates[-1].where})" if rates[-1].where else ""
+            reasons.append(f"learning rate at its floor, {rates[-1].value:.3g}{at}")
+        return tuple(reasons)
+
+    @property
+    def any_clock(self) -> bool:
+        return any(one.clocked for one in self._own.values())
 
     @property
     def empty(self) -> bool:
@@ -133,18 +160,18 @@ class Gathering:
 
     def reading(self) -> Reading:
         complaints = list(self.complaints)
-        steps = self.epochs.map()
-        clock: Literal["epoch", "step"] = "epoch" if self.epochs.any else "step"
+        clock, epochs = one_axis(tuple(self._own.values()), self.epochs, complaints)
+        steps = epochs.map()
         named = name_series(self._own.values(), complaints)
-        curves = {name: series.curve(clock, steps) for name, series in named.items()}
-        curves = {name: curve for name, curve in curves.items() if len(curve)}
+        curves = last_run({name: placed(series, clock, steps) for name, series in named.items()}, complaints)
         if clock == "step" and _counts_epochs(curves):
             clock = "epoch"
             complaints.append("the log counts one by one and validates at each count: its steps are taken for epochs")
         told = {name for name, series in named.items() if series.meant is not None and series.meant.percent}
         _as_shares(curves, told, complaints, likely=self._shares)
+        _losses_of_perplexities(curves, complaints)
         complaints += _disorders(curves, clock)
-        complaints += self.epochs.missing()
+        complaints += epochs.missing() if clock == "epoch" else ()
         if self._dropped:
             more = "at least " * (len(self._dropped) == MOST_UNKNOWN) + counted(len(self._dropped), "metric")
             complaints.append(f"{more} beyond {MOST_UNKNOWN} of unknown name left out (the first by name is {min(self._dropped)})")
@@ -154,49 +181,16 @@ class Gathering:
             predictions=tuple(prediction for split in sorted(self.predictions) for prediction in self.predictions[split]),
             told=dict(self.told),
             complaints=tuple(complaints),
+            finished=self._finished(clock, curves),
+            unmet=tuple(name for name in self.meanings if _spelled(name) not in self._used),
+            planned_steps=self.planned_steps,
+            not_understood=tuple(name for name in not_understood(named) if name in curves),
         )
 
 
-def name_series(all_series: Iterable[Series], complaints: list[str]) -> dict[str, Series]:
-    """Canonical names for those that have one: of several candidates the epoch-level, then the plainest; the others keep their own name.
-
-    A step-level loss beside an epoch-level one is `train_loss_step`. A bare `loss` is the training one; another bare metric is the validation
-    one, but the training one beside a validation one of that name.
-    """
-    all_series = list(all_series)
-    told = {canonical(series.meant.metric, series.split) for series in all_series if series.meant and series.split}
-    candidates: dict[str, list[Series]] = {}
-    for series in all_series:
-        if series.meant is not None:
-            candidates.setdefault(_wanted(series, series.meant, told, complaints), []).append(series)
-    named: dict[str, Series] = {}
-    losing: list[tuple[str, Series]] = [(series.name, series) for series in all_series if series.meant is None]
-    for name, rivals in candidates.items():
-        first, *others = sorted(rivals, key=_preference)
-        named[name] = first
-        for other in others:
-            own = f"{name}_step" if other.level == "step" and f"{name}_step" not in candidates else other.name
-            losing.append((own, other))
-    for own, series in losing:
-        free = own if own not in named else f"{own}, as logged"
-        while free in named:
-            free += "'"
-        named[free] = series
-    return named
-
-
-def _preference(series: Series) -> tuple[int, bool, int, int]:
-    rank = series.meant.rank if series.meant else 0
-    return {"epoch": 0, "": 1, "step": 2}[series.level], not series.split, rank, -series.count
-
-
-def _wanted(series: Series, meant: Known, told: set[str], complaints: list[str]) -> str:
-    if series.split or meant.metric in WITHOUT_SPLIT:
-        return canonical(meant.metric, series.split)
-    if meant.metric == "loss" or canonical(meant.metric, "val") in told:
-        return canonical(meant.metric, "train")
-    complaints.append(f"{series.name} does not say of which split it is: taken for validation")
-    return canonical(meant.metric, "val")
+def _spelled(name: str) -> str:
+    """A name in the spelling by which the user's and the log's are compared."""
+    return " ".join(words(name.removesuffix(" %")))
 
 
 def _counts_epochs(curves: Mapping[str, Curve]) -> bool:
@@ -206,20 +200,38 @@ def _counts_epochs(curves: Mapping[str, Curve]) -> bool:
 
 
 def _as_shares(curves: dict[str, Curve], told: set[str], complaints: list[str], *, likely: bool) -> None:
-    """Divide percent by 100. Error rates of train and validation are in one unit, so they are judged together.
+    """Divide percent by 100. A metric of train and validation is in one unit; so are all error rates where one is surely percent.
 
     told: curves whose unit the log tells. likely: whether shares are expected.
     """
     # No error rate passes 1 + emitted / target tokens.
     most = 1 + max(_finite(curves, ("train_emission_ratio", "val_emission_ratio")), default=0.0)
-    groups = [("train_wer", "val_wer"), *((f"{split}_{metric}",) for metric in SHARES for split in ("train", "val"))]
-    for group in groups:
-        present = [name for name in group if name in curves and name not in told]
-        values = _finite(curves, present)
-        if values and (_percent_error_rate(values, likely or max(values) <= most) if "val_wer" in group else max(values) > USUAL_ERROR_RATE):
-            for name in present:
-                curves[name] = replace(curves[name], values=tuple(value / 100 for value in curves[name].values))
-            complaints.append(f"{' and '.join(present)}: taken for percent, since values reach {max(values):g}")
+    untold = {metric: [name for name in curves if name not in told and metric_of(name) == metric] for metric, one in MEASURED.items() if one.share}
+    values = {metric: found for metric, names in untold.items() if (found := _finite(curves, names))}
+    rates = [metric for metric in values if MEASURED[metric].kind == "error rate"]
+    percent = {metric for metric in rates if _percent_error_rate(values[metric], likely or max(values[metric]) <= most)}
+    percent |= {metric for metric in values if metric not in rates and max(values[metric]) > USUAL_ERROR_RATE}
+    if any(max(values[metric]) > ERROR_RATE_OF_NO_SHARE for metric in percent.intersection(rates)):
+        percent |= set(rates)
+    for metric in sorted(percent):
+        for name in untold[metric]:
+            curves[name] = replace(curves[name], values=tuple(value / 100 for value in curves[name].values))
+        complaints.append(f"{' and '.join(untold[metric])}: taken for percent, since values reach {max(values[metric]):g}")
+
+
+def _losses_of_perplexities(curves: dict[str, Curve], complaints: list[str]) -> None:
+    """Where a log tells the perplexity of a split and no loss, its logarithm is the loss in nats a token."""
+    for split in ("train", "val"):
+        perplexity = curves.get(f"{split}_perplexity")
+        if perplexity is not None and f"{split}_loss" not in curves and all(value > 0 for value in perplexity.values):
+            curves[f"{split}_loss"] = replace(perplexity, values=tuple(map(math.log, perplexity.values)))
+            complaints.append(f"{split}_loss: the logarithm of {split}_perplexity")
+
+
+def metric_of(name: str) -> str:
+    """ "val_wer" -> "wer", "" for a name that is not canonical."""
+    split, _, metric = name.partition("_")
+    return metric if split in ("train", "val") else ""
 
 
 def _finite(curves: Mapping[str, Curve], names: Iterable[str]) -> list[float]:
@@ -230,7 +242,7 @@ def _percent_error_rate(values: list[float], likely_shares: bool) -> bool:
     highest, usual = max(values), median(values)
     if likely_shares:
         return usual > ERROR_RATE_OF_NO_SHARE
-    return highest > ERROR_RATE_OF_PERCENT and (highest > ERROR_RATE_OF_NO_SHARE or usual > USUAL_ERROR_RATE)
+    return highest > ERROR_RATE_OF_NO_SHARE or usual > USUAL_ERROR_RATE
 
 
 def _disorders(curves: Mapping[str, Curve], clock: str) -> list[str]:

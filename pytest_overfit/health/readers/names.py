@@ -1,14 +1,15 @@
 """The many names that logs use -> the canonical ones of `health.run`.
 
-A name is read as a set of words: a split (train, val), a level (step, epoch), and what is measured. So `loss/val`, `Validation Loss`,
-`eval_loss` and `valLoss` are one. A name with a word that is not understood (`best_val_loss`, `test_loss`, `val_cer`) is not canonical: it
-keeps its own name. Units are not in the names: see `Known.percent`.
+A name is read as a set of words: a split (train, val), a level (step, epoch), what is measured, and words that change nothing of that, such
+as `avg`. So `loss/val`, `Validation Loss`, `eval_loss` and `valLoss` are one. A prefix that stands apart is passed over, as in
+`slt/train_loss` and `my run - val_loss`. A name with any other word (`best_val_loss`, `test_loss`, `val_loss_std`) is not canonical: it keeps
+its own name. Units are not in the names: see `Known.percent`.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -16,62 +17,58 @@ from pytest_overfit.health.run import WITHOUT_SPLIT
 
 SPLITS = {
     **dict.fromkeys(("train", "training", "trn"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "eval", "evaluation", "dev"), "val"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "eval", "evaluation", "dev", "cv"), "val"),
 }
 LEVELS = {**dict.fromkeys(("step", "batch", "iter", "iteration"), "step"), "epoch": "epoch"}
 PERCENT = frozenset({"%", "percent", "pct"})
-METRICS = {
-    "loss": "loss",
-    "loss avg": "loss",
-    "loss average": "loss",
-    "loss mean": "loss",
-    "loss total": "loss",
-    "loss ctc": "loss",
-    "loss running": "loss",
-    "wer": "wer",
-    "wer avg": "wer",
-    "wer mean": "wer",
-    "word error rate": "wer",
-    "token error rate": "wer",
-    "emission ratio": "emission_ratio",
-    "emitted ratio": "emission_ratio",
-    "emitted target": "emission_ratio",
-    "emitted target ratio": "emission_ratio",
-    "emitted target tokens": "emission_ratio",
-    "blank share": "blank_share",
-    "blank ratio": "blank_share",
-    "blank rate": "blank_share",
-    "blank fraction": "blank_share",
-    "entropy ratio": "entropy_ratio",
-    "normalised entropy": "entropy_ratio",
-    "normalized entropy": "entropy_ratio",
-    "lr": "lr",
-    "learning rate": "lr",
-    "learningrate": "lr",
-    "grad norm": "grad_norm",
-    "gradnorm": "grad_norm",
-    "gradient norm": "grad_norm",
-    "total grad norm": "grad_norm",
-    "total gradient norm": "grad_norm",
-    "grad norm 2 0 total": "grad_norm",
+MEASURES = {
+    "loss": "loss, cost, ctcloss, xent, cross entropy, nll, objective, log probability, log prob, logprob, log likelihood",
+    "wer": "wer, word error rate",
+    "ter": "ter, token error rate",
+    "ser": "ser, sentence error rate, sequence error rate",
+    "per": "per, phone error rate, phoneme error rate",
+    "ler": "ler, label error rate",
+    "cer": "cer, character error rate, char error rate",
+    "bleu": "bleu, bleu 4, bleu score, sacrebleu",
+    "accuracy": "accuracy, acc, accuray, char accuracy, character accuracy, token accuracy, word accuracy, word acc, char acc, sequence accuracy",
+    "perplexity": "perplexity, ppl",
+    "emission_ratio": "emission ratio, emitted ratio, emitted target, emitted target ratio, emitted target tokens",
+    "blank_share": "blank share, blank ratio, blank rate, blank fraction",
+    "entropy_ratio": "entropy ratio, normalised entropy, normalized entropy",
+    "lr": "lr, learning rate, learningrate",
+    "grad_norm": "grad norm, gradnorm, gradient norm, total grad norm, total gradient norm, grad norm 2 0 total",
 }
 """What is measured, by its words in any order; the first name of each is the plainest."""
-RANKS = {frozenset(words.split()): (metric, rank) for rank, (words, metric) in enumerate(METRICS.items())}
-EPOCH_NAMES = ("epoch", "current epoch", "train epoch", "epoch num", "ep")
-STEP_NAMES = ("step", "global step", "train global step", "trainer global step", "iter", "iters", "iteration", "update", "updates", "num updates")
+RANKS = {frozenset(name.split()): (metric, rank) for metric, names in MEASURES.items() for rank, name in enumerate(map(str.strip, names.split(",")))}
+HIGHER_IS_BETTER = frozenset({"objective", "prob", "probability", "logprob", "likelihood"})
+"""Words of what a trainer raises where others lower a loss: read with its sign turned."""
+PASSED_OVER = {
+    word: rank
+    for rank, words in enumerate(("avg average mean overall", "current cur main clean", "running smooth smoothed greedy", "other ctc total all"), 1)
+    for word in words.split()
+}
+"""Words that change nothing of what is measured; how far a name with it stands behind one without."""
+EPOCH_NAMES = ("epoch", "current epoch", "train epoch", "epoch num", "ep", "epochs trained")
+STEP_NAMES = (
+    *("step", "global step", "train global step", "trainer global step", "iter", "iters", "iteration", "update", "updates", "steps"),
+    *("num updates", "train num updates", "valid num updates", "training iteration", "train step", "global iter"),
+)
 CLOCKS: dict[frozenset[str], Literal["epoch", "step"]] = {
     **{frozenset(name.split()): "epoch" for name in EPOCH_NAMES},
     **{frozenset(name.split()): "step" for name in STEP_NAMES},
 }
 NOT_A_RATE = frozenset({"momentum", "decay", "scale", "factor", "min", "max", "base", "initial"})
 """Words that make a name with `lr` in it something else."""
+NOT_OF_NOW = frozenset({"best", "min", "max", "lowest", "highest", "prev", "previous", "target", "test", "final", "improvement", "delta", "std"})
+"""Words that make a value another than the one of this epoch, or of another split."""
+APART = re.compile(r"/| - ")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
     """A name understood. split: "train", "val", or "" where it does not say. level: "step", "epoch" or "". rank: 0 is the plainest name.
 
-    percent: the name says that its values are percent.
+    percent: the name says that its values are percent. negated: they rise where a loss falls. total: the name says that it is a sum.
     """
 
     metric: str
@@ -79,6 +76,8 @@ class Known:
     level: str = ""
     rank: int = 0
     percent: bool = False
+    negated: bool = False
+    total: bool = False
 
 
 @lru_cache(maxsize=4096)
@@ -98,21 +97,43 @@ def clock(raw: str) -> Literal["epoch", "step"] | None:
 
 @lru_cache(maxsize=4096)
 def known(raw: str) -> Known | None:
-    """What a name means; None where it means nothing canonical."""
-    parts = words(raw)
+    """What a name means, with or without what stands apart before it; None where it means nothing canonical."""
+    whole = _known(words(raw))
+    *before, last = APART.split(raw)
+    if whole is not None or not before:
+        return whole
+    dropped = [word for part in before for word in words(part)]
+    if not NOT_OF_NOW.isdisjoint(dropped):
+        return None
+    kept = tuple(word for word in dropped if word in SPLITS or word in LEVELS)
+    meant = _known((*kept, *words(last)))
+    return replace(meant, rank=meant.rank + 40 + len(before)) if meant else None
+
+
+def _known(parts: tuple[str, ...]) -> Known | None:
     splits = {SPLITS[part] for part in parts if part in SPLITS}
     levels = {LEVELS[part] for part in parts if part in LEVELS}
-    rest = frozenset(part for part in parts if part not in SPLITS and part not in LEVELS and part not in PERCENT)
     if len(splits) > 1 or len(levels) > 1:
         return None
-    repeated = len(parts) - len(set(parts))
-    if rest in RANKS:
-        metric, rank = RANKS[rest]
-    elif _is_rate(parts):
-        metric, rank = "lr", 50 + sum(int(part) for part in parts if part.isdigit() and len(part) < 4)
-    else:
+    rest = frozenset(part for part in parts if part not in SPLITS and part not in LEVELS and part not in PERCENT)
+    found, passed_over = RANKS.get(rest), 0
+    if found is None:
+        more = rest & PASSED_OVER.keys()
+        found, passed_over = RANKS.get(rest - more), 20 * sum(PASSED_OVER[word] for word in more)
+    if found is None and _is_rate(parts):
+        found = ("lr", 50 + sum(int(part) for part in parts if part.isdigit() and len(part) < 4))
+    if found is None:
         return None
-    return Known(metric=metric, split="".join(splits), level="".join(levels), rank=rank + 100 * repeated, percent=not PERCENT.isdisjoint(parts))
+    metric, rank = found
+    return Known(
+        metric=metric,
+        split="".join(splits),
+        level="".join(levels),
+        rank=rank + passed_over + 100 * (len(parts) - len(set(parts))),
+        percent=not PERCENT.isdisjoint(parts),
+        negated=metric == "loss" and not HIGHER_IS_BETTER.isdisjoint(parts),
+        total="total" in parts,
+    )
 
 
 def _is_rate(parts: tuple[str, ...]) -> bool:

@@ -1,8 +1,9 @@
 """One line of a plain log -> what it says: an epoch, a step, numbers by name. Pure, without memory of the lines before.
 
-A number belongs to the words right before it: `Val WER: 91.0%`, `loss=4.19`, `lr 3e-4`. After `=` or `:` any name is taken; after a blank only
-one that is known, for text is full of numbers. A name that does not say its split takes the one that stands before it in the line, as in
-`Validation: loss 4.9, wer 91%`; one of a split alone, as in `Train 4.19 | Val 4.90`, is a loss.
+A number belongs to the words right before it: `Val WER: 91.0%`, `loss=4.19`, `lr 3e-4`, `'val_wer' reached 0.34`. After `=` or `:` any
+name is taken; after a blank only one that is known, for text is full of numbers. A name that does not say its split takes the one that
+stands before it in the line, as in `Validation: loss 4.9, wer 91%`; one of a split alone, as in `Train 4.19 | Val 4.90`, is a loss.
+A number with a unit is a duration or a size, and one after `module:function:` is a line of source.
 """
 
 from __future__ import annotations
@@ -11,24 +12,40 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from pytest_overfit.health.readers.names import SPLITS, clock, known, words
+from pytest_overfit.health.readers.names import NOT_OF_NOW, SPLITS, clock, known, words
 
 ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 NUMBER = r"[-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
 WORD = r"[A-Za-z_][\w./-]*(?<!\.)"
+UNIT = (
+    r"(?:million|billion|thousand|k|params?|parameters|samples?|clips?|sentences?|utterances|batches|files|videos|frames|examples|images|steps?"
+    r"|hours?|hrs?|minutes|mins?|seconds|secs?|sec|ms|us|s|h|d|[kmgt]i?b|bytes|(?:it|iter|iters|batch|samples?|examples|words|tokens|toks?)/s\w*|fps)"
+)
 PAIR = re.compile(
-    rf"(?<![\w.-])['\"]?(?P<name>{WORD}(?:[ ]{WORD}){{0,3}}+(?:\s?\(?%\)?)?)['\"]?(?P<sign>\s*[:=]\s*|\s+|\s*(?=[\[#]))"
-    rf"(?:[\[(#]\s*)?(?P<value>{NUMBER})(?!\w|[.:-]\d|,\d{{3}}(?!\d))(?:\s*/\s*(?P<total>\d{{1,12}})|(?P<percent>\s?%))?",
+    rf"(?<![\w.-])['\"]?(?P<name>{WORD}(?:[ ]{WORD}){{0,3}}+(?:\s?\(?%\)?)?)['\"]?(?:\((?:%|\w{{1,12}})\))?"
+    rf"(?P<sign>\s*[:=]\s*|\s+(?:reached|is|was|of)\s+|\s+|\s*(?=[\[(#]))"
+    rf"(?:[\[(#]\s*)?(?P<quote>['\"])?(?P<value>{NUMBER})(?(quote)['\"])(?!\w(?<![a-zA-Z])|[.:-]\d|,\d{{3}}(?!\d))"
+    rf"(?:\s*/\s*(?P<total>\d{{1,12}})|(?P<percent>\s?%)|(?P<unit>\s?[\[(]?{UNIT}\b[\])]?(?!\s*[:=]))|(?!\w))",
     re.IGNORECASE,
 )
 EPOCH_LAST = re.compile(r"(?<![\w.])(\d{1,12})\s*epoch\b", re.IGNORECASE)
 FAR_OF = r"(\d{1,12})\s*/\s*(\d{1,12})"
-BATCH = re.compile(rf"\[\s*{FAR_OF}|\|\s*{FAR_OF}\s*\[|(?<![\d/]){FAR_OF}\s+batch|^\s*{FAR_OF}\s")
-SPLIT_WORD = re.compile(r"(?<![\w./-])(" + "|".join(sorted(SPLITS, key=len, reverse=True)) + r")(?![\w/-]|\.\w)", re.IGNORECASE)
+EPOCH_AND_BATCH = re.compile(rf"^\W{{0,3}}\[\s*{FAR_OF}\s*\]\s*\[\s*{FAR_OF}\s*\]")
+BATCH = re.compile(rf"\[\s*{FAR_OF}|\|\s*{FAR_OF}\s*\[|(?<![\d/]){FAR_OF}\s+batch|^\s*{FAR_OF}\s|\bbatch\s*\(\s*{FAR_OF}\s*\)", re.IGNORECASE)
+NUMBERED = re.compile(r"^\s*(?:\|\s*)?#?0*(\d{1,12})(?:\s*\|\s*|:\s+)(?=[A-Za-z'\"])")
+"""A line that starts with its number: `#00000100: loss=3.5`."""
+VALIDATIONS = re.compile(r"^Steps: \d+\t+(?=Loss:|PPL:|[a-z_]+:)", re.IGNORECASE)
+"""A line of JoeyNMT's `validations.txt`, which says nowhere that it tells of validation."""
+STAGE = re.compile(rf"^\W*stage\s+{FAR_OF}\b", re.IGNORECASE)
+SCOPES = {**SPLITS, "test": "test", "testing": "test", "best": "best", "cur metric": "val"}
+"""What a word tells of the values behind it: their split, or that they are not to be taken for one of this epoch."""
+SPLIT_WORD = re.compile(rf"(?<![\w./-])({'|'.join(sorted(SCOPES, key=len, reverse=True))})(?![\w/-]|\.\w)", re.IGNORECASE)
 ASIDE = re.compile(r"\b(?:best|early.?stop\w*|resum\w*|restor\w*|load\w*|sav(?:ed|ing)|checkpoint\w*|patience|improve\w*)\b", re.IGNORECASE)
-NOT_OF_NOW = frozenset({"best", "min", "max", "lowest", "highest", "prev", "previous", "target", "test", "final", "improvement", "delta", "std"})
-"""Words that make a value another than the one of this epoch."""
-UNITS = re.compile(r"\s*(?:samples?|clips?|sentences?|batches|files|videos|hours?|min|sec|s|h)\b", re.IGNORECASE)
+NO_CLOCK = frozenset(
+    {"max", "maximum", "total", "num", "number", "per", "every", "each", "warmup", "save", "eval", "log", "logging", "accumulation", "best"}
+)
+"""Words before `steps` or `epoch` that make it a setting or a count."""
+INTEGER = re.compile(r"[-+]?\d+")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -49,29 +66,27 @@ class Said:
 
 def said(text: str) -> Said:
     """What a line says; nothing where it tells of an epoch in passing, as in `stopped early, best at epoch 25`."""
-    line, unknown = Said(), []
-    split, end, clocks = "", 0, []
-    for match in PAIR.finditer(text):
-        if match.start() > end + 2:
-            split = split_in(text[end : match.start()]) or split
+    line = Said()
+    unknown: list[tuple[str, str, float]] = []
+    scope, end, clocks = _numbered(line, text)
+    for match in PAIR.finditer(text, end):
+        if match.start() > end + 1:
+            scope = _scope(text[end : match.start()]) or scope
         end = match.end()
         parts = match["name"].split()
-        counts = clock(" ".join(parts[-2:])) or clock(parts[-1])
+        if _is_source_line(match, text) or match["unit"]:
+            continue
+        counts = None if match["percent"] else _clock(parts, match)
         if counts is not None:
             if counts == "epoch" and line.epoch is None and ASIDE.search(text, 0, match.start("value")):
+                if line.values:
+                    continue
                 return Said()
-            split = split_in(match["name"]) or split
-            if not match["percent"]:
-                _count(line, counts, match)
-                clocks.append(match.span())
+            scope = split_in(match["name"]) or scope
+            _count(line, counts, match)
+            clocks.append(match.span())
             continue
-        name, own_split, spaced = _metric(parts)
-        if name == "" and (not own_split or _no_loss(match, text)):
-            if match["sign"].strip() and not own_split:
-                unknown.append((_signed(" ".join(parts), match), split, float(match["value"])))
-            continue
-        split = own_split if own_split and spaced else split
-        line.values.append((_signed(name or "loss", match), own_split or split, float(match["value"])))
+        scope = _value(line, unknown, match, text, scope)
     if line.epoch is None and (last := EPOCH_LAST.search(text)):
         line.epoch = float(last[1])
     if line.values or line.epoch is not None or line.step is not None:
@@ -82,9 +97,78 @@ def said(text: str) -> Said:
 
 
 def split_in(text: str) -> str:
-    """The last split that `text` names as a word of its own: "train", "val", or "" where it names none."""
+    """The last split that `text` names as a word of its own: "train", "val", or "" where it names none or another."""
+    scope = _scope(text)
+    return scope if scope in ("train", "val") else ""
+
+
+def _scope(text: str) -> str:
     found = SPLIT_WORD.findall(text)
-    return SPLITS[found[-1].lower()] if found else ""
+    return SCOPES[found[-1].lower()] if found else ""
+
+
+def _numbered(line: Said, text: str) -> tuple[str, int, list[tuple[int, int]]]:
+    """Take the clock that a line starts with, if it does. Returns scope, where to read on, and the spans of clocks."""
+    if match := EPOCH_AND_BATCH.match(text):
+        line.epoch, line.epochs, line.batch = float(match[1]), int(match[2]), (int(match[3]), int(match[4]))
+    elif match := STAGE.match(text):
+        line.epoch, line.epochs = float(match[1]), int(match[2])
+    elif match := NUMBERED.match(text):
+        line.step = float(match[1])
+    if match is None:
+        return "val" if VALIDATIONS.match(text) else "", 0, []
+    return "", match.end(), [match.span()]
+
+
+def _is_source_line(match: re.Match[str], text: str) -> bool:
+    """Whether a number is a line of source: of `trainer.py:312`, `trainer.py(312)`, `pkg.trainer:do_train:312`."""
+    if not INTEGER.fullmatch(match["value"]) or match["sign"].strip() not in (":", ""):
+        return False
+    chained = match.start() > 0 and text[match.start() - 1] == ":" and match["sign"] == ":"
+    return chained or (match["name"].endswith(".py") and not match["sign"].isspace())
+
+
+def _clock(parts: list[str], match: re.Match[str]) -> str | None:
+    """Which clock some words end in: "epoch", "step", "batch", or None."""
+    name = [part for word in parts for part in words(word)]
+    if not NO_CLOCK.isdisjoint(name) and clock(" ".join(parts)) is None:
+        return None
+    if name[-1:] == ["batch"]:
+        return "batch"
+    if name[-1:] == ["steps"] and len(name) > 1:
+        return None
+    return clock(" ".join(parts[-2:])) or clock(parts[-1])
+
+
+def _value(line: Said, unknown: list[tuple[str, str, float]], match: re.Match[str], text: str, scope: str) -> str:
+    """Take a number by its name. Returns the scope of what follows it."""
+    parts, value = match["name"].split(), float(match["value"])
+    named = words(match["name"])
+    if "test" in named:
+        if match["sign"].strip():
+            line.values.append((_signed(match["name"], match), "", value))
+        return "test"
+    if not NOT_OF_NOW.isdisjoint(named):
+        return scope
+    name, own_split, spaced = _metric(parts)
+    split = own_split or (scope if scope in ("train", "val") else "")
+    if name == "" and (not own_split or _no_loss(match)):
+        if own_split and match["percent"] and not match["total"]:
+            line.values.append((f"{parts[-1]} %", own_split, value))
+        elif match["sign"].strip() and not own_split:
+            unknown.append((_signed(" ".join(parts), match), split, value))
+        return scope
+    if scope in ("test", "best") and not own_split and not _without_split(name):
+        if scope == "test":
+            line.values.append((_signed(f"test {name}", match), "", value))
+        return scope
+    line.values.append((_signed(name or "loss", match), split, value))
+    return own_split if own_split and spaced else scope
+
+
+def _without_split(name: str) -> bool:
+    meant = known(name)
+    return meant is not None and meant.metric in ("lr", "grad_norm")
 
 
 def _signed(name: str, match: re.Match[str]) -> str:
@@ -97,16 +181,14 @@ def _count(line: Said, counts: str, match: re.Match[str]) -> None:
         return
     if counts == "epoch" and line.epoch is None:
         line.epoch, line.epochs = value, int(total) if total else None
-    elif counts == "step" and total and value.is_integer():
+    elif counts != "epoch" and total and value.is_integer():
         line.batch = (int(value), int(total))
-    elif counts == "step" and line.step is None:
+    elif counts != "epoch" and line.step is None:
         line.step = value
 
 
 def _metric(parts: list[str]) -> tuple[str, str, bool]:
     """(name, split, whether its words stand apart) of the longest end of some words that is a metric; ("", split) where only a split is named."""
-    if not NOT_OF_NOW.isdisjoint(words(" ".join(parts))):
-        return "", "", False
     for first in range(len(parts)):
         name = " ".join(parts[first:])
         meant = known(name)
@@ -115,10 +197,9 @@ def _metric(parts: list[str]) -> tuple[str, str, bool]:
     return "", SPLITS.get(parts[-1].lower(), ""), True
 
 
-def _no_loss(match: re.Match[str], text: str) -> bool:
-    """Whether a number after a bare split is a count or a time rather than a loss: `Train: 5672 samples`."""
-    value = match["value"].lower()
-    return bool(match["percent"] or match["total"] or value.isdigit() or UNITS.match(text, match.end()))
+def _no_loss(match: re.Match[str]) -> bool:
+    """Whether a number after a bare split is a count or a share rather than a loss: `Train: 5672 samples`."""
+    return bool(match["percent"] or match["total"] or match["value"].isdigit())
 
 
 def _batch(text: str, clocks: list[tuple[int, int]]) -> tuple[int, int] | None:

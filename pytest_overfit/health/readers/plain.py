@@ -1,7 +1,9 @@
 """Plain logs, such as `Epoch 25: Train 4.19 | Val 4.90 | Gap +0.71`, with `Target:` and `Pred:` lines.
 
 Each line stands where the last clock before it says; one within an epoch, such as a progress bar's `45/100`, is of step level and stands that
-far into its epoch. Of what carriage returns overwrote, the last piece counts, as on a terminal.
+far into its epoch. Where batches are told before the first epoch, each epoch is named at its end, and lines belong to the one named next.
+A log without any clock is counted. Of what carriage returns overwrote, the last piece counts, as on a terminal. A line that holds an object,
+JSON or Python's, as fairseq's and Hugging Face's do, is a row of its fields.
 
 A prediction belongs to the epoch told before it. Where a log has predictions before its first epoch and none after its last, it puts them
 first, and each belongs to the epoch told after it.
@@ -12,19 +14,21 @@ from __future__ import annotations
 import re
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from pytest_overfit.health.readers.fields import tokens
 from pytest_overfit.health.readers.gather import MOST_PREDICTIONS, NAN, Gathering
 from pytest_overfit.health.readers.lines import LeftOut, Progress, TextLines
 from pytest_overfit.health.readers.phrases import ESCAPES, Said, said, split_in
-from pytest_overfit.health.run import Prediction
+from pytest_overfit.health.readers.tables import object_row
+from pytest_overfit.health.run import Prediction, Where
 
 TARGET = r"targets?|references?|refs?|ground[ _-]?truth|gt|truth"
 PREDICTION = r"predictions?|predicted|preds?|hypothesis|hyps?"
 ROLE = re.compile(rf"(?:^|(?<=[\s|\])>]))(?:(?P<target>{TARGET})|{PREDICTION})\s*[:=](?!\S*=)\s*", re.IGNORECASE)
 TELLING = re.compile(r"\d|nan|inf", re.IGNORECASE)
-COUNT = r"(?P<{0}>\d[\d,_]{{0,20}}(?:\.\d+)?)\s*(?P<{0}_unit>[KMB]\b)?"
+COUNT = r"(?P<{0}>\d[\d,_]{{0,20}}(?:\.\d+)?)\s*(?P<{0}_unit>[KMB]\b|thousand|million|billion)?"
 BEFORE, AFTER = COUNT.format("before"), COUNT.format("after")
 CLIPS = r"(?:samples|clips|sentences)\b"
 PARAMETERS = rf"{BEFORE}\s+(?:\w+\s+)?param(?:eter)?s\b|(?<!non-trainable )\bparam(?:eter)?s(?:\s*\(\w+\))?\s*[:=]\s*{AFTER}"
@@ -45,7 +49,21 @@ FACTS = {
 """Facts told in text, mostly before the first epoch; the first of each counts."""
 USUAL_LENGTH, MOST_CHARACTERS = 1_000, 10_000
 """Characters of a line beyond which its blanks are thinned out, since patterns may take the square of their number; and how many are read."""
-TIMES = {"": 1, "K": 1_000, "M": 1_000_000, "B": 1_000_000_000}
+TIMES = {"": 1, "K": 1_000, "T": 1_000, "M": 1_000_000, "B": 1_000_000_000}
+"""By the first letter of the word or sign behind a number."""
+OBJECT = re.compile(r"\{\s*['\"].*\}")
+MOST_LOOSE = 20_000
+"""Lines within an epoch that are kept until it is named."""
+_Loose = tuple[Where, Said, str]
+"""Such a line, with the split that was told before it."""
+MOST_QUOTED = 80
+"""Characters of the end of a line that are quoted."""
+ENDED = re.compile(
+    r"\b(?:early.?stopping (?:at|after|triggered|activated)|stop(?:ped|ping) early|training (?:is )?(?:finished|complete[d]?|done|ended|stopped)"
+    r"|finished training|done training|end of (?:the )?training|max_(?:epochs|steps)=\d+` reached|reached max)",
+    re.IGNORECASE,
+)
+"""What a trainer says when it ends."""
 
 
 @dataclass(slots=True)
@@ -62,11 +80,12 @@ def read_plain(path: Path, gathering: Gathering, progress: Progress, *, most_lin
     """most_lines: how many to read, of a log that is only to be recognised."""
     lines, reader = TextLines(path=path, progress=progress), _Reader(gathering)
     for number, raw in lines:
-        reader.line(number, raw)
+        reader.line(Where(path, number), raw)
         if number == most_lines:
             break
     reader.finish()
-    gathering.complaints += reader.unplaced.said(path, "left out: metrics before the first epoch or step")
+    if gathering.any_clock:
+        gathering.complaints += reader.unplaced.said(path, "left out: metrics before the first epoch or step")
     gathering.complaints += lines.complaints()
 
 
@@ -84,38 +103,101 @@ class _Reader:
         self._shown: dict[str, deque[_Shown]] = {}
         self._waiting: deque[_Shown] = deque(maxlen=2 * MOST_PREDICTIONS)
         self._leading = False
+        self._loose: list[_Loose] = []
+        self._named_at_end, self._counted, self._ended = False, False, False
 
-    def line(self, number: int, raw: str) -> None:
+    def line(self, where: Where, raw: str) -> None:
         if "\r" in raw:
             raw = next((piece for piece in reversed(raw.split("\r")) if piece.strip()), "")
         text = ESCAPES.sub("", raw) if "\x1b" in raw else raw
         if len(text) > USUAL_LENGTH:
             text = " ".join(text.split())[:MOST_CHARACTERS]
-        if self._spoken(text):
+        if self._row(where, text) or self._spoken(text):
             return
+        if ENDED.search(text):
+            self._gathering.end(f"{' '.join(text.split())[-MOST_QUOTED:]} ({where})")
+            self._ended = True
         if not TELLING.search(text):
             self._heading(text)
             return
         self._facts(text)
         line = said(text)
         if line.epoch is not None:
-            self._begin(line.epoch, line.epochs)
+            self._begin(line)
         if line.step is not None:
             self._step = line.step
         if line.values:
-            self._values(number, line)
+            self._values(where, line)
         elif line.epoch is None:
             self._heading(text)
 
-    def _begin(self, epoch: float, planned: int | None) -> None:
+    def _row(self, where: Where, text: str) -> bool:
+        """Take a line that holds an object of numbers, with a clock in it or before it; returns whether it was one."""
+        match = OBJECT.search(text)
+        found = object_row(match[0]) if match else None
+        if match is None or found is None or not found.values:
+            return False
+        before = said(text[: match.start()])
+        split = found.split or split_in(text[: match.start()].replace("]", " ").replace("[", " "))
+        found.epoch = before.epoch if found.epoch != found.epoch and before.epoch is not None else found.epoch
+        if found.placed or found.of_the_whole_run:
+            found.give(self._gathering, where, split=split)
+        else:
+            self._values(where, Said(values=[(name, split, value) for name, value in found.values]))
+        return True
+
+    def _begin(self, line: Said) -> None:
+        epoch = line.epoch
+        self._named_at_end = self._named_at_end or (self._epoch is None and bool(self._loose))
         self._epoch, self._step, self._split = epoch, None, ""
+        if self._named_at_end:
+            self._place_loose()
         for shown in self._waiting:
             shown.after = epoch
         self._waiting.clear()
-        if planned:
-            self._gathering.told["epochs"] = planned
+        if line.epochs:
+            self._gathering.told["epochs"] = line.epochs
 
-    def _values(self, number: int, line: Said) -> None:
+    def _place_loose(self) -> None:
+        """Lines told since the last epoch was named belong to the one that is named now."""
+        for where, line, split in self._taken_loose():
+            self._split = split
+            self._add(where, line)
+        self._split = ""
+
+    def _taken_loose(self) -> list[_Loose]:
+        taken = self._loose
+        self._loose = []
+        return taken
+
+    def _count_loose(self) -> None:
+        """Without any epoch, batches are steps; where they start again, each time is an epoch."""
+        fars = [line.batch[0] for _, line, _ in self._loose if line.batch]
+        restarts = any(b <= a for a, b in pairwise(fars))
+        last = 0
+        for where, line, split in self._taken_loose():
+            far = line.batch[0] if line.batch else last
+            if restarts and (self._epoch is None or (line.batch and far <= last)):
+                self._epoch = (self._epoch or 0.0) + 1
+            last, self._split = far, split
+            self._add(where, line)
+        self._split, self._counted = "", True
+
+    def _values(self, where: Where, line: Said) -> None:
+        self._ended = self._ended and line.epoch is None and line.step is None
+        if self._ended:  # what is measured after training is no reading of its curves
+            return
+        waits = line.epoch is None and line.step is None and (self._epoch is None or self._named_at_end) and not self._counted
+        if waits and (line.batch is not None or self._loose):
+            self._loose.append((where, line, self._split))
+            if len(self._loose) == MOST_LOOSE:
+                self._place_loose() if self._named_at_end else self._count_loose()
+            return
+        if self._epoch is None and self._step is None and line.batch is None:
+            self.unplaced.add(where.number)
+        self._add(where, line)
+
+    def _add(self, where: Where, line: Said) -> None:
         part, level = 0.0, ""
         if line.batch is not None:
             far, of = line.batch
@@ -123,13 +205,12 @@ class _Reader:
                 part, level = max(far - 1, 0) / of, "step"
             elif self._epoch is None and line.step is None:
                 self._step = float(far)
-        if self._epoch is None and self._step is None:
-            self.unplaced.add(number)
-            return
+                self._gathering.planned_steps = of
         epoch = NAN if self._epoch is None else self._epoch
         step = NAN if self._step is None else self._step
         for name, split, value in line.values:
-            self._gathering.add([(name, value)], epoch=epoch, part=part, step=step, split=split or self._split, level=level)
+            split = split or self._split
+            self._gathering.add([(name, value)], epoch=epoch, part=part, step=step, split=split, level=level, where=where, order=where.number)
 
     def _heading(self, text: str) -> None:
         """`Validation:` or `--- Train samples ---` tells the split of what follows, up to the next epoch."""
@@ -164,10 +245,15 @@ class _Reader:
         for name, pattern in FACTS.items():
             if name not in self._gathering.told and (match := pattern.search(text)):
                 number, unit = next((match[place], match[f"{place}_unit"]) for place in pattern.groupindex if match[place] and "_" not in place)
-                self._gathering.told[name] = round(float(number.replace(",", "").replace("_", "")) * TIMES[(unit or "").upper()])
+                self._gathering.told[name] = round(float(number.replace(",", "").replace("_", "")) * TIMES[(unit or "").upper()[:1]])
 
     def finish(self) -> None:
-        """Hand the predictions over, each with its epoch."""
+        """Place what waited for a clock, and hand the predictions over, each with its epoch."""
+        if self._named_at_end and self._epoch is not None:
+            self._epoch += 1
+            self._place_loose()
+        elif self._loose:
+            self._count_loose()
         first = self._leading and not self._waiting
         for split, shown in self._shown.items():
             for one in shown:

@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
+import re
+from collections import deque
 from pathlib import Path
 
 from pytest_overfit.finding import naming
 from pytest_overfit.health.readers.fields import Row, flattened, row
 from pytest_overfit.health.readers.gather import Gathering
 from pytest_overfit.health.readers.lines import LeftOut, Progress, TextLines
-from pytest_overfit.health.readers.names import clock, words
-from pytest_overfit.health.run import BadRun
+from pytest_overfit.health.readers.names import clock, known, words
+from pytest_overfit.health.run import BadRun, Where
 
 DELIMITERS = ",;\t|"
+MOST_LOOSE = 20_000
+"""Rows without a clock that are kept, for a log that has no others."""
+LEAST = 3
+"""Rows without a clock of which a log consists."""
+OF_SEVERAL = ("__MIN", "__MAX")
+"""Ends of columns that Weights & Biases exports beside each metric."""
 
 
 def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
-    """Rows may be sparse. A header that comes again, as where logs were appended, starts the columns anew. Raises BadRun without a clock."""
+    """Rows may be sparse. A header that comes again, as where logs were appended, starts the columns anew.
+
+    Of a csv that counts nothing each row is one count. Raises BadRun where it has no known metric either.
+    """
     lines, malformed, unplaced = TextLines(path=path, progress=progress), LeftOut(), LeftOut()
     columns: list[str] = []
-    delimiter = ","
+    delimiter, counts = ",", True
     number, text, whole = 0, "", True
     for number, text in lines:
         if not text.strip():
             continue
         if not columns:
             delimiter, columns = header(text)
-            if not any(map(clock, columns)):
+            counts = any(map(clock, columns))
+            if not counts and not any(map(known, columns)):
                 raise BadRun(
-                    f"{path}: a csv with the columns {naming(columns, 10)}, but none that counts epochs or steps; add one named epoch or step"
+                    f"{path}: a csv with the columns {naming(columns, 10)}: none counts epochs or steps, and none is a known metric; name one epoch "
+                    "or step, and say what the others are with --overfit-metric val_loss=COLUMN"
                 )
             continue
         cells = split_cells(text, delimiter)
         if len(cells) == len(columns):
-            found = row((name, cell) for name, cell in zip(columns, cells, strict=True) if cell and name)
+            found = row((name, cell) for name, cell in zip(columns, cells, strict=True) if cell and name and not name.endswith(OF_SEVERAL))
             whole = True
         elif is_header(cells):
             columns = cells
@@ -43,8 +57,8 @@ def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
             malformed.add(number, f"{len(cells)} fields where the header has {len(columns)}")
             whole = False
             continue
-        if found.placed:
-            found.give(gathering)
+        if found.placed or (found.values and not counts):
+            found.give(gathering, Where(path, number))
         elif is_header(cells):
             columns = cells
         else:
@@ -55,7 +69,7 @@ def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
 def header(text: str) -> tuple[str, list[str]]:
     """The delimiter and the columns of a csv by its first line: those with a clock among them, then the most."""
     found = [(delimiter, split_cells(text, delimiter)) for delimiter in DELIMITERS]
-    return max(found, key=lambda one: (any(map(clock, one[1])), len(one[1])))
+    return max(found, key=lambda one: (any(map(clock, one[1])), any(map(known, one[1])) and len(one[1]) > 1, len(one[1])))
 
 
 def is_header(cells: list[str]) -> bool:
@@ -74,6 +88,7 @@ def split_cells(text: str, delimiter: str) -> list[str]:
 def read_jsonl(path: Path, gathering: Gathering, progress: Progress) -> None:
     """One object a line; nested ones are flattened."""
     lines, malformed, unplaced = TextLines(path=path, progress=progress), LeftOut(), LeftOut()
+    loose: deque[tuple[int, Row]] = deque(maxlen=MOST_LOOSE)
     number, whole = 0, True
     for number, text in lines:
         if not text.strip():
@@ -83,9 +98,16 @@ def read_jsonl(path: Path, gathering: Gathering, progress: Progress) -> None:
         if found is None:
             malformed.add(number, shortened(text))
         elif found.placed:
-            found.give(gathering)
+            found.give(gathering, Where(path, number))
+        elif any(known(name) for name, _ in found.values):
+            loose.append((number, found))
         elif found.values or found.texts:
             unplaced.add(number)
+    if gathering.empty and len(loose) >= LEAST:
+        for number, found in loose:
+            found.give(gathering, Where(path, number))
+    elif loose:
+        unplaced = LeftOut(count=unplaced.count + len(loose), first=min(n for n in (unplaced.first, loose[0][0]) if n))
     _end(gathering, lines, malformed, unplaced, "not a JSON object", cut=not whole and lines.cut, number=number)
 
 
@@ -96,6 +118,21 @@ def json_row(text: str) -> Row | None:
     except (ValueError, RecursionError):
         return None
     return row(flattened(said)) if isinstance(said, dict) else None
+
+
+NOT_A_NUMBER = re.compile(r"\b(?:nan|inf)\b")
+
+
+def object_row(text: str) -> Row | None:
+    """The row of an object as JSON or as Python prints it; None where it is neither."""
+    found = json_row(text)
+    if found is not None:
+        return found
+    try:
+        said = ast.literal_eval(NOT_A_NUMBER.sub(lambda match: f"'{match[0]}'", text) if "nan" in text or "inf" in text else text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return row(flattened(said)) if isinstance(said, dict) and all(isinstance(name, str) for name in said) else None
 
 
 def shortened(text: str, most: int = 40) -> str:

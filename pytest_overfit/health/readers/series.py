@@ -1,0 +1,126 @@
+"""One metric as logged, and how metrics get their canonical names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from pytest_overfit.health.readers.names import NOT_OF_NOW, Known, canonical, known, words
+from pytest_overfit.health.run import MEASURED, MOST_POINTS, WITHOUT_SPLIT, CurveBuilder, Point, Where
+
+POINTS_UNKNOWN = 2_000
+"""Points kept of a curve whose name is not canonical."""
+CURVE = 3
+"""Readings of a curve; a single one of the same meaning told after it, at no later place, is its summary."""
+
+
+class Series:
+    """One metric as logged: its values and their places on both clocks and in the log. The `at` of its points is their order in the log."""
+
+    def __init__(self, name: str, meant: Known | None, split: str, level: str) -> None:
+        self.name = name if meant or not split else f"{split}_{name}"
+        self.meant, self.split, self.level = meant, split, level
+        self._builder = CurveBuilder(MOST_POINTS if meant else POINTS_UNKNOWN)
+        self._placed: Sequence[Point] | None = None
+        self.count = 0
+        self.clocked = False
+
+    def add(self, value: float, *, order: float, epoch: float, step: float, where: Where | None) -> None:
+        if self.meant is not None:
+            value = value / 100 if self.meant.percent else -value if self.meant.negated else value
+        self._builder.add(order, value, epoch=epoch, step=step, where=where)
+        self.count += 1
+        self.clocked = self.clocked or epoch == epoch or step == step
+
+    @property
+    def points(self) -> Sequence[Point]:
+        return self._builder.points if self._placed is None else self._placed
+
+    def place(self, points: Sequence[Point]) -> None:
+        """Put other points in the place of those logged."""
+        self._placed = points
+
+
+def name_series(all_series: Iterable[Series], complaints: list[str]) -> dict[str, Series]:
+    """Canonical names for those that have one: of several candidates the epoch-level, then the plainest; the others keep their own name.
+
+    A step-level loss beside an epoch-level one is `train_loss_step`. A bare `loss` is the training one; another bare metric is the validation
+    one, but the training one beside a validation one of that name, as is an accuracy beside a bare loss. Where nothing is told of validation,
+    what is told of tests again and again is taken for it.
+    """
+    all_series = list(all_series)
+    _test_for_validation(all_series, complaints)
+    told = {canonical(series.meant.metric, series.split) for series in all_series if series.meant and series.split}
+    # A trainer that tells a bare loss of each batch tells a bare accuracy of it too.
+    told |= {"val_accuracy" for series in all_series if series.meant and series.meant.metric == "loss" and not series.split}
+    candidates: dict[str, list[Series]] = {}
+    for series in all_series:
+        if series.meant is not None:
+            candidates.setdefault(_wanted(series, series.meant, told, complaints), []).append(series)
+    named: dict[str, Series] = {}
+    losing: list[tuple[str, Series]] = [(series.name, series) for series in all_series if series.meant is None]
+    for name, rivals in candidates.items():
+        first, *others = sorted(rivals, key=lambda series: (_is_summary(series, rivals), *_preference(series)))
+        named[name] = first
+        for other in others:
+            of_steps = other.level == "step" != first.level and f"{name}_step" not in candidates
+            own = f"{name}_step" if of_steps else other.name
+            losing.append((own, other))
+    for own, series in losing:
+        free = own if own not in named else f"{own}, as logged"
+        while free in named:
+            free += "'"
+        named[free] = series
+    return named
+
+
+def _test_for_validation(all_series: Sequence[Series], complaints: list[str]) -> None:
+    if any(series.split == "val" and series.meant and MEASURED[series.meant.metric].better for series in all_series):
+        return
+    taken = []
+    for series in all_series:
+        meant = known(series.name.lower().replace("test", "val")) if series.meant is None and series.count >= CURVE else None
+        if meant is not None and meant.split == "val" and MEASURED[meant.metric].better:
+            series.meant, series.split = meant, "val"
+            series.place([replace_value(point, meant) for point in series.points])
+            taken.append(series.name)
+    if taken:
+        complaints.append(f"nothing tells of validation: {', '.join(taken)} taken for it")
+
+
+def replace_value(point: Point, meant: Known) -> Point:
+    """A reading taken before its name was understood, in the unit that the name tells."""
+    return point._replace(value=point.value / 100 if meant.percent else -point.value if meant.negated else point.value)
+
+
+def _is_summary(series: Series, rivals: Sequence[Series]) -> bool:
+    """Whether it was told once, after another curve of the same meaning ended, of nothing that came later."""
+    if series.count != 1:
+        return False
+    point = series.points[0]
+    lasts = [rival.points[-1] for rival in rivals if rival.count >= CURVE]
+    return any(last.at < point.at and not (point.epoch > last.epoch or point.step > last.step) for last in lasts)
+
+
+def _preference(series: Series) -> tuple[bool, int, bool, int, int]:
+    rank, total = (series.meant.rank, series.meant.total) if series.meant else (0, False)
+    return total and series.level == "", {"epoch": 0, "": 1, "step": 2}[series.level], not series.split, rank, -series.count
+
+
+def _wanted(series: Series, meant: Known, told: set[str], complaints: list[str]) -> str:
+    if series.split or meant.metric in WITHOUT_SPLIT:
+        return canonical(meant.metric, series.split)
+    if MEASURED[meant.metric].kind == "loss" or canonical(meant.metric, "val") in told:
+        return canonical(meant.metric, "train")
+    complaints.append(f"{series.name} does not say of which split it is: taken for validation")
+    return canonical(meant.metric, "val")
+
+
+def not_understood(named: Mapping[str, Series]) -> tuple[str, ...]:
+    """The names of metrics, as logged, that mean nothing canonical and tell neither of the machine nor of another time or split."""
+    return tuple(name for name, series in named.items() if series.meant is None and (OF_MACHINE | NOT_OF_NOW).isdisjoint(words(name)))
+
+
+OF_MACHINE = frozenset(
+    {"time", "second", "seconds", "runtime", "memory", "mem", "gpu", "cpu", "eta", "samples", "speed", "flos", "ips", "fps", "count", "wall"}
+)
+"""Words of names that tell of the machine, not of learning."""
