@@ -13,7 +13,9 @@ from model.train import main
 from tests.model.training import SMALL, rows
 
 ROOT = Path(__file__).parents[2]
-COMMON = [*SMALL, "--variant", "layer_norm", "--sentences", "16", "--val_sentences", "7", "--augment", "--epochs", "2"]
+SMOOTH = ["--optimizer", "sgd", "--learning_rate", "1e-3"]
+"""Plain clipped steps: Adam's first ones follow the sign of each gradient, and a sign turns with the last bit."""
+COMMON = [*SMALL, *SMOOTH, "--variant", "layer_norm", "--sentences", "16", "--val_sentences", "7", "--augment", "--epochs", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,8 @@ def test_two_processes_train_as_one_with_twice_the_batch(folders: tuple[Path, Pa
     for one, other in zip(pair, alone, strict=True):
         assert one.keys() == other.keys()
         for name in one:
-            assert float(one[name]) == pytest.approx(float(other[name]), rel=1e-3, abs=1e-4), name
+            counted = name.endswith(("_wer", "_ratio", "_share"))  # in whole tokens and steps: an arg max may turn with the last bit
+            assert float(one[name]) == pytest.approx(float(other[name]), rel=0.02 if counted else 1e-3, abs=1e-4), name
 
 
 def test_only_the_first_process_writes(folders: tuple[Path, Path]) -> None:
