@@ -1,6 +1,5 @@
 """The ladder: which criteria judge which scale, what is called broken and what is not, and what an outcome says of its attempts."""
 
-import itertools
 import math
 from dataclasses import replace
 
@@ -233,13 +232,11 @@ def test_rungs_do_not_depend_on_which_were_climbed_before():
     def steps(order):
         return {samples: climb(of(Convolutions), samples)[0].steps for samples in order}
 
-    expected = steps([1, 2, 5])
-    for order in itertools.permutations([1, 2, 5]):
-        assert steps(order) == expected
+    assert steps([5, 2, 1]) == steps([1, 2, 5])
 
 
 def test_a_rate_far_too_low_is_broken_when_the_fallbacks_are_too():
-    outcome, _ = climb(of(Convolutions), 2, Recipe(lr=1e-9, fallbacks=(3.0, 0.3), budget=240))
+    outcome, _ = climb(of(Convolutions), 2, Recipe(lr=1e-9, fallbacks=(3.0, 0.3), budget=60))
     assert outcome.status == "broken"
     assert [attempt.recipe.lr for attempt in outcome.attempts] == pytest.approx([1e-9, 3e-9, 3e-10])
     assert not any(attempt.held for attempt in outcome.attempts)
@@ -248,7 +245,7 @@ def test_a_rate_far_too_low_is_broken_when_the_fallbacks_are_too():
 
 @pytest.mark.parametrize(("factor", "mends"), [(1e36, 1e-36), (1e-4, 1e4)], ids=["the weights overflow", "the weights stay where they were"])
 def test_a_bad_rate_that_a_fallback_mends_is_no_fault_of_the_network(factor, mends):
-    plain = replace(default_recipe(2), lr=2e-3)
+    plain = replace(default_recipe(2), lr=2e-3, budget=120)
     outcome, _ = climb(of(Convolutions), 2, replace(plain, lr=plain.lr * factor, fallbacks=(mends,)))
     assert outcome.status == "ok"
     failed, held = outcome.attempts
@@ -259,11 +256,11 @@ def test_a_bad_rate_that_a_fallback_mends_is_no_fault_of_the_network(factor, men
 
 
 def test_a_race_halves_its_field_and_only_the_best_goes_on_to_the_end():
-    recipe = Recipe(lr=1e-9, fallbacks=(1.0, 2.0, 4.0, 8.0), budget=80)
+    recipe = Recipe(lr=1e-9, fallbacks=(1.0, 2.0, 4.0, 8.0), budget=40)
     outcome, _ = climb(of(Convolutions), 2, recipe)
     first, *raced = [attempt.steps for attempt in outcome.attempts]
-    assert first == 80
-    assert sorted(raced) == [20, 20, 40, 80]
+    assert first == 40
+    assert sorted(raced) == [10, 10, 20, 40]
 
 
 def test_of_runs_with_the_same_errors_one_that_stands_still_is_dropped_first():

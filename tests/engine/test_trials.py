@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -91,12 +92,17 @@ def test_the_first_of_the_plan_to_hold_ends_what_comes_after_it(monkeypatch: pyt
     assert (os.getpid() in {trial.steps for trial in tried}) == (threads == 1)
 
 
+@pytest.mark.parametrize("threads", [1], indirect=True)
+@pytest.mark.usefixtures("threads")
 def test_trials_beside_each_other_tell_what_trials_one_by_one_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    stalled = FOUND[1:]
-    known = {}
+    """With one thread, as a trial in a process of its own has: other threads sum in another order, and a run takes other steps."""
+    monkeypatch.setattr("pytest_overfit.trials.LEAST_SECONDS", 300.0)
+    stalled, known = FOUND[1:], {}
+    recipe = default_recipe(2)
+    slow = replace(rung(), recipe=replace(recipe, lr=recipe.lr / 100))
     for at_once in (1, 2):
         monkeypatch.setattr("pytest_overfit.trials.beside_each_other", lambda device, at_once=at_once: at_once)
-        tried = run_trials(rung(), stalled, 0.0, "auto")
+        tried = run_trials(slow, stalled, 0.0, "auto")
         known[at_once] = [(trial.remedy, trial.held, trial.steps, trial.ended) for trial in tried]
     assert known[1] == known[2]
     assert any(held for _, held, _, _ in known[1])

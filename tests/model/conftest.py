@@ -9,7 +9,7 @@ import torch
 
 
 @pytest.fixture(autouse=True, scope="session")
-def threads() -> None:
+def number_of_threads() -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
