@@ -116,7 +116,8 @@ def import_subject(spec: str, run: Path | None = None) -> Subject:
         raise BadSubject(f"subject {spec}: module {module_name} has no attribute {attribute!r}")
     value = getattr(module, attribute)
     try:
-        subject = value if isinstance(value, Subject) or not callable(value) else value(*_asked_for(value, run))
+        asked = callable(value) and not isinstance(value, Subject | torch.nn.Module)
+        subject = value(*_asked_for(value, run)) if asked else value
     except Exception as error:
         raise BadSubject(f"subject {spec}: calling {attribute} raised {_said(error)}") from error
     if not isinstance(subject, Subject):

@@ -49,7 +49,7 @@ class BadSubject(ValueError):
 class Sample:
     """One feature sequence and the tokens it stands for.
 
-    features: (frames, dim) floating point. target: (tokens,) int64, without blanks.
+    features: (frames, dim) floating point. target: (tokens,) int64, without blanks. Arrays of numpy are taken too.
     """
 
     name: str
@@ -57,6 +57,14 @@ class Sample:
     target: Tensor
 
     def __post_init__(self) -> None:
+        for field_name in ("features", "target"):
+            if isinstance(value := getattr(self, field_name), np.ndarray) and value.dtype.kind in "fiu":
+                object.__setattr__(self, field_name, torch.from_numpy(value))
+        if isinstance(self.features, Tensor) and self.features.ndim > 2:
+            raise BadSample(
+                f"sample {self.name}: features must be (frames, dim), got {_kind(self.features)}: put time first, flatten the rest "
+                f"with features.flatten(1), and undo it in Subject(forward=...)"
+            )
         if not isinstance(self.features, Tensor) or self.features.ndim != 2 or not self.features.is_floating_point():
             raise BadSample(f"sample {self.name}: features must be a float tensor (frames, dim), got {_kind(self.features)}")
         if not isinstance(self.target, Tensor) or self.target.ndim != 1 or self.target.is_floating_point():
@@ -101,8 +109,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
     first = samples[0]
     for sample in samples:
         if sample.features.shape[1] != first.features.shape[1]:
+            advice = "they look like (dim, frames): give (frames, dim)" if look_transposed(samples) else "use one layout"
             raise BadSample(
-                f"sample {sample.name} has features {sample.features.shape[1]} wide, {first.name} has {first.features.shape[1]}: use one layout"
+                f"sample {sample.name} has features {sample.features.shape[1]} wide, {first.name} has {first.features.shape[1]}: {advice}"
             )
     return Batch(
         names=tuple(sample.name for sample in samples),
@@ -113,10 +122,37 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
+def look_transposed(samples: Sequence[Sample]) -> bool:
+    """Whether the samples have one number of frames and many widths, as features (dim, frames) do."""
+    lengths, widths = {sample.features.shape[0] for sample in samples}, {sample.features.shape[1] for sample in samples}
+    return len(lengths) == 1 < len(widths)
+
+
 def call_network(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
     """The default forward adapter: the network takes (features, frames) and returns (output, steps)."""
     returned: tuple[Tensor, Tensor] = network(features, frames)
     return returned
+
+
+def takes_frames(network: nn.Module) -> bool:
+    """Whether the network's forward can be called with features and frames."""
+    try:
+        inspect.signature(network.forward).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature, as scripted networks
+        return True
+    return True
+
+
+def _in_our_order(criterion: nn.CTCLoss) -> Loss:
+    """`nn.CTCLoss` takes (log_probs, targets, input_lengths, target_lengths)."""
+
+    def loss(log_probs: Tensor, steps: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+        value: Tensor = criterion(log_probs, targets, steps, target_lengths)
+        return value
+
+    return loss
 
 
 def all_parameters(network: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
@@ -128,13 +164,14 @@ def all_parameters(network: nn.Module) -> Iterable[tuple[str, nn.Parameter]]:
 class Subject:
     """What is under test.
 
-    build:      (vocab_size, feature_dim, seed) -> a fresh network; the global generators of torch, numpy and Python are seeded before the
-                call. Where a recipe or a size sets keywords such as hidden_dim or dropout, those that `build` accepts are passed too.
+    build:      (vocab_size, feature_dim, seed) -> a fresh network; those of the three that it does not take are left out, and under other
+                names it is called with all three in this order. The global generators of torch, numpy and Python are seeded first. Where a recipe or a size sets keywords such as hidden_dim or dropout, those that `build` accepts are passed too.
     samples:    the samples, or n -> the first n of them (at least; fewer only where there are no more).
     vocabulary: token names by id, the blank included.
     forward:    (network, features (B, T, F), frames (B,)) -> output, steps (B,) int64.
     outputs, layout: what `forward` returns: "log_probs" or "logits", axes "TBV" or "BTV".
-    loss:       (log_probs (T, B, V), steps (B,), targets (B, L), target_lengths (B,)) -> scalar; default CTC as the recipe says.
+    loss:       (log_probs (T, B, V), steps (B,), targets (B, L), target_lengths (B,)) -> scalar; default CTC as the recipe says. An
+                nn.CTCLoss is called in its own order.
     decode:     (log_probs (T, B, V), steps (B,)) -> token ids of each clip; default greedy.
     trainable:  network -> named parameters for the optimiser; default all that require a gradient.
     recipes:    rung size -> Recipe, where the default recipes do not suit.
@@ -166,6 +203,14 @@ class Subject:
             raise BadSubject(f"subject {self.name}: outputs must be 'log_probs' or 'logits', got {self.outputs!r}")
         if self.layout not in ("TBV", "BTV"):
             raise BadSubject(f"subject {self.name}: layout must be 'TBV' or 'BTV', got {self.layout!r}")
+        if isinstance(self.build, nn.Module) or not callable(self.build):
+            kind = type(self.build).__name__
+            raise BadSubject(
+                f"subject {self.name}: build must be a function that makes a fresh network, got a {kind}: "
+                f"build=lambda vocab_size, feature_dim, seed: {kind}(...)"
+            )
+        if isinstance(self.loss, nn.CTCLoss):
+            object.__setattr__(self, "loss", _in_our_order(self.loss))
 
     def take(self, n: int) -> list[Sample]:
         """The first `n` samples, checked.
@@ -201,7 +246,17 @@ class Subject:
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
-        return self.build(vocab_size=len(self.vocabulary), feature_dim=feature_dim, seed=seed, **self.accepted(keywords))
+        given = {"vocab_size": len(self.vocabulary), "feature_dim": feature_dim, "seed": seed}
+        network_ = self.build(*given.values()) if self._takes_three() else self.build(**self.accepted({**given, **keywords}))
+        if not isinstance(network_, nn.Module):
+            raise BadSubject(f"subject {self.name}: build must return a torch.nn.Module, got {_kind(network_)}")
+        return network_
+
+    def _takes_three(self) -> bool:
+        """Whether `build` takes vocab_size, feature_dim and seed under names of its own."""
+        needed = [p for p in inspect.signature(self.build).parameters.values() if p.default is p.empty]
+        positional = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in needed)
+        return len(needed) == 3 and positional and not {p.name for p in needed} & {"vocab_size", "feature_dim", "seed"}
 
     def size_keywords(self, size: str | None) -> Mapping[str, Any]:
         if size is None:
@@ -219,17 +274,29 @@ class Subject:
 
     def log_probs(self, network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Run the network. Returns log-probabilities (steps, batch, vocabulary) and steps (batch,). Raises BadSubject on another shape."""
+        if self.forward is call_network and not takes_frames(network):
+            raise BadSubject(
+                f"subject {self.name}: forward of {type(network).__name__} takes no frames: give "
+                f"Subject(forward=lambda network, features, frames: (network(features), steps)) with the steps of each clip's output"
+            )
         returned = self.forward(network, features, frames)
-        if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[0], Tensor):
-            raise BadSubject(f"subject {self.name}: forward must return output and steps, got {_kind(returned)}")
+        if not isinstance(returned, tuple | list) or len(returned) != 2 or not isinstance(returned[0], Tensor):
+            raise BadSubject(
+                f"subject {self.name}: forward must return output and steps, got {_kind(returned)}: give Subject(forward=...) that "
+                f"returns (output, steps), where steps is frames if the network keeps the number of frames"
+            )
         output, steps = returned
+        if isinstance(steps, list | tuple | np.ndarray):
+            steps = torch.as_tensor(steps)
         if not isinstance(steps, Tensor) or steps.is_floating_point() or steps.shape != (len(features),):
             raise BadSubject(f"subject {self.name}: steps must be an integer tensor of {len(features)}, got {_kind(steps)}")
         if self.layout == "BTV":
             output = output.transpose(0, 1)
         if output.ndim != 3 or output.shape[1:] != (len(features), len(self.vocabulary)):
+            other = "TBV" if self.layout == "BTV" else "BTV"
+            swapped = output.ndim == 3 and (output.shape[0], output.shape[2]) == (len(features), len(self.vocabulary))
             raise BadSubject(
                 f"subject {self.name}: forward gave {tuple(output.shape)}, expected (steps, {len(features)}, {len(self.vocabulary)}) "
-                f"after reading its layout as {self.layout}"
+                f"after reading its layout as {self.layout}" + (f": try Subject(layout={other!r})" if swapped else "")
             )
         return (output.log_softmax(-1) if self.outputs == "logits" else output), steps

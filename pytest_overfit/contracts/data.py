@@ -11,7 +11,7 @@ import torch
 from pytest_overfit.contracts.bench import SOUGHT, Bench
 from pytest_overfit.contracts.passage import distance
 from pytest_overfit.finding import Finding, counted, naming
-from pytest_overfit.subject import BadSample, Sample
+from pytest_overfit.subject import BadSample, Sample, look_transposed
 
 LOUD, FAINT = 100.0, 1e-3
 """Bounds on the rms of all features. Between them lie z-scores (1), raw coordinates (0.5) and decibels (50); pixels (130) do not."""
@@ -48,8 +48,9 @@ def _odd_widths(bench: Bench) -> tuple[Finding, ...]:
     odd = tuple(sample.name for sample, width in zip(bench.samples, widths, strict=True) if width != common)
     if not odd:
         return ()
+    advice = "they look like (dim, frames): give (frames, dim)" if look_transposed(bench.samples) else "use one feature layout"
     headline = f"{counted(len(odd), 'sample')} of {len(widths)} have features of another width than {common}: {naming(odd)}"
-    return (Finding(name="bad_features", headline=headline, samples=odd, try_="use one feature layout", status="confirmed"),)
+    return (Finding(name="bad_features", headline=headline, samples=odd, try_=advice, status="confirmed"),)
 
 
 def features_are_scaled(bench: Bench) -> tuple[Finding, ...]:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
 
 import torch
 
 from pytest_overfit.contracts.bench import Bench
 from pytest_overfit.finding import Finding
+from pytest_overfit.subject import BadSample, BadSubject
+
+TORCH = str(Path(torch.__file__).parent)
 
 
 def failed(name: str, what: str, error: Exception, *evidence: str) -> Finding:
     """An error as a finding, with the place it was raised at."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    message = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    frames = traceback.extract_tb(error.__traceback__)
+    own = str(Path(__file__).parents[1])
+    theirs = [frame for frame in frames if not frame.filename.startswith((own, TORCH))]
+    place = (theirs or frames)[-1]
+    message = str(error).splitlines()[0][:400] if str(error) else type(error).__name__
     told = f"{type(error).__name__} at {place.filename}:{place.lineno}"
+    if isinstance(error, BadSubject | BadSample):
+        return Finding(name=name, headline=f"{what}: {message}", evidence=evidence, status="confirmed")
     return Finding(name=name, headline=f"{what}: {message}", evidence=(told, *evidence), status="confirmed")
 
 

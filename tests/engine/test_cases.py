@@ -62,7 +62,7 @@ def test_a_decorator_with_rungs_that_do_not_ascend_is_turned_away():
 
 
 def test_an_outcome_that_is_known_is_not_climbed_again(tmp_path):
-    asked = case(tmp_path, 2, of=subject(build=None))
+    asked = case(tmp_path, 2, of=subject(build=dict))
     known(asked.store, (1, "ok"), (2, "ok"))
     assert asked.climb().status == "ok"
 
@@ -83,7 +83,7 @@ def test_a_subject_without_samples_is_no_pass(tmp_path):
 
 
 def test_a_rung_above_a_broken_one_is_not_tried(tmp_path):
-    asked = case(tmp_path, 5, of=subject(build=None))
+    asked = case(tmp_path, 5, of=subject(build=dict))
     known(asked.store, (1, "ok"), (2, "broken"))
     with pytest.raises(pytest.skip.Exception, match="not tried: broke at 2"):
         asked.climb()
@@ -91,7 +91,7 @@ def test_a_rung_above_a_broken_one_is_not_tried(tmp_path):
 
 
 def test_the_lowest_broken_rung_is_the_one_that_broke(tmp_path):
-    asked = case(tmp_path, 10, selected=(1, 2, 5, 10), of=subject(build=None))
+    asked = case(tmp_path, 10, selected=(1, 2, 5, 10), of=subject(build=dict))
     known(asked.store, (1, "ok"), (2, "broken"), (5, "broken"))
     assert asked.outcome().broke_at == 2
 

@@ -104,14 +104,14 @@ import torch
 from pytest_overfit import Sample, Subject
 
 clip = Sample(name="c", features=torch.ones(4, 2), target=torch.tensor([1]))
-gru = Subject(name="gru", build=None, samples=[clip], vocabulary=("-", "A"))
+gru = Subject(name="gru", build=dict, samples=[clip], vocabulary=("-", "A"))
 number = 3
 
 def make():
     return gru
 
 def of_run(folder):
-    return Subject(name=folder.name, build=None, samples=[clip], vocabulary=("-", "A"))
+    return Subject(name=folder.name, build=dict, samples=[clip], vocabulary=("-", "A"))
 
 def fails():
     raise RuntimeError("no data here\\nsecond line")

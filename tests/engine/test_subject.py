@@ -26,7 +26,7 @@ def subject(samples=(), **changes):
     [
         (torch.ones(3), torch.tensor([1]), r"sample s: features must be a float tensor \(frames, dim\), got torch.float32 \(3,\)"),
         (torch.ones(3, 2, dtype=torch.int64), torch.tensor([1]), "sample s: features must be a float tensor .* got torch.int64"),
-        (torch.ones(3, 2).numpy(), torch.tensor([1]), "sample s: features must be a float tensor .* got ndarray"),
+        (torch.ones(3, 2).tolist(), torch.tensor([1]), "sample s: features must be a float tensor .* got list"),
         (torch.ones(3, 2), torch.tensor([1.0]), r"sample s: target must be an integer tensor \(tokens,\), got torch.float32"),
         (torch.ones(3, 2), torch.tensor([[1]]), "sample s: target must be an integer tensor"),
         (torch.ones(3, 2), [1, 2], "sample s: target must be an integer tensor .* got list"),
@@ -185,7 +185,7 @@ def test_an_output_in_another_layout_is_turned_away_with_both_shapes():
     ("returned", "words"),
     [
         (torch.zeros(5, 2, 4), r"forward must return output and steps, got torch.float32 \(5, 2, 4\)"),
-        ((torch.zeros(5, 2, 4), [5, 5]), "steps must be an integer tensor of 2, got list"),
+        ((torch.zeros(5, 2, 4), [5.0, 5.0]), "steps must be an integer tensor of 2, got torch.float32"),
         ((torch.zeros(5, 2, 4), torch.tensor([5.0, 5.0])), "steps must be an integer tensor of 2, got torch.float32"),
         ((torch.zeros(5, 2, 4), torch.tensor([5])), "steps must be an integer tensor of 2"),
         ({"logits": 1, "steps": 2}, "forward must return output and steps, got dict"),
