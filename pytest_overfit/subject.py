@@ -165,7 +165,8 @@ class Subject:
     """What is under test.
 
     build:      (vocab_size, feature_dim, seed) -> a fresh network; those of the three that it does not take are left out, and under other
-                names it is called with all three in this order. The global generators of torch, numpy and Python are seeded first. Where a recipe or a size sets keywords such as hidden_dim or dropout, those that `build` accepts are passed too.
+                names it is called with all three in this order. The global generators of torch, numpy and Python are seeded before the
+                call. Where a recipe or a size sets keywords such as hidden_dim or dropout, those that `build` accepts are passed too.
     samples:    the samples, or n -> the first n of them (at least; fewer only where there are no more).
     vocabulary: token names by id, the blank included.
     forward:    (network, features (B, T, F), frames (B,)) -> output, steps (B,) int64.

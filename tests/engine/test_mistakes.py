@@ -101,12 +101,12 @@ def test_what_a_network_does_otherwise_is_told_with_the_field_that_says_so(netwo
 
 
 def test_an_instance_for_a_builder_is_refused_with_the_builder_that_is_meant() -> None:
-    with pytest.raises(BadSubject, match="build must be a function .*, got a BiGRU: build=lambda vocab_size, feature_dim, seed: BiGRU"):
+    with pytest.raises(BadSubject, match=r"build must be a function .*, got a BiGRU: build=lambda vocab_size, feature_dim, seed: BiGRU"):
         subject(build=BiGRU(24, 25))
 
 
 def test_a_builder_that_returns_no_network_is_named() -> None:
-    with pytest.raises(BadSubject, match="build must return a torch.nn.Module, got NoneType"):
+    with pytest.raises(BadSubject, match=r"build must return a torch.nn.Module, got NoneType"):
         run(subject(build=lambda vocab_size, feature_dim, seed: None))
 
 
@@ -127,5 +127,5 @@ NETWORK = BiGRU(24, 25)
 
 
 def test_a_network_for_a_subject_is_refused() -> None:
-    with pytest.raises(BadSubject, match="is a BiGRU, expected a pytest_overfit.Subject"):
+    with pytest.raises(BadSubject, match=r"is a BiGRU, expected a pytest_overfit.Subject"):
         import_subject("tests.engine.test_mistakes:NETWORK")
