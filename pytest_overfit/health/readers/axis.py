@@ -54,7 +54,7 @@ def placed(one: Series, clock: Clock, steps: StepMap) -> list[tuple[float, Point
         places = [point.step for point in points]
     else:
         places = _in_epochs(points, steps)
-        if any(place != math.floor(place) for place in places if place == place):
+        if any(place != math.floor(place) for place in places if place == place) or _told_often(places):
             places = _apart(places)
     return [(point.at, point._replace(at=at)) for at, point in zip(places, points, strict=True) if at == at]
 
@@ -156,12 +156,19 @@ def _in_epochs(points: Sequence[Point], steps: StepMap) -> list[float]:
     return own
 
 
+def _told_often(places: Sequence[float]) -> bool:
+    """Whether every epoch but the last is told more than once, as where each batch names its epoch alone."""
+    counts = [sum(1 for _ in group) for _, group in groupby(places)]
+    return len(counts) > 1 and min(counts[:-1]) > 1 and all(a <= b for a, b in pairwise(places))
+
+
 def _apart(places: list[float]) -> list[float]:
     """Neighbours at one place, told as the same by rounding, spread up to the next place."""
     spread, start = list(places), 0
+    distance = median([b - a for a, b in pairwise(dict.fromkeys(places)) if b > a] or [0.0])
     for place, group in groupby(places):
         count = sum(1 for _ in group)
-        following = places[start + count] if start + count < len(places) else math.nan
+        following = places[start + count] if start + count < len(places) else place + distance
         if count > 1 and following > place:
             for index in range(count):
                 spread[start + index] = place + (following - place) * index / count

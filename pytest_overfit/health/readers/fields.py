@@ -12,6 +12,7 @@ from pytest_overfit.health.readers.names import SPLITS, clock, words
 from pytest_overfit.health.run import Prediction, Where
 
 SPLIT_FIELDS = frozenset({"split", "phase", "mode", "stage", "subset", "set"})
+METRIC_FIELDS = frozenset({"metric", "metric_name", "key", "tag"})
 TARGETS = frozenset({"target", "ref", "reference", "truth", "ground truth", "gt"})
 PREDICTIONS = frozenset({"prediction", "pred", "predicted", "hyp", "hypothesis"})
 EMPTY = frozenset({"", "<empty>", "(empty)", "[]", "none", "<none>"})
@@ -63,9 +64,13 @@ class Row:
 
 
 def row(fields: Iterable[tuple[str, object]]) -> Row:
-    """Sort the fields of a row. What is neither number nor known text is left out."""
+    """Sort the fields of a row. What is neither number nor known text is left out. A metric and a value may stand in fields of these names."""
     found = Row()
+    fields = list(fields)
+    named = next((str(value) for name, value in fields if name.strip().lower() in METRIC_FIELDS), None)
     for name, value in fields:
+        if named is not None and name.strip().lower() == "value":
+            name = named
         if isinstance(value, list):
             found.texts[" ".join(words(name))] = value
             continue

@@ -23,12 +23,12 @@ LEVELS = {**dict.fromkeys(("step", "batch", "iter", "iteration"), "step"), "epoc
 PERCENT = frozenset({"%", "percent", "pct"})
 MEASURES = {
     "loss": "loss, cost, ctcloss, xent, cross entropy, nll, objective, log probability, log prob, logprob, log likelihood",
-    "wer": "wer, word error rate",
+    "wer": "wer, word error rate, bwer",
     "ter": "ter, token error rate",
     "ser": "ser, sentence error rate, sequence error rate",
     "per": "per, phone error rate, phoneme error rate",
-    "ler": "ler, label error rate",
-    "cer": "cer, character error rate, char error rate",
+    "ler": "ler, label error rate, uer, unit error rate",
+    "cer": "cer, character error rate, char error rate, bcer",
     "bleu": "bleu, bleu 4, bleu score, sacrebleu",
     "accuracy": "accuracy, acc, accuray, char accuracy, character accuracy, token accuracy, word accuracy, word acc, char acc, sequence accuracy",
     "perplexity": "perplexity, ppl",
@@ -51,7 +51,7 @@ PASSED_OVER = {
 EPOCH_NAMES = ("epoch", "current epoch", "train epoch", "epoch num", "ep", "epochs trained")
 STEP_NAMES = (
     *("step", "global step", "train global step", "trainer global step", "iter", "iters", "iteration", "update", "updates", "steps"),
-    *("num updates", "train num updates", "valid num updates", "training iteration", "train step", "global iter"),
+    *("nupdates", "num updates", "train num updates", "valid num updates", "training iteration", "train step", "global iter"),
 )
 CLOCKS: dict[frozenset[str], Literal["epoch", "step"]] = {
     **{frozenset(name.split()): "epoch" for name in EPOCH_NAMES},

@@ -11,7 +11,7 @@ from typing import Any
 from pytest_overfit.health.readers.fields import DEEPEST, as_number, flattened, row
 from pytest_overfit.health.readers.gather import Gathering
 from pytest_overfit.health.readers.lines import Progress
-from pytest_overfit.health.readers.names import clock
+from pytest_overfit.health.readers.names import clock, known
 from pytest_overfit.health.run import BadRun, Where
 
 LARGEST = 256 << 20
@@ -26,9 +26,15 @@ def curves_in(said: object) -> dict[str, list[Any]]:
 
 
 def rows_in(said: object) -> list[tuple[float, Mapping[str, Any]]]:
-    """The rows of an object that has one under each epoch: {"1": {"loss": 3.1}, "2": {"loss": 2.0}}."""
+    """The rows of an object that has one under each epoch, {"1": {"loss": 3.1}, "2": {"loss": 2.0}}, or a list of them, {"history": [...]}.
+
+    Each with its epoch, NaN where it must tell that itself.
+    """
     if not isinstance(said, dict):
         return []
+    listed = max((_rows_of_list(one) for one in _values(said, 0) if isinstance(one, list)), key=len, default=[])
+    if listed:
+        return listed
     found = [(_epoch(name), one) for name, one in said.items() if isinstance(one, dict)]
     rows: list[tuple[float, Mapping[str, Any]]] = [(epoch, one) for epoch, one in found if epoch is not None]
     return rows if LEAST <= len(rows) == len(found) else []
@@ -44,18 +50,18 @@ def read_object(path: Path, gathering: Gathering, progress: Progress) -> None:
     except (ValueError, RecursionError) as error:
         raise BadRun(f"{path}: cut off or not JSON ({error}); give one object a line") from error
     progress.advance(size)
-    for epoch, one in rows_in(said):
+    for number, (epoch, one) in enumerate(rows_in(said), 1):
         found = row(flattened(one))
         found.epoch = epoch if not found.placed else found.epoch
-        found.give(gathering, Where(path, int(epoch), "epoch"))
+        found.give(gathering, Where(path, number, "row"))
     if gathering.empty:
         _read_lists(path, curves_in(said), gathering)
 
 
 def _read_lists(path: Path, lists: Mapping[str, list[Any]], gathering: Gathering) -> None:
-    clocks = {(clock(name), len(values)): values for name, values in lists.items() if clock(name)}
+    clocks = {(counts, len(values)): values for name, values in lists.items() if (counts := _clock(name))}
     for name, values in lists.items():
-        if clock(name):
+        if _clock(name):
             continue
         epochs, steps = clocks.get(("epoch", len(values))), clocks.get(("step", len(values)))
         for index, value in enumerate(values):
@@ -70,6 +76,23 @@ def _read_lists(path: Path, lists: Mapping[str, list[Any]], gathering: Gathering
                 where=Where(path, index + 1, "entry"),
                 order=(index + 1) / len(values),
             )
+
+
+def _values(said: Mapping[str, Any], depth: int) -> Iterator[Any]:
+    for one in said.values():
+        yield one
+        if isinstance(one, dict) and depth < DEEPEST:
+            yield from _values(one, depth + 1)
+
+
+def _rows_of_list(values: list[Any]) -> list[tuple[float, Mapping[str, Any]]]:
+    rows = [one for one in values if isinstance(one, dict)]
+    told = len(rows) >= LEAST and len(rows) == len(values) and any(known(name) for one in rows for name, _ in row(flattened(one)).values)
+    return [(math.nan, one) for one in rows] if told else []
+
+
+def _clock(name: str) -> str | None:
+    return clock(name.rsplit("/", 1)[-1])
 
 
 def _lists(said: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, list[Any]]]:

@@ -29,14 +29,21 @@ PAIR = re.compile(
     re.IGNORECASE,
 )
 EPOCH_LAST = re.compile(r"(?<![\w.])(\d{1,12})\s*epoch\b", re.IGNORECASE)
+BATCHES_SO_FAR = re.compile(r"\d+epoch:\w+:\d+-(\d{1,9})batch\b")
+"""ESPnet's word for the batches of an epoch that a line tells of; of how many it does not say."""
+MANY = 10**9
 FAR_OF = r"(\d{1,12})\s*/\s*(\d{1,12})"
 EPOCH_AND_BATCH = re.compile(rf"^\W{{0,3}}\[\s*{FAR_OF}\s*\]\s*\[\s*{FAR_OF}\s*\]")
-BATCH = re.compile(rf"\[\s*{FAR_OF}|\|\s*{FAR_OF}\s*\[|(?<![\d/]){FAR_OF}\s+batch|^\s*{FAR_OF}\s|\bbatch\s*\(\s*{FAR_OF}\s*\)", re.IGNORECASE)
+BATCH = re.compile(
+    rf"\[\s*{FAR_OF}|\|\s*{FAR_OF}\s*\[|(?<![\d/]){FAR_OF}\s+batch|^\s*{FAR_OF}\s|\bbatch\s*\(\s*{FAR_OF}\s*\)"
+    rf"|[━╸╺█▏-]\s+{FAR_OF}\s|\bepoch\s+\d+:\s+{FAR_OF}\s",
+    re.IGNORECASE,
+)
 NUMBERED = re.compile(r"^\s*(?:\|\s*)?#?0*(\d{1,12})(?:\s*\|\s*|:\s+)(?=[A-Za-z'\"])")
 """A line that starts with its number: `#00000100: loss=3.5`."""
 VALIDATIONS = re.compile(r"^Steps: \d+\t+(?=Loss:|PPL:|[a-z_]+:)", re.IGNORECASE)
 """A line of JoeyNMT's `validations.txt`, which says nowhere that it tells of validation."""
-STAGE = re.compile(rf"^\W*stage\s+{FAR_OF}\b", re.IGNORECASE)
+STAGE = re.compile(r"^\W*stage\s+(\d{1,12})\s*/\s*(?:(\d{1,12})\b|∞)", re.IGNORECASE)
 SCOPES = {**SPLITS, "test": "test", "testing": "test", "best": "best", "cur metric": "val"}
 """What a word tells of the values behind it: their split, or that they are not to be taken for one of this epoch."""
 SPLIT_WORD = re.compile(rf"(?<![\w./-])({'|'.join(sorted(SCOPES, key=len, reverse=True))})(?![\w/-]|\.\w)", re.IGNORECASE)
@@ -89,6 +96,8 @@ def said(text: str) -> Said:
         scope = _value(line, unknown, match, text, scope)
     if line.epoch is None and (last := EPOCH_LAST.search(text)):
         line.epoch = float(last[1])
+        if so_far := BATCHES_SO_FAR.search(text):
+            line.batch = (int(so_far[1]), MANY)
     if line.values or line.epoch is not None or line.step is not None:
         line.values += unknown
         if line.batch is None:
@@ -112,7 +121,7 @@ def _numbered(line: Said, text: str) -> tuple[str, int, list[tuple[int, int]]]:
     if match := EPOCH_AND_BATCH.match(text):
         line.epoch, line.epochs, line.batch = float(match[1]), int(match[2]), (int(match[3]), int(match[4]))
     elif match := STAGE.match(text):
-        line.epoch, line.epochs = float(match[1]), int(match[2])
+        line.epoch, line.epochs = float(match[1]), int(match[2]) if match[2] else None
     elif match := NUMBERED.match(text):
         line.step = float(match[1])
     if match is None:
@@ -121,10 +130,11 @@ def _numbered(line: Said, text: str) -> tuple[str, int, list[tuple[int, int]]]:
 
 
 def _is_source_line(match: re.Match[str], text: str) -> bool:
-    """Whether a number is a line of source: of `trainer.py:312`, `trainer.py(312)`, `pkg.trainer:do_train:312`."""
+    """Whether a number is a line of source: of `trainer.py:312`, `(trainer:243)`, `trainer.py(312)`, `pkg.trainer:do_train:312`."""
     if not INTEGER.fullmatch(match["value"]) or match["sign"].strip() not in (":", ""):
         return False
-    chained = match.start() > 0 and text[match.start() - 1] == ":" and match["sign"] == ":"
+    before, after = text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]
+    chained = match["sign"] == ":" and (before == ":" or before + after in ("()", "[]"))
     return chained or (match["name"].endswith(".py") and not match["sign"].isspace())
 
 
@@ -162,7 +172,10 @@ def _value(line: Said, unknown: list[tuple[str, str, float]], match: re.Match[st
         if scope == "test":
             line.values.append((_signed(f"test {name}", match), "", value))
         return scope
-    line.values.append((_signed(name or "loss", match), split, value))
+    value_of = (_signed(name or "loss", match), split, value)
+    # Of a name told twice, as `loss=3.2 ... tot_loss[loss=3.4]`, the first is of now.
+    if all(told[:2] != value_of[:2] for told in line.values):
+        line.values.append(value_of)
     return own_split if own_split and spaced else scope
 
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from pytest_overfit.health.readers.fields import tokens
+from pytest_overfit.health.readers.fields import row, tokens
 from pytest_overfit.health.readers.gather import MOST_PREDICTIONS, NAN, Gathering
 from pytest_overfit.health.readers.lines import LeftOut, Progress, TextLines
+from pytest_overfit.health.readers.names import clock, known
 from pytest_overfit.health.readers.phrases import ESCAPES, Said, said, split_in
 from pytest_overfit.health.readers.tables import object_row
 from pytest_overfit.health.run import Prediction, Where
@@ -57,13 +58,22 @@ MOST_LOOSE = 20_000
 _Loose = tuple[Where, Said, str]
 """Such a line, with the split that was told before it."""
 MOST_QUOTED = 80
-"""Characters of the end of a line that are quoted."""
+"""Characters that are quoted of what a trainer says at its end."""
 ENDED = re.compile(
-    r"\b(?:early.?stopping (?:at|after|triggered|activated)|stop(?:ped|ping) early|training (?:is )?(?:finished|complete[d]?|done|ended|stopped)"
-    r"|finished training|done training|end of (?:the )?training|max_(?:epochs|steps)=\d+` reached|reached max)",
+    r"\b(?:early.?stopping (?:at|after|triggered|activated)|stop(?:ped|ping) early|training (?:is |was )?(?:finished|complete[d]?|done|ended|stopped)"
+    r"|finished (?:training|optimization)|done training|end of (?:the )?training|max_(?:epochs|steps)=\d+` reached|reached max)",
     re.IGNORECASE,
 )
 """What a trainer says when it ends."""
+
+
+BLANKS = re.compile(r"\s{2,}|\t")
+
+
+def table_cells(text: str) -> list[str]:
+    """The cells of a line of a table: between bars, or apart by two blanks or more."""
+    text = text.strip()
+    return [cell.strip() for cell in text.strip("|").split("|")] if text.startswith("|") else BLANKS.split(text)
 
 
 @dataclass(slots=True)
@@ -104,6 +114,7 @@ class _Reader:
         self._waiting: deque[_Shown] = deque(maxlen=2 * MOST_PREDICTIONS)
         self._leading = False
         self._loose: list[_Loose] = []
+        self._columns: list[str] = []
         self._named_at_end, self._counted, self._ended = False, False, False
 
     def line(self, where: Where, raw: str) -> None:
@@ -112,10 +123,10 @@ class _Reader:
         text = ESCAPES.sub("", raw) if "\x1b" in raw else raw
         if len(text) > USUAL_LENGTH:
             text = " ".join(text.split())[:MOST_CHARACTERS]
-        if self._row(where, text) or self._spoken(text):
+        if self._row(where, text) or self._in_table(where, text) or self._spoken(text):
             return
-        if ENDED.search(text):
-            self._gathering.end(f"{' '.join(text.split())[-MOST_QUOTED:]} ({where})")
+        if ended := ENDED.search(text):
+            self._gathering.end(f"{text[ended.start() :].strip()[:MOST_QUOTED]} ({where})")
             self._ended = True
         if not TELLING.search(text):
             self._heading(text)
@@ -145,6 +156,19 @@ class _Reader:
         else:
             self._values(where, Said(values=[(name, split, value) for name, value in found.values]))
         return True
+
+    def _in_table(self, where: Where, text: str) -> bool:
+        """Take a line of a table as Markdown or a notebook prints it; returns whether it was one."""
+        cells = table_cells(text)
+        if len(cells) > 2 and any(map(clock, cells)) and sum(known(cell) is not None for cell in cells) > 1:
+            self._columns = cells
+            return True
+        if not self._columns or len(cells) != len(self._columns):
+            return False
+        found = row(zip(self._columns, cells, strict=True))
+        if found.placed:
+            found.give(self._gathering, where)
+        return found.placed or not any(cell.strip(":- ") for cell in cells)
 
     def _begin(self, line: Said) -> None:
         epoch = line.epoch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from pytest_overfit.health.readers.names import NOT_OF_NOW, Known, canonical, known, words
+from pytest_overfit.health.readers.names import NOT_OF_NOW, SPLITS, Known, canonical, known, words
 from pytest_overfit.health.run import MEASURED, MOST_POINTS, WITHOUT_SPLIT, CurveBuilder, Point, Where
 
 POINTS_UNKNOWN = 2_000
@@ -17,7 +17,7 @@ class Series:
     """One metric as logged: its values and their places on both clocks and in the log. The `at` of its points is their order in the log."""
 
     def __init__(self, name: str, meant: Known | None, split: str, level: str) -> None:
-        self.name = name if meant or not split else f"{split}_{name}"
+        self.logged, self.name = name, f"{split}_{name}" if split and not (meant and meant.split) else name
         self.meant, self.split, self.level = meant, split, level
         self._builder = CurveBuilder(MOST_POINTS if meant else POINTS_UNKNOWN)
         self._placed: Sequence[Point] | None = None
@@ -49,6 +49,7 @@ def name_series(all_series: Iterable[Series], complaints: list[str]) -> dict[str
     """
     all_series = list(all_series)
     _test_for_validation(all_series, complaints)
+    _share_of_a_split(all_series, complaints)
     told = {canonical(series.meant.metric, series.split) for series in all_series if series.meant and series.split}
     # A trainer that tells a bare loss of each batch tells a bare accuracy of it too.
     told |= {"val_accuracy" for series in all_series if series.meant and series.meant.metric == "loss" and not series.split}
@@ -62,9 +63,9 @@ def name_series(all_series: Iterable[Series], complaints: list[str]) -> dict[str
         first, *others = sorted(rivals, key=lambda series: (_is_summary(series, rivals), *_preference(series)))
         named[name] = first
         for other in others:
-            of_steps = other.level == "step" != first.level and f"{name}_step" not in candidates
-            own = f"{name}_step" if of_steps else other.name
-            losing.append((own, other))
+            taken = {*candidates, *(own for own, _ in losing)}
+            of_steps = other.level == "step" != first.level and f"{name}_step" not in taken
+            losing.append((f"{name}_step" if of_steps else other.name, other))
     for own, series in losing:
         free = own if own not in named else f"{own}, as logged"
         while free in named:
@@ -85,6 +86,18 @@ def _test_for_validation(all_series: Sequence[Series], complaints: list[str]) ->
             taken.append(series.name)
     if taken:
         complaints.append(f"nothing tells of validation: {', '.join(taken)} taken for it")
+
+
+def _share_of_a_split(all_series: Sequence[Series], complaints: list[str]) -> None:
+    """What is told as `dev 35.2%`: the error rate, where it falls, else the accuracy."""
+    for series in all_series:
+        bare = series.logged.removesuffix(" %").strip().lower()
+        if series.meant is None and series.logged.endswith(" %") and bare in SPLITS and series.count > 1:
+            falls = series.points[-1].value < series.points[0].value
+            series.meant = Known(metric="wer" if falls else "accuracy", percent=True, rank=90)
+            series.split = SPLITS[bare]
+            series.place([replace_value(point, series.meant) for point in series.points])
+            complaints.append(f"{bare} in percent {'falls: taken for the WER' if falls else 'does not fall: taken for the accuracy'}")
 
 
 def replace_value(point: Point, meant: Known) -> Point:

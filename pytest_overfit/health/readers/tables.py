@@ -68,6 +68,7 @@ def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
 
 def header(text: str) -> tuple[str, list[str]]:
     """The delimiter and the columns of a csv by its first line: those with a clock among them, then the most."""
+    text = text.lstrip("%# ")
     found = [(delimiter, split_cells(text, delimiter)) for delimiter in DELIMITERS]
     return max(found, key=lambda one: (any(map(clock, one[1])), any(map(known, one[1])) and len(one[1]) > 1, len(one[1])))
 
