@@ -17,9 +17,10 @@ import pytest
 import torch
 
 from pytest_overfit import report
-from pytest_overfit.contracts import Checked, examine
+from pytest_overfit.contracts import Checked, examine, stale_acceptances
+from pytest_overfit.diagnoses import DIAGNOSES
 from pytest_overfit.diagnosis import Diagnosis, diagnose, examine_rung
-from pytest_overfit.finding import Finding
+from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.host import flushed_denormals, keep_freed_memory
 from pytest_overfit.ladder import RUNGS, Outcome, Rung, check_rungs, criteria_for
 from pytest_overfit.recipe import BadRecipe
@@ -33,6 +34,8 @@ POLL_SECONDS = 0.1
 SHOW_SECONDS = 0.3
 DIAGNOSED = 2
 """Samples of the rung that diagnoses look at where nothing broke."""
+BY_TRAINING = {"input_ignored", "train_eval_gap"} | {diagnosis.__name__ for diagnosis in DIAGNOSES}
+"""Findings that a contract's silence does not make stale: controls and diagnoses give them too."""
 
 
 class LadderBroken(AssertionError):
@@ -122,19 +125,24 @@ class OverfitContracts:
     subject: Subject
     settings: Settings
     body: str = ""
+    notes: tuple[Finding, ...] = ()
 
     def __repr__(self) -> str:
         return f"<contracts of {self.subject.name}>"
 
     def check(self) -> tuple[Checked, ...]:
-        """Examine every contract on the samples of the highest rung. Raises ContractViolated where one does not hold."""
+        """Examine every contract on the samples of the highest rung. Raises ContractViolated where one does not hold.
+
+        Warnings and accepted findings become `notes`.
+        """
         __tracebackhide__ = True
         most = max(self.settings.rungs or RUNGS)
         samples = raw_samples(self.subject, most)
         with own_randomness(self.settings.device):
             checked = examine(self.subject, samples, seed=self.settings.seeds[0], device=self.settings.device, size=self.settings.size)
-        self.body = report.contracts_body(checked)
-        violated = [finding for one in checked for finding in one.findings]
+        stale = stale_acceptances(self.subject, checked, elsewhere=BY_TRAINING)
+        self.body = report.contracts_body(checked, stale)
+        violated, self.notes = _weighed([*(finding for one in checked for finding in one.findings), *stale], self.settings)
         if violated:
             raise ContractViolated(report.contracts_headline(self.subject.name, violated))
         return checked
@@ -147,6 +155,7 @@ class OverfitDiagnosis:
     subject: Subject
     settings: Settings
     body: str = ""
+    notes: tuple[Finding, ...] = ()
 
     def __repr__(self) -> str:
         return f"<diagnosis of {self.subject.name}>"
@@ -161,11 +170,18 @@ class OverfitDiagnosis:
         samples = max(len(raw_samples(self.subject, DIAGNOSED)), 1)
         rung = replace(rung_of(self.subject, samples, settings), seeds=settings.seeds[:1])
         with flushed_denormals(), own_randomness(settings.device):
-            findings = examine_rung(rung, rung.outcome())
+            findings = accepting(examine_rung(rung, rung.outcome()), self.subject.accept)
         self.body = report.findings_body(findings)
-        if findings:
-            raise Diagnosed(report.diagnosis_headline(self.subject.name, findings))
+        failing, self.notes = _weighed(findings, settings)
+        if failing:
+            raise Diagnosed(report.diagnosis_headline(self.subject.name, failing))
         return findings
+
+
+def _weighed(findings: Sequence[Finding], settings: Settings) -> tuple[list[Finding], tuple[Finding, ...]]:
+    """What fails, and what is only told."""
+    failing = [finding for finding in findings if finding.fails(strict=settings.strict)]
+    return failing, tuple(finding for finding in findings if finding not in failing)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

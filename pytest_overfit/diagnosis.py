@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pytest_overfit import probes
 from pytest_overfit.contracts import check
 from pytest_overfit.diagnoses import DIAGNOSES, Evidence, gather
-from pytest_overfit.finding import Finding
+from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.ladder import Outcome, Rung
 from pytest_overfit.remedies import Trial, raw_samples
 from pytest_overfit.subject import BadSample
@@ -55,13 +55,14 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
     """Explain a broken rung. trials: none; those of the findings until one holds; or every remedy of every finding, then general ones."""
     found = list(check(rung.subject, raw_samples(rung.subject, rung.samples), seed=rung.seeds[0], device=rung.device, size=rung.size))
     found += outcome.attempts[0].findings if outcome.attempts else ()
+    found.sort(key=lambda finding: not finding.fails())  # what fails nothing is the likelier to be innocent
     try:
         evidence = gather(rung, outcome)
     except (BadSample, RuntimeError, ValueError):
         evidence = None  # the contracts say why it cannot run
     shown, ruled_out = _shown(evidence) if evidence else ((), ())
-    found += [finding for finding in shown if finding.name not in {other.name for other in found}]
-    tried = run_trials(rung, found, outcome.seconds, trials)
+    found += accepting([finding for finding in shown if finding.name not in {other.name for other in found}], rung.subject.accept)
+    tried = run_trials(rung, [finding for finding in found if not finding.accepted], outcome.seconds, trials)
     return Diagnosis(
         findings=ranked(found, tried),
         ruled_out=tuple(name for name in ruled_out if name not in {finding.name for finding in found}),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 
@@ -15,6 +16,8 @@ class Finding:
     samples:  the names of those it concerns. try_: what to change.
     status:   `confirmed` where the fact was counted or shown by intervention, `suspected` where it was inferred.
     began:    the epoch of a training run at which it began.
+    severity: a `warning` is told and fails nothing: lawful and usual, or too small to matter.
+    accepted: why the subject accepts it: it is then shown, and fails nothing either.
     """
 
     name: str
@@ -25,9 +28,20 @@ class Finding:
     try_: str | None = None
     status: Literal["suspected", "confirmed"] = "suspected"
     began: float | None = None
+    severity: Literal["failure", "warning"] = "failure"
+    accepted: str | None = None
+
+    def fails(self, *, strict: bool = False) -> bool:
+        """Whether it fails a test. strict: warnings do too; what is accepted never does."""
+        return self.accepted is None and (strict or self.severity == "failure")
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
+
+
+def accepting(findings: Sequence[Finding], reasons: Mapping[str, str]) -> tuple[Finding, ...]:
+    """The findings, those whose name has a reason marked as accepted for it."""
+    return tuple(replace(finding, accepted=reasons.get(finding.name)) for finding in findings)
 
 
 def naming(names: tuple[str, ...] | list[str], most: int = 5) -> str:

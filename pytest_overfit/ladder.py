@@ -24,7 +24,7 @@ from pytest_overfit.criteria import BadLadder as BadLadder
 from pytest_overfit.criteria import Criterion as Criterion
 from pytest_overfit.criteria import Verdict as Verdict
 from pytest_overfit.criteria import criteria_for as criteria_for
-from pytest_overfit.finding import Finding
+from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.levels import Standing, ladder_of_levels, standing, still_descending
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import Sample, Subject
@@ -156,7 +156,8 @@ class Rung:
             network = first.training.network
             outcome = replace(outcome, parameters=sum(p.numel() for p in network.parameters()), where=class_line(network))
             given = steps_given(first.training)
-            if findings := fit(self.subject, samples, seed=seed, device=self.device, size=self.size):
+            findings = fit(self.subject, samples, seed=seed, device=self.device, size=self.size)
+            if any(finding.fails() for finding in findings):
                 return replace(outcome, status="broken", findings=findings)
             yield from first.train_to_the_end(patient=not self.recipe.fallbacks)
             attempts.append(first.attempt(given))
@@ -280,8 +281,9 @@ class _Run:
             findings = ignored_inputs(controls)
         elif training.trace.readings and self.ended is None:
             findings = train_eval_gap(training.subject, training.network, shown, device=training.device)
+        findings = accepting(findings, training.subject.accept)
         return Attempt(
-            held=self.held and not findings,
+            held=self.held and not any(finding.fails() for finding in findings),
             standing=self._standing(given),
             controls=controls,
             findings=findings,

@@ -32,6 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "--overfit-device": "auto",
     "--overfit-size": None,
     "--overfit-trials": "auto",
+    "--overfit-strict": False,
 }
 """The options that change a verdict: a rerun needs them."""
 
@@ -52,6 +53,7 @@ def add_options(parser: pytest.Parser) -> None:
     add("--overfit-device", "DEVICE", "auto, cpu or cuda:N (default auto)")
     add("--overfit-size", "SIZE", "size of the subjects' networks, e.g. full")
     add("--overfit-trials", "WHICH", "remedies to try on a broken rung: off, auto (until one holds) or all", choices=("off", "auto", "all"))
+    group.addoption("--overfit-strict", action="store_true", help="let warnings fail too: what is told and usually fails nothing")
     group.addoption("--overfit-run", metavar="DIR|FILE", help="the log of a training run, or its folder, for -m health")
     group.addoption("--overfit-report", metavar="DIR", help="where the report files and logs/ go (default: the rootdir)")
 
@@ -132,6 +134,7 @@ def read_settings(config: pytest.Config) -> Settings:
             device=choose_device(option("--overfit-device"), int(worker_input(config).get("workerid", "gw0")[2:])),
             size=option("--overfit-size"),
             trials=option("--overfit-trials"),
+            strict=option("--overfit-strict"),
         ).check()
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error

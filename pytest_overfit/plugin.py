@@ -255,16 +255,21 @@ def rerun_line(request: pytest.FixtureRequest) -> str:
     if request.node.nodeid.startswith(OWN_MODULE):
         command = "pytest -m overfit"
         given["--overfit-rungs"] = case.samples
-    words = [f"{name}={value}" for name, values in given.items() for value in (values if isinstance(values, list) else [values])]
+    words = [
+        name if value is True else f"{name}={value}" for name, values in given.items() for value in (values if isinstance(values, list) else [values])
+    ]
     return " ".join([command, *map(shlex.quote, words)])
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     result = yield
-    if call.when == "call" and result.failed:
+    if call.when == "call":
         given = getattr(item, "funcargs", {})
-        result.sections += [("overfit", given[name].body) for name in OF_A_SUBJECT if name in given]
+        whole = [given[name] for name in OF_A_SUBJECT if name in given]
+        result.overfit_notes = [[one.subject.name, note.to_json()] for one in whole for note in one.notes]  # type: ignore[attr-defined]
+        if result.failed:
+            result.sections += [("overfit", one.body) for one in whole]
     if call.when == "call" and case_of(item):
         rung: OverfitRung = item.funcargs["overfit_rung"]  # type: ignore[attr-defined]
         if known := rung.known():

@@ -149,9 +149,10 @@ def findings_body(findings: Sequence[Finding]) -> str:
     return "\n".join(labelled(label, text) for finding in findings for label, text in finding_rows(finding))
 
 
-def contracts_body(checked: Sequence[Checked]) -> str:
-    """Every contract with what was found; those that hold in one line."""
-    rows = [row for one in checked for finding in one.findings for row in finding_rows(finding)]
+def contracts_body(checked: Sequence[Checked], stale: Sequence[Finding] = ()) -> str:
+    """Every contract with what was found, failures first, accepted findings last; those that hold in one line."""
+    found = sorted([*(finding for one in checked for finding in one.findings), *stale], key=_weight)
+    rows = [row for finding in found for row in finding_rows(finding)]
     skipped = [f"{one.contract.name}: {one.skipped}" for one in checked if one.skipped]
     rows += [("skipped", "\n".join(skipped))] if skipped else []
     rows.append(("held", ", ".join(one.contract.name for one in checked if one.held) or "none"))
@@ -159,12 +160,34 @@ def contracts_body(checked: Sequence[Checked]) -> str:
 
 
 def finding_rows(finding: Finding) -> list[tuple[str, str]]:
-    """A finding as labelled rows: what, where, why, whom, what to try."""
-    rows = [("finding", f"{finding.name} ({finding.status}): {finding.headline}")]
+    """A finding as labelled rows: what, where, why, whom, what to try; of an accepted one, the reason in the place of the last."""
+    rows = [(label_of(finding), f"{finding.name} ({finding.status}): {finding.headline}")]
     rows += [("where", finding.module)] if finding.module else []
     rows += [("why", "\n".join(finding.evidence))] if finding.evidence else []
     rows += [("samples", naming(finding.samples))] if finding.samples else []
+    if finding.accepted:
+        return [*rows, ("reason", finding.accepted)]
     return rows + ([("try", finding.try_)] if finding.try_ else [])
+
+
+def label_of(finding: Finding) -> str:
+    """ "finding" of what fails, "warning" of what is told, "accepted" of what the subject accepts."""
+    return "accepted" if finding.accepted else "warning" if finding.severity == "warning" else "finding"
+
+
+def _weight(finding: Finding) -> int:
+    return ("finding", "warning", "accepted").index(label_of(finding))
+
+
+def note_line(subject: str, finding: Finding) -> str:
+    """What a subject passes with, in one line: "warning: my_net: skipped_frames: ..."."""
+    reason = f" (accepted: {finding.accepted})" if finding.accepted else ""
+    return f"{label_of(finding)}: {subject}: {finding.name}: {finding.headline}{reason}"
+
+
+def note_annotation(subject: str, finding: Finding) -> str:
+    """GitHub's warning annotation for what a subject passes with."""
+    return f"::warning title=overfit {_property(subject)}::{_data(note_line(subject, finding))}"
 
 
 def _rung_word(samples: int, outcome: Outcome, known: Sequence[Outcome]) -> str:

@@ -28,6 +28,7 @@ class Settings:
     """rungs: None leaves each subject its own. recipe_source: a name or TOML file. changes: recipe fields set one by one.
 
     bounds: tighter criteria. device: a torch device, already chosen for this process. size: of the subjects' networks. trials: of remedies.
+    strict: warnings fail.
     """
 
     rungs: tuple[int, ...] | None = None
@@ -38,6 +39,7 @@ class Settings:
     device: str = "cpu"
     size: str | None = None
     trials: Trials = "auto"
+    strict: bool = False
 
     def recipe(self, subject: Subject, samples: int) -> Recipe:
         """The recipe of a rung: the subject's own where it has one and none was asked for, with the changes asked for."""

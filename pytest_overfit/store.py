@@ -52,7 +52,7 @@ def diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def diagnosis_from_json(row: dict[str, Any]) -> Diagnosis:
-    findings = tuple(_finding_from_json(finding) for finding in row["findings"])
+    findings = tuple(finding_from_json(finding) for finding in row["findings"])
     trials = tuple(Trial(**trial) for trial in row["trials"])
     nested = {"findings": findings, "ruled_out": tuple(row["ruled_out"]), "trials": trials, "table": tuple(Row(**r) for r in row["table"])}
     return Diagnosis(**{**row, **nested})
@@ -60,7 +60,7 @@ def diagnosis_from_json(row: dict[str, Any]) -> Diagnosis:
 
 def outcome_from_json(row: dict[str, Any]) -> Outcome:
     attempts = tuple(_attempt_from_json(attempt) for attempt in row["attempts"])
-    return Outcome(**{**row, "attempts": attempts, "findings": tuple(_finding_from_json(finding) for finding in row["findings"])})
+    return Outcome(**{**row, "attempts": attempts, "findings": tuple(finding_from_json(finding) for finding in row["findings"])})
 
 
 def _attempt_from_json(row: dict[str, Any]) -> Attempt:
@@ -72,7 +72,7 @@ def _attempt_from_json(row: dict[str, Any]) -> Attempt:
         "verdicts": tuple(Verdict(**verdict) for verdict in row["verdicts"]),
         "standing": _standing_from_json(row["standing"]) if row["standing"] else None,
         "controls": tuple(Control(**control) for control in row["controls"]),
-        "findings": tuple(_finding_from_json(finding) for finding in row["findings"]),
+        "findings": tuple(finding_from_json(finding) for finding in row["findings"]),
     }
     return Attempt(**{**row, **nested})
 
@@ -81,7 +81,7 @@ def _standing_from_json(row: dict[str, Any]) -> Standing:
     return Standing(**{**row, "level": Level(**row["level"]), "ladder": tuple(Level(**level) for level in row["ladder"])})
 
 
-def _finding_from_json(row: dict[str, Any]) -> Finding:
+def finding_from_json(row: dict[str, Any]) -> Finding:
     return Finding(**{**row, "evidence": tuple(row["evidence"]), "samples": tuple(row["samples"])})
 
 

@@ -179,6 +179,7 @@ class Subject:
     sizes:      name -> keywords for `build`; the first is the default, --overfit-size picks another.
     parts:      body or input parts -> feature columns, for the controls that silence one part.
     tokens_a_step: how many tokens one step at the network's narrowest point may stand for, where a learned upsampling unrolls it.
+    accept:     finding -> why it is meant to be so; it is shown and fails nothing, and one that is no longer found is told.
     """
 
     name: str
@@ -196,6 +197,7 @@ class Subject:
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     parts: Mapping[str, slice] = field(default_factory=dict)
     tokens_a_step: int = 1
+    accept: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 <= self.blank < len(self.vocabulary):
@@ -212,6 +214,14 @@ class Subject:
             )
         if isinstance(self.loss, nn.CTCLoss):
             object.__setattr__(self, "loss", _in_our_order(self.loss))
+        self._check_accept()
+
+    def _check_accept(self) -> None:
+        if not isinstance(self.accept, Mapping):
+            raise BadSubject(f"subject {self.name}: accept must map findings to reasons, got {_kind(self.accept)}")
+        for finding, reason in self.accept.items():
+            if not isinstance(reason, str) or not reason.strip():
+                raise BadSubject(f"subject {self.name}: accept[{finding!r}] needs a reason in words, got {reason!r}")
 
     def take(self, n: int) -> list[Sample]:
         """The first `n` samples, checked.

@@ -23,6 +23,7 @@ class SessionSummary:
     def __init__(self, config: pytest.Config, store: Path) -> None:
         self.config, self.store = config, store
         self.rows: list[dict[str, Any]] = []
+        self.notes: list[tuple[str, dict[str, Any]]] = []
         self.live: LiveLine | None = None
 
     @pytest.hookimpl(tryfirst=True)
@@ -40,6 +41,7 @@ class SessionSummary:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if row := getattr(report, "overfit", None):
             self.rows.append(row)
+        self.notes += getattr(report, "overfit_notes", [])
 
     def pytest_sessionfinish(self) -> None:
         if self.live:
@@ -61,24 +63,25 @@ class SessionSummary:
         return None
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self.rows:
+        if not self.rows and not self.notes:
             return
         from pytest_overfit import report
-        from pytest_overfit.store import told_from_json
+        from pytest_overfit.store import finding_from_json, told_from_json
 
         told = [told_from_json(row) for row in self.rows]
-        outcomes = [outcome for outcome, _ in told]
+        notes = [(subject, finding_from_json(finding)) for subject, finding in self.notes]
+        notes += [(o.subject, finding) for o, _ in told if o.status == "ok" for one in o.deciding for finding in one.findings]
+        annotations = [report.annotation(outcome, diagnosis) for outcome, diagnosis in told if outcome.status == "broken"]
+        annotations += [report.note_annotation(subject, finding) for subject, finding in notes if not finding.accepted]
+        noted = [report.note_line(subject, finding) for subject, finding in notes]
         terminalreporter.section("overfit")
-        terminalreporter.write_line(report.summary(outcomes))
-        for line in self._write_files(told):
+        for line in self._write_files(told, noted) if told else noted:
             terminalreporter.write_line(line)
-        if os.environ.get("GITHUB_ACTIONS") == "true":
-            for outcome, diagnosis in told:
-                if outcome.status == "broken":
-                    terminalreporter.write_line(report.annotation(outcome, diagnosis))
+        for line in annotations if os.environ.get("GITHUB_ACTIONS") == "true" else ():
+            terminalreporter.write_line(line)
 
-    def _write_files(self, told: list[Told]) -> list[str]:
-        """Write the report and the curves; returns a line on each."""
+    def _write_files(self, told: list[Told], noted: list[str]) -> list[str]:
+        """Write the report and the curves; returns what is to be printed: the summary, the notes, a line on each file."""
         from pytest_overfit import curves, report
         from pytest_overfit.store import write_whole
 
@@ -86,9 +89,10 @@ class SessionSummary:
         folder.mkdir(parents=True, exist_ok=True)
         outcomes = [outcome for outcome, _ in told]
         headlines = [report.headline(outcome, diagnosis) for outcome, diagnosis in told if outcome.status == "broken"]
-        write_whole(folder / f"{REPORT}.txt", "\n".join([report.summary(outcomes), *headlines]) + "\n")
+        summed = [report.summary(outcomes), *noted]
+        write_whole(folder / f"{REPORT}.txt", "\n".join([*summed, *headlines]) + "\n")
         write_whole(folder / f"{REPORT}.json", report.to_json(told))
-        lines = [f"report: {folder / REPORT}.txt, .json"]
+        lines = [*summed, f"report: {folder / REPORT}.txt, .json"]
         if curves.available():
             lines.append(f"curves: {curves.write_curves(outcomes, folder / CURVES)} in {folder / CURVES} (tensorboard --logdir)")
         else:

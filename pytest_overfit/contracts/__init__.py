@@ -8,8 +8,8 @@ A contract is a function from a bench to findings; none means that it is held. N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -33,10 +33,10 @@ from pytest_overfit.contracts.lengths import steps_are_real, targets_fit
 from pytest_overfit.contracts.loss import loss_is_ctc
 from pytest_overfit.contracts.modes import statistics_are_gathered
 from pytest_overfit.contracts.output import output_is_normalised, output_starts_uniform
-from pytest_overfit.finding import Finding
+from pytest_overfit.finding import Finding, accepting, naming
 from pytest_overfit.subject import Sample, Subject
 
-__all__ = ["CONTRACTS", "Checked", "Contract", "check", "examine", "fit"]
+__all__ = ["CONTRACTS", "Checked", "Contract", "check", "examine", "fit", "stale_acceptances"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,7 @@ class Checked:
 
     @property
     def held(self) -> bool:
+        """Nothing was found, not even what fails nothing."""
         return not self.findings and self.skipped is None
 
 
@@ -116,7 +117,29 @@ def examine(
     with torch.random.fork_rng(devices):
         checked = tuple(_checked(contract, bench) for contract in CONTRACTS)
     violated = {one.contract.name for one in checked if one.findings}
-    return tuple(_without_consequences(one, violated) for one in checked)
+    told = (_without_consequences(one, violated) for one in checked)
+    return tuple(replace(one, findings=accepting(one.findings, subject.accept)) for one in told)
+
+
+def stale_acceptances(subject: Subject, checked: Sequence[Checked], *, elsewhere: Collection[str] = ()) -> tuple[Finding, ...]:
+    """What the subject accepts and no contract finds any more. elsewhere: findings that others than contracts give, which cannot be told here.
+
+    Nothing is said where a contract could not be examined: it may have found what is accepted.
+    """
+    found = {finding.name for one in checked for finding in one.findings}
+    gone = [name for name in subject.accept if name not in found and name not in elsewhere]
+    if not gone or any(one.skipped for one in checked):
+        return ()
+    return (
+        Finding(
+            name="stale_acceptance",
+            headline=f"the subject accepts what is no longer found: {naming(gone)}",
+            evidence=tuple(f"{name}: {subject.accept[name]}" for name in gone),
+            try_="take it out of Subject(accept=...), or check how it is spelt",
+            status="confirmed",
+            severity="warning",
+        ),
+    )
 
 
 def _without_consequences(checked: Checked, violated: set[str]) -> Checked:
@@ -135,7 +158,7 @@ def fit(
     bench = Bench(subject=subject, samples=tuple(samples), seed=seed, device=device, size=size)
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices):
-        return targets_fit(bench)
+        return accepting(targets_fit(bench), subject.accept)
 
 
 def check(

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
+from pytest_overfit import ctc
 from pytest_overfit.contracts.bench import Bench, shaken
 from pytest_overfit.contracts.passage import Call, differ
 from pytest_overfit.contracts.wiring import UPHEAVAL, Wiring
@@ -135,6 +136,7 @@ def _owns(wiring: Wiring, module: str) -> bool:
 
 
 def _unused(wiring: Wiring, module: str) -> Finding:
+    """A warning where the module has no share in the output's graph and no input is lost with it, as heads that serve another loss."""
     columns = f"columns {_spans(wiring.columns)}{_parts(wiring)} of the input change nothing either"
     return Finding(
         name="unused_module",
@@ -143,6 +145,7 @@ def _unused(wiring: Wiring, module: str) -> Finding:
         module=module,
         try_="use it, remove it, or leave it out of `trainable` where it serves another loss",
         status="confirmed",
+        severity="failure" if wiring.columns or wiring.below(module) & wiring.flow.attached else "warning",
     )
 
 
@@ -157,14 +160,20 @@ def _columns_ignored(wiring: Wiring) -> Finding:
 
 
 def _frames_ignored(wiring: Wiring, inner: int) -> Finding:
-    clips = tuple(dict.fromkeys(wiring.bench.clips[clip].name for clip, _ in wiring.frames))
-    first = [frame for clip, frame in wiring.frames if clip == wiring.frames[0][0]]
+    """A warning where no gap is as long as a clip's frames for one token, as of frames skipped on purpose: no token is lost in it."""
+    bench = wiring.bench
+    silent = {clip: [frame for one, frame in wiring.frames if one == clip] for clip, _ in wiring.frames}
+    gaps = {clip: max(high - low + 1 for low, high in _runs(frames)) for clip, frames in silent.items()}
+    room = {clip: bench.clips[clip].frames / ctc.steps_needed(bench.clips[clip].target.tolist()) for clip in silent}
+    worst = max(gaps, key=lambda clip: gaps[clip] / room[clip])
     return Finding(
         name="skipped_frames",
-        headline=f"{len(wiring.frames)} of {inner} frames change nothing: in {clips[0]}, frames {_spans(first)}",
-        samples=clips,
+        headline=f"{len(wiring.frames)} of {inner} frames change nothing: in {bench.clips[worst].name}, frames {_spans(silent[worst])}",
+        evidence=(f"{gaps[worst]} of them in a row, where a token has {room[worst]:.3g} frames",),
+        samples=tuple(bench.clips[clip].name for clip in silent),
         try_=_skipping(wiring),
         status="confirmed",
+        severity="failure" if gaps[worst] >= room[worst] else "warning",
     )
 
 
@@ -194,13 +203,17 @@ def _parts(wiring: Wiring) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _spans(numbers: list[int]) -> str:
-    """1, 2, 3, 7 as 1-3, 7: the first five spans."""
-    spans: list[list[int]] = []
+def _runs(numbers: list[int]) -> list[list[int]]:
+    """First and last of each run of neighbours: 1, 2, 3, 7 as (1, 3), (7, 7)."""
+    runs: list[list[int]] = []
     for number in numbers:
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
         else:
-            spans.append([number, number])
-    told = [f"{low}-{high}" if high > low else f"{low}" for low, high in spans]
-    return naming(told)
+            runs.append([number, number])
+    return runs
+
+
+def _spans(numbers: list[int]) -> str:
+    """1, 2, 3, 7 as 1-3, 7: the first five runs."""
+    return naming([f"{low}-{high}" if high > low else f"{low}" for low, high in _runs(numbers)])

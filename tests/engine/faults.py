@@ -27,7 +27,7 @@ class Fault:
 
     finding: its name. module: where it must be located; None where it sits in no module; "head" is the last layer of any network.
     caught_by: where it may be noticed, in words: "contract", "control", "R2" for the rung of two samples; "R2 R5" for one of both.
-    home: the one network it can be planted in, if any.
+    home: the one network it can be planted in, if any. severity: of the finding.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Fault:
     caught_by: str = "contract"
     home: Literal["any", "bigru"] = "any"
     recipe: Callable[[Recipe], Recipe] = healthy
+    severity: Literal["failure", "warning"] = "failure"
 
 
 class Strided(BiGRU):
@@ -89,6 +90,14 @@ class SecondEye(BiGRU):
         if self.weight is not None:
             output = output + self.weight * self.second(features[..., half:]).mean()
         return output, steps
+
+
+class Auxiliary(BiGRU):
+    """A BiGRU with a second head that serves another loss."""
+
+    def __init__(self, dim: int, vocabulary: int) -> None:
+        super().__init__(dim, vocabulary)
+        self.second = nn.Linear(dim, vocabulary)
 
 
 def shuffled_at_each_fetch(subject: Subject) -> Subject:
@@ -194,6 +203,11 @@ def every_fourth_frame(features: Tensor) -> Tensor:
     return features[:, (torch.arange(features.shape[1]) // 4) * 4]
 
 
+def without_its_middle(features: Tensor) -> Tensor:
+    """Frames 10 to 29 zeroed, as where what precedes and follows a gap are the halves that were read."""
+    return torch.cat([features[:, :10], torch.zeros_like(features[:, 10:30]), features[:, 30:]], 1)
+
+
 FAULTS: tuple[Fault, ...] = (
     Fault(name="ctc-infeasible", plant=strided(40), finding="time_collapse", module="conv.conv", home="bigru"),
     Fault(name="ctc-part-infeasible", plant=strided(9), finding="time_collapse", module="conv.conv", home="bigru"),
@@ -284,7 +298,9 @@ FAULTS: tuple[Fault, ...] = (
     Fault(name="net-dropout-in-eval", plant=always_dropping, finding="random_in_eval"),
     Fault(name="net-input-ignored", plant=hooked("encoder", lambda x: x * 0), finding="input_ignored", module="encoder", home="bigru"),
     Fault(name="net-columns-ignored", plant=lambda s: fed(s, every_other_column), finding="input_ignored"),
-    Fault(name="net-frames-ignored", plant=lambda s: fed(s, every_fourth_frame), finding="skipped_frames"),
+    Fault(name="net-frames-ignored", plant=lambda s: fed(s, every_fourth_frame), finding="skipped_frames", severity="warning"),
+    Fault(name="net-frames-cut", plant=lambda s: fed(s, without_its_middle), finding="skipped_frames"),
+    Fault(name="net-auxiliary-head", plant=rebuilt(Auxiliary), finding="unused_module", module="second", home="bigru", severity="warning"),
     Fault(name="net-modality", plant=rebuilt(lambda d, v: SecondEye(d, v, weight=None)), finding="unused_module", module="second", home="bigru"),
     Fault(
         name="net-modality-times-0", plant=rebuilt(lambda d, v: SecondEye(d, v, weight=0.0)), finding="unused_module", module="second", home="bigru"

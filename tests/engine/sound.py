@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from pytest_overfit import ctc
 from pytest_overfit.subject import Loss, Subject
-from tests.engine.faults import with_blank_bias
+from tests.engine.faults import Auxiliary, with_blank_bias
 from tests.engine.planting import altered, forwarded, sampled
 from tests.engine.subjects import VOCABULARY, BiGRU, StepNorm, clips, subject
 
@@ -89,14 +89,6 @@ class Pretrained(BiGRU):
         for parameter in self.encoder.parameters():
             parameter.requires_grad_(False)
         self.encoder.register_forward_hook(lambda _, __, out: out.detach())
-
-
-class Auxiliary(BiGRU):
-    """A second head that serves another loss, and is left out of `trainable` here."""
-
-    def __init__(self, dim: int, vocabulary: int) -> None:
-        super().__init__(dim, vocabulary)
-        self.second = nn.Linear(dim, vocabulary)
 
 
 def blank_last() -> Subject:

@@ -25,7 +25,8 @@ def raw(subject: Subject, count: int = 10) -> Sequence[Sample]:
 
 def assert_only(fault: Fault, subject: Subject) -> None:
     findings = check(subject, raw(subject))
-    assert [finding.name for finding in findings] == [fault.finding], [finding.headline for finding in findings]
+    told = [(finding.name, finding.severity) for finding in findings]
+    assert told == [(fault.finding, fault.severity)], [finding.headline for finding in findings]
     assert fault.module is None or findings[0].module == fault.module
 
 

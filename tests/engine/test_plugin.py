@@ -217,6 +217,25 @@ def test_a_failure_without_any_test_file_can_be_rerun_by_the_line_it_prints(proj
     assert "passed" not in again
 
 
+@pytest.mark.parametrize("workers", [False, True], ids=["alone", "workers"])
+def test_what_a_subject_passes_with_is_told_at_the_end_and_fails_where_strictness_is_asked_for(project, monkeypatch, workers):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    project.makeconftest(
+        "from toy import *\n\ndef pytest_overfit_subjects(config):\n    return [toy(accept={'padding_leak': 'by design', 'no_such': 'never'})]"
+    )
+    project.makepyfile(test_all="def test_contracts(overfit_contracts):\n    overfit_contracts.check()")
+    told = "warning: toy: stale_acceptance: the subject accepts what is no longer found: padding_leak, no_such"
+    result = run(project, "--overfit-rungs=2", workers=workers, code=0)
+    result.stdout.fnmatch_lines([told, f"::warning title=overfit toy::{told}"])
+    strict = run(project, "--overfit-rungs=2", "--overfit-strict", workers=workers, code=1)
+    strict.stdout.fnmatch_lines(["*ContractViolated: toy breaks before training: stale_acceptance: *"])
+
+
+def test_the_line_that_reruns_a_strict_session_is_strict(project):
+    result = run(project, "--overfit-subject=toy:broken", "-m", "overfit", "--overfit-rungs=5", "-k", "overfits", "--overfit-strict", code=1)
+    result.stdout.fnmatch_lines(["rerun * --overfit-trials=off --overfit-strict --overfit-seed=0"])
+
+
 def test_a_subject_by_name_leaves_the_others_out(project):
     ladder(project, "[toy('one'), toy('two')]")
     run(project, "--overfit-subject=two", "--overfit-rungs=1", code=0).assert_outcomes(passed=1, deselected=1)
