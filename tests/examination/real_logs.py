@@ -36,6 +36,9 @@ NEAR = 0.006
 """Share of a value by which a reading may differ from the label's: half of a digit in the second place."""
 FEW_LOST = 0.01
 """Share of readings by which a count may differ: the first and last may be counted or not."""
+CURVES = ("train", "valid", "rate")
+SEVERAL = re.compile(r"\b(?:runs|starts|restarts?|resumed|appended)\b")
+"""Words by which a label says that its log holds several runs."""
 ILLNESSES: Mapping[str, tuple[str, ...]] = {
     "overfits": ("validation_loss_rises", "gap_wide", "error_rate_rises", "validation_far_behind"),
     "never learn": ("loss_never_falls", "nothing_learnt", "validation_wer_stuck", "predictions_too_short", "nothing_read", "learning_rate_zero"),
@@ -156,7 +159,10 @@ def _in_unit(run: Run, point: Point, by_epoch: bool) -> float | None:
 
 
 def _misread(run: Run, label: Mapping[str, Any]) -> Iterator[str]:
-    """What the run's curves tell otherwise than the label, a few words each."""
+    """What the run's curves tell otherwise than the label, a few words each. Of a log of several runs the last alone may be read."""
+    told = " ".join(str(label.get(field)) for field in ("form", "axes", "notes", "finished"))
+    if SEVERAL.search(told):
+        label = label | {key: {**said, "count": None, "first": None, "best": None} for key in CURVES if (said := label.get(key))}
     for key, names in (("train", ("train_loss", "train_perplexity")), ("valid", ("val_loss", "val_perplexity"))):
         said = label.get(key)
         if said:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pytest_overfit.finding import naming
 from pytest_overfit.health.readers.beside import PREDICTIONS, RUN_JSON, find_beside, newest_checkpoint, read_facts, read_predictions
-from pytest_overfit.health.readers.folder import Group, Log, Piece, groups_in, named
+from pytest_overfit.health.readers.folder import Group, Log, Piece, groups_in, named, split_of_name
 from pytest_overfit.health.readers.formats import format_of, head_of
 from pytest_overfit.health.readers.gather import Gathering, Reading
 from pytest_overfit.health.readers.lines import Progress
@@ -147,7 +147,7 @@ def _readings(path: Path, pieces: Sequence[Piece], progress: Progress, empty: Ga
             progress.advance(piece.size)
             continue
         try:
-            readings.append((piece, _read(piece, progress, empty.anew())))
+            readings.append((piece, _read(piece, progress, empty.anew(split=_split_of(piece, pieces)))))
         except BadRun as error:
             refused.append(str(error))
     if not readings:
@@ -157,6 +157,12 @@ def _readings(path: Path, pieces: Sequence[Piece], progress: Progress, empty: Ga
         there = naming(sorted({name for _, reading in readings for name in (*reading.not_understood, *reading.curves)}), 20)
         raise BadRun(f"{path}: --overfit-metric: no column or tag {unmet[0]!r}; there are {there}")
     return readings, tuple(refused)
+
+
+def _split_of(piece: Piece, pieces: Sequence[Piece]) -> str:
+    """The split that the name of a file tells where another of its format is of another: of `train.log` beside `valid.log`."""
+    named = [one.logs[0].path for one in pieces if one.format is piece.format]
+    return split_of_name(piece.logs[0].path) if len({split for path in named if (split := split_of_name(path))}) > 1 else ""
 
 
 def _read(piece: Piece, progress: Progress, gathering: Gathering) -> Reading:

@@ -26,6 +26,8 @@ from pytest_overfit.health.run import Curve, Point
 Clock = Literal["epoch", "step"]
 LEAST = 3
 """Readings that a clock is learnt from, and that a run has before another one can follow it."""
+GOES_ON = 0.15
+"""Share of what a loss has come by which it may differ after its run was resumed."""
 FASTER = 4.0
 """Steps of training between two readings of validation, for each that validation counts, from which on it counts another thing."""
 
@@ -62,18 +64,27 @@ def placed(one: Series, clock: Clock, steps: StepMap) -> list[tuple[float, Point
 def last_run(curves: Placed, complaints: list[str]) -> dict[str, Curve]:
     """The readings of the newest run of those that one log holds: it begins where the loss is back at the place that it began at.
 
-    One that was hardly begun gives way to the one before.
+    One that was hardly begun gives way to the one before. Where the loss goes on from where it was, the run was resumed, and its clock goes on.
     """
     main = next((curves[name] for name in ("val_loss", "train_loss", "val_wer", "val_cer") if len(curves.get(name, ())) > LEAST), ())
     starts = _starts([point.at for _, point in main])
+    bounds = [-math.inf, *(_begins(curves, main, start) for start in starts[1:]), math.inf]
+    parts = [
+        {name: Curve.of(point for order, point in curve if low <= order < high) for name, curve in curves.items()} for low, high in pairwise(bounds)
+    ]
     lengths = [end - start for start, end in pairwise([*starts, len(main)])]
-    chosen = next((index for index in reversed(range(len(lengths))) if lengths[index] >= LEAST), 0)
-    low, high = _bounds(curves, main, starts, chosen)
-    if len(starts) > 1:
-        where = main[starts[chosen]][1].where
+    chosen = next((index for index in reversed(range(len(parts))) if lengths[index] >= LEAST), 0)
+    first = 0
+    for index in range(1, chosen + 1):
+        first = first if _resumed(parts[first], parts[index - 1], parts[index]) else index
+    if len(parts) > 1:
+        where = main[starts[first]][1].where
         since = f", from {where} on" if where else ""
-        complaints.append(f"the log holds {len(starts)} runs, one after the other: run {chosen + 1} is read{since}")
-    kept = {name: Curve.of(point for order, point in curve if low <= order < high) for name, curve in curves.items()}
+        how = f"the last of {chosen - first + 1} that go on from each other" if first < chosen else f"number {chosen + 1}"
+        complaints.append(f"the log starts anew {len(parts) - 1} times; {how} is read{since}")
+    kept = parts[first]
+    for part in parts[first + 1 : chosen + 1]:
+        kept = _continued(kept, part)
     return {name: curve for name, curve in kept.items() if len(curve)}
 
 
@@ -177,21 +188,31 @@ def _apart(places: list[float]) -> list[float]:
 
 
 def _starts(places: Sequence[float]) -> list[int]:
-    """Indices at which a run begins: the first, and each at which the clock is back there after a run in good order."""
-    starts = [0]
-    for index in range(1, len(places)):
-        own = places[starts[-1] : index]
-        if places[index] == places[0] and len(own) >= LEAST and all(a < b for a, b in pairwise(own)):
-            starts.append(index)
-    return starts
+    """Indices at which a run begins: the first, and each at which the clock comes back to where it began."""
+    return [0, *(index for index in range(1, len(places)) if places[index] == places[0])]
 
 
-def _bounds(curves: Placed, main: Sequence[tuple[float, Point]], starts: Sequence[int], chosen: int) -> tuple[float, float]:
-    """The orders between which one of the runs is told. A metric may start anew before the main one does."""
-    bounds = [-math.inf]
-    for start in starts[1:]:
-        before, here = main[start - 1][0], main[start][0]
-        anew = [order for curve in curves.values() for (_, a), (order, b) in pairwise(curve) if before < order <= here and b.at < a.at]
-        bounds.append(min(anew, default=here))
-    bounds.append(math.inf)
-    return bounds[chosen], bounds[chosen + 1]
+def _begins(curves: Placed, main: Sequence[tuple[float, Point]], start: int) -> float:
+    """The order from which a run is told. A metric may start anew before the main one does."""
+    before, here = main[start - 1][0], main[start][0]
+    anew = [order for curve in curves.values() for (_, a), (order, b) in pairwise(curve) if before < order <= here and b.at <= a.at]
+    return min(anew, default=here)
+
+
+def _resumed(begun: Mapping[str, Curve], before: Mapping[str, Curve], after: Mapping[str, Curve]) -> bool:
+    """Whether every loss goes on near to where it was, by what it had come since the run was begun."""
+    told = []
+    for name in ("train_loss", "val_loss"):
+        if len(before.get(name, ())) >= LEAST and len(after.get(name, ())):
+            first, last, new = begun[name].values[0], before[name].values[-1], after[name].values[0]
+            told.append(abs(new - last) < GOES_ON * abs(first - last))
+    return bool(told) and all(told)
+
+
+def _continued(kept: Mapping[str, Curve], part: Mapping[str, Curve]) -> dict[str, Curve]:
+    """Two parts of a run on one clock, which the second has begun anew."""
+    places = sorted({point.at for curve in kept.values() for point in curve.points})
+    usual = median([b - a for a, b in pairwise(places)] or [1.0])
+    start = min((point.at for curve in part.values() for point in curve.points), default=0.0)
+    shift = places[-1] + usual - start
+    return {name: Curve.of((*curve.points, *(p._replace(at=p.at + shift) for p in part[name].points))) for name, curve in kept.items()}

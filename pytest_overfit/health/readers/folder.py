@@ -15,7 +15,7 @@ from pathlib import Path
 from pytest_overfit.health.readers.beside import PREDICTIONS, RUN_JSON
 from pytest_overfit.health.readers.formats import Format, format_of, head_of
 from pytest_overfit.health.readers.metric_files import METRICS
-from pytest_overfit.health.readers.names import SPLITS, known
+from pytest_overfit.health.readers.names import SPLITS, known, words
 from pytest_overfit.health.run import BadRun
 
 DEEPEST = 4
@@ -135,6 +135,12 @@ def _log(path: Path, folder: Path, refused: list[str]) -> Log | None:
         parts = parts[: parts.index(METRICS)] if METRICS in parts else []
     prefix = parts[-1] if form.name == "TensorBoard events" and parts and _names_a_split(parts[-1]) else ""
     return Log(path=path, format=form, run=tuple(parts[:-1] if prefix else parts), prefix=prefix)
+
+
+def split_of_name(path: Path) -> str:
+    """The split that a file's name tells: "train" of `train.log` and `log_train.csv`, "" where it tells none or several."""
+    found = {SPLITS[word] for word in words(path.stem.replace("_", " ")) if word in SPLITS}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _names_a_split(folder: str) -> bool:

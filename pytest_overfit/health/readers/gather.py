@@ -51,10 +51,11 @@ class Reading:
 class Gathering:
     """Collects a log row by row. shares: error rates are held to be shares unless half of them are far above any.
 
-    meanings: names as logged -> the canonical ones that the user says they have.
+    meanings: names as logged -> the canonical ones that the user says they have. split: that of all that does not tell its own.
     """
 
-    def __init__(self, *, shares: bool = False, meanings: Mapping[str, str] | None = None) -> None:
+    def __init__(self, *, shares: bool = False, meanings: Mapping[str, str] | None = None, split: str = "") -> None:
+        self._split = split
         self._ends: list[tuple[float, str]] = []
         self.planned_steps: int | None = None
         self.meanings = dict(meanings or {})
@@ -90,6 +91,7 @@ class Gathering:
         """
         self._order += 1
         order = float(self._order) if order is None else order
+        split = split or self._split
         epoch, step = epoch if math.isfinite(epoch) else NAN, step if math.isfinite(step) else NAN
         self.epochs.add(epoch, step)
         for name, value in values:
@@ -112,9 +114,9 @@ class Gathering:
         self._met[met] = series
         return series
 
-    def anew(self) -> Gathering:
-        """An empty one that is told the same."""
-        return Gathering(shares=self._shares, meanings=self.meanings)
+    def anew(self, *, split: str = "") -> Gathering:
+        """An empty one that is told the same, but for the split."""
+        return Gathering(shares=self._shares, meanings=self.meanings, split=split)
 
     def _meaning(self, name: str, split: str) -> Known | None:
         spelled = next((one for one in (_spelled(name), _spelled(f"{split} {name}")) if one in self._meanings), None)

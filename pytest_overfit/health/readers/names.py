@@ -30,7 +30,8 @@ MEASURES = {
     "ler": "ler, label error rate, uer, unit error rate",
     "cer": "cer, character error rate, char error rate, bcer",
     "bleu": "bleu, bleu 4, bleu score, sacrebleu",
-    "accuracy": "accuracy, acc, accuray, char accuracy, character accuracy, token accuracy, word accuracy, word acc, char acc, sequence accuracy",
+    "accuracy": "accuracy, acc, accuray, char accuracy, character accuracy, char acc, token accuracy, word accuracy, word acc, sequence accuracy, "
+    "frame accuracy",
     "perplexity": "perplexity, ppl",
     "emission_ratio": "emission ratio, emitted ratio, emitted target, emitted target ratio, emitted target tokens",
     "blank_share": "blank share, blank ratio, blank rate, blank fraction",
@@ -51,7 +52,7 @@ PASSED_OVER = {
 EPOCH_NAMES = ("epoch", "current epoch", "train epoch", "epoch num", "ep", "epochs trained")
 STEP_NAMES = (
     *("step", "global step", "train global step", "trainer global step", "iter", "iters", "iteration", "update", "updates", "steps"),
-    *("nupdates", "num updates", "train num updates", "valid num updates", "training iteration", "train step", "global iter"),
+    *("nupdates", "num updates", "train num updates", "valid num updates", "training iteration", "train step", "global iter", "batch id"),
 )
 CLOCKS: dict[frozenset[str], Literal["epoch", "step"]] = {
     **{frozenset(name.split()): "epoch" for name in EPOCH_NAMES},

@@ -39,6 +39,7 @@ BATCH = re.compile(
     rf"|[━╸╺█▏-]\s+{FAR_OF}\s|\bepoch\s+\d+:\s+{FAR_OF}\s",
     re.IGNORECASE,
 )
+DRAWN = re.compile(r"%\||\bit/s|\bs/it|━|\bETA\b")
 NUMBERED = re.compile(r"^\s*(?:\|\s*)?#?0*(\d{1,12})(?:\s*\|\s*|:\s+)(?=[A-Za-z'\"])")
 """A line that starts with its number: `#00000100: loss=3.5`."""
 VALIDATIONS = re.compile(r"^Steps: \d+\t+(?=Loss:|PPL:|[a-z_]+:)", re.IGNORECASE)
@@ -59,7 +60,7 @@ INTEGER = re.compile(r"[-+]?\d+")
 class Said:
     """epoch, step: None where the line does not tell. epochs: how many are planned. batch: (how far, of how many) within the epoch.
 
-    bar: whether that is of a progress bar, which at its end tells the metrics of the whole epoch.
+    bar: whether that is of a progress bar, which at its end tells the metrics of the whole epoch. drawn: whether one is drawn.
     values: (name, split of the words before it or "", value); a name ends in " %" where its value had that sign.
     """
 
@@ -68,6 +69,7 @@ class Said:
     epochs: int | None = None
     batch: tuple[int, int] | None = None
     bar: bool = False
+    drawn: bool = False
     values: list[tuple[str, str, float]] = field(default_factory=list)
 
 
@@ -78,7 +80,7 @@ def said(text: str) -> Said:
     scope, end, clocks = _numbered(line, text)
     for match in PAIR.finditer(text, end):
         if match.start() > end + 1:
-            scope = _scope(text[end : match.start()]) or scope
+            scope = scope_in(text[end : match.start()]) or scope
         end = match.end()
         parts = match["name"].split()
         if _is_source_line(match, text) or match["unit"]:
@@ -102,16 +104,18 @@ def said(text: str) -> Said:
         line.values += unknown
         if line.batch is None:
             line.batch, line.bar = _batch(text, clocks), True
+        line.drawn = DRAWN.search(text) is not None
     return line
 
 
 def split_in(text: str) -> str:
     """The last split that `text` names as a word of its own: "train", "val", or "" where it names none or another."""
-    scope = _scope(text)
+    scope = scope_in(text)
     return scope if scope in ("train", "val") else ""
 
 
-def _scope(text: str) -> str:
+def scope_in(text: str) -> str:
+    """The same, or "test" or "best" for what is not to be taken for one of these."""
     found = SPLIT_WORD.findall(text)
     return SCOPES[found[-1].lower()] if found else ""
 
@@ -163,7 +167,7 @@ def _value(line: Said, unknown: list[tuple[str, str, float]], match: re.Match[st
     name, own_split, spaced = _metric(parts)
     split = own_split or (scope if scope in ("train", "val") else "")
     if name == "" and (not own_split or _no_loss(match)):
-        if own_split and match["percent"] and not match["total"]:
+        if own_split and match["percent"] and not match["total"] and text[match.end() : match.end() + 1] != "|":
             line.values.append((f"{parts[-1]} %", own_split, value))
         elif match["sign"].strip() and not own_split:
             unknown.append((_signed(" ".join(parts), match), split, value))

@@ -2,7 +2,8 @@
 
 Each line stands where the last clock before it says; one within an epoch, such as a progress bar's `45/100`, is of step level and stands that
 far into its epoch. Where batches are told before the first epoch, each epoch is named at its end, and lines belong to the one named next.
-A log without any clock is counted. Of what carriage returns overwrote, the last piece counts, as on a terminal. A line that holds an object,
+A log without any clock is counted. Of what carriage returns overwrote, the last piece counts, as on a terminal, and each that tells the end of
+an epoch. A line that holds an object,
 JSON or Python's, as fairseq's and Hugging Face's do, is a row of its fields.
 
 A prediction belongs to the epoch told before it. Where a log has predictions before its first epoch and none after its last, it puts them
@@ -21,7 +22,7 @@ from pytest_overfit.health.readers.fields import row, tokens
 from pytest_overfit.health.readers.gather import MOST_PREDICTIONS, NAN, Gathering
 from pytest_overfit.health.readers.lines import LeftOut, Progress, TextLines
 from pytest_overfit.health.readers.names import clock, known
-from pytest_overfit.health.readers.phrases import ESCAPES, Said, said, split_in
+from pytest_overfit.health.readers.phrases import ESCAPES, Said, said, scope_in, split_in
 from pytest_overfit.health.readers.tables import object_row
 from pytest_overfit.health.run import Prediction, Where
 
@@ -55,6 +56,10 @@ TIMES = {"": 1, "K": 1_000, "T": 1_000, "M": 1_000_000, "B": 1_000_000_000}
 OBJECT = re.compile(r"\{\s*['\"].*\}")
 MOST_LOOSE = 20_000
 """Lines within an epoch that are kept until it is named."""
+COMPLETE = re.compile(r"(?<![\d/])(\d{1,12})/\1(?![\d/])")
+"""A progress bar at its end."""
+NEARLY = 0.9
+"""Share of the batches of an epoch that a log which tells every so many of them comes to."""
 _Loose = tuple[Where, Said, str]
 """Such a line, with the split that was told before it."""
 MOST_QUOTED = 80
@@ -115,11 +120,16 @@ class _Reader:
         self._leading = False
         self._loose: list[_Loose] = []
         self._columns: list[str] = []
+        self._shown_last: dict[str, float] = {}
+        self._bar: tuple[Where, Said] | None = None
         self._named_at_end, self._counted, self._ended = False, False, False
 
     def line(self, where: Where, raw: str) -> None:
         if "\r" in raw:
-            raw = next((piece for piece in reversed(raw.split("\r")) if piece.strip()), "")
+            *overwritten, raw = [piece for piece in raw.split("\r") if piece.strip()] or [""]
+            for piece in overwritten:
+                if COMPLETE.search(piece):
+                    self.line(where, piece)
         text = ESCAPES.sub("", raw) if "\x1b" in raw else raw
         if len(text) > USUAL_LENGTH:
             text = " ".join(text.split())[:MOST_CHARACTERS]
@@ -195,9 +205,10 @@ class _Reader:
         return taken
 
     def _count_loose(self) -> None:
-        """Without any epoch, batches are steps; where they start again, each time is an epoch."""
-        fars = [line.batch[0] for _, line, _ in self._loose if line.batch]
-        restarts = any(b <= a for a, b in pairwise(fars))
+        """Without any epoch, batches are steps; where they start again when they had come to their number, each time is an epoch."""
+        batches = [line.batch for _, line, _ in self._loose if line.batch]
+        ends = [a[0] >= NEARLY * a[1] for a, b in pairwise(batches) if b[0] <= a[0]]
+        restarts = sum(ends) > len(ends) / 2
         last = 0
         for where, line, split in self._taken_loose():
             far = line.batch[0] if line.batch else last
@@ -208,6 +219,22 @@ class _Reader:
         self._split, self._counted = "", True
 
     def _values(self, where: Where, line: Said) -> None:
+        """Take the numbers of a line. A bar at its end is drawn again and again, with more each time: of an epoch the last one counts."""
+        if self._bar is not None and line.epoch is not None and line.epoch != self._bar[1].epoch:
+            self._end_bar()
+        if line.drawn and line.epoch is not None and line.batch is not None and line.batch[0] == line.batch[1]:
+            self._bar = (where, line)
+        else:
+            self._take(where, line)
+
+    def _end_bar(self) -> None:
+        if self._bar is not None:
+            bar, epoch, self._bar = self._bar, self._epoch, None
+            self._epoch = bar[1].epoch
+            self._take(*bar)
+            self._epoch = epoch
+
+    def _take(self, where: Where, line: Said) -> None:
         self._ended = self._ended and line.epoch is None and line.step is None
         if self._ended:  # what is measured after training is no reading of its curves
             return
@@ -234,13 +261,27 @@ class _Reader:
         step = NAN if self._step is None else self._step
         for name, split, value in line.values:
             split = split or self._split
+            if line.drawn and self._stale(name, split, value, level):
+                continue
+            if split == "test":
+                name, split = f"test {name}", ""
             self._gathering.add([(name, value)], epoch=epoch, part=part, step=step, split=split, level=level, where=where, order=where.number)
+
+    def _stale(self, name: str, split: str, value: float, level: str) -> bool:
+        """Whether a progress bar shows again what it showed before: it does so with the metrics of an epoch until there are new ones."""
+        meant = known(name)
+        if meant is None or (meant.split or split) != "val":
+            return level == "step" and meant is not None and meant.level == "epoch"
+        again = self._shown_last.get(name) == value
+        self._shown_last[name] = value
+        return again
 
     def _heading(self, text: str) -> None:
         """`Validation:` or `--- Train samples ---` tells the split of what follows, up to the next epoch."""
-        text = text.strip()
+        text = text.strip(" _=-*#|\t")
         if text.endswith(":") or len(text.split()) <= 5:
-            self._split = split_in(text) or self._split
+            scope = scope_in(text)
+            self._split = self._split if scope in ("", "best") else scope
 
     def _spoken(self, text: str) -> bool:
         """Whether a line is a target, a prediction, or both."""
@@ -273,6 +314,7 @@ class _Reader:
 
     def finish(self) -> None:
         """Place what waited for a clock, and hand the predictions over, each with its epoch."""
+        self._end_bar()
         if self._named_at_end and self._epoch is not None:
             self._epoch += 1
             self._place_loose()
