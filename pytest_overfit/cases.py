@@ -113,6 +113,8 @@ def rung_of(subject: Subject, samples: int, settings: Settings) -> Rung:
         recipe=settings.recipe(subject, samples),
         criteria=criteria_for(samples, settings.bounds),
         seeds=settings.seeds,
+        alpha=settings.alpha,
+        beta=settings.beta,
         device=settings.device,
         size=settings.size,
     )

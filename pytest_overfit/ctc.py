@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor
@@ -88,6 +88,23 @@ def unigram_level(*, steps: int, tokens: int, label_entropy: float) -> float:
 def bag_level(*, steps: int, tokens: int) -> float:
     """Loss of an output that knows which tokens a clip has and not their order: ln L + g."""
     return math.log(tokens) + alignment_cost(steps=steps, tokens=tokens)
+
+
+def merged_level(target: Sequence[int], shown: Sequence[int] | None = None) -> float | None:
+    """Loss of an output that is sure of all but that some equal neighbours are two: where tokens of a run share one stretch of steps.
+
+    shown: what the output spells, the target without any repeat by default. None where it differs from the target in anything else.
+    In a stretch of m steps that are alike, each a blank with probability q, d blanks must fall apart by chance to part d + 1 tokens:
+    C(m, d) q^d (1 - q)^(m - d). At its best, q = d / m, this goes to d^d e^-d / d! as m grows (Poisson with mean d), so that
+    one merged repeat costs 1 nat and two in a row cost 2 - 2 ln 2 + ln 2! = 1.31. The loss is flat there: moving a blank's chance
+    from one step to another changes it by the square of 1 / m.
+    """
+    wanted = [(token, len(list(group))) for token, group in groupby(target)]
+    runs = [(token, 1) for token, _ in wanted] if shown is None else [(token, len(list(group))) for token, group in groupby(shown)]
+    missing = [many - few for (_, many), (_, few) in zip(wanted, runs, strict=False)]
+    if [token for token, _ in wanted] != [token for token, _ in runs] or min(missing, default=0) < 0:
+        return None
+    return sum(d - d * math.log(d) + math.lgamma(d + 1) for d in missing if d) / max(len(target), 1)
 
 
 def constant_levels(targets: Sequence[Sequence[int]], steps: Sequence[int], *, rounds: int = 12) -> list[float]:

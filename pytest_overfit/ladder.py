@@ -27,6 +27,7 @@ from pytest_overfit.criteria import criteria_for as criteria_for
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.levels import Standing, ladder_of_levels, standing, still_descending
 from pytest_overfit.recipe import Recipe
+from pytest_overfit.seeds import ALPHA, BETA, SeedTest
 from pytest_overfit.subject import Sample, Subject
 from pytest_overfit.train import NonFiniteLoss, Trace, Training
 
@@ -79,7 +80,7 @@ class Outcome:
 
     findings: why it was not trained: targets that do not fit. error: why it could not be trained. broke_at: the lower rung that broke,
     where this one was not tried. available: how many samples there are, where they are too few to try it. parameters: of the network.
-    where: `file:line` of its class.
+    where: `file:line` of its class. chance_of_error: of the verdict that the seeds came to (`SeedTest.chance_of_error`).
     """
 
     subject: str
@@ -92,12 +93,18 @@ class Outcome:
     available: int | None = None
     parameters: int = 0
     where: str | None = None
+    chance_of_error: float | None = None
 
     @property
     def deciding(self) -> tuple[Attempt, ...]:
         """The attempt that decided each seed: the one that held, else the one that came nearest."""
         seeds = dict.fromkeys(attempt.seed for attempt in self.attempts)
         return tuple(min((a for a in self.attempts if a.seed == seed), key=lambda a: _rank(a.held, a.trace)) for seed in seeds)
+
+    @property
+    def telling(self) -> Attempt:
+        """The deciding attempt that shows the verdict: the last that held where it is ok, the first that failed where it is broken."""
+        return next(a for a in (reversed(self.deciding) if self.status == "ok" else self.deciding) if a.held == (self.status == "ok"))
 
     @property
     def seeds_held(self) -> int:
@@ -136,13 +143,18 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rung:
-    """A fresh network trained on the subject's first `samples` samples until `criteria` hold or the recipe's budget, with its overtime, ends."""
+    """A fresh network trained on the subject's first `samples` samples until `criteria` hold or the recipe's budget, with its overtime, ends.
+
+    seeds: tried in turn until `SeedTest(alpha, beta)` comes to a verdict; targets that do not fit need none.
+    """
 
     subject: Subject
     samples: int
     recipe: Recipe
     criteria: tuple[Criterion, ...]
     seeds: tuple[int, ...] = (0,)
+    alpha: float = ALPHA
+    beta: float = BETA
     device: str = "cpu"
     size: str | None = None
 
@@ -151,6 +163,7 @@ class Rung:
         samples = self.subject.take(self.samples)
         outcome = Outcome(subject=self.subject.name, samples=self.samples, status="ok")
         attempts: list[Attempt] = []
+        test, held = SeedTest(alpha=self.alpha, beta=self.beta, most=len(self.seeds)), list[bool]()
         for seed in self.seeds:
             first = self._run(samples, self.recipe, seed)
             network = first.training.network
@@ -163,8 +176,10 @@ class Rung:
             attempts.append(first.attempt(given))
             if not attempts[-1].held and self.recipe.fallbacks:
                 attempts += yield from self._race(samples, given, seed)
-        outcome = replace(outcome, attempts=tuple(attempts))
-        return outcome if outcome.seeds_held == len(self.seeds) else replace(outcome, status="broken")
+            held.append(any(attempt.held for attempt in attempts if attempt.seed == seed))
+            if status := test.verdict(held):
+                return replace(outcome, attempts=tuple(attempts), status=status, chance_of_error=test.chance_of_error(held))
+        raise AssertionError("the last seed comes to a verdict")
 
     def outcome(self) -> Outcome:
         """Climb to the end, unwatched."""

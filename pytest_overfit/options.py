@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_overfit.host import cores
+from pytest_overfit.seeds import ALPHA, BETA, MOST
 
 if TYPE_CHECKING:
     from pytest_overfit.settings import Settings
@@ -28,7 +29,9 @@ DEFAULTS: dict[str, Any] = {
     "--overfit-set": [],
     "--overfit-bound": [],
     "--overfit-seed": 0,
-    "--overfit-seeds": 1,
+    "--overfit-seeds": MOST,
+    "--overfit-alpha": ALPHA,
+    "--overfit-beta": BETA,
     "--overfit-device": "auto",
     "--overfit-size": None,
     "--overfit-trials": "auto",
@@ -49,7 +52,9 @@ def add_options(parser: pytest.Parser) -> None:
     add("--overfit-set", "FIELD=VALUE", "set one recipe field, e.g. lr=0.01; repeatable", action="append")
     add("--overfit-bound", "NAME=BOUND", "tighten a criterion, e.g. wer=0.1; repeatable", action="append")
     add("--overfit-seed", "S", "seed of network, order and dropout (default 0)", type=int)
-    add("--overfit-seeds", "N", "climb with N seeds, each of which must hold (default 1)", type=int)
+    add("--overfit-seeds", "N", f"try at most N seeds for a verdict (default {MOST}); one that holds, or two that fail, decide", type=int)
+    add("--overfit-alpha", "P", f"largest chance of calling a network broken that climbs with 19 of 20 seeds (default {ALPHA})", type=float)
+    add("--overfit-beta", "P", f"largest chance of calling a network ok that climbs with 1 of 20 seeds (default {BETA})", type=float)
     add("--overfit-device", "DEVICE", "auto, cpu or cuda:N (default auto)")
     add("--overfit-size", "SIZE", "size of the subjects' networks, e.g. full")
     add("--overfit-trials", "WHICH", "remedies to try on a broken rung: off, auto (until one holds) or all", choices=("off", "auto", "all"))
@@ -131,6 +136,8 @@ def read_settings(config: pytest.Config) -> Settings:
             changes=parse_assignments(option("--overfit-set")),
             bounds=parse_bounds(option("--overfit-bound")),
             seeds=tuple(range(option("--overfit-seed"), option("--overfit-seed") + option("--overfit-seeds"))),
+            alpha=option("--overfit-alpha"),
+            beta=option("--overfit-beta"),
             device=choose_device(option("--overfit-device"), int(worker_input(config).get("workerid", "gw0")[2:])),
             size=option("--overfit-size"),
             trials=option("--overfit-trials"),

@@ -15,6 +15,7 @@ import torch
 
 from pytest_overfit.ladder import BadLadder, check_rungs, criteria_for
 from pytest_overfit.recipe import Recipe, changed, load_recipes, parse_assignments
+from pytest_overfit.seeds import ALPHA, BETA, SeedTest
 from pytest_overfit.subject import BadSubject, Subject
 from pytest_overfit.trials import Trials
 
@@ -27,8 +28,8 @@ class NoDevice(ValueError):
 class Settings:
     """rungs: None leaves each subject its own. recipe_source: a name or TOML file. changes: recipe fields set one by one.
 
-    bounds: tighter criteria. device: a torch device, already chosen for this process. size: of the subjects' networks. trials: of remedies.
-    strict: warnings fail.
+    bounds: tighter criteria. seeds, alpha, beta: as in `Rung`. device: a torch device, already chosen for this process.
+    size: of the subjects' networks. trials: of remedies. strict: warnings fail.
     """
 
     rungs: tuple[int, ...] | None = None
@@ -36,6 +37,8 @@ class Settings:
     changes: Mapping[str, Any] = field(default_factory=dict)
     bounds: Mapping[str, float] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
+    alpha: float = ALPHA
+    beta: float = BETA
     device: str = "cpu"
     size: str | None = None
     trials: Trials = "auto"
@@ -47,7 +50,8 @@ class Settings:
         return changed(own or load_recipes(self.recipe_source)(samples), self.changes)
 
     def check(self) -> Settings:
-        """Raises BadRecipe or BadLadder where the recipes or bounds of these rungs cannot be used."""
+        """Raises BadRecipe or BadLadder where the recipes or bounds of these rungs cannot be used, ValueError where alpha or beta cannot."""
+        SeedTest(alpha=self.alpha, beta=self.beta, most=len(self.seeds))
         rungs = self.rungs or (1, 2, 10, 50)
         for samples in rungs:
             changed(load_recipes(self.recipe_source)(samples), self.changes)

@@ -234,10 +234,10 @@ def test_a_break_is_explained_with_a_seed_that_failed(tmp_path, monkeypatch):
     monkeypatch.setattr("pytest_overfit.cases.diagnose", lambda rung, outcome, **_: asked_with.append(rung.seeds))
     told_by_frame = [Sample(name="c", features=torch.eye(24), target=torch.tensor([1, 1, 2]))]
     build = lambda vocab_size, feature_dim, seed: SomeSeeds(feature_dim, vocab_size, seed)  # noqa: E731
-    settings = replace(QUICK, seeds=(0, 1), changes={"budget": 300, "fallbacks": (), "lr": 0.1})
+    settings = replace(QUICK, seeds=(0, 1, 2), beta=0.01, changes={"budget": 300, "fallbacks": (), "lr": 0.1})
     outcome = case(tmp_path, 1, selected=(1,), of=subject(build=build, samples=told_by_frame), settings=settings).outcome()
-    assert [attempt.held for attempt in outcome.deciding] == [True, False]
-    assert asked_with == [(1,)]
+    assert [attempt.held for attempt in outcome.deciding] == [True, False, False]
+    assert asked_with == [(1, 2)]
 
 
 def test_interrupting_a_climb_leaves_no_outcome_and_no_claim(tmp_path):

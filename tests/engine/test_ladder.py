@@ -384,21 +384,49 @@ def test_a_loss_that_is_not_finite_ends_an_attempt_and_the_fallbacks_are_still_t
     assert outcome.steps == 0
 
 
-def test_every_seed_must_hold_and_how_many_did_is_known():
+def with_seeds_that_fail(*failing):
+    """Learns nothing but its last bias where it is built with one of these seeds."""
+
     def build(vocab_size, feature_dim, seed):
         network = Convolutions(feature_dim, vocab_size)
-        if seed == 1:
+        if seed in failing:
             network.requires_grad_(False)
             network.head.bias.requires_grad_(True)
         return network
 
-    outcome, _ = climb(of(None, build=build), 2, Recipe(budget=60, fallbacks=()), seeds=(0, 1, 2))
-    assert outcome.status == "broken"
-    assert [attempt.held for attempt in outcome.deciding] == [True, False, True]
-    assert outcome.seeds_held == 2
-    healthy, _ = climb(of(Convolutions), 2, seeds=(0, 1, 2))
-    assert (healthy.status, healthy.seeds_held) == ("ok", 3)
-    assert healthy.steps == max(attempt.steps for attempt in healthy.attempts)
+    return of(None, build=build)
+
+
+@pytest.mark.parametrize(
+    ("failing", "status", "held", "error"),
+    [
+        ((), "ok", [True], 0.05),
+        ((0,), "ok", [False, True, True], 0.05 + 0.95 * 0.05**2),
+        ((0, 1), "broken", [False, False], 0.05**2),
+        ((0, 2), "broken", [False, True, False], 0.05**2 + 0.95 * 0.05**2),
+    ],
+)
+def test_seeds_are_tried_until_they_come_to_a_verdict(failing, status, held, error):
+    outcome, _ = climb(with_seeds_that_fail(*failing), 2, Recipe(budget=60, fallbacks=()), seeds=(0, 1, 2))
+    assert outcome.status == status
+    assert [attempt.held for attempt in outcome.deciding] == held
+    assert outcome.seeds_held == sum(held)
+    assert outcome.chance_of_error == pytest.approx(error)
+    assert outcome.telling.held is (status == "ok")
+    assert outcome.steps == max(attempt.steps for attempt in outcome.attempts)
+
+
+def test_how_sure_a_verdict_must_be_can_be_asked_for():
+    outcome, _ = climb(with_seeds_that_fail(), 2, Recipe(budget=60, fallbacks=()), seeds=(0, 1, 2), beta=0.01)
+    assert [attempt.seed for attempt in outcome.deciding] == [0, 1]
+    assert outcome.chance_of_error == pytest.approx(0.05**2)
+    outcome, _ = climb(with_seeds_that_fail(0, 1), 2, Recipe(budget=60, fallbacks=()), seeds=(0, 1, 2), alpha=0.1)
+    assert [attempt.seed for attempt in outcome.deciding] == [0]
+
+
+def test_targets_that_do_not_fit_take_no_second_seed():
+    outcome, progress = climb(of(lambda dim, vocabulary: Convolutions(dim, vocabulary, stride=6)), 10, seeds=(0, 1, 2))
+    assert (outcome.status, outcome.attempts, progress, outcome.chance_of_error) == ("broken", (), [], None)
 
 
 def test_the_networks_class_is_found_in_its_file():

@@ -56,7 +56,7 @@ CAUSES = {
         )
     ),
     "an error": outcome(error="RuntimeError: no luck\n  File x.py, line 3"),
-    "one seed of three": outcome(replace(OK, seed=0), attempt(seed=1), replace(OK, seed=2)),
+    "one seed of three": outcome(attempt(seed=0), replace(OK, seed=1), attempt(seed=2), chance_of_error=0.0049),
 }
 
 
@@ -97,9 +97,9 @@ def test_a_criterion_is_phrased_with_its_value_and_its_bound():
 
 def test_the_summary_is_a_table_a_subject(snapshot):
     mended = outcome(attempt(samples=5), replace(OK, recipe=SECOND), samples=5, status="ok")
-    seeds = outcome(replace(OK, seed=0), replace(OK, seed=1, steps=70), samples=2, status="ok")
+    seeds = outcome(attempt(seed=0), replace(OK, seed=1), replace(OK, seed=2, steps=70), samples=2, status="ok", chance_of_error=0.0524)
     other = Outcome(subject="other", samples=1, status="broken", error="subject other has 0 samples, a rung of 1 was asked for")
-    rows = [NOT_TRIED, outcome(attempt(), attempt(recipe=SECOND)), mended, seeds, outcome(OK, samples=1, status="ok"), other]
+    rows = [NOT_TRIED, outcome(attempt(), attempt(recipe=SECOND)), mended, seeds, outcome(OK, samples=1, status="ok", chance_of_error=0.05), other]
     assert report.summary(rows) == snapshot
 
 
