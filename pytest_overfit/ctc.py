@@ -6,6 +6,7 @@ Losses are in nats a target token unless a name says otherwise. Source of CTC: G
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 
@@ -90,21 +91,72 @@ def bag_level(*, steps: int, tokens: int) -> float:
     return math.log(tokens) + alignment_cost(steps=steps, tokens=tokens)
 
 
-def merged_level(target: Sequence[int], shown: Sequence[int] | None = None) -> float | None:
-    """Loss of an output that is sure of all but that some equal neighbours are two: where tokens of a run share one stretch of steps.
+def chance_level(hypothesis: Sequence[int], target: Sequence[int]) -> float | None:
+    """Loss of an output that knows its target but for where some tokens stand; None where the hypothesis is not the target with tokens missing.
 
-    shown: what the output spells, the target without any repeat by default. None where it differs from the target in anything else.
-    In a stretch of m steps that are alike, each a blank with probability q, d blanks must fall apart by chance to part d + 1 tokens:
-    C(m, d) q^d (1 - q)^(m - d). At its best, q = d / m, this goes to d^d e^-d / d! as m grows (Poisson with mean d), so that
-    one merged repeat costs 1 nat and two in a row cost 2 - 2 ln 2 + ln 2! = 1.31. The loss is flat there: moving a blank's chance
-    from one step to another changes it by the square of 1 / m.
+    In a stretch of m steps that are alike, each the event (the blank that parts two equal tokens, or a token among blanks) with probability q,
+    one event has to fall by chance: m q (1 - q)^(m - 1), at best 1 / e as m grows. So each missing token costs 1 nat, wherever it is missing,
+    and d that are missing from one run of equal tokens, which share a stretch, d - d ln d + ln d! (Poisson with mean d: two cost 1.31).
+    The loss is flat there: what moves from one step to another changes it by the square of 1 / m.
     """
-    wanted = [(token, len(list(group))) for token, group in groupby(target)]
-    runs = [(token, 1) for token, _ in wanted] if shown is None else [(token, len(list(group))) for token, group in groupby(shown)]
-    missing = [many - few for (_, many), (_, few) in zip(wanted, runs, strict=False)]
-    if [token for token, _ in wanted] != [token for token, _ in runs] or min(missing, default=0) < 0:
+    missing = _missing(hypothesis, target)
+    if missing is None:
         return None
-    return sum(d - d * math.log(d) + math.lgamma(d + 1) for d in missing if d) / max(len(target), 1)
+    run_of = [number for number, (_, run) in enumerate(groupby(target)) for _ in run]
+    missing_of = Counter(run_of[place] for place in missing).values()
+    return sum(d - d * math.log(d) + math.lgamma(d + 1) for d in missing_of) / max(len(target), 1)
+
+
+def _missing(hypothesis: Sequence[int], target: Sequence[int]) -> list[int] | None:
+    """Places of the target that the hypothesis leaves out; None where it holds anything else."""
+    places: list[int] = []
+    shown = 0
+    for place, token in enumerate(target):
+        if shown < len(hypothesis) and hypothesis[shown] == token:
+            shown += 1
+        else:
+            places.append(place)
+    return places if shown == len(hypothesis) else None
+
+
+def best_path(log_probs: Tensor, target: Sequence[int], *, blank: int) -> Tensor:
+    """The likeliest path that spells the target, with a blank between equal neighbours: (steps,) int64. Raises ValueError where none fits.
+
+    log_probs: (steps, vocabulary) of one clip. Source: Viterbi over the lattice of Graves et al. 2006.
+    """
+    if len(log_probs) < steps_needed(target):
+        raise ValueError(f"no path of {len(log_probs)} steps spells a target that needs {steps_needed(target)}")
+    symbols = torch.full((2 * len(target) + 1,), blank)
+    symbols[1::2] = torch.tensor(list(target))
+    emitted = log_probs[:, symbols.to(log_probs.device)].cpu().double()
+    places = torch.arange(len(symbols))
+    may_skip = (places > 1) & (symbols != blank) & (symbols != symbols.roll(2))
+    scores = torch.where(places < 2, emitted[0], -torch.inf)
+    came_from = []
+    for row in emitted[1:]:
+        ways = torch.stack([scores, _shifted(scores, 1), torch.where(may_skip, _shifted(scores, 2), -torch.inf)])
+        best, back = ways.max(0)
+        came_from.append(back)
+        scores = best + row
+    place = len(symbols) - 1 - int(scores[-1] < scores[-2:].max())
+    path = [place]
+    for back in reversed(came_from):
+        place -= int(back[place])
+        path.append(place)
+    return symbols[torch.tensor(path[::-1])]
+
+
+def _shifted(scores: Tensor, by: int) -> Tensor:
+    return F.pad(scores, (by, 0), value=-math.inf)[: len(scores)]
+
+
+def path_loss(log_probs: Tensor, paths: Sequence[Tensor], target_lengths: Tensor) -> Tensor:
+    """Frame-wise cross-entropy of one path a clip, in nats a target token, averaged: what `nats_per_token` cannot exceed. Scalar.
+
+    log_probs: (steps, batch, vocabulary). paths: (steps of that clip,) int64 each.
+    """
+    losses = [F.nll_loss(log_probs[: len(path), i], path.to(log_probs.device), reduction="sum") for i, path in enumerate(paths)]
+    return (torch.stack(losses) / target_lengths.to(log_probs)).mean()
 
 
 def constant_levels(targets: Sequence[Sequence[int]], steps: Sequence[int], *, rounds: int = 12) -> list[float]:

@@ -1,7 +1,9 @@
 """The ladder: fresh networks trained on 1, 2, 5, 10, 20, 50 samples, each rung judged by the criteria of its scale.
 
 A rung is broken only when its recipe and the recipe's fallback learning rates fail: the verdict is about the network, not about one
-learning rate. Rungs do not depend on each other, so they can be climbed in any order and by several processes with the same verdicts.
+learning rate. Nor is it about CTC's own plateau where tokens stand by chance (`levels`): a run that comes down to it is led off by a detour
+over one path a clip, and has to hold by the subject's loss all the same. Rungs do not depend on each other, so they can be climbed in any
+order and by several processes with the same verdicts.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from pytest_overfit.criteria import Criterion as Criterion
 from pytest_overfit.criteria import Verdict as Verdict
 from pytest_overfit.criteria import criteria_for as criteria_for
 from pytest_overfit.finding import Finding, accepting
-from pytest_overfit.levels import Standing, ladder_of_levels, standing, still_descending
+from pytest_overfit.levels import BY_CHANCE, Level, Standing, ladder_of_levels, level_by_chance, standing, still_descending
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.seeds import ALPHA, BETA, SeedTest
 from pytest_overfit.subject import Sample, Subject
@@ -36,6 +38,12 @@ CONTROLLED = 20
 """Clips that controls are run on: more cost time and tell the same."""
 STILL = 100
 """Steps over which a loss that has not fallen by 2 % counts as standing still."""
+SPELLING = 200
+"""Steps of a detour on one path a clip at most; it ends as soon as every clip is spelt."""
+BACK = 20
+"""Steps by the subject's loss after a detour before anything is judged: a pass is its work, not the path's."""
+SPELT = 3.0
+"""Times the overtime of a run that spells every clip: what only grows surer needs nothing but time."""
 HOPE = 4.0
 """Nats a token below which labels are being learned (blanks with uniform labels stand at ln V + g, about 7), so that readings pay."""
 
@@ -54,11 +62,20 @@ def check_rungs(rungs: Sequence[int]) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Detour:
+    """How a run was led off a plateau where tokens stand by chance. level: the plateau. step: when. path_steps: taken on one path a clip."""
+
+    level: Level
+    step: int
+    path_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attempt:
     """One training on a rung: with which seed and recipe, how far it came, and what ended it before its budget, if anything did.
 
-    standing: the level its last loss stands on. controls: of a pass. findings: what the trained network shows: a pass that is not honest,
-    or a network that forgets in eval mode.
+    standing: the level its last loss stands on. detour: over one path a clip, if CTC alone stood. controls: of a pass. findings: what the
+    trained network shows: a pass that is not honest, or a network that forgets in eval mode.
     """
 
     seed: int
@@ -70,6 +87,7 @@ class Attempt:
     trace: Trace
     ended: str | None = None
     standing: Standing | None = None
+    detour: Detour | None = None
     controls: tuple[Control, ...] = ()
     findings: tuple[Finding, ...] = ()
 
@@ -173,6 +191,8 @@ class Rung:
             if any(finding.fails() for finding in findings):
                 return replace(outcome, status="broken", findings=findings)
             yield from first.train_to_the_end(patient=not self.recipe.fallbacks)
+            if self.recipe.fallbacks:
+                yield from first.leave_chance()
             attempts.append(first.attempt(given))
             if not attempts[-1].held and self.recipe.fallbacks:
                 attempts += yield from self._race(samples, given, seed)
@@ -205,6 +225,7 @@ class Rung:
                     return [run.attempt(given) for run in runs if run.began]
             racing = sorted(racing, key=_Run.rank)[: math.ceil(len(racing) / 2)]
         yield from racing[0].train_to_the_end(patient=True)
+        yield from racing[0].leave_chance()
         return [run.attempt(given) for run in runs]
 
     def _run(self, samples: Sequence[Sample], recipe: Recipe, seed: int) -> _Run:
@@ -219,24 +240,52 @@ class _Run:
         self.held = False
         self.verdicts: tuple[Verdict, ...] = ()
         self.ended: str | None = None
+        self.detour: Detour | None = None
         self.seconds = 0.0
         self._pass = math.ceil(len(training.samples) / training.recipe.batch_of(len(training.samples)) / training.recipe.accumulation)
 
     def train_to_the_end(self, *, patient: bool) -> Generator[Progress, None, None]:
         """Train to the end of the budget, and into overtime while the loss still falls: not yet learned is not cannot learn."""
         training, recipe = self.training, self.training.recipe
-        yield from self.train(recipe.budget - training.step, patient=patient)
-        last = round(recipe.budget * (1 + recipe.overtime))
-        while not self.held and self.ended is None and training.step < last and still_descending(training.trace.losses):
-            yield from self.train(min(math.ceil(recipe.budget / 4), last - training.step), patient=True)
+        due = recipe.budget + (self.detour.step + self.detour.path_steps if self.detour else 0)
+        yield from self.train(due - training.step, patient=patient)
+        while not self.held and self.ended is None and still_descending(training.trace.losses):
+            over = recipe.budget * recipe.overtime * (SPELT if training.trace.readings[-1].exact_share == 1 else 1)
+            if training.step >= round(due + over):
+                break
+            yield from self.train(min(math.ceil(recipe.budget / 4), round(due + over) - training.step), patient=True)
 
-    def train(self, steps: int, *, patient: bool) -> Generator[Progress, None, None]:
-        """Train until the criteria hold, `steps` are taken, the loss is not finite, or, if not patient, it stands still."""
+    def leave_chance(self) -> Generator[Progress, None, None]:
+        """Where this run failed on a plateau of tokens by chance: a detour on one path until every clip is spelt, then on to the end as before."""
+        level = None if self.held else self._chance()
+        if level is None:
+            return
+        training, began, self.ended = self.training, self.training.step, None
+        training.follow_own_paths()
+        while self.ended is None and training.step < began + SPELLING:
+            yield from self.train(10, patient=True, judged=False)
+            if self.ended is None and training.read().exact_share == 1:
+                break
+        training.follow_all_paths()
+        self.detour = Detour(level=level, step=began, path_steps=training.step - began)
+        yield from self.train(BACK, patient=True, judged=False)
+        yield from self.train_to_the_end(patient=False)
+
+    def _chance(self) -> Level | None:
+        """The level of tokens by chance that the run ended at or below, if it spells all else."""
+        readings = self.training.trace.readings
+        if not readings or not math.isfinite(readings[-1].loss):
+            return None
+        level = level_by_chance(self.training.hypotheses(), [sample.target.tolist() for sample in self.training.samples])
+        return level if level and readings[-1].loss <= BY_CHANCE * level.loss else None
+
+    def train(self, steps: int, *, patient: bool, judged: bool = True) -> Generator[Progress, None, None]:
+        """Train until the criteria hold, if judged, `steps` are taken, the loss is not finite, or, if not patient, it stands still."""
         began, training = time.perf_counter(), self.training
         last = training.step + steps
         try:
             for loss in training.advance(steps if self.ended is None else 0):
-                if (self._due() or training.step == last) and self._judge():
+                if judged and (self._due() or training.step == last) and self._judge():
                     break
                 if not patient and stands_still(training.trace.losses, max(STILL, 5 * self._pass)):
                     self.ended = f"the loss stood still for {max(STILL, 5 * self._pass)} steps"
@@ -276,7 +325,8 @@ class _Run:
             return None
         targets = [sample.target.tolist() for sample in self.training.samples]
         levels = ladder_of_levels(targets=targets, steps=given, vocabulary=len(self.training.subject.vocabulary))
-        return standing(readings[-1].loss, levels, self.training.trace.losses)
+        by_chance = level_by_chance(self.training.hypotheses(), targets)
+        return standing(readings[-1].loss, levels, self.training.trace.losses, by_chance=by_chance)
 
     @property
     def began(self) -> bool:
@@ -300,6 +350,7 @@ class _Run:
         return Attempt(
             held=self.held and not any(finding.fails() for finding in findings),
             standing=self._standing(given),
+            detour=self.detour,
             controls=controls,
             findings=findings,
             seed=self.seed,

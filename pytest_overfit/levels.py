@@ -2,6 +2,8 @@
 
 A loss tells what a network knows. Uniform: nothing. Blank: that most steps are blank. Unigram: how often each token occurs. Bag of clip:
 which tokens a clip has, not their order. Aligned: the order too. `not yet learned` and `cannot learn` differ in whether it still falls.
+Below these lies the plateau of an output that knows all but where some tokens stand, which only the output itself can tell: `repeats merged`,
+where the blanks that part equal neighbours fall by chance, and `tokens by chance`.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from statistics import fmean, median
 
 from pytest_overfit import ctc
@@ -21,6 +24,8 @@ ABOVE = 1.5
 """Multiple of the uniform level above which a loss stands on none: the output is sure of the wrong tokens."""
 NOTHING = 1e-3
 """Nats a token below which a plateau cannot be told from aligned."""
+BY_CHANCE = 1.25
+"""Multiple of its predicted loss up to which a loss stands on the level that the output's missing tokens predict."""
 FALL = 0.02
 """Share of its loss by which the last third of a run must have fallen to count as descending."""
 
@@ -69,10 +74,31 @@ def ladder_of_levels(*, targets: Sequence[Sequence[int]], steps: Sequence[int], 
     return (*sorted(levels, key=lambda level: -level.loss), Level(name="aligned", loss=0.0))
 
 
-def standing(measured: float, ladder: Sequence[Level], losses: Sequence[float] = ()) -> Standing:
-    """Place a loss. measured: nats a target token, in eval mode. ladder: of the same clips. losses: the run's trace, in any unit."""
+def level_by_chance(hypotheses: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]) -> Level | None:
+    """The plateau of an output that lacks nothing but the place of some tokens (`ctc.chance_level`); None where it lacks more, or nothing."""
+    losses = [ctc.chance_level(hypothesis, target) for hypothesis, target in zip(hypotheses, targets, strict=True)]
+    known = [loss for loss in losses if loss is not None]
+    if len(known) < len(losses) or not any(known):
+        return None
+    merged = all(_unrepeated(hypothesis) == _unrepeated(target) for hypothesis, target in zip(hypotheses, targets, strict=True))
+    return Level(name="repeats merged" if merged else "tokens by chance", loss=fmean(known))
+
+
+def _unrepeated(tokens: Sequence[int]) -> list[int]:
+    return [token for token, _ in groupby(tokens)]
+
+
+def standing(measured: float, ladder: Sequence[Level], losses: Sequence[float] = (), *, by_chance: Level | None = None) -> Standing:
+    """Place a loss. measured: nats a target token, in eval mode. ladder: of the same clips. losses: the run's trace, in any unit.
+
+    by_chance: the level that the output's missing tokens predict, if that is all it lacks.
+    """
+    placed = by_chance is not None and ALIGNED * by_chance.loss <= measured <= BY_CHANCE * by_chance.loss
     return Standing(
-        level=_nearest(measured, ladder), measured=measured, ladder=tuple(ladder), descending=still_descending(losses) if len(losses) else None
+        level=by_chance if by_chance is not None and placed else _nearest(measured, ladder),
+        measured=measured,
+        ladder=tuple(ladder),
+        descending=still_descending(losses) if len(losses) else None,
     )
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from pytest_overfit.contracts import Checked
 from pytest_overfit.diagnosis import Diagnosis, Row
 from pytest_overfit.finding import Finding, naming
-from pytest_overfit.ladder import Attempt, Outcome, Verdict
+from pytest_overfit.ladder import Attempt, Detour, Outcome, Verdict
 from pytest_overfit.levels import Standing
 from pytest_overfit.store import Told, diagnosis_to_json, outcome_to_json
 
@@ -213,6 +213,8 @@ def _attempt_rows(attempt: Attempt, several: bool) -> list[tuple[str, str]]:
         )
     if attempt.standing:
         rows.append(("level", standing_text(attempt.standing)))
+    if attempt.detour:
+        rows.append(("detour", detour_text(attempt.detour)))
     return rows
 
 
@@ -222,6 +224,12 @@ def standing_text(standing: Standing) -> str:
     if standing.descending is not None:
         text += ", still falling when the run ended: not yet learned" if standing.descending else ", no longer falling when the run ended"
     return text
+
+
+def detour_text(detour: Detour) -> str:
+    """ "CTC alone stood on `repeats merged` (0.167 nats/token) after 200 steps; then 60 steps on one path a clip, and CTC again"."""
+    stood = f"CTC alone stood on `{detour.level.name}` ({number(detour.level.loss)} nats/token) after {plural(detour.step, 'step')}"
+    return f"{stood}; then {plural(detour.path_steps, 'step')} on one path a clip, and CTC again"
 
 
 def seeds_text(outcome: Outcome) -> str:
@@ -255,7 +263,7 @@ def summary(outcomes: Sequence[Outcome], *, width: int = WIDTH) -> str:
             table.add_column(column, justify="left" if column in ("verdict", "level", "recipe") else "right", overflow="fold")
         for outcome in own:
             table.add_row(*summary_row(outcome))
-        blocks.append("\n".join([rendered(table, width), *_seeds_lines(own), *_controls_line(own)]))
+        blocks.append("\n".join([rendered(table, width), *_seeds_lines(own), *detour_lines(own), *_controls_line(own)]))
     return "\n".join(blocks)
 
 
@@ -266,6 +274,12 @@ def _seeds_lines(outcomes: Sequence[Outcome]) -> list[str]:
         if outcome.chance_of_error is not None:
             told.setdefault(seeds_text(outcome), []).append(str(outcome.samples))
     return [f" seeds at {', '.join(rungs)}: {text}" for text, rungs in told.items()]
+
+
+def detour_lines(outcomes: Sequence[Outcome]) -> list[str]:
+    """How rungs that CTC alone does not climb were climbed."""
+    climbed = [(outcome.samples, outcome.telling.detour) for outcome in outcomes if outcome.status == "ok" and outcome.attempts]
+    return [f" detour at {samples}: {detour_text(detour)}" for samples, detour in climbed if detour]
 
 
 def _controls_line(outcomes: Sequence[Outcome]) -> list[str]:
@@ -353,6 +367,7 @@ def markdown(told: Sequence[Told]) -> str:
     lines = ["### Overfit ladder", "", "| subject | samples | verdict | steps | seconds | loss (nats/token) | level | token error rate |"]
     lines.append("| --- " * 8 + "|")
     lines += ["| " + " | ".join((outcome.subject, *summary_row(outcome)[:7])) + " |" for outcome, _ in told]
+    lines += ["", *(f"- {outcome.subject},{line}" for outcome, _ in told for line in detour_lines([outcome]))]
     lines += ["", *(f"- **{headline(outcome, diagnosis)}**" for outcome, diagnosis in told if outcome.status == "broken")]
     return "\n".join(lines) + "\n"
 

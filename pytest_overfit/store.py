@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from pytest_overfit.controls import Control
 from pytest_overfit.diagnosis import Diagnosis, Row
 from pytest_overfit.finding import Finding
-from pytest_overfit.ladder import Attempt, Outcome, Progress, Verdict
+from pytest_overfit.ladder import Attempt, Detour, Outcome, Progress, Verdict
 from pytest_overfit.levels import Level, Standing
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.remedies import Trial
@@ -71,6 +71,7 @@ def _attempt_from_json(row: dict[str, Any]) -> Attempt:
         "recipe": recipe,
         "verdicts": tuple(Verdict(**verdict) for verdict in row["verdicts"]),
         "standing": _standing_from_json(row["standing"]) if row["standing"] else None,
+        "detour": Detour(**{**row["detour"], "level": Level(**row["detour"]["level"])}) if row["detour"] else None,
         "controls": tuple(Control(**control) for control in row["controls"]),
         "findings": tuple(finding_from_json(finding) for finding in row["findings"]),
     }

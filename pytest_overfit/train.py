@@ -74,7 +74,8 @@ def smoothing(log_probs: Tensor, batch: Batch, steps: Tensor, recipe: Recipe) ->
 class Training:
     """A fresh network on a rung's samples, trained step by step.
 
-    Attributes: network, optimizer, trace, step (optimiser steps taken). Same seed, threads and device: same run.
+    Attributes: network, optimizer, trace, step (optimiser steps taken), paths (of the clips, while they are followed). Same seed, threads and
+    device: same run.
     """
 
     def __init__(
@@ -88,6 +89,8 @@ class Training:
         self.order = torch.Generator().manual_seed(seed)
         self.trace = Trace()
         self.step = 0
+        self.paths: list[Tensor] = []
+        self._began = 0
         self._rung = collate(samples)
         if self._rung.features.nbytes <= RESIDENT_BYTES:
             self._rung = self._rung.to(self.device)
@@ -97,11 +100,11 @@ class Training:
         """Take up to `steps` optimiser steps; yields the training loss after each. Raises NonFiniteLoss."""
         for _ in range(steps):
             self.network.train()
-            factor = self.recipe.lr_factor(self.step)
+            factor = self.recipe.lr_factor(self.step - self._began)
             for group in self.optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
             self.optimizer.zero_grad(set_to_none=True)
-            loss = sum(self._backward(self._next_batch()) for _ in range(self.recipe.accumulation))
+            loss = sum(self._backward(self._next_clips()) for _ in range(self.recipe.accumulation))
             norm = float(nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip or math.inf))
             if not math.isfinite(norm):
                 raise NonFiniteLoss(step=self.step, value=norm, what="gradient norm")
@@ -124,8 +127,30 @@ class Training:
             loss = (1 - weight) * loss + weight * smoothing(log_probs, batch, steps, self.recipe)
         return loss
 
-    def _backward(self, batch: Batch) -> float:
-        loss = self.loss(batch)
+    def follow_own_paths(self) -> None:
+        """From now on, train frame-wise on the likeliest path of each clip as the network has it today, at the recipe's first rates again.
+
+        CTC sums over paths, and is flat where many share a token's place evenly; one of them is not.
+        """
+        self.paths = [
+            ctc.best_path(log_probs[:given, i], batch.targets[i, : batch.target_lengths[i]].tolist(), blank=self.subject.blank)
+            for batch, log_probs, steps in self.outputs()
+            for i, given in enumerate(steps.tolist())
+        ]
+        self._began = self.step
+
+    def follow_all_paths(self) -> None:
+        """From now on, train by the subject's loss again."""
+        self.paths = []
+
+    def path_loss(self, batch: Batch, clips: Tensor) -> Tensor:
+        """The loss that is trained on while paths are followed. clips: which of the rung's are in the batch. Scalar."""
+        log_probs, _ = self.subject.log_probs(self.network, batch.features, batch.frames)
+        return ctc.path_loss(log_probs, [self.paths[clip] for clip in clips.tolist()], batch.target_lengths)
+
+    def _backward(self, clips: Tensor) -> float:
+        batch = self._rung if len(clips) == len(self.samples) else select(self._rung, clips).to(self.device)
+        loss = self.path_loss(batch, clips) if self.paths else self.loss(batch)
         value = loss.item()
         if not math.isfinite(value):
             raise NonFiniteLoss(step=self.step, value=value, samples=self._infinite(batch))
@@ -139,13 +164,13 @@ class Training:
             losses = ctc.clip_losses(log_probs, steps, batch.targets, batch.target_lengths, blank=self.subject.blank)
         return tuple(name for name, loss in zip(batch.names, losses.tolist(), strict=True) if not math.isfinite(loss))
 
-    def _next_batch(self) -> Batch:
+    def _next_clips(self) -> Tensor:
         size = self.recipe.batch_of(len(self.samples))
         if size == len(self.samples):
-            return self._rung
+            return torch.arange(size)
         if not self._queue:
             self._queue = list(torch.randperm(len(self.samples), generator=self.order).split(size))
-        return select(self._rung, self._queue.pop()).to(self.device)
+        return self._queue.pop()
 
     def outputs(self) -> Iterator[tuple[Batch, Tensor, Tensor]]:
         """The rung in eval mode, without gradients: batch, log-probabilities (steps, batch, vocabulary), steps (batch,)."""
@@ -154,6 +179,10 @@ class Training:
             for indices in torch.arange(len(self.samples)).split(EVAL_BATCH):
                 batch = select(self._rung, indices).to(self.device)
                 yield batch, *self.subject.log_probs(self.network, batch.features, batch.frames)
+
+    def hypotheses(self) -> list[list[int]]:
+        """What the network says of each clip in eval mode, by the subject's decoder."""
+        return [[int(token) for token in tokens] for batch, log_probs, steps in self.outputs() for tokens in self._decoded(log_probs, steps)]
 
     def read(self) -> Reading:
         """Measure the rung in eval mode, and keep the reading in the trace."""
@@ -184,10 +213,12 @@ class Training:
         return reading
 
     def _read_batch(self, batch: Batch, log_probs: Tensor, steps: Tensor) -> tuple[list[list[int]], float, float, float]:
-        subject = self.subject
-        hypotheses = subject.decode(log_probs, steps) if subject.decode else ctc.greedy_decode(log_probs, steps, blank=subject.blank)
+        subject, hypotheses = self.subject, self._decoded(log_probs, steps)
         loss = float(ctc.nats_per_token(log_probs, steps, batch.targets, batch.target_lengths, blank=subject.blank))
         return hypotheses, loss, measures.blank_share(log_probs, steps, blank=subject.blank), measures.entropy_ratio(log_probs, steps)
+
+    def _decoded(self, log_probs: Tensor, steps: Tensor) -> list[list[int]]:
+        return self.subject.decode(log_probs, steps) if self.subject.decode else ctc.greedy_decode(log_probs, steps, blank=self.subject.blank)
 
 
 def select(rung: Batch, indices: Tensor) -> Batch:

@@ -220,3 +220,120 @@ def test_each_clip_is_decoded_up_to_its_own_steps():
 def test_decoding_a_path_that_aligns_the_target_gives_the_target(target):
     path = [token for label in target for token in (label, label, 0)]
     assert decode(path) == target
+
+
+# -- the plateau where tokens stand by chance -----------------------------------------------------------------------------------------------
+
+
+def by_chance(target, missing, *, stretch, share=1.0):
+    """Log-probabilities (steps, 1, vocabulary) of an output that is sure of all but where `missing` places of the target stand, float64.
+
+    A missing token that equals its neighbour shares the neighbour's stretch, whose blanks fall by chance; any other falls among the blanks of
+    a stretch of its own. share: of the best chance.
+    """
+
+    def row(*shares):
+        probabilities = torch.zeros(max(target) + 1, dtype=torch.float64)
+        for symbol, probability in shares:
+            probabilities[symbol] += probability
+        return probabilities
+
+    rows = [row((0, 1.0))]
+    for token, run in itertools.groupby(range(len(target)), key=lambda place: target[place]):
+        places = list(run)
+        lost = sum(place in missing for place in places)
+        chance = share * lost / stretch
+        if lost == len(places):
+            rows += [row((token, chance), (0, 1 - chance))] * stretch
+        else:
+            for _ in range(len(places) - lost - 1):
+                rows += [row((token, 1.0)), row((0, 1.0))]
+            rows += [row((token, 1 - chance), (0, chance))] * (stretch if lost else 1)
+        rows.append(row((0, 1.0)))
+    return torch.stack(rows).clamp(min=1e-30).log()[:, None]
+
+
+def shown(log_probs):
+    return ctc.greedy_decode(log_probs, torch.tensor([len(log_probs)]), blank=0)[0]
+
+
+CHANCES = [
+    ([1, 1], (1,), 1 / 2),
+    ([1, 2, 2, 3], (2,), 1 / 4),
+    ([1, 2, 2, 3, 3], (2, 4), 2 / 5),
+    ([1, 1, 1, 2], (1, 2), (2 - 2 * math.log(2) + math.log(2)) / 4),
+    ([1, 2, 3, 3], (1,), 1 / 4),
+    ([1, 2, 3, 3], (1, 3), 2 / 4),
+]
+
+
+@pytest.mark.parametrize(("target", "missing", "level"), CHANCES)
+def test_tokens_by_chance_cost_what_torch_says_at_the_best_chance_and_more_at_any_other(target, missing, level):
+    def loss(share):
+        return torch_loss(by_chance(target, missing, stretch=2000, share=share), target).item() / len(target)
+
+    best = by_chance(target, missing, stretch=2000)
+    assert shown(best) == [token for place, token in enumerate(target) if place not in missing]
+    assert ctc.chance_level(shown(best), target) == pytest.approx(level)
+    assert loss(1.0) == pytest.approx(level, rel=5e-3)
+    assert all(loss(share) > loss(1.0) for share in (0.5, 0.8, 1.25, 2.0))
+
+
+@pytest.mark.parametrize(("target", "missing", "level"), CHANCES)
+@pytest.mark.parametrize("stretch", [20, 100, 500])
+def test_a_shorter_stretch_costs_less_so_that_the_level_is_what_a_long_one_comes_to(target, missing, level, stretch):
+    at, longer = (torch_loss(by_chance(target, missing, stretch=steps), target).item() / len(target) for steps in (stretch, 2 * stretch))
+    assert at < longer < level * 1.001
+
+
+@pytest.mark.parametrize("stretch", [20, 80])
+def test_where_a_repeat_is_merged_ctc_is_flat_and_one_path_is_not(stretch):
+    log_probs = by_chance([1, 1], (1,), stretch=stretch)
+    logits = log_probs.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(torch_loss(logits.log_softmax(-1), [1, 1]).sum(), logits)
+    inner = gradient[1 + stretch // 4 : 1 + 3 * stretch // 4, 0, 0]
+    assert float(inner.max() - inner.min()) < 1e-6
+    path = ctc.best_path(log_probs[:, 0], [1, 1], blank=0)
+    logits = log_probs.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(ctc.path_loss(logits.log_softmax(-1), [path], torch.tensor([1])), logits)
+    assert float(gradient[1 : 1 + stretch, 0, 0].min()) == pytest.approx(1 / stretch - 1)
+
+
+@given(targets, st.data())
+def test_a_chance_level_is_told_only_of_targets_with_tokens_missing(target, data):
+    kept = data.draw(st.lists(st.booleans(), min_size=len(target), max_size=len(target)))
+    hypothesis = [token for token, keep in zip(target, kept, strict=True) if keep]
+    level = ctc.chance_level(hypothesis, target)
+    missing = len(target) - len(hypothesis)
+    assert 0 <= level <= missing / len(target)
+    assert (level == 0) == (missing == 0)
+    assert ctc.chance_level([*hypothesis, 5], target) is None
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=3), st.integers(0, 2), st.integers(0, 2**31))
+def test_the_best_path_is_the_likeliest_of_all_that_spell_the_target(target, more, seed):
+    steps = ctc.steps_needed(target) + more
+    log_probs = torch.randn(steps, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).log_softmax(-1)
+    path = ctc.best_path(log_probs, target, blank=0)
+    assert fits(target, path.tolist())
+
+    def score(one):
+        return sum(float(log_probs[step, symbol]) for step, symbol in enumerate(one))
+
+    spelling = [one for one in itertools.product(range(4), repeat=steps) if fits(target, one)]
+    assert score(path.tolist()) == pytest.approx(max(map(score, spelling)))
+
+
+def test_a_path_is_not_sought_where_none_fits():
+    with pytest.raises(ValueError, match="no path of 2 steps spells a target that needs 3"):
+        ctc.best_path(torch.zeros(2, 4).log_softmax(-1), [1, 1], blank=0)
+
+
+@given(targets, st.integers(0, 2**31))
+def test_the_loss_of_one_path_is_never_below_that_of_all(target, seed):
+    log_probs = torch.randn(ctc.steps_needed(target) + 3, 2, 5, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+    lengths = torch.tensor([len(target)] * 2)
+    paths = [ctc.best_path(log_probs[:, i], target, blank=0) for i in range(2)]
+    whole = ctc.nats_per_token(log_probs, torch.tensor([len(log_probs)] * 2), torch.tensor([target] * 2), lengths, blank=0)
+    assert ctc.path_loss(log_probs, paths, lengths) >= whole - 1e-5

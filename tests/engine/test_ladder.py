@@ -1,5 +1,6 @@
 """The ladder: which criteria judge which scale, what is called broken and what is not, and what an outcome says of its attempts."""
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from pytest_overfit import Recipe, Rung, Sample, Subject
-from pytest_overfit.ladder import BadLadder, Outcome, _rank, check_rungs, criteria_for, stands_still
+from pytest_overfit.ladder import BadLadder, Criterion, Outcome, _rank, check_rungs, criteria_for, stands_still
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.train import Reading, Trace
 
@@ -347,11 +348,12 @@ def test_log_softmax_twice_is_no_fault(samples):
     assert climb(of(Twice), samples)[0].status == "ok"
 
 
-def test_a_network_that_ignores_its_input_breaks_where_clips_must_be_told_apart():
-    class Blind(Convolutions):
-        def forward(self, features, frames):
-            return super().forward(features * 0, frames)
+class Blind(Convolutions):
+    def forward(self, features, frames):
+        return super().forward(features * 0, frames)
 
+
+def test_a_network_that_ignores_its_input_breaks_where_clips_must_be_told_apart():
     short = {"budget": 120, "fallbacks": (0.3,)}
     outcome, _ = climb(of(Blind), 2, Recipe(**short))
     assert outcome.status == "broken"
@@ -382,6 +384,88 @@ def test_a_loss_that_is_not_finite_ends_an_attempt_and_the_fallbacks_are_still_t
     assert {attempt.ended for attempt in outcome.attempts} == {"the loss is nan at step 0 (samples c0, c1)"}
     assert [attempt.steps for attempt in outcome.attempts] == [0, 0, 0, 0, 0]
     assert outcome.steps == 0
+
+
+class Table(nn.Module):
+    """Logits of each step of one clip as parameters, or of each of its three parts: two equal tokens share the one in the middle, merged.
+
+    The middle is sure of the token but for one blank by chance, at any of its 40 steps: where CTC is flat, plain gradient descent stands.
+    """
+
+    def __init__(self, tied=False):
+        super().__init__()
+        edge, middle = torch.tensor([9.0, 0.0, -9.0]), torch.tensor([0.0, math.log(39.0), -9.0])
+        parts = [edge, middle, edge] if tied else [edge, *([middle] * 40), edge]
+        self.logits = nn.Parameter(torch.stack(parts))
+        self.register_buffer("part_of", torch.tensor([0, *([1] * 40), 2]) if tied else torch.arange(42))
+
+    def forward(self, features, frames):
+        return self.logits[self.part_of].log_softmax(-1)[:, None].expand(-1, len(features), -1), frames
+
+
+MERGED = Sample(name="merged", features=torch.randn(42, 3, generator=torch.Generator().manual_seed(0)), target=torch.tensor([1, 1]))
+PLAIN = Recipe(optimizer="sgd", lr=2.0, clip=None, warmup=0, budget=60, fallbacks=(0.5,))
+
+
+def climb_merged(recipe=PLAIN, *, tied=False, **described):
+    build = lambda vocab_size, feature_dim, seed: Table(tied)  # noqa: E731
+    subject = of(None, build=build, samples=[MERGED], vocabulary=("-", "A", "B"), **described)
+    return Rung(subject=subject, samples=1, recipe=recipe, criteria=criteria_for(2)).outcome()
+
+
+def test_a_run_that_stands_where_repeats_are_merged_is_led_off_and_holds_by_its_own_loss():
+    alone = climb_merged(replace(PLAIN, fallbacks=()))
+    assert alone.status == "broken"
+    assert alone.telling.standing.level.name == "repeats merged"
+    assert alone.telling.standing.level.loss == 0.5
+    outcome = climb_merged()
+    assert outcome.status == "ok"
+    (attempt,) = outcome.attempts
+    assert attempt.detour.level == alone.telling.standing.level
+    assert attempt.steps >= attempt.detour.step + attempt.detour.path_steps + 20
+    assert attempt.steps == len(attempt.trace.losses)
+
+
+def test_a_network_that_cannot_part_repeats_stays_broken_by_any_detour():
+    outcome = climb_merged(tied=True)
+    assert outcome.status == "broken"
+    assert outcome.attempts[0].detour is not None
+
+
+def test_what_the_subjects_own_loss_takes_back_after_a_detour_is_no_pass():
+    """A loss that is CTC at the start, and then of the target without its repeat."""
+    calls = itertools.count()
+
+    def loss(log_probs, steps, targets, lengths):
+        merged = next(calls) > PLAIN.budget
+        return nn.functional.ctc_loss(log_probs, targets[:, :1] if merged else targets, steps, lengths - int(merged))
+
+    outcome = climb_merged(replace(PLAIN, fallbacks=(1e-6,)), loss=loss)
+    assert outcome.attempts[0].detour is not None
+    assert outcome.status == "broken"
+
+
+def test_no_other_failure_takes_a_detour():
+    blind = climb(of(lambda dim, vocabulary: Blind(dim, vocabulary)), 2, Recipe(budget=60, fallbacks=(0.3,)))[0]
+    late = climb_merged(decode=lambda log_probs, steps: [[1]] * log_probs.shape[1])
+    for outcome in (blind, late):
+        assert outcome.status == "broken"
+    assert [attempt.detour for attempt in blind.attempts] == [None, None]
+
+
+def test_a_run_that_spells_every_clip_and_still_falls_is_given_more_time():
+    """The loss of a table that starts near its target falls as one over the step: it needs no luck, only steps."""
+    recipe = replace(PLAIN, lr=0.02, budget=40, fallbacks=())
+    sure = Criterion(name="loss", sign="<", bound=0.0, measure=lambda reading, _: reading.loss)
+
+    def steps(spelt):
+        target = torch.tensor([1]) if spelt else torch.tensor([2])
+        build = lambda vocab_size, feature_dim, seed: Table(tied=True)  # noqa: E731
+        subject = of(None, build=build, samples=[replace(MERGED, target=target)], vocabulary=("-", "A", "B"))
+        return Rung(subject=subject, samples=1, recipe=recipe, criteria=(sure,)).outcome().steps
+
+    assert steps(spelt=True) == 160
+    assert steps(spelt=False) == 80
 
 
 def with_seeds_that_fail(*failing):

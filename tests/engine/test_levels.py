@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pytest_overfit import ctc
-from pytest_overfit.levels import ladder_of_levels, standing, still_descending
+from pytest_overfit.levels import Level, ladder_of_levels, level_by_chance, standing, still_descending
 
 TARGETS = [[1, 2, 3, 4], [5, 6, 7, 7, 8], [2, 9, 1], [4, 4, 3, 2, 1, 6]]
 STEPS = [60, 70, 64, 80]
@@ -90,3 +90,26 @@ def test_a_run_that_still_falls_is_told_from_one_that_stands(losses: list[float]
 def test_without_a_trace_it_is_not_said_whether_the_loss_still_falls() -> None:
     assert standing(2.0, LADDER).descending is None
     assert standing(2.0, LADDER, [2.0] * 30).descending is False
+
+
+@pytest.mark.parametrize(
+    ("hypotheses", "level"),
+    [
+        ([[1, 2, 3], [4, 5]], Level(name="repeats merged", loss=(0 + 1 / 3) / 2)),
+        ([[1, 2], [4, 5]], Level(name="tokens by chance", loss=(1 / 3 + 1 / 3) / 2)),
+        ([[1, 2, 3], [4, 4]], Level(name="tokens by chance", loss=(0 + 1 / 3) / 2)),
+        ([[1, 2, 3], [4, 4, 5]], None),
+        ([[1, 2, 3], [5, 4]], None),
+        ([[1, 2, 2, 3], [4, 5]], None),
+    ],
+)
+def test_what_an_output_lacks_predicts_its_level(hypotheses: list[list[int]], level: Level | None) -> None:
+    found = level_by_chance(hypotheses, [[1, 2, 3], [4, 4, 5]])
+    assert found == level or (found and level and (found.name, found.loss) == (level.name, pytest.approx(level.loss)))
+
+
+@pytest.mark.parametrize(
+    ("measured", "name"), [(0.09, "repeats merged"), (0.1, "repeats merged"), (0.12, "repeats merged"), (0.03, "aligned"), (1.9, "bag of clip")]
+)
+def test_a_loss_stands_by_chance_only_near_what_the_output_predicts(measured: float, name: str) -> None:
+    assert standing(measured, LADDER, by_chance=Level(name="repeats merged", loss=0.1)).level.name == name

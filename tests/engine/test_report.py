@@ -8,7 +8,8 @@ import pytest
 
 from pytest_overfit import Outcome, Recipe, report
 from pytest_overfit.finding import Finding
-from pytest_overfit.ladder import Attempt, Verdict, criteria_for
+from pytest_overfit.ladder import Attempt, Detour, Verdict, criteria_for
+from pytest_overfit.levels import Level
 from pytest_overfit.train import Reading, Trace
 
 
@@ -33,6 +34,7 @@ def outcome(*attempts, samples=10, status="broken", **changes):
 
 NOT_TRIED = Outcome(subject="toy", samples=20, status="not tried", broke_at=10)
 SECOND = replace(Recipe(), lr=1.5e-3)
+DETOUR = Detour(level=Level(name="repeats merged", loss=1 / 6), step=200, path_steps=60)
 CAUSES = {
     "a criterion": outcome(attempt()),
     "a uniform output": outcome(attempt(entropy_ratio=0.99)),
@@ -69,6 +71,7 @@ def test_a_headline_is_one_line_that_stands_alone(broken, snapshot):
 
 BODIES = {
     **{name: CAUSES[name] for name in ("a criterion", "too few steps", "an error", "one seed of three")},
+    "a detour": outcome(replace(attempt(), detour=DETOUR)),
     "several recipes": outcome(attempt(ended="the loss stood still for 100 steps"), attempt(recipe=SECOND, token_error_rate=0.6)),
 }
 
@@ -99,7 +102,16 @@ def test_the_summary_is_a_table_a_subject(snapshot):
     mended = outcome(attempt(samples=5), replace(OK, recipe=SECOND), samples=5, status="ok")
     seeds = outcome(attempt(seed=0), replace(OK, seed=1), replace(OK, seed=2, steps=70), samples=2, status="ok", chance_of_error=0.0524)
     other = Outcome(subject="other", samples=1, status="broken", error="subject other has 0 samples, a rung of 1 was asked for")
-    rows = [NOT_TRIED, outcome(attempt(), attempt(recipe=SECOND)), mended, seeds, outcome(OK, samples=1, status="ok", chance_of_error=0.05), other]
+    led_off = outcome(replace(OK, detour=DETOUR), samples=3, status="ok")
+    rows = [
+        NOT_TRIED,
+        outcome(attempt(), attempt(recipe=SECOND)),
+        mended,
+        seeds,
+        led_off,
+        outcome(OK, samples=1, status="ok", chance_of_error=0.05),
+        other,
+    ]
     assert report.summary(rows) == snapshot
 
 
@@ -130,7 +142,8 @@ def test_an_annotation_names_no_file_that_is_not_of_the_project(where):
 
 
 def test_the_step_summary_is_a_markdown_table(snapshot):
-    told = [(outcome(OK, samples=5, status="ok"), None), (CAUSES["a criterion"], None), (NOT_TRIED, None)]
+    led_off = outcome(replace(OK, detour=DETOUR), samples=2, status="ok")
+    told = [(led_off, None), (outcome(OK, samples=5, status="ok"), None), (CAUSES["a criterion"], None), (NOT_TRIED, None)]
     text = report.markdown(told)
     assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
     assert text == snapshot

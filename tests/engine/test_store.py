@@ -12,7 +12,8 @@ import pytest
 
 from pytest_overfit import Outcome, Recipe
 from pytest_overfit.finding import Finding
-from pytest_overfit.ladder import Attempt, Progress, Verdict
+from pytest_overfit.ladder import Attempt, Detour, Progress, Verdict
+from pytest_overfit.levels import Level
 from pytest_overfit.live import progress_text, read_progress
 from pytest_overfit.store import Store, outcome_from_json, outcome_to_json, write_whole
 from pytest_overfit.train import Reading, Trace
@@ -40,7 +41,7 @@ OUTCOME = Outcome(
     subject="toy",
     samples=10,
     status="broken",
-    attempts=(attempt(), attempt(seed=4, ended=None)),
+    attempts=(attempt(), attempt(seed=4, ended=None, detour=Detour(level=Level(name="repeats merged", loss=0.2), step=8, path_steps=3))),
     findings=(Finding(name="time_collapse", headline="c1 does not fit", evidence=("c1: 12 > 11",), samples=("c1",)),),
     parameters=17,
     where="model.py:3",

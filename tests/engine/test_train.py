@@ -354,3 +354,34 @@ def test_selected_clips_are_cut_to_the_longest_of_them():
     assert part.features.shape[1] == int(part.frames.max()) == 20
     assert torch.equal(part.targets, batch.targets[[4, 0]])
     assert select(batch, torch.arange(6)) is batch
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_paths_are_followed_frame_by_frame_until_all_paths_are_again(batch):
+    training, _ = run(Recipe(batch=batch, warmup=10), steps=4)
+    fresh, _ = run(Recipe(batch=batch, warmup=10), steps=4)
+    training.follow_own_paths()
+    assert [len(path) for path in training.paths] == [sample.frames for sample in training.samples]
+    for path, sample in zip(training.paths, training.samples, strict=True):
+        spelt = torch.unique_consecutive(path)
+        assert spelt[spelt != 0].tolist() == sample.target.tolist()
+    clips = torch.tensor([3, 1])
+    chosen = select(collate(training.samples), clips)
+    log_probs, steps = training.network(chosen.features, chosen.frames)
+    whole = clip_losses(log_probs, steps, chosen.targets, chosen.target_lengths, blank=0)
+    along = [-sum(log_probs[t, i, symbol] for t, symbol in enumerate(training.paths[clip])) for i, clip in enumerate(clips.tolist())]
+    expected = torch.stack([torch.as_tensor(loss) for loss in along])
+    assert (expected >= whole - 1e-4).all()
+    assert training.path_loss(chosen, clips).item() == pytest.approx((expected / chosen.target_lengths).mean().item(), rel=1e-5)
+    list(training.advance(3))
+    assert training.trace.lrs[4:] == pytest.approx(training.trace.lrs[:3])
+    training.follow_all_paths()
+    fresh.network.load_state_dict(training.network.state_dict())
+    fresh.order.set_state(training.order.get_state())
+    fresh._queue = list(training._queue)
+    assert next(training.advance(1)) == next(fresh.advance(1))
+
+
+def test_hypotheses_are_those_of_the_subjects_decoder():
+    training, _ = run(Recipe(), steps=0, decode=lambda log_probs, steps: [[1, 2]] * log_probs.shape[1])
+    assert training.hypotheses() == [[1, 2]] * 6
