@@ -3,6 +3,7 @@
 python -m tests.examination export-clips FILE [--n 10]: write clips for machines that lack the recordings.
 python -m tests.examination real-logs DIR: what the health report says of real logs with an expert's labels.
 python -m tests.examination rivals: what other tools say of the same faults, for the same file.
+python -m tests.examination verdicts: whether sound subjects get one verdict with every seed and on every machine.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tests.examination import verdicts
 from tests.examination.hosts import HOSTS, export_clips
 from tests.examination.matrix import write_matrix
 from tests.examination.planted import faults_for
@@ -39,6 +41,8 @@ def main() -> int:
         return real_logs.main(sys.argv[2:])
     if sys.argv[1:2] == ["rivals"]:
         return _rivals()
+    if sys.argv[1:2] == ["verdicts"]:
+        return verdicts.main(sys.argv[2:])
     options = _options()
     networks = options.networks.split(",")
     unknown = [network for network in networks if network not in (*HOSTS, "sound")]

@@ -1,6 +1,12 @@
-"""Sound subjects of other shapes: a masked Conformer on clips, and a CRNN that reads lines of rendered text."""
+"""Sound subjects of other shapes: a masked Conformer on clips, a CRNN that reads lines of rendered text, and three that stand where CTC is flat.
+
+A CRNN without norms, three BiLSTM layers and eight post-norm Transformer layers come down to where tokens stand by chance, and stay.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -55,14 +61,40 @@ class Conformer(nn.Module):
         return self.head(x).log_softmax(-1).transpose(0, 1), steps
 
 
+class DeepBiLSTM(nn.Module):
+    def __init__(self, dim: int, vocabulary: int, *, hidden: int = 128, layers: int = 3, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(dim, hidden, layers, batch_first=True, bidirectional=True, dropout=dropout)
+        self.head = nn.Linear(2 * hidden, vocabulary)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        packed = pack_padded_sequence(features, frames.cpu(), batch_first=True, enforce_sorted=False)
+        out, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True)
+        return self.head(out).log_softmax(-1).transpose(0, 1), frames
+
+
+class PostNormTransformer(nn.Module):
+    def __init__(self, dim: int, vocabulary: int, *, width: int = 256, layers: int = 8) -> None:
+        super().__init__()
+        self.enter = nn.Linear(dim, width)
+        layer = nn.TransformerEncoderLayer(width, 4, 4 * width, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.head = nn.Linear(width, vocabulary)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.enter(features) + _sinusoids(features.shape[1], self.enter.out_features).to(features)
+        out = self.layers(x, src_key_padding_mask=~inside(frames, features.shape[1]))
+        return self.head(out).log_softmax(-1).transpose(0, 1), frames
+
+
 class CRNN(nn.Module):
     """Convolutions over an image whose columns are the frames, then a BiLSTM. Source: Shi et al. 2015, arXiv 1507.05717."""
 
-    def __init__(self, dim: int, vocabulary: int, *, width: int = 32) -> None:
+    def __init__(self, dim: int, vocabulary: int, *, width: int = 32, norm: Callable[[int], nn.Module] = nn.BatchNorm2d) -> None:
         super().__init__()
         self.first = nn.Conv2d(1, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
-        self.norm = nn.BatchNorm2d(width)
+        self.norm = norm(width)
         self.rnn = nn.LSTM(width * (dim // 4), width, batch_first=True, bidirectional=True)
         self.head = nn.Linear(2 * width, vocabulary)
 
@@ -103,6 +135,31 @@ def conformer() -> Subject:
 
 def crnn() -> Subject:
     return Subject(name="crnn", build=lambda vocab_size, feature_dim, seed: CRNN(feature_dim, vocab_size), samples=lines(10), vocabulary=LETTERS)
+
+
+def crnn_without_norm() -> Subject:
+    def build(vocab_size: int, feature_dim: int, seed: int) -> nn.Module:
+        return CRNN(feature_dim, vocab_size, norm=lambda _: nn.Identity())
+
+    return replace(crnn(), name="crnn without norm", build=build)
+
+
+def deep_bilstm() -> Subject:
+    return _of_corpus(DeepBiLSTM, "3 x 128 bilstm")
+
+
+def post_norm_transformer() -> Subject:
+    return _of_corpus(PostNormTransformer, "8 x 256 post-norm transformer")
+
+
+def _of_corpus(network: Callable[[int, int], nn.Module], name: str) -> Subject:
+    """A subject on the repository's clips, of 973 glosses."""
+    from fixtures import default_samples, default_vocabulary
+
+    def build(vocab_size: int, feature_dim: int, seed: int) -> nn.Module:
+        return network(feature_dim, vocab_size)
+
+    return Subject(name=name, build=build, samples=default_samples, vocabulary=default_vocabulary())
 
 
 def wav2vec2() -> Subject:
