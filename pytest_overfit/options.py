@@ -59,7 +59,12 @@ def add_options(parser: pytest.Parser) -> None:
     add("--overfit-size", "SIZE", "size of the subjects' networks, e.g. full")
     add("--overfit-trials", "WHICH", "remedies to try on a broken rung: off, auto (until one holds) or all", choices=("off", "auto", "all"))
     group.addoption("--overfit-strict", action="store_true", help="let warnings fail too: what is told and usually fails nothing")
-    group.addoption("--overfit-run", metavar="DIR|FILE", help="the log of a training run, or its folder, for -m health")
+    group.addoption(
+        "--overfit-run", metavar="DIR|FILE", action="append", help="the log of a training run, or its folder, for -m health; several are compared"
+    )
+    group.addoption(
+        "--overfit-metric", metavar="METRIC=NAME", action="append", default=[], help="what a log calls a metric, e.g. val_loss=my_column; repeatable"
+    )
     group.addoption("--overfit-report", metavar="DIR", help="where the report files and logs/ go (default: the rootdir)")
 
 
@@ -155,9 +160,9 @@ def rungs_asked(config: pytest.Config) -> tuple[int, ...]:
 
 
 def run_asked(config: pytest.Config) -> Path | None:
-    """What --overfit-run names."""
+    """What --overfit-run names, the first of several."""
     asked = config.getoption("--overfit-run")
-    return Path(asked) if asked else None
+    return Path(asked[0]) if asked else None
 
 
 def subjects(config: pytest.Config) -> list[Subject]:

@@ -1,9 +1,9 @@
-"""One test case a rule: the run that --overfit-run names, read and judged once a process, and what a session says of it at its end."""
+"""One test case a rule and run: the runs that --overfit-run names, read and judged once a process, and what a session says of them at its end."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.health import report
+from pytest_overfit.health import comparison, report
 from pytest_overfit.health.checkpoint import CheckpointReading, examine_checkpoint
 from pytest_overfit.health.checkup import Checkup, check_up
-from pytest_overfit.health.readers import read_run
-from pytest_overfit.health.run import BadRun
+from pytest_overfit.health.readers import read_runs
+from pytest_overfit.health.run import MEASURED, WITHOUT_SPLIT, BadRun, metric
 from pytest_overfit.live import CLEAR
 from pytest_overfit.options import is_worker, report_folder, settings, subjects, worker_input
 from pytest_overfit.store import write_whole
@@ -84,18 +84,20 @@ class HealthSession:
     """The part of the plugin that is there where --overfit-run is given."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self.config, self.path = config, Path(config.getoption("--overfit-run"))
-        self.judged: Checkup | None = None
-        self.told: dict[str, str] = {}
-        if not self.path.exists():
-            raise pytest.UsageError(f"--overfit-run: {self.path} does not exist; give the log of a training run or its folder")
+        self.config, self.paths = config, tuple(map(Path, config.getoption("--overfit-run")))
+        self.meanings = read_meanings(config.getoption("--overfit-metric"))
+        self.judged: tuple[Checkup, ...] = ()
+        self.told: dict[int, dict[str, str]] = {}
+        for path in self.paths:
+            if not path.exists():
+                raise pytest.UsageError(f"--overfit-run: {path} does not exist; give the log of a training run or its folder")
 
-    def checkup(self) -> Checkup:
-        """The run, judged. Raises pytest.UsageError where it cannot be read."""
-        if self.judged is None:
+    def checkups(self) -> tuple[Checkup, ...]:
+        """The runs, judged. Raises pytest.UsageError where one cannot be read."""
+        if not self.judged:
             try:
-                with progress_line(self.config, self.path) as progress:
-                    self.judged = check_up(read_run(self.path, progress=progress))
+                with progress_line(self.config, self.paths[0]) as progress:
+                    self.judged = tuple(map(check_up, read_runs(self.paths, progress=progress, meanings=self.meanings)))
             except BadRun as error:
                 raise pytest.UsageError(f"--overfit-run: {error}") from error
         return self.judged
@@ -118,7 +120,7 @@ class HealthSession:
 
     def add_cases(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Add a case a rule. Raises pytest.UsageError where the run cannot be read."""
-        self.checkup()
+        self.checkups()
         items.extend(session.genitems(pytest.Module.from_parent(session, path=Path(__file__).with_name("health_test.py"), nodeid=MODULE)))
 
     @pytest.hookimpl(optionalhook=True)
@@ -126,16 +128,22 @@ class HealthSession:
         """Under xdist: tell a worker whether test files were named."""
         node.workerinput[NAMED] = self.config.args_source is pytest.Config.ArgsSource.ARGS
 
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Of several runs each has its own cases."""
+        if "overfit_health" in metafunc.fixturenames and len(self.checkups()) > 1:
+            names = [checkup.run.name for checkup in self.checkups()]
+            metafunc.parametrize("overfit_health", range(len(names)), ids=names, indirect=True)
+
     def pytest_report_header(self) -> str:
-        return f"overfit run: {self.path}" + ("; test files are left out, name them to run them too" if self.alone else "")
+        return f"overfit run: {', '.join(map(str, self.paths))}" + ("; test files are left out, name them to run them too" if self.alone else "")
 
     def pytest_ignore_collect(self) -> bool | None:
         return True if self.alone else None
 
     @pytest.fixture
     def overfit_health(self, request: pytest.FixtureRequest) -> OverfitHealth:
-        """The run that --overfit-run names, judged."""
-        return OverfitHealth(checkup=self.checkup(), subject=self.subject, device=settings(request.config).device)
+        """A run that --overfit-run names, judged."""
+        return OverfitHealth(checkup=self.checkups()[getattr(request, "param", 0)], subject=self.subject, device=settings(request.config).device)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -146,32 +154,53 @@ class HealthSession:
             if result.failed and health.body:
                 result.sections.append(("overfit health", health.body))
             told = {"text": report.text(health.checkup), "json": report.to_json(health.checkup)}
-            result.overfit_health = told | ({"checkpoint": health.measured} if health.measured else {})  # type: ignore[attr-defined]
+            told |= {"checkpoint": health.measured} if health.measured else {}
+            result.overfit_health = (self.checkups().index(health.checkup), told)  # type: ignore[attr-defined]
         return result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.told |= getattr(report, "overfit_health", {})
+        number, told = getattr(report, "overfit_health", (0, {}))
+        self.told[number] = self.told.get(number, {}) | told
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self.told or is_worker(self.config):
+        told = [self.told[number] for number in sorted(self.told) if self.told[number]]
+        if not told or is_worker(self.config):
             return
         folder = report_folder(self.config)
         folder.mkdir(parents=True, exist_ok=True)
-        said = "\n\n".join(part for part in (self.told["text"], self.told.get("checkpoint")) if part)
-        write_whole(folder / f"{REPORT}.txt", said + "\n")
-        write_whole(folder / f"{REPORT}.json", self.told["json"])
+        each = ["\n\n".join(part for part in (one["text"], one.get("checkpoint")) if part) for one in told]
+        several = len(self.checkups()) > 1
+        shown = comparison.text(self.checkups()) if several else each[0]
+        write_whole(folder / f"{REPORT}.txt", "\n\n\n".join([shown, *each] if several else each) + "\n")
+        write_whole(folder / f"{REPORT}.json", comparison.to_json(self.checkups()) if several else told[0]["json"])
         terminalreporter.section("overfit health")
-        terminalreporter.write_line(said)
+        terminalreporter.write_line(shown)
         terminalreporter.write_line(f"\nreport: {folder / REPORT}.txt, .json{self._pictures(folder)}")
 
     def _pictures(self, folder: Path) -> str:
-        """Draw the run beside its report. Returns the endings to tell of, or how to get pictures."""
+        """Draw the runs beside their report. Returns the endings to tell of, or how to get pictures."""
         if importlib.util.find_spec("matplotlib") is None:
             return "; for pictures: pip install pytest-overfit[pictures]"
+        from pytest_overfit.health.comparison_picture import save_comparison
         from pytest_overfit.health.pictures import save_pictures
 
-        checkup = self.checkup()
-        return "".join(f", {path.suffix}" for path in save_pictures(checkup.run, checkup, folder, name=REPORT))
+        first, *others = self.checkups()
+        saved = save_comparison(self.checkups(), folder, name=REPORT) if others else save_pictures(first.run, first, folder, name=REPORT)
+        return "".join(f", {path.suffix}" for path in saved)
+
+
+def read_meanings(given: Sequence[str]) -> dict[str, str]:
+    """The names of --overfit-metric METRIC=NAME -> the metrics that they stand for. Raises pytest.UsageError where one is none."""
+    meanings = {}
+    for one in given:
+        meant, equals, name = one.partition("=")
+        if not equals or not name.strip() or metric(meant.strip()) is None:
+            known = ", ".join(f"val_{known}" for known in MEASURED if known not in WITHOUT_SPLIT)
+            raise pytest.UsageError(
+                f"--overfit-metric: {one!r} is not METRIC=NAME, such as val_loss=my_column; metrics are {known}, train_..., lr, grad_norm"
+            )
+        meanings[name.strip()] = meant.strip()
+    return meanings
 
 
 @contextmanager

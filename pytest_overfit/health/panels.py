@@ -75,7 +75,7 @@ def draw_panel(panel: Panel, ax: Axes) -> None:
         if len(curve):
             _draw_line(ax, split, curve)
             names.append(_name(panel, split, curve))
-    _write_names(ax, names)
+    write_names(ax, names)
 
 
 def number_findings(ax: Axes, findings: Sequence[Finding]) -> None:
@@ -184,7 +184,7 @@ def _name(panel: Panel, split: str, curve: Curve) -> tuple[float, str, str]:
     return held.values[-1], text, COLOURS[split]
 
 
-def _write_names(ax: Axes, names: Sequence[tuple[float, str, str]]) -> None:
+def write_names(ax: Axes, names: Sequence[tuple[float, str, str]]) -> None:
     """Names in the right margin, each at the height of what it names, pushed apart where they would touch."""
     low, high = ax.get_ylim()
     to_height = ax.transData + ax.transAxes.inverted()

@@ -85,7 +85,11 @@ def save_pictures(
     run: Run, checkup: Checkup | None, folder: Path, *, name: str = "health", expected_blank_share: float | None = None
 ) -> tuple[Path, ...]:
     """Write `name`.png and `name`.svg into `folder`, which is made; each beside its place, then renamed. Returns their paths."""
-    figure = draw(run, checkup, expected_blank_share=expected_blank_share)
+    return save_figure(draw(run, checkup, expected_blank_share=expected_blank_share), folder, name)
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> tuple[Path, ...]:
+    """Write a figure as `name`.png and `name`.svg into `folder`, which is made; each beside its place, then renamed. Returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):

@@ -149,8 +149,8 @@ def test_workers_come_to_the_same_and_the_report_is_printed_once(project):
 
 def test_the_log_is_read_once(project, monkeypatch):
     read = []
-    original = health_cases.read_run
-    monkeypatch.setattr(health_cases, "read_run", lambda path, **keywords: read.append(path) or original(path, **keywords))
+    original = health_cases.read_runs
+    monkeypatch.setattr(health_cases, "read_runs", lambda paths, **keywords: read.append(paths) or original(paths, **keywords))
     run(project, "-m", "health", "--overfit-run=team.log", code=1)
     assert len(read) == 1
 
@@ -178,6 +178,59 @@ def test_without_the_option_health_has_no_cases_and_costs_nothing(project):
     result.assert_outcomes(passed=1)
     assert "overfit run" not in result.stdout.str()
     assert not (project.path / "overfitting_health_report.json").exists()
+
+
+# -- several runs, and names of the user's own
+
+
+def several(project):
+    for name, end in {"good": 0.5, "better": 0.25}.items():
+        (project.path / "runs" / name).mkdir(parents=True)
+        rows = "".join(f"{epoch},{3 + 0.5**epoch},{end + 0.5**epoch:.4f}\n" for epoch in range(12))
+        (project.path / "runs" / name / "metrics.csv").write_text("epoch,train_loss,val_loss\n" + rows, encoding="utf-8")
+
+
+@pytest.mark.parametrize("arguments", [["--overfit-run=runs"], ["--overfit-run=runs/good", "--overfit-run=runs/better"]])
+def test_several_runs_are_compared_and_each_has_its_cases(project, arguments):
+    several(project)
+    result = run(project, "-m", "health", *arguments, "-v")
+    cases = re.findall(r"health::test_health\[(\w+)-(\w+)\]", result.stdout.str())
+    assert set(cases) == {(name, rule.name) for name in ("good", "better") for rule in RULES}
+    result.stdout.fnmatch_lines(["2 runs, best first", "best *better: loss 0.25 at epoch 11 (metrics.csv:13)"])
+    assert json.loads((project.path / "overfitting_health_report.json").read_text(encoding="utf-8"))["best"] == "better"
+    written = (project.path / "overfitting_health_report.txt").read_text(encoding="utf-8")
+    assert written.count("\nverdict    ") == 2
+    assert {path.suffix for path in project.path.glob("overfitting_health_report.*")} == {".txt", ".json", ".png", ".svg"}
+
+
+def test_workers_compare_several_runs_too(project):
+    several(project)
+    alone = run(project, "-m", "health", "--overfit-run=runs").parseoutcomes()
+    assert run(project, "-m", "health", "--overfit-run=runs", "-n", "2", workers=True).parseoutcomes() == alone
+
+
+def test_a_column_of_the_users_own_is_named(project):
+    rows = "".join(f"{epoch},{3 + 0.5**epoch},{4 + 0.5**epoch}\n" for epoch in range(12))
+    (project.path / "own.csv").write_text("epoch,train_loss,quux\n" + rows, encoding="utf-8")
+    result = run(project, "-m", "health", "--overfit-run=own.csv")
+    result.stdout.fnmatch_lines(["*not understood: quux; --overfit-metric val_loss=quux*"])
+    result = run(project, "-m", "health", "--overfit-run=own.csv", "--overfit-metric", "val_loss=quux")
+    result.stdout.fnmatch_lines(["*validation loss *12 * 5.00 * 4.00 (11)*"])
+    assert "not understood" not in result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("val_loss", "'val_loss' is not METRIC=NAME, such as val_loss=my_column; metrics are val_loss, val_wer, "),
+        ("foo=bar", "'foo=bar' is not METRIC=NAME"),
+        ("val_cer=quux", "metrics.csv: --overfit-metric: no column or tag 'quux'; there are lr, train_loss, val_loss"),
+    ],
+)
+def test_a_name_that_means_nothing_is_one_line(project, given, words):
+    result = run(project, "-m", "health", "--overfit-run=metrics.csv", f"--overfit-metric={given}", code=pytest.ExitCode.USAGE_ERROR)
+    (line,) = [line for line in lines_of(result) if line.startswith("ERROR: ")]
+    assert words in line
 
 
 # -- bad input

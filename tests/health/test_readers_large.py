@@ -84,4 +84,8 @@ def test_of_unknown_names_only_so_many_are_kept(tmp_path: Path) -> None:
     path.write_text(",".join(["epoch", "val_loss", *names]) + "\n" + ",".join(["1"] * 302) + "\n")
     run = read_run(path)
     assert len(run.curves) == 201
-    assert run.complaints == ("100 metrics beyond 200 of unknown name left out (the first by name is layer_200)",)
+    strange = "layer_0, layer_1, layer_2, layer_3, layer_4 and 195 more"
+    assert run.complaints == (
+        "100 metrics beyond 200 of unknown name left out (the first by name is layer_200)",
+        f"not understood: {strange}; --overfit-metric train_loss=layer_0 says what one is",
+    )

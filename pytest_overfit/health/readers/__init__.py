@@ -70,7 +70,17 @@ def read_runs(
             if len(groups) > 1 or len(found) > 1:
                 found = [replace(run, name=_name_below(path, group, run, alone=len(found) == 1)) for run in found]
             runs += [replace(run, complaints=(*left_out, *run.complaints)) for run in found]
-    return tuple(runs)
+    return tuple(_told_apart(runs))
+
+
+def _told_apart(runs: Sequence[Run]) -> list[Run]:
+    """Each with a name of its own: with the folders above it, as far as that takes."""
+    for depth in range(1, max((len(run.sources[0].parts) for run in runs), default=1)):
+        names = [run.name for run in runs]
+        if len(set(names)) == len(names):
+            break
+        runs = [replace(run, name="/".join(run.sources[0].resolve().parts[-1 - depth :])) if names.count(run.name) > 1 else run for run in runs]
+    return list(runs)
 
 
 def _groups(path: Path) -> tuple[list[Group], tuple[str, ...]]:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Literal
 
-from pytest_overfit.finding import counted
+from pytest_overfit.finding import counted, naming
 from pytest_overfit.health.readers.axis import last_run, one_axis, placed
 from pytest_overfit.health.readers.epochs import Epochs
 from pytest_overfit.health.readers.names import Known, known, words
@@ -177,6 +177,13 @@ class Gathering:
         if self._dropped:
             more = "at least " * (len(self._dropped) == MOST_UNKNOWN) + counted(len(self._dropped), "metric")
             complaints.append(f"{more} beyond {MOST_UNKNOWN} of unknown name left out (the first by name is {min(self._dropped)})")
+        strange = tuple(name for name in not_understood(named) if name in curves)
+        lacking = [name for name in ("val_loss", "train_loss") if name not in curves]
+        lacking += (
+            [] if any(MEASURED[metric_of(name)].kind in ("error rate", "score") for name in curves if metric_of(name) in MEASURED) else ["val_wer"]
+        )
+        if strange and lacking:
+            complaints.append(f"not understood: {naming(strange)}; --overfit-metric {lacking[0]}={strange[0]} says what one is")
         return Reading(
             clock=clock,
             curves=curves,
@@ -186,7 +193,7 @@ class Gathering:
             finished=self._finished(clock, curves),
             unmet=tuple(name for name in self.meanings if _spelled(name) not in self._used),
             planned_steps=self.planned_steps,
-            not_understood=tuple(name for name in not_understood(named) if name in curves),
+            not_understood=strange,
         )
 
 
