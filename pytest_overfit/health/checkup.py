@@ -1,7 +1,7 @@
-"""A checkup: every rule looks at a run, and what they found comes to a verdict: healthy, go on, or stop.
+"""A checkup: every rule looks at a run, and what they found comes to a verdict: healthy, go on, stop, or cannot tell.
 
 *Stop*: a confirmed finding with which training on is a waste. *Go on*: it still improves, was hardly begun, or something is only suspected.
-*Healthy*: nothing was found, and it no longer improves.
+*Healthy*: nothing was found, clips are read, and it no longer improves or is over. *Cannot tell*: the same, without an error rate to show it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from pytest_overfit.finding import Finding, counted
 from pytest_overfit.health.missing import more_evidence
 from pytest_overfit.health.next_command import next_command
 from pytest_overfit.health.rules import RULES
-from pytest_overfit.health.rules.learning import STUCK, last_standing
-from pytest_overfit.health.rules.overfitting import GAPS
-from pytest_overfit.health.rules.trend import FEW, LONG, between, falls, finite, lowest, reading_at, thinned
-from pytest_overfit.health.rules.words import number, place, share
-from pytest_overfit.health.run import Run
+from pytest_overfit.health.rules.learning import last_standing
+from pytest_overfit.health.rules.overfitting import GAP_SHARE, GAPS
+from pytest_overfit.health.rules.reading import SPLITS, STUCK, Split, called, error_rate, errors, value_words
+from pytest_overfit.health.rules.trend import between, falls, finite, lowest, reading_at, thinned
+from pytest_overfit.health.rules.words import number, place, seen, share
+from pytest_overfit.health.run import Curve, Run
 
-Verdict = Literal["healthy", "go on", "stop"]
-SPLITS = {"train": "training", "val": "validation"}
+ENOUGH = 12
+"""Readings below which a run that is not over may still go anywhere."""
+Verdict = Literal["healthy", "go on", "stop", "cannot tell"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,43 +71,68 @@ def _verdict(run: Run, findings: tuple[Finding, ...], *, judged: int) -> tuple[V
     fatal = [finding.headline for finding in findings if finding.status == "confirmed" and finding.name in stopping]
     if fatal:
         return "stop", tuple(fatal)
-    reasons = [f"{finding.status}: {finding.headline}" for finding in findings]
-    reasons += _unfinished(run)
-    if reasons:
-        return "go on", tuple(reasons)
-    return "healthy", (f"none of {counted(judged, 'rule')} finds anything", "the loss no longer falls: there is no more to gain from this recipe")
+    over, reasons = list(run.finished), [f"{finding.status}: {finding.headline}" for finding in findings]
+    open_ = unfinished(run)
+    if reasons or (open_ and not over):
+        return "go on", (*reasons, *open_)
+    if not any(map(run.read_by, SPLITS)):
+        return "cannot tell", ("no error rate in the log: nothing shows whether anything is read", *over, *best_checkpoint(run))
+    if unread := _unread(run):
+        return "go on", (*unread, *over)
+    if over:
+        more = [f"{words}: more training may have helped" for words in open_] or ["it no longer improved: more would not have helped"]
+        return "healthy", (*over, *best_checkpoint(run), *more)
+    nothing = f"none of {counted(judged, 'rule')} finds anything"
+    return "healthy", (nothing, "it no longer improves: there is no more to gain from this recipe", *best_checkpoint(run))
 
 
-def _unfinished(run: Run) -> list[str]:
-    """Why a run in which nothing is wrong cannot be called healthy yet."""
+def unfinished(run: Run) -> list[str]:
+    """Why a run in which nothing is wrong may go on."""
     if improving := still_improving(run):
         return [improving]
-    read, loss = epochs_read(run), max(len(finite(run.curve(f"{split}_loss"))) for split in SPLITS)
-    if read < LONG[run.clock] or loss < FEW:
-        return [f"too early to tell: {counted(loss, 'reading')} over {read:.0f} {run.clock}s, {FEW} over {LONG[run.clock]:.0f} say where a run goes"]
-    wers = [(split, finite(run.curve(f"{split}_wer"))) for split in SPLITS]
-    return [f"nothing found, but {SPLITS[split]} WER is {share(wer.values[-1])}" for split, wer in wers if len(wer) and wer.values[-1] > STUCK]
+    loss = max(len(finite(run.curve(f"{split}_loss"))) for split in SPLITS)
+    read = max(loss, len(errors(run, "val")))
+    if read < ENOUGH:
+        return [f"too early to tell: {counted(read, 'reading')}, it takes {ENOUGH} to say where a run goes"]
+    return []
 
 
-def epochs_read(run: Run) -> float:
-    """From the first place of any curve to the last."""
-    places = [at for curve in run.curves.values() for at in curve.at]
-    return max(places) - min(places) if places else 0.0
+def _unread(run: Run) -> list[str]:
+    rates = [(split, error_rate(run, split)) for split in SPLITS]
+    return [f"nothing found, but {called(run, split)} is {share(rate.values[-1])}" for split, rate in rates if len(rate) and rate.values[-1] > STUCK]
+
+
+def best_checkpoint(run: Run) -> tuple[str, ...]:
+    """Which checkpoint to keep: where validation is read best, or, without an error rate, where its loss is lowest."""
+    curve, name = errors(run, "val"), run.read_by("val")
+    if name:
+        best = lowest(curve)
+        return (f"best checkpoint: {called(run, 'val')} {value_words(run, 'val', curve.values[best])} at {seen(run, name, curve.at[best])}",)
+    curve = finite(run.curve("val_loss"))
+    best = lowest(curve) if len(curve) else 0
+    return (f"best checkpoint: validation loss {number(curve.values[best])} at {seen(run, 'val_loss', curve.at[best])}",) if len(curve) else ()
 
 
 def still_improving(run: Run) -> str | None:
-    """In words, that validation loss, or training loss where that was not read, still fell in the last third of the run."""
-    name = "val_loss" if len(finite(run.curve("val_loss"))) else "train_loss"
-    curve = thinned(run.curve(name))
+    """In words, that validation loss or its error rate, or training loss where neither was read, still fell in the last third of the run."""
+    curves = {"validation loss": ("val_loss", run.curve("val_loss")), called(run, "val"): (run.read_by("val") or "", errors(run, "val"))}
+    read = {what: (name, curve) for what, (name, curve) in curves.items() if len(finite(curve))}
+    for what, (name, curve) in (read or {"training loss": ("train_loss", run.curve("train_loss"))}).items():
+        if (best := _still_falls(thinned(curve))) is not None:
+            value = number(best[1]) if name.endswith("_loss") else value_words(run, "val", best[1])
+            return f"{what} still falls: {value} at {place(run, best[0])} is its lowest so far"
+    return None
+
+
+def _still_falls(curve: Curve) -> tuple[float, float] | None:
+    """The lowest reading of a curve that still fell in its last third; else None."""
     if len(curve) < 3:
         return None
     last = between(curve, curve.at[0] + 2 / 3 * (curve.at[-1] - curve.at[0]))
     if len(last) < 2:
         last = between(curve, curve.at[-2])
     best = lowest(curve)
-    if not falls(last) or curve.at[best] < last.at[0]:
-        return None
-    return f"{SPLITS[name.split('_')[0]]} loss still falls: {number(curve.values[best])} at {place(run, curve.at[best])} is its lowest so far"
+    return (curve.at[best], curve.values[best]) if falls(last) and curve.at[best] >= last.at[0] else None
 
 
 def _notes(run: Run, findings: tuple[Finding, ...], verdict: Verdict) -> tuple[str, ...]:
@@ -113,7 +140,7 @@ def _notes(run: Run, findings: tuple[Finding, ...], verdict: Verdict) -> tuple[s
     train, val, facts = finite(run.curve("train_loss")), finite(run.curve("val_loss")), run.facts
     if len(train) and len(val) and not any(finding.name == "gap_wide" for finding in findings):
         gap = val.values[-1] - reading_at(train, val.at[-1])
-        if gap > GAPS[-1]:
+        if gap > (GAPS[-1] if run.loss_unit == "nats per token" else GAP_SHARE * val.values[-1]):
             notes.append(f"gap (validation - training loss) {number(gap)} at {place(run, val.at[-1])}: no finding while validation may still fall")
     if verdict == "stop" and (improving := still_improving(run)):
         notes.append(improving)
@@ -123,7 +150,7 @@ def _notes(run: Run, findings: tuple[Finding, ...], verdict: Verdict) -> tuple[s
     return tuple(notes)
 
 
-def _level_note(run: Run, split: str) -> str | None:
+def _level_note(run: Run, split: Split) -> str | None:
     stands = last_standing(run, split)
     if stands is None:
         return None

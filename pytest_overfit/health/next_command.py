@@ -7,13 +7,12 @@ import shlex
 from collections.abc import Callable, Sequence
 
 from pytest_overfit.finding import Finding
-from pytest_overfit.health.rules.learning import KNOWS
-from pytest_overfit.health.rules.trend import finite
+from pytest_overfit.health.rules.reading import KNOWS, error_rate
 from pytest_overfit.health.run import Run
 
-UNSTABLE = {"loss_not_finite": 0.1, "training_diverges": 0.1, "loss_oscillates": 0.3}
+UNSTABLE = {"loss_not_finite": 0.1, "training_diverges": 0.1, "learning_undone": 0.3, "loss_oscillates": 0.3}
 """Findings that a smaller learning rate answers, and the factor."""
-OVERFITS = {"validation_loss_rises", "gap_wide", "nothing_carries_over"}
+OVERFITS = {"validation_loss_rises", "validation_error_rises", "gap_wide", "nothing_carries_over"}
 RATE = ("learning_rate", "learning-rate", "lr")
 DROPOUT = ("dropout",)
 DECAY = ("weight_decay", "weight-decay", "wd")
@@ -29,12 +28,13 @@ LESS_OVERFITTING: tuple[Change, ...] = ((DROPOUT, lambda rate: min(rate + 0.2, 0
 
 def next_command(run: Run, findings: Sequence[Finding], verdict: str) -> str | None:
     """What to run next; None where a run is healthy and done. A comment behind # says what it answers."""
+    log = f"pytest -m health --overfit-run={shlex.quote(str(run.sources[0] if run.sources else run.name))}"
     if verdict == "healthy":
         return None
+    if verdict == "cannot tell":
+        return f"{log}  # once an error rate of validation is logged beside the loss"
     if verdict == "go on":
-        return (
-            onwards(run) or f"pytest -m health --overfit-run={shlex.quote(str(run.sources[0] if run.sources else run.name))}  # when more is logged"
-        )
+        return onwards(run) or (None if run.finished else f"{log}  # when more is logged")
     gravest = findings[0].name
     if gravest in UNSTABLE:
         return afresh(run, ((RATE, lambda rate: rate * UNSTABLE[gravest]),)) or ladder(run)
@@ -45,8 +45,8 @@ def next_command(run: Run, findings: Sequence[Finding], verdict: str) -> str | N
 
 def memorises(run: Run) -> bool:
     """Whether the network reads the clips that it is trained on, as far as the log tells; unknown counts as yes."""
-    wer = finite(run.curve("train_wer"))
-    return not len(wer) or wer.values[-1] <= KNOWS
+    rate = error_rate(run, "train")
+    return not len(rate) or rate.values[-1] <= KNOWS
 
 
 def ladder(run: Run) -> str:

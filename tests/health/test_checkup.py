@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,17 @@ def test_the_teams_figures_for_machines(snapshot):
 def test_their_case_is_clear_without_predictions_and_error_rates_too():
     losses = {name: TEAM.curves[name] for name in ("train_loss", "val_loss")}
     checkup = check_up(Run(name="teacher", curves=losses))
-    assert [finding.name for finding in checkup.findings] == ["validation_loss_rises", "gap_wide"]
-    assert dict(checkup.not_judged)["validation_wer_stuck"] == "needs val_wer"
+    assert [finding.name for finding in checkup.findings] == ["validation_loss_rises"]
+    assert checkup.verdict == "stop"
+    assert dict(checkup.not_judged)["validation_wer_stuck"] == "needs an error rate of validation (val_wer)"
+
+
+def test_how_wide_their_gap_is_depends_on_the_unit():
+    losses = {name: TEAM.curves[name] for name in ("train_loss", "val_loss")}
+    in_nats = Run(name="teacher", curves=losses, facts=Facts(levels={"val": LEVELS}))
+    assert check_up(in_nats).finding("gap_wide").headline == "validation loss stands more than 2 above training loss since epoch 50"
+    unread = check_up(Run(name="teacher", curves={**losses, "val_wer": TEAM.curves["val_wer"]})).finding("gap_wide")
+    assert unread.headline == "training loss lies more than 40 % below validation loss, which stands still, since epoch 50"
 
 
 def test_at_their_epoch_25_nothing_was_wrong_yet():
@@ -79,10 +89,30 @@ def test_every_rule_finds_rules_out_or_says_why_it_does_not_judge():
         assert sorted(names) == sorted(rule.name for rule in RULES)
 
 
+READ = decay(None, 100, 1.0, 0.12, 6)
+
+
 def test_a_run_that_learnt_and_came_to_rest_is_healthy():
-    checkup = check_up(trained(epochs=100))
+    checkup = check_up(trained(epochs=100, val_wer=READ))
     assert checkup.verdict == "healthy"
     assert checkup.next_command is None
+    assert checkup.reasons[-1].startswith("best checkpoint: validation WER 12.0 % at epoch ")
+
+
+def test_without_an_error_rate_nobody_can_tell_whether_anything_is_read():
+    checkup = check_up(trained(epochs=100))
+    assert checkup.verdict == "cannot tell"
+    assert checkup.reasons[0] == "no error rate in the log: nothing shows whether anything is read"
+    assert checkup.next_command.endswith("# once an error rate of validation is logged beside the loss")
+
+
+@pytest.mark.parametrize("rate", [6, 40], ids=["at rest", "still improving"])
+def test_a_run_that_is_over_is_not_told_to_go_on(rate):
+    over = replace(trained(epochs=100, rate=rate, val_wer=decay(None, 100, 1.0, 0.12, rate)), finished=("max_steps 3000 reached (state.json)",))
+    checkup = check_up(over)
+    assert checkup.verdict == "healthy"
+    assert checkup.reasons[0] == "max_steps 3000 reached (state.json)"
+    assert ("would not have helped" in checkup.reasons[-1]) == (rate == 6)
 
 
 def test_a_run_that_still_improves_goes_on():
@@ -92,13 +122,13 @@ def test_a_run_that_still_improves_goes_on():
 
 
 def test_a_short_log_is_too_early_to_call_healthy():
-    checkup = check_up(trained(epochs=12, rate=1))
+    checkup = check_up(trained(epochs=10, rate=0.5, val_wer=np.linspace(0.2, 0.201, 10)))
     assert checkup.verdict == "go on"
-    assert checkup.reasons == ("too early to tell: 12 readings over 11 epochs, 8 over 30 say where a run goes",)
+    assert checkup.reasons == ("too early to tell: 10 readings, it takes 12 to say where a run goes",)
 
 
 def test_an_error_rate_that_is_still_high_is_not_called_healthy():
-    checkup = check_up(trained(epochs=100, val_wer=[1.0] * 70 + [0.84] + [0.9] * 29))
+    checkup = check_up(trained(epochs=100, train=(20, 0.5), val_wer=[1.0] * 70 + [0.7] + [0.9] * 29))
     assert checkup.verdict == "go on"
     assert checkup.reasons == ("nothing found, but validation WER is 90.0 %",)
 

@@ -71,8 +71,8 @@ def project(pytester, monkeypatch):
     pytester.makefile(".log", team=TEAM)
     rng = np.random.default_rng(1)
     rows = zip(noisy(rng, decay(rng, 80, 20, 0.3, 4), 0.01), noisy(rng, decay(rng, 80, 20, 0.5, 4), 0.01), strict=True)
-    lines = [f"{epoch},{train:.4f},{val:.4f},0.001" for epoch, (train, val) in enumerate(rows)]
-    pytester.makefile(".csv", metrics="\n".join(["epoch,train_loss,val_loss,lr", *lines]))
+    lines = [f"{epoch},{train:.4f},{val:.4f},{val / 20:.4f},0.001" for epoch, (train, val) in enumerate(rows)]
+    pytester.makefile(".csv", metrics="\n".join(["epoch,train_loss,val_loss,val_wer,lr", *lines]))
     pytester.makepyfile(test_own="def test_own(): pass")
     (pytester.path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(pytester.path / "temporary"))
@@ -103,7 +103,8 @@ def test_each_rule_is_a_case_that_fails_passes_or_says_what_it_needs(project):
         "validation_wer_stuck",
         "gap_wide",
     }
-    assert {name for name, outcome in found.items() if outcome == "PASSED"} == {"loss_not_finite", "training_diverges", "steps_out_of_order"}
+    sound = {"loss_not_finite", "training_diverges", "learning_undone", "validation_error_rises", "steps_out_of_order"}
+    assert {name for name, outcome in found.items() if outcome == "PASSED"} == sound
     result.stdout.fnmatch_lines(["SKIPPED*not judged: needs lr"])
 
 

@@ -16,7 +16,7 @@ def test_a_sound_run_raises_nothing(kind):
     for seed in SEEDS:
         checkup = check_up(SOUND[kind](np.random.default_rng([seed, 1])))
         assert checkup.findings == (), (kind, seed)
-        assert checkup.verdict in ("healthy", "go on")
+        assert checkup.verdict in ("healthy", "go on", "cannot tell")
 
 
 @pytest.mark.parametrize("kind", SOUND)

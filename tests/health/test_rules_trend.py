@@ -2,26 +2,30 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pytest_overfit.health.rules.course import restarted, still_since
 from pytest_overfit.health.rules.trend import (
     MOST_READINGS,
     came_back_before,
+    comes_down,
     falls,
     finite,
+    lasting_rise,
     may_fall,
+    memory,
+    never_fell,
     noise,
-    rank_trend,
     reading_at,
-    restarted,
-    still_since,
+    rising_fit,
     thinned,
 )
-from pytest_overfit.health.run import Run
+from pytest_overfit.health.run import Facts, Run
 from tests.health.made_runs import curve, decay, noisy
 
 EPOCHS = range(1, 101)
@@ -53,17 +57,85 @@ def test_two_readings_have_no_noise_to_measure():
     assert noise(curve((1, 2), (3, 4))) == 0
 
 
-def test_the_score_of_a_trend_is_mann_kendalls():
-    # n = 10 in strict order: S = 45, variance 125; a run of eight and more readings is also checked for memory, of which a line has none.
-    assert rank_trend(list(range(10))) == pytest.approx(44 / math.sqrt(125))
-    assert rank_trend(list(range(10, 0, -1))) == pytest.approx(-44 / math.sqrt(125))
-    assert rank_trend([2.0] * 10) == rank_trend([1.0, 2.0]) == 0
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40))
+def test_a_rising_fit_never_falls_keeps_the_mean_and_leaves_what_rises_alone(values):
+    fit = rising_fit(values)
+    assert all(a <= b + 1e-6 for a, b in pairwise(fit))
+    assert sum(fit) == pytest.approx(sum(values), abs=1e-3)
+    assert rising_fit(sorted(values)) == pytest.approx(sorted(values), abs=1e-6)
 
 
-@pytest.mark.parametrize("memory", [0.0, 0.5])
-def test_flat_noise_seldom_scores_as_a_trend_even_where_it_remembers(memory):
-    scores = [rank_trend(noisy(np.random.default_rng([seed, 3]), np.ones(50), 0.1, memory).tolist()) for seed in range(300)]
-    assert sum(abs(score) > 2 for score in scores) < 0.1 * len(scores)
+@pytest.mark.parametrize("shape", [np.linspace, np.geomspace], ids=["a line", "a bend"])
+def test_a_smooth_trend_is_no_memory(shape):
+    """What divides a trend by memory would miss the smoothest ones."""
+    assert memory(shape(1, 9, 50).tolist()) == memory(shape(9, 1, 50).tolist()) == 1
+
+
+def test_noise_that_remembers_is_told_from_noise_that_does_not():
+    kinds = {kind: [memory(noisy(np.random.default_rng([seed, 3]), np.ones(50), 0.1, kind).tolist()) for seed in range(50)] for kind in (0.0, 0.8)}
+    assert np.median(kinds[0.0]) < 1.3
+    assert np.median(kinds[0.8]) > 1.6
+
+
+# -- a rise that lasts
+
+RISING = [*np.linspace(5, 2, 10), *np.linspace(2.05, 3, 12)]
+
+
+def test_a_rise_is_counted_from_the_best_reading_and_tells_how_sure_it_is():
+    rise = lasting_rise(curve(range(1, 23), RISING))
+    assert (rise.since, rise.readings, rise.noises) == (10, 12, pytest.approx(math.inf))
+    assert rise.share == pytest.approx(0.35, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [[3.0], [3.0, 2.9, 2.4, 2.1, 2.05, 2.01], [2.01] * 12, [2.9, 2.0, 2.8, 2.1, 2.9, 2.05, 2.8, 2.0]],
+    ids=["one reading", "on its way back", "a two-hundredth", "swings"],
+)
+def test_what_does_not_last_or_may_be_chance_is_no_rise(after):
+    values = [*np.linspace(5, 2, 10), *after]
+    assert lasting_rise(curve(range(len(values)), values)) is None
+
+
+def test_of_few_readings_each_must_be_above_the_best():
+    assert lasting_rise(curve(range(5), [3, 2, 2.3, 2.5, 2.6])).noises is None
+    assert lasting_rise(curve(range(5), [3, 2, 2.6, 2.0, 2.6])) is None
+
+
+def test_a_rise_earlier_that_was_as_large_and_as_long_came_back():
+    assert lasting_rise(curve(range(8), [4, 2, 3.2, 3.2, 2, 1.9, 2.8, 2.9])) is None
+
+
+@given(
+    scale=st.floats(1e-3, 1e3),
+    stretch=st.floats(1e-3, 1e4),
+    seed=st.integers(0, 999),
+    best=st.integers(1, 30),
+    slope=st.floats(0, 0.05),
+    sd=st.floats(0, 0.1),
+)
+@example(scale=0.15, stretch=1.0, seed=0, best=10, slope=0.02, sd=0.0)
+def test_units_of_the_loss_and_of_the_clock_change_nothing(scale, stretch, seed, best, slope, sd):
+    at = np.arange(40.0)
+    course = np.where(at <= best, 4 - 2 * at / best, 2 * (1 + slope * (at - best)))
+    values = noisy(np.random.default_rng(seed), course, sd)
+    own, other = curve(at, values), curve(at * stretch, values * scale)
+    a, b = lasting_rise(own), lasting_rise(other)
+    assert (a is None) == (b is None)
+    if a and b:
+        assert b.since == pytest.approx(a.since * stretch)
+        assert b.share == pytest.approx(a.share, rel=1e-6)
+    for said in (falls, may_fall, never_fell, comes_down):
+        assert said(own) == said(other)
+
+
+def test_a_rise_is_seen_at_every_second_reading_too():
+    for whole in (RISING, [*np.linspace(5, 2, 20), *np.linspace(2.05, 3, 30)]):
+        at = np.arange(len(whole))
+        for start in (0, 1):
+            rise = lasting_rise(curve(at[start::2], whole[start::2]))
+            assert abs(rise.since - int(np.argmin(whole))) <= 1
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=400))
@@ -108,12 +180,38 @@ def test_a_plateau_that_creeps_down_does_not_stand_still(slope):
     assert still_since(run(val_loss=loss), "val_loss") is None
 
 
-def test_standing_still_takes_thirty_epochs_and_half_of_the_run():
+def test_standing_still_takes_thirty_readings_and_half_of_the_run_or_nearly_all_of_it():
     fall = list(np.linspace(40, 7, 40))
-    assert still_since(run(val_loss=[7.0] * 29), "val_loss") is None
     assert still_since(run(val_loss=fall + [7.0] * 25), "val_loss") is None
     assert still_since(run(val_loss=fall + [7.0] * 45), "val_loss") == 40
-    assert still_since(replace(run(val_loss=[7.0] * 500), clock="step"), "val_loss") is None
+    assert still_since(run(val_loss=[9.0, 8.0, *[7.0] * 7]), "val_loss") is None
+    assert still_since(run(val_loss=[9.0, 8.0, *[7.0] * 20]), "val_loss") == 3
+    assert still_since(run(val_loss=[7.0] * 8), "val_loss") == 1
+
+
+def test_a_run_that_is_over_has_nothing_more_to_come():
+    stood = run(val_loss=[9.0, 8.0, *[7.0] * 8])
+    assert still_since(stood, "val_loss") is None
+    assert still_since(replace(stood, finished=("the learning rate is at its floor",)), "val_loss") == 3
+
+
+def test_early_in_its_plan_a_run_that_never_moved_may_still_do_so():
+    stood = run(val_loss=[7.0] * 10)
+    assert still_since(replace(stood, facts=Facts(epochs=20)), "val_loss") == 1
+    assert still_since(replace(stood, facts=Facts(epochs=100)), "val_loss") is None
+    steps = replace(run(train_loss=[7.0] * 500), clock="step")
+    assert still_since(steps, "train_loss") is None
+    assert still_since(replace(steps, planned_steps=100_000), "train_loss") is None
+
+
+def test_what_was_never_below_its_beginning_never_fell():
+    assert never_fell(curve(EPOCHS, [8.0, *noisy(np.random.default_rng(8), np.full(99, 8.2), 0.01)]))
+    assert not never_fell(curve(EPOCHS, np.linspace(8, 7, 100)))
+
+
+def test_what_was_lifted_at_once_comes_down():
+    assert comes_down(curve(range(20), np.linspace(3.6, 3.3, 20)))
+    assert not comes_down(curve(range(20), [*np.linspace(2.1, 3.6, 10), *np.linspace(3.6, 3.3, 10)]))
 
 
 def test_few_readings_stand_still_where_no_later_one_is_lower():

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 from pytest_overfit.health.rules.learning import learning_rate_zero, loss_never_falls, nothing_carries_over, nothing_learnt
 from pytest_overfit.health.rules.output import outputs, predictions_too_short, validation_wer_stuck
-from pytest_overfit.health.rules.overfitting import gap_wide, validation_loss_rises
-from pytest_overfit.health.rules.rule import Rule, levels, readings
-from pytest_overfit.health.rules.stability import loss_not_finite, loss_oscillates, loss_spikes, steps_out_of_order, training_diverges
+from pytest_overfit.health.rules.overfitting import gap_wide, validation_error_rises, validation_loss_rises
+from pytest_overfit.health.rules.rule import Rule, error_rates, levels, readings, validation
+from pytest_overfit.health.rules.stability import (
+    learning_undone,
+    loss_not_finite,
+    loss_oscillates,
+    loss_spikes,
+    steps_out_of_order,
+    training_diverges,
+)
 
 __all__ = ["RULES", "Rule"]
 
@@ -21,9 +28,11 @@ RULES: tuple[Rule, ...] = (
     Rule(judge=training_diverges, needs=(readings("train_loss", least=3),)),
     Rule(judge=loss_never_falls, needs=(readings("train_loss", least=10),)),
     Rule(judge=nothing_learnt, needs=(levels("train"), readings("train_loss", least=3))),
-    Rule(judge=validation_loss_rises, needs=(readings("train_loss", least=3), readings("val_loss", least=3))),
+    Rule(judge=learning_undone, needs=(readings("train_loss", least=3), validation(3))),
+    Rule(judge=validation_loss_rises, needs=(readings("val_loss", least=3),)),
+    Rule(judge=validation_error_rises, needs=(error_rates(3),)),
     Rule(judge=predictions_too_short, needs=(outputs, LOSS)),
-    Rule(judge=validation_wer_stuck, needs=(readings("val_wer", least=3), LOSS)),
+    Rule(judge=validation_wer_stuck, needs=(error_rates(3),)),
     Rule(judge=nothing_carries_over, needs=(levels("val"), levels("train"), readings("val_loss", least=3), readings("train_loss", least=3))),
     Rule(judge=gap_wide, needs=(readings("train_loss", least=3), readings("val_loss", least=3))),
     Rule(judge=loss_oscillates, needs=(readings("train_loss", least=16),)),

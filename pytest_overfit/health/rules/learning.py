@@ -6,8 +6,10 @@ import math
 from statistics import median
 
 from pytest_overfit.finding import Finding, counted
-from pytest_overfit.health.rules.trend import LONG, falls, finite, smoothed, still_since, thinned
-from pytest_overfit.health.rules.words import number, place
+from pytest_overfit.health.rules.course import still_since, too_early
+from pytest_overfit.health.rules.reading import KNOWS, error_rate, reads
+from pytest_overfit.health.rules.trend import MANY, falls, finite, smoothed, thinned
+from pytest_overfit.health.rules.words import number, place, seen
 from pytest_overfit.health.run import Run
 from pytest_overfit.levels import Standing, standing
 
@@ -15,12 +17,10 @@ BLIND = ("uniform", "blank", "unigram")
 """Levels that an output reaches without looking at its input."""
 NEAR = 0.15
 """Share of a level's loss within which a loss is on it, rather than merely nearest to it."""
-STUCK = 0.85
-"""Word error rate above which next to nothing is read."""
 ZERO, ZERO_SHARE = 1e-12, 1e-5
 """Learning rates that change nothing: in themselves, and as a share of the run's highest."""
-KNOWS = 0.5
-"""Word error rate below which what is trained on is known: a flat training loss is then the end of learning, not the lack of it."""
+BEGINNING = 0.1
+"""Share of a clock before which the first reading must lie for a run to have been read from its beginning."""
 CLIMB = "see whether the network can memorise a few clips at all (pytest -m overfit)"
 
 
@@ -67,13 +67,13 @@ def nothing_carries_over(run: Run) -> Finding | None:
 
 
 def _creeping_since(run: Run, stands: Standing) -> float | None:
-    """The place since which training loss is on blind levels for LONG, half of the run, and would be after as long a run again at its pace."""
-    curve, wer = smoothed(thinned(run.curve("train_loss"))), finite(run.curve("train_wer"))
+    """The place since which training loss is on blind levels for MANY readings, half of the run, and would be after as long a run again."""
+    curve = smoothed(thinned(run.curve("train_loss")))
     floor = (1 - NEAR) * min(level.loss for level in stands.ladder if level.name in BLIND)
     off = [i for i, value in enumerate(curve.values) if not floor <= value <= (1 + NEAR) * stands.level.loss]
     first = off[-1] + 1 if off else 0
     length = curve.at[-1] - curve.at[0]
-    if len(curve) - first < 6 or curve.at[-1] - curve.at[first] < max(LONG[run.clock], length / 2) or (len(wer) and wer.values[-1] <= STUCK):
+    if len(curve) - first < MANY or curve.at[-1] - curve.at[first] < length / 2 or too_early(run, "train_loss") or reads(run, "train"):
         return None
     middle = (first + len(curve)) // 2
     last = curve.values[middle:]
@@ -103,10 +103,10 @@ def _ladder(stands: Standing) -> tuple[str, ...]:
 
 
 def loss_never_falls(run: Run) -> Finding | None:
-    """Training loss is where it began, after many epochs of a run whose beginning was read."""
+    """Training loss is where it began, after all that was read of a run from its beginning."""
     curve = thinned(run.curve("train_loss"))
     first, last = curve.at[0], curve.at[-1]
-    if last - first < 2 / 3 * LONG[run.clock] or first > max(0.1 * last, 1):
+    if too_early(run, "train_loss") or first > max(BEGINNING * last, 1.5 * (last - first) / (len(curve) - 1)):
         return None
     third = len(curve) // 3
     before, after = median(curve.values[:third]), median(curve.values[-third:])
@@ -115,7 +115,10 @@ def loss_never_falls(run: Run) -> Finding | None:
     return Finding(
         name="loss_never_falls",
         headline=f"training loss has not fallen since {place(run, first)}: {number(before)} then, {number(after)} now",
-        evidence=(f"{counted(len(finite(run.curve('train_loss'))), 'reading')} of training loss, medians of the first and the last third",),
+        evidence=(
+            f"{counted(len(finite(run.curve('train_loss'))), 'reading')} of training loss from {seen(run, 'train_loss', first)} to "
+            f"{seen(run, 'train_loss', last)}, medians of the first and the last third",
+        ),
         try_="see whether the optimiser has the parameters, whether the learning rate is above zero, and climb the ladder (pytest -m overfit)",
         status="confirmed",
         began=first,
@@ -124,7 +127,7 @@ def loss_never_falls(run: Run) -> Finding | None:
 
 def _knows(run: Run) -> bool:
     """Whether the run had learnt before it was read: a resumed one is flat from its first reading on."""
-    return any(curve.values[-1] < KNOWS for name in ("train_wer", "val_wer") if len(curve := finite(run.curve(name))))
+    return any(rate.values[-1] < KNOWS for rate in (error_rate(run, "train"), error_rate(run, "val")) if len(rate))
 
 
 def learning_rate_zero(run: Run) -> Finding | None:
@@ -142,7 +145,7 @@ def learning_rate_zero(run: Run) -> Finding | None:
     return Finding(
         name="learning_rate_zero",
         headline=f"the learning rate is zero {'from the start' if not start else f'since {place(run, began)}'}",
-        evidence=(f"lr {rates.values[start]:g} at {place(run, began)}, trained on to {place(run, last)}{left}; highest {max(rates.values):g}",),
+        evidence=(f"lr {rates.values[start]:g} at {seen(run, 'lr', began)}, trained on to {place(run, last)}{left}; highest {max(rates.values):g}",),
         try_="a schedule as long as the run" if start else "a learning rate above zero; see what sets it",
         status="confirmed",
         began=began,

@@ -9,50 +9,97 @@ from __future__ import annotations
 from statistics import median
 
 from pytest_overfit.finding import Finding, counted
-from pytest_overfit.health.rules.learning import CLIMB, KNOWS, STUCK
-from pytest_overfit.health.rules.trend import between, falls, finite, noise, still_since, thinned
-from pytest_overfit.health.rules.words import number, place, share, span
+from pytest_overfit.health.rules.course import still_since, too_early
+from pytest_overfit.health.rules.learning import CLIMB
+from pytest_overfit.health.rules.reading import KNOWS, STUCK, called, error_rate, errors, reads, span_words, value_words
+from pytest_overfit.health.rules.trend import FEW, between, falls, finite, lowest, negated, never_fell, noise, smoothed, thinned
+from pytest_overfit.health.rules.words import number, place, seen, span
 from pytest_overfit.health.run import Curve, Prediction, Run
 
 WER_CREEP = 0.02
 """Points (as a share) by which an error rate that stands may still sink."""
+NEARLY = 0.8
+"""Error rate that a single reading of one which is stuck above STUCK may have touched."""
 SHORT, EMPTY = 1 / 3, 0.05
 """Emitted over target tokens below which an output is far too short, and below which it is empty."""
 CARRY_OVER = "the network has memorised its training clips: more data, augmentation, dropout or weight decay, so that it carries over"
 CLIPS = 3
 """Predictions that a judgement takes at least."""
+UNMOVED = 10
+"""Readings of a validation loss that was never below its beginning for it not to be a plateau on the way."""
+LEAST = 5
+"""Readings of an error rate that a finished run must have for nothing to have been read in it."""
 
 
 def validation_wer_stuck(run: Run) -> Finding | None:
-    """Validation WER was never below 85 % and no longer falls, nor does the loss."""
-    wer = finite(run.curve("val_wer"))
-    still, loss = still_since(run, "val_wer", creep=WER_CREEP), loss_still_since(run, "val")
-    if still is None or loss is None or min(wer.values) <= STUCK:
+    """The error rate of validation was never below 85 % and no longer falls, nor does the loss that should bring it down."""
+    if constant := _never_changes(run):
+        return constant
+    rate = error_rate(run, "val")
+    if len(rate) < 3 or too_early(run, "val_loss") or min(smoothed(rate).values) <= STUCK or min(rate.values) <= NEARLY:
         return None
-    stuck = between(wer, still)
-    shown = [f"validation WER {span_of_shares(stuck.values)} at {counted(len(stuck), 'reading')} from {place(run, still)} on"]
-    shown += [f"the loss that should bring it down stands still or rises since {place(run, loss)}"]
-    train = finite(run.curve("train_wer"))
-    shown += [f"training WER {share(train.values[-1])} at {place(run, train.at[-1])}"] if len(train) else []
+    still = _never_below(run, rate)
+    if still is None:
+        return None
+    stuck, name = between(rate, still), run.read_by("val") or ""
+    best = lowest(rate)
+    shown = [
+        f"{called(run, 'val')} {span_words(run, 'val', stuck.values)} at {counted(len(stuck), 'reading')} from {seen(run, name, still)} on",
+        f"its best is {value_words(run, 'val', rate.values[best])} at {seen(run, name, rate.at[best])}",
+    ]
+    loss = loss_still_since(run, "val")
+    shown += [f"the loss that should bring it down stands still or rises since {place(run, loss)}"] if loss is not None else []
+    train = error_rate(run, "train")
+    shown += [f"{called(run, 'train')} {value_words(run, 'train', train.values[-1])} at {place(run, train.at[-1])}"] if len(train) else []
     return Finding(
         name="validation_wer_stuck",
-        headline=f"validation WER stands at {span_of_shares(stuck.values)} since {place(run, still)}",
+        headline=f"{called(run, 'val')} stands at {span_words(run, 'val', stuck.values)} since {place(run, still)}",
         evidence=tuple(shown),
         try_=CARRY_OVER if memorised(run) else CLIMB,
-        status="confirmed",
+        status="confirmed" if min(rate.values) > STUCK else "suspected",
         began=still,
     )
 
 
+def _never_changes(run: Run) -> Finding | None:
+    """What validation is read by has one and the same value to the last digit at every reading: its output does not change.
+
+    An error rate above STUCK may be the blank phase, and one of 0 % the end of learning.
+    """
+    read = errors(run, "val")
+    if len(read) < FEW or len(set(read.values)) > 1 or not read.values[0] or reads(run, "val") is False or too_early(run, "val_loss"):
+        return None
+    what, value = called(run, "val"), value_words(run, "val", read.values[0])
+    ends = [seen(run, run.read_by("val") or "", at) for at in (read.at[0], read.at[-1])]
+    return Finding(
+        name="validation_wer_stuck",
+        headline=f"{what} is {value} at every one of {counted(len(read), 'reading')}: the output does not change",
+        evidence=(f"{what} {value} from {ends[0]} to {ends[1]}, the same to the last digit",),
+        try_=f"look at what is predicted, and at how it is scored; {CLIMB}",
+        status="confirmed",
+        began=read.at[0],
+    )
+
+
+def _never_below(run: Run, rate: Curve) -> float | None:
+    """Since when an error rate above STUCK is stuck: it stands, and so does the loss; or neither moved from the start; or the run is over, and
+    its later half brought nothing.
+    """
+    name, loss = run.read_by("val") or "", thinned(run.curve("val_loss"))
+    still = still_since(run, name, creep=WER_CREEP)
+    no_loss = len(loss) < 3 and min(rate.values) > 1
+    if still is not None and (no_loss or loss_still_since(run, "val") is not None):
+        return still
+    if len(loss) >= UNMOVED and never_fell(loss) and not falls(thinned(rate), WER_CREEP):
+        return rate.at[0]
+    half = thinned(between(rate, (rate.at[0] + rate.at[-1]) / 2))
+    return half.at[0] if run.finished and len(rate) >= LEAST and not falls(half, WER_CREEP) else None
+
+
 def memorised(run: Run) -> bool:
     """Whether the log shows that the training clips are read."""
-    wer = finite(run.curve("train_wer"))
-    return len(wer) > 0 and wer.values[-1] < KNOWS
-
-
-def span_of_shares(values: tuple[float, ...]) -> str:
-    low, high = share(min(values)), share(max(values))
-    return low if low == high else f"{low.removesuffix(' %')}-{high}"
+    rate = error_rate(run, "train")
+    return len(rate) > 0 and rate.values[-1] < KNOWS
 
 
 def loss_still_since(run: Run, split: str) -> float | None:
@@ -91,13 +138,13 @@ def _finding(run: Run, split: str, ratio: float, began: float, shown: list[str],
 def _short_by_ratio(run: Run, split: str, still: float) -> Finding | None:
     name = f"{split}_emission_ratio"
     ratios = thinned(between(run.curve(name), still))
-    if len(ratios) < 3 or falls(Curve(at=ratios.at, values=tuple(-value for value in ratios.values)), creep=WER_CREEP):
+    if len(ratios) < 3 or falls(negated(ratios), creep=WER_CREEP):
         return None
     ratio = median(ratios.values[-max(len(ratios) // 3, 3) :])
     if ratio + noise(ratios) >= SHORT:
         return None
     short = settled_below(thinned(run.curve(name)), SHORT, else_at=still)
-    shown = [f"emitted / target tokens {span(ratios.values)} at {counted(len(ratios), 'reading')} from {place(run, ratios.at[0])} on"]
+    shown = [f"emitted / target tokens {span(ratios.values)} at {counted(len(ratios), 'reading')} from {seen(run, name, ratios.at[0])} on"]
     return _finding(run, split, ratio, max(still, short), [*shown, f"below {SHORT:.2f} since {place(run, short)}"], still)
 
 

@@ -1,72 +1,61 @@
-"""Learning that does not carry over: validation turns while training goes on, or stays far behind."""
+"""Learning that does not carry over: validation turns while training goes on, or stays far behind.
+
+A loss can get worse while reading still improves, so the error rate is asked first: where it still falls, a loss that rises is only suspected.
+"""
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
-from statistics import median
-
 from pytest_overfit.finding import Finding, counted
-from pytest_overfit.health.rules.learning import STUCK, stands_blind
-from pytest_overfit.health.rules.trend import (
-    FEW,
-    LONG,
-    between,
-    came_back_before,
-    falls,
-    finite,
-    lowest,
-    memory,
-    noise,
-    rank_trend,
-    reading_at,
-    restarted,
-    still_since,
-    thinned,
-)
-from pytest_overfit.health.rules.words import number, place, share, span
+from pytest_overfit.health.rules.course import settled_rate, still_since
+from pytest_overfit.health.rules.learning import stands_blind
+from pytest_overfit.health.rules.reading import KNOWS, STUCK, called, error_rate, errors, reads, reads_better, value_words
+from pytest_overfit.health.rules.trend import FEW, Rise, between, comes_down, falls, finite, lasting_rise, lowest, reading_at, thinned
+from pytest_overfit.health.rules.words import number, place, seen, share, span, sureness
 from pytest_overfit.health.run import Curve, Run
 
-RISE, RISE_OF_FEW = 0.02, 0.05
-"""Share of its best by which validation loss must have risen; the second where there are too few readings to know its noise."""
-RISING = 2.5
-"""Normal score of the rise since the best."""
-SURE = 2.0
-"""Deviations beyond which a rise is no chance."""
 LEARNT = 0.1
-"""Share of its value at the best epoch by which training loss must have fallen since, where it has few readings."""
-TAIL = 0.15
-"""Share of a run that must have passed since the best reading."""
+"""Share of its value at the best reading by which training loss must have fallen since, where it has few readings."""
 GAPS = (2.0, 1.0)
-"""Validation minus training loss that is wide."""
-GAP_SHARE = 0.1
-"""Share of the validation loss below which no gap is wide, whatever the unit."""
+"""Validation minus training loss that is wide, in nats per token."""
+GAP_SHARE, LEAST_SHARE = 0.4, 0.1
+"""Share of the validation loss that a wide gap is in an unknown unit; and the least that it is in nats per token."""
+
+
+def rise_of(run: Run, curve: Curve) -> Rise | None:
+    """The lasting rise of a curve since its best, leaving out what a warm restart of the rate lifts."""
+    curve = thinned(curve)
+    return lasting_rise(settled_rate(run, curve, curve.at[lowest(curve)])) if len(curve) else None
+
+
+def _goes_on(curve: Curve, rise: Rise | None) -> bool:
+    """Whether a curve has not come down again since it rose."""
+    after = [at for at in curve.at if rise and at > rise.since]
+    return len(after) > 0 and not comes_down(thinned(between(curve, after[0])))
 
 
 def validation_loss_rises(run: Run) -> Finding | None:
-    """Validation loss has risen since its best, beyond its noise and for long, while training loss fell."""
-    curve = thinned(run.curve("val_loss"))
-    best = curve.at[lowest(curve)]
-    tail = between(settled_rate(run, curve, best), best)
-    if not _risen(curve, tail, run) or not _learning_on(run, tail) or stands_blind(run, "train"):
+    """Validation loss has risen since its best, beyond its noise and for long, while training loss fell, or none was read."""
+    rise = rise_of(run, run.curve("val_loss"))
+    if rise is None or not _goes_on(finite(run.curve("val_loss")), rise) or stands_blind(run, "train") or learns_on(run, rise) is False:
         return None
-    exact = finite(run.curve("val_loss"))
-    best, low = exact.at[lowest(exact)], min(exact.values)
-    train = finite(run.curve("train_loss"))
+    exact, train = finite(run.curve("val_loss")), finite(run.curve("train_loss"))
+    best, low, end = exact.at[lowest(exact)], min(exact.values), exact.at[-1]
     shown = [
-        f"validation loss {number(low)} at {place(run, best)}, the best of {counted(len(exact), 'reading')}; "
-        f"{number(exact.values[-1])} at {place(run, exact.at[-1])}" + (f" ({share(exact.values[-1] / low - 1)} above it)" if low > 0 else ""),
-        f"training loss meanwhile {number(reading_at(train, best))} -> {number(reading_at(train, exact.at[-1]))}",
+        f"validation loss {number(low)} at {seen(run, 'val_loss', best)}, the best of {counted(len(exact), 'reading')}; "
+        f"{number(exact.values[-1])} at {seen(run, 'val_loss', end)}" + (f" ({share(exact.values[-1] / low - 1)} above it)" if low > 0 else ""),
+        sureness(rise),
     ]
-    wer = finite(run.curve("val_wer"))
-    learns = _reads_better(wer, best)
-    if learns:
-        shown.append(f"validation WER still falls: {share(reading_at(wer, best))} -> {share(wer.values[-1])}; the loss alone gets worse")
+    if len(train):
+        shown.append(f"training loss meanwhile {number(reading_at(train, best))} -> {number(reading_at(train, end))}")
+    else:
+        shown.append("no training loss in the log: whether training went on learning is not shown")
+    learns = reads_better(run, rise.since)
+    shown += _read_since(run, best, learns)
     if run.facts.parameters and run.facts.train_samples:
         shown.append(f"{run.facts.parameters / run.facts.train_samples:,.0f} parameters for each of {run.facts.train_samples} training samples")
     return Finding(
         name="validation_loss_rises",
-        headline=f"validation loss rises since {place(run, best)} while training loss falls",
+        headline=f"validation loss rises since {place(run, best)}" + (" while training loss falls" if len(train) else ""),
         evidence=tuple(shown),
         try_=f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation or data",
         status="suspected" if learns else "confirmed",
@@ -74,72 +63,96 @@ def validation_loss_rises(run: Run) -> Finding | None:
     )
 
 
-def _reads_better(wer: Curve, best: float) -> bool:
-    """Whether an error rate below which something is read fell still in the later half of what came after `best`."""
-    since = between(wer, best)
-    later = between(since, since.at[len(since) // 2]) if len(since) else since
-    return len(later) >= FEW and later.values[-1] <= STUCK and falls(later, creep=0.01)
+def _read_since(run: Run, best: float, learns: bool) -> list[str]:
+    """What became of the error rate since validation loss was best."""
+    read = errors(run, "val")
+    if not len(read):
+        return []
+    then, now = value_words(run, "val", reading_at(read, best, 1)), value_words(run, "val", read.values[-1])
+    goes = "still falls" if learns else "does not make up for it"
+    return [f"{called(run, 'val')} {goes}: {then} -> {now}" + ("; the loss alone gets worse" if learns else "")]
 
 
-def _risen(curve: Curve, tail: Curve, run: Run) -> bool:
-    """Whether a curve has risen for good since its best. tail: from the best on."""
-    low, whole = tail.values[0], curve.at[-1] - curve.at[0]
-    if len(tail) < 3 or tail.at[-1] - tail.at[0] < TAIL * whole or low <= 0:
-        return False
-    if len(curve) < FEW:
-        high = tail.values[-1]
-        long = tail.at[-1] - tail.at[0] >= LONG[run.clock] / 2
-        lasting = min(tail.values[1:]) > low and high >= 0.98 * max(tail.values)
-        return long and lasting and high - low > RISE_OF_FEW * low
-    after = tail.values[1:]
-    if len(after) < 6:
-        return False
-    last = after[-max(len(after) // 2, 3) :]
-    at_best = bisect_right(curve.at, tail.at[0]) - 1
-    low, high = median(curve.values[max(at_best - 1, 0) : at_best + 2]), median(last)
-    scatter = noise(between(curve, curve.at[max(at_best - FEW // 2, 0)])) * memory(after)
-    # Of readings about one level the lowest lies below it by chance, by about one deviation after the median of three.
-    beyond = scatter * (1 + SURE * math.sqrt(1 / 3 + 1 / len(last)))
-    rises = high - low > max(beyond, RISE * low) and rank_trend(after) >= RISING
-    return rises and not came_back_before(curve, tail.at[0], (high - low) / low)
-
-
-def _learning_on(run: Run, tail: Curve) -> bool:
-    """Whether training loss fell from the best validation epoch to the last."""
+def learns_on(run: Run, rise: Rise) -> bool | None:
+    """Whether training loss fell from the best validation reading to the end; None where it was not read."""
     train = thinned(run.curve("train_loss"))
-    since = between(train, tail.at[0], tail.at[-1])
+    if len(train) < 2:
+        return None
+    since = between(train, rise.since)
     if len(since) >= FEW:
         return falls(since)
-    before, after = reading_at(train, tail.at[0]), reading_at(train, tail.at[-1])
+    before, after = reading_at(train, rise.since), train.values[-1]
     return before - after > LEARNT * abs(before)
 
 
-def settled_rate(run: Run, curve: Curve, best: float) -> Curve:
-    """The readings but those after `best` and soon after a warm restart."""
-    held = [(at, value) for at, value in zip(curve.at, curve.values, strict=True) if at <= best or not restarted(run, at, best)]
-    return Curve(at=tuple(at for at, _ in held), values=tuple(value for _, value in held))
+def validation_error_rises(run: Run) -> Finding | None:
+    """The error rate of validation has risen since its best, beyond its noise and for long, while training loss fell and validation loss did not
+    rise, of which `validation_loss_rises` tells.
+    """
+    exact = errors(run, "val")
+    rise, rate = rise_of(run, exact), error_rate(run, "val")
+    if rise is None or not _goes_on(exact, rise) or rise_of(run, run.curve("val_loss")):
+        return None
+    if learns_on(run, rise) is False or (len(rate) and min(rate.values) > STUCK):
+        return None
+    best, end, name = exact.at[lowest(exact)], exact.at[-1], run.read_by("val") or ""
+    loss = between(finite(run.curve("val_loss")), rise.since)
+    improves = len(loss) >= 2 and falls(thinned(loss))
+    shown = [
+        f"{called(run, 'val')} {value_words(run, 'val', min(exact.values))} at {seen(run, name, best)}, the best of "
+        f"{counted(len(exact), 'reading')}; {value_words(run, 'val', exact.values[-1])} at {seen(run, name, end)}",
+        sureness(rise),
+    ]
+    shown += ["validation loss still falls: see how what is read is decoded and scored"] if improves else []
+    return Finding(
+        name="validation_error_rises",
+        headline=f"{called(run, 'val')} gets worse since {place(run, best)}",
+        evidence=tuple(shown),
+        try_=f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation or data",
+        status="suspected" if improves else "confirmed",
+        began=best,
+    )
 
 
 def gap_wide(run: Run) -> Finding | None:
-    """Validation loss stands still more than 1.0 above training loss. While validation falls a gap is no illness: what is learnt carries over."""
+    """Validation loss stands still far above training loss: by more than 1.0 in nats per token; in an unknown unit, where training loss is below
+    it by a large share and what is validated is not read. While validation falls a gap is no illness: what is learnt carries over.
+    """
     train, val = thinned(run.curve("train_loss")), thinned(run.curve("val_loss"))
-    still = still_since(run, "val_loss")
-    gaps = [(at, value - reading_at(train, at)) for at, value in zip(val.at, val.values, strict=True) if at >= train.at[0]]
-    bound = next((bound for bound in GAPS if len(gaps) >= 2 and min(gap for _, gap in gaps[-_lasting(gaps) :]) > bound), None)
-    if still is None or bound is None or gaps[-1][1] < GAP_SHARE * val.values[-1] or not _learnt(run, train):
+    known, still, rate = run.loss_unit == "nats per token", still_since(run, "val_loss"), error_rate(run, "val")
+    gaps = _gaps(train, val, known)
+    bounds = GAPS if known else (GAP_SHARE,)
+    bound = next((bound for bound in bounds if len(gaps) >= 2 and min(gap for _, gap in gaps[-_lasting(gaps) :]) > bound), None)
+    if still is None or bound is None or not _learnt(run, train):
         return None
-    began = _since_above(gaps, GAPS[-1])
+    if not known and not (len(rate) and rate.values[-1] > KNOWS):
+        return None
+    began = _since_above(gaps, bounds[-1])
+    since, spanned = place(run, _since_above(gaps, bound)), [gap for at, gap in gaps if at >= began]
+    said, told = f"validation loss stands more than {bound:g} above training loss since {since}", f"gap (validation - training) {span(spanned)}"
+    if not known:
+        said = f"training loss lies more than {100 * bound:.0f} % below validation loss, which stands still, since {since}"
+        told = f"training loss is {share(min(spanned))} to {share(max(spanned))} below validation loss"
     return Finding(
         name="gap_wide",
-        headline=f"validation loss stands more than {bound:g} above training loss since {place(run, _since_above(gaps, bound))}",
+        headline=said,
         evidence=(
-            f"gap (validation - training) {span([gap for at, gap in gaps if at >= began])} from {place(run, began)} on",
-            f"validation loss stands still since {place(run, still)}",
+            f"{told} from {seen(run, 'val_loss', began)} on",
+            f"validation loss stands still since {seen(run, 'val_loss', still)}",
+            *(() if known else (f"{called(run, 'val')} {share(rate.values[-1])} at the end",)),
         ),
         try_="more dropout, weight decay, augmentation or data; a smaller network",
-        status="confirmed",
+        status="suspected" if reads_better(run, still) else "confirmed",
         began=began,
     )
+
+
+def _gaps(train: Curve, val: Curve, known: bool) -> list[tuple[float, float]]:
+    """Validation minus training loss, each at its place; in an unknown unit as a share of the validation loss. None where that share is small."""
+    pairs = [(at, value, value - reading_at(train, at)) for at, value in zip(val.at, val.values, strict=True) if at >= train.at[0]]
+    if not pairs or pairs[-1][2] < LEAST_SHARE * pairs[-1][1]:
+        return []
+    return [(at, gap if known else gap / value) for at, value, gap in pairs if known or value > 0]
 
 
 def _learnt(run: Run, train: Curve) -> bool:
@@ -147,9 +160,7 @@ def _learnt(run: Run, train: Curve) -> bool:
 
     Training loss is below its first reading and on no level that is reached blindly, and some training clips are read.
     """
-    wer = finite(run.curve("train_wer"))
-    reads = not len(wer) or wer.values[-1] <= STUCK
-    return train.values[-1] < (1 - LEARNT) * train.values[0] and reads and not stands_blind(run, "train")
+    return train.values[-1] < (1 - LEARNT) * train.values[0] and reads(run, "train") is not False and not stands_blind(run, "train")
 
 
 def _lasting(gaps: list[tuple[float, float]]) -> int:

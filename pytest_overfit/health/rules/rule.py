@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pytest_overfit.finding import Finding
+from pytest_overfit.health.rules.reading import errors
 from pytest_overfit.health.run import Run
 
 Need = Callable[[Run], str | None]
@@ -45,6 +46,24 @@ def readings(*names: str, least: int = 1, numbers: bool = True) -> Need:
         return " or ".join(names) if not most else f"{least} readings of {' or '.join(names)}, it has {most}"
 
     return lacking
+
+
+def error_rates(least: int) -> Need:
+    """So many readings of what validation is read by: an error rate or a score."""
+
+    def lacking(run: Run) -> str | None:
+        count = len(errors(run, "val"))
+        if count >= least:
+            return None
+        return f"{least} readings of an error rate of validation, it has {count}" if count else "an error rate of validation (val_wer)"
+
+    return lacking
+
+
+def validation(least: int) -> Need:
+    """So many readings of validation, its loss or what it is read by."""
+    of_loss, of_errors = readings("val_loss", least=least), error_rates(least)
+    return lambda run: of_loss(run) if of_errors(run) else None
 
 
 def levels(split: str) -> Need:

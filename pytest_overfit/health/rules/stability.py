@@ -8,9 +8,25 @@ from itertools import accumulate, pairwise
 from statistics import median
 
 from pytest_overfit.finding import Finding, counted, naming
-from pytest_overfit.health.rules.overfitting import settled_rate
-from pytest_overfit.health.rules.trend import BACK, FEW, between, came_back_before, falls, finite, logarithms, lowest, noise, smoothed, thinned
-from pytest_overfit.health.rules.words import number, place, share
+from pytest_overfit.health.rules.course import BACK, settled_rate
+from pytest_overfit.health.rules.learning import stands_blind
+from pytest_overfit.health.rules.overfitting import rise_of
+from pytest_overfit.health.rules.reading import called, errors, value_words
+from pytest_overfit.health.rules.trend import (
+    FEW,
+    Rise,
+    between,
+    came_back_before,
+    falls,
+    finite,
+    logarithms,
+    lowest,
+    noise,
+    reading_at,
+    smoothed,
+    thinned,
+)
+from pytest_overfit.health.rules.words import number, place, seen, share, sureness
 from pytest_overfit.health.run import Curve, Run
 
 LOSSES = ("train_loss", "val_loss")
@@ -25,6 +41,9 @@ SPIKE_DEVIATIONS = 8
 SPIKES = 2
 SWING = 0.25
 """Deviation of a training loss between neighbours, as a share of its level, from which it swings."""
+LASTING, RISEN, STAYS = 4, 0.25, 0.75
+"""Readings after the best that undone learning must have, share by which a training loss has risen that tells of it, and share of the way to
+its highest at which a metric has stayed there."""
 AWAY = 5.0
 """Multiple of its lowest value to which a loss that comes back has run away."""
 FALL = 0.1
@@ -46,7 +65,7 @@ def loss_not_finite(run: Run) -> Finding | None:
         return Finding(
             name="loss_not_finite",
             headline=f"{WORDS[name]} is not finite {'since' if ended else 'at'} {place(run, began)}",
-            evidence=(f"{curve.values[bad[0]]} at {place(run, began)}{before}; {len(bad)} of {counted(len(curve), 'reading')} not finite",),
+            evidence=(f"{curve.values[bad[0]]} at {seen(run, name, began)}{before}; {len(bad)} of {counted(len(curve), 'reading')} not finite",),
             try_="a smaller learning rate, gradient clipping, CTC in float32; look for clips whose target does not fit",
             status="confirmed" if ended else "suspected",
             began=began,
@@ -83,7 +102,7 @@ def training_diverges(run: Run) -> Finding | None:
         name="training_diverges",
         headline=f"training diverges since {place(run, tail.at[0])}",
         evidence=(
-            f"training loss {number(low)} at {place(run, tail.at[0])}, {number(high)} at the end"
+            f"training loss {number(low)} at {seen(run, 'train_loss', tail.at[0])}, {number(high)} at the end"
             + (f" ({high / low:.1f} times as much)" if low > 0 else ""),
             f"it was as low as that at {place(run, reached)} already",
         ),
@@ -91,6 +110,52 @@ def training_diverges(run: Run) -> Finding | None:
         status="confirmed",
         began=tail.at[0],
     )
+
+
+def learning_undone(run: Run) -> Finding | None:
+    """Validation has got worse for good and stays so, and training loss with it: what was learnt is undone, short of running away."""
+    train = thinned(run.curve("train_loss"))
+    told = _undone(run, train) if len(train) >= 3 and not stands_blind(run, "train") else None
+    if told is None or training_diverges(run):
+        return None
+    name, rise = told
+    then, end = reading_at(train, rise.since), train.at[-1]
+    low, high = (number(value) if name.endswith("loss") else value_words(run, "val", value) for value in (rise.low, rise.high))
+    what = WORDS.get(name) or called(run, "val")
+    return Finding(
+        name="learning_undone",
+        headline=f"{what} is worse for good since {place(run, rise.since)}, and training does not make up for it",
+        evidence=(
+            f"{what} {low} at {seen(run, name, rise.since)}, {high} in the later half of what came after ({share(rise.share)} worse)",
+            f"training loss {number(then)} then, {number(train.values[-1])} at {seen(run, 'train_loss', end)}",
+            sureness(rise),
+        ),
+        try_=f"go back to {place(run, rise.since)}; a smaller learning rate, a warm-up, gradient clipping",
+        status="confirmed",
+        began=rise.since,
+    )
+
+
+def _undone(run: Run, train: Curve) -> tuple[str, Rise] | None:
+    """The metric that got worse for good, and its rise: of validation while training did not learn, or of training while no validation did better."""
+    curves = {"val_loss": finite(run.curve("val_loss")), run.read_by("val") or "val_wer": errors(run, "val")}
+    rises = {name: rise for name, curve in curves.items() if (rise := rise_of(run, curve)) and _stays(curve, rise)}
+    few = len(curves["val_loss"]) < FEW
+    for name, rise in rises.items():
+        undone = train.values[-1] > (1 + BACK) * reading_at(train, rise.since)
+        if undone and rise.readings >= LASTING and (not few or len(rises) == len(curves)):
+            return name, rise
+    rise = rise_of(run, train)
+    best = [curve.at[lowest(curve)] for curve in curves.values() if len(curve)]
+    if rise and rise.share > RISEN and rise.readings >= LASTING and _stays(train, rise) and best and max(best) <= rise.since:
+        return "train_loss", rise
+    return None
+
+
+def _stays(curve: Curve, rise: Rise) -> bool:
+    """Whether a curve has stayed where it rose to: after a restart it comes down from its peak at once."""
+    after = between(thinned(curve), rise.since).values
+    return median(after[-2:]) >= after[0] + STAYS * (max(after) - after[0])
 
 
 def _within_noise(tail: Curve, low: float, high: float) -> bool:
@@ -115,7 +180,7 @@ def loss_spikes(run: Run) -> Finding | None:
             headline=f"{WORDS[name]} spikes {len(spikes)} times, first at {place(run, curve.at[spikes[0]])}",
             evidence=(
                 f"spikes at {naming([place(run, curve.at[i]) for i in spikes])}",
-                f"the highest is {number(curve.values[worst])} at {place(run, curve.at[worst])}, between {number(curve.values[worst - 1])} "
+                f"the highest is {number(curve.values[worst])} at {seen(run, name, curve.at[worst])}, between {number(curve.values[worst - 1])} "
                 f"and {number(curve.values[worst + 1])}",
             ),
             try_="gradient clipping, a smaller learning rate; look at the clips of those batches",

@@ -1,38 +1,62 @@
-"""What a noisy curve shows: how large its noise is, whether it falls or rises beyond it, and since when it stands still.
+"""What a noisy curve shows: how large its noise is, whether it still falls, has risen for good, or
+stands still, and since when.
 
-No bound here is a loss: each is a share of the curve's own level or a multiple of its own noise. `still_since` is said reluctantly, because
-most rules accuse only what no longer falls: what scatters too much to tell, may.
+No bound here is a loss, an epoch or a step. Each is a share of the curve's own level, a multiple of
+its own noise, a share of the run, or a number of readings: multiply all losses, or all places, and
+nothing changes. Standing still is said reluctantly, because most rules accuse only what no longer
+falls: what scatters too much to tell, may.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, combinations, pairwise
-from statistics import fmean, median
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 
-from pytest_overfit.health.run import Curve, Run
+from pytest_overfit.health.run import Curve
 
 MOST_READINGS = 120
 """Readings that a trend is taken over; of more, blocks of neighbours give their median."""
 FEW = 8
 """Below so many readings noise cannot be measured, and only plain comparisons are made."""
-LONG = {"epoch": 30.0, "step": 1000.0}
-"""How long a curve must have gone nowhere to stand still; and for half of its run at least."""
 CREEP = 0.03
 """Share of its level by which a curve that stands may still sink from the first to the last third of a stretch."""
 MAY = 5 / 3
 """Multiple of that by which it must not have sunk by chance."""
-BACK = 0.15
-"""Share of its lowest value by which a training loss that was thrown back stands above it."""
-RESTED = 0.3
-"""Share of the highest learning rate at which a restarted one has come down again."""
 NEARBY = 2.0
 """Multiple of its lowest value up to which a curve is in the same region."""
 LIKELY = 2.0
-"""Normal score beyond which chance alone gives a trend of one sign in 1 of 44 flat curves."""
+"""Deviations beyond which a difference is no chance."""
+RISE, EACH, RISE_OF_FEW = 0.02, 8, 0.07
+"""Share of its lowest value by which a curve must have risen since after very many readings; after n, 1 + EACH/n times that. And of few."""
+TAIL = 0.15
+"""Share of a run that a rise must have lasted."""
+BACK = 0.5
+"""Share of its highest, counted from the lowest, above which a curve that rose has not come back."""
+MANY = 30
+"""Readings that a curve must have gone nowhere for to stand still, where it once fell; at least half of its run."""
+WHOLE = 0.85
+"""Share of its run after which FEW readings suffice: it never did anything else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rise:
+    """A rise that lasted to the end of a curve. since, low: the best reading. high: what it has risen to.
+
+    share: the rise as a share of `low`. noises: as a multiple of the noise; infinite where none was seen, None where too few
+    readings tell. readings: after the best. lasted: the share of the run since then.
+    """
+
+    since: float
+    low: float
+    high: float
+    share: float
+    noises: float | None
+    readings: int
+    lasted: float
 
 
 def finite(curve: Curve) -> Curve:
@@ -66,6 +90,11 @@ def logarithms(curve: Curve) -> Curve:
     return Curve(at=curve.at, values=tuple(map(math.log, curve.values)))
 
 
+def negated(curve: Curve) -> Curve:
+    """Upside down: what was better when higher is better when lower."""
+    return Curve(at=curve.at, values=tuple(-value for value in curve.values))
+
+
 def _curve(points: Iterable[tuple[float, float]]) -> Curve:
     held = tuple(points)
     return Curve(at=tuple(at for at, _ in held), values=tuple(value for _, value in held))
@@ -96,41 +125,46 @@ def noise(curve: Curve) -> float:
     return 1.4826 * median(residuals) if residuals else 0.0
 
 
-def rank_trend(values: Sequence[float]) -> float:
-    """Mann-Kendall: the normal score of a trend, positive where values rise; 0 below three values.
+def rising_fit(values: Sequence[float]) -> list[float]:
+    """The nearest values that never fall, by least squares. Source: Ayer et al. 1955 (pool adjacent violators)."""
+    blocks: list[tuple[float, int]] = []
+    for value in values:
+        mean, size = value, 1
+        while blocks and blocks[-1][0] >= mean:
+            before, held = blocks.pop()
+            mean, size = (before * held + mean * size) / (held + size), held + size
+        blocks.append((mean, size))
+    return [mean for mean, size in blocks for _ in range(size)]
 
-    Neighbours that resemble each other count for less, see `memory`. Sources: Mann 1945; Kendall 1975.
-    """
-    n = len(values)
-    if n < 3:
-        return 0.0
-    score = sum((b > a) - (b < a) for a, b in combinations(values, 2))
-    ties = sum(count * (count - 1) * (2 * count + 5) for count in Counter(values).values())
-    spread = (n * (n - 1) * (2 * n + 5) - ties) / 18
-    if spread <= 0 or not score:
-        return 0.0
-    return (score - math.copysign(1, score)) / math.sqrt(spread) / memory(values)
+
+def _left(values: Sequence[float]) -> list[float]:
+    """What the nearer of a rising and a falling fit leaves of values."""
+    up, down = rising_fit(values), [-value for value in rising_fit([-value for value in values])]
+    rests = ([value - fit for value, fit in zip(values, fits, strict=True)] for fits in (up, down))
+    return min(rests, key=lambda rest: sum(value * value for value in rest))
 
 
 def memory(values: Sequence[float]) -> float:
-    """By what factor means of values scatter more than those of independent ones: sqrt((1 + r) / (1 - r)), at least 1; 1 below FEW.
+    """By what factor means of values scatter more, or less, than those of independent ones: sqrt((1 + r) / (1 - r)); 1 below FEW.
 
-    r is the lag-one correlation of what a straight line leaves of them, up to 0.9. Source: Bayley & Hammersley 1946.
+    r is the lag-one correlation, between -0.9 and 0.9, of what a rise or a fall of any shape leaves of them, so that no smooth trend counts
+    as memory. Source: Bayley & Hammersley 1946.
     """
     if len(values) < FEW:
         return 1.0
-    n, middle = len(values), (len(values) - 1) / 2
-    mean = fmean(values)
-    slope = sum((i - middle) * value for i, value in enumerate(values)) / (n * (n * n - 1) / 12)
-    left = [value - mean - slope * (i - middle) for i, value in enumerate(values)]
+    scale = max(map(abs, values))
+    left = _left([value / scale for value in values]) if scale else []
     energy = sum(value * value for value in left)
-    r = min(max(sum(a * b for a, b in pairwise(left)) / energy, 0.0), 0.9) if energy > 0 else 0.0
+    if energy <= 1e-18:
+        return 1.0
+    r = min(max(sum(a * b for a, b in pairwise(left)) / energy, -0.9), 0.9)
+    r = 0.0 if -0.5 < r < 0 else r  # what a fit leaves of independent values is correlated below zero
     return math.sqrt((1 + r) / (1 - r))
 
 
 def falls(curve: Curve, creep: float | None = None) -> bool:
-    """Whether values fall, as far as noise lets it be shown: from their first third to their last by more than `creep` (CREEP of it), by rank,
-    or to a new lowest at the end. Below FEW readings: any later one below the first.
+    """Whether values fall, as far as noise lets it be shown: from their first third to their last by more than `creep` (CREEP of it), by half
+    of it where noise is still smaller, or to a new lowest at the end. Below FEW readings: any later one below the first.
     """
     values = curve.values
     if len(curve) < FEW:
@@ -138,8 +172,8 @@ def falls(curve: Curve, creep: float | None = None) -> bool:
     fallen, by_chance, allowed = _fallen(curve, creep)
     third, calm = len(values) // 3, smoothed(curve).values
     newly = min(calm[: -third // 2]) - min(calm[-third // 2 :])
-    by_rank = fallen > allowed / 2 and rank_trend(values) < -LIKELY
-    return fallen > max(allowed, LIKELY * by_chance) or by_rank or newly > max(allowed, 2 * noise(curve))
+    steadily = fallen > max(allowed / 2, LIKELY * by_chance * memory(values))
+    return fallen > max(allowed, LIKELY * by_chance) or steadily or newly > max(allowed, 2 * noise(curve))
 
 
 def may_fall(curve: Curve, creep: float | None = None) -> bool:
@@ -158,49 +192,60 @@ def _fallen(curve: Curve, creep: float | None) -> tuple[float, float, float]:
     return first - last, by_chance, CREEP * abs(first) if creep is None else creep
 
 
-def thrown_back(run: Run) -> bool:
-    """Whether training loss stands well above its lowest, or, of few readings, ever stood: after a restart of its rate it needs time, and what
-    has diverged has its own rule.
+def lasting_rise(curve: Curve, best: int | None = None) -> Rise | None:
+    """The rise since the best reading, where it is no chance, is still there at the end, and has lasted.
+
+    curve: as `thinned` gives it. best: index of the reading it is counted from, by default the lowest.
     """
-    curve = thinned(run.curve("train_loss"))
-    if len(curve) < FEW:
-        return any(value > (1 + BACK) * low for value, low in zip(curve.values, accumulate(curve.values, min), strict=True))
-    calm = smoothed(curve)
-    since = between(curve, calm.at[lowest(calm)])
-    return median(curve.values[-3:]) - min(calm.values) > max(BACK * abs(min(calm.values)), 3 * noise(since))
-
-
-def restarted(run: Run, place: float, best: float) -> bool:
-    """Whether a warm restart since `best` still holds a run back at `place`: its learning rate is well above that at `best` and as high as one
-    before it, and training loss has not come below what it was. False where no rate was read.
-    """
-    rates, train = finite(run.curve("lr")), finite(run.curve("train_loss"))
-    if len(rates) < 2 or (len(train) and reading_at(train, place) < (1 - CREEP) * reading_at(train, best)):
-        return False
-    rate, own, before = reading_at(rates, place, 1), reading_at(rates, best, 1), between(rates, rates.at[0], best).values
-    return rate > max(2 * own, RESTED * max(rates.values)) and rate <= max(before, default=own) / 0.9
-
-
-def still_since(run: Run, name: str, creep: float | None = None) -> float | None:
-    """The place since which a metric stands still, rising included; None where it still falls, was thrown back, or too little was read to say.
-
-    It must have gone nowhere for LONG, and for the last half of its run. creep: as `falls` takes it.
-    """
-    curve = thinned(run.curve(name))
-    if len(curve) < 3 or thrown_back(run):
+    if len(curve) < 3 or curve.at[0] == curve.at[-1]:
         return None
-    stretch = max(LONG[run.clock], (curve.at[-1] - curve.at[0]) / 2)
-    start = bisect_right(curve.at, curve.at[-1] - stretch) - 1
-    last = between(curve, curve.at[max(start, 0)])
-    if start < 0 or len(last) < 3 or may_fall(last, creep) or _falls_from_its_peak(last, creep):
+    best = lowest(curve) if best is None else best
+    values, after = curve.values, curve.values[best + 1 :]
+    lasted = (curve.at[-1] - curve.at[best]) / (curve.at[-1] - curve.at[0])
+    if len(after) < 2 or lasted < TAIL or min(values) * max(values) <= 0:  # a share of its level needs one sign
         return None
-    if any(restarted(run, curve.at[-1], place) for place in (curve.at[lowest(curve)], last.at[0])):
+    last, around = after[-max(len(after) // 2, 2) :], _around(curve, best)
+    low, high = median(values[best - around : best + around + 1]), median(last) if len(curve) >= FEW else after[-1]
+    share, peak = (high - low) / abs(low), max(smoothed(_tail(curve, best)).values)
+    back = median(after[-max(len(after) // 4, 1) :]) < low + BACK * (peak - low)
+    least = RISE * (1 + EACH / len(after)) if len(curve) >= FEW else RISE_OF_FEW
+    if back or share <= least:
         return None
-    level = median(last.values)
-    most = level + max(CREEP * abs(level) if creep is None else creep, 2 * noise(last))
-    while start and curve.values[start - 1] <= most:
-        start -= 1
-    return curve.at[start]
+    scatter = None
+    if len(curve) >= FEW:
+        scatter = _scatter(_tail(curve, max(best - FEW // 2, 0)), after)
+        # Of readings about one level the lowest lies below it by chance; a median of w about it by one deviation in sqrt(w / 3).
+        width = 2 * around + 1
+        chosen = math.sqrt(3 / width) if around else math.sqrt(math.log(len(curve)))
+        if high - low <= scatter * (chosen + LIKELY * math.sqrt(1 / width + 1 / len(last))):
+            return None
+    elif min(after) <= low:
+        return None
+    if came_back_before(curve, curve.at[best], share):
+        return None
+    noises = None if scatter is None else (high - low) / scatter if scatter else math.inf
+    return Rise(since=curve.at[best], low=low, high=high, share=share, noises=noises, readings=len(after), lasted=lasted)
+
+
+def _around(curve: Curve, best: int) -> int:
+    """How many readings on each side of the best tell its level: up to four of many, none of few."""
+    after = len(curve) - 1 - best
+    return min(best, after // 3, len(curve) // FEW, 4) if after >= 6 else 0
+
+
+def _tail(curve: Curve, start: int) -> Curve:
+    return Curve(at=curve.at[start:], values=curve.values[start:])
+
+
+def _scatter(region: Curve, after: Sequence[float]) -> float:
+    """The noise of readings about the best and after it: about their neighbours, or about the nearest course that falls once and rises once."""
+    values = region.values
+    turn = lowest(region)
+    fits = [-value for value in rising_fit([-value for value in values[: turn + 1]])] + rising_fit(values[turn + 1 :])
+    free = len(values) - len(set(fits))
+    left = math.hypot(*(value - fit for value, fit in zip(values, fits, strict=True)))
+    about_course = left / math.sqrt(free) if free else 0.0
+    return min(noise(region), about_course) * max(memory(after), 1.0)
 
 
 def came_back_before(curve: Curve, since: float, risen: float) -> bool:
@@ -210,6 +255,7 @@ def came_back_before(curve: Curve, since: float, risen: float) -> bool:
     comes down from far above tells nothing of how it swings where it lies now.
     """
     floor = reading_at(curve, since, 1)
+    nearby = floor + (NEARBY - 1) * abs(floor)
     low, fell, largest, longest = math.inf, curve.at[0], 0.0, 0.0
     calm = smoothed(curve)
     for at, value in zip(calm.at, calm.values, strict=True):
@@ -217,9 +263,50 @@ def came_back_before(curve: Curve, since: float, risen: float) -> bool:
             break
         if value <= low:
             low, fell = value, at
-        elif 0 < low <= NEARBY * floor:
-            largest, longest = max(largest, value / low - 1), max(longest, at - fell)
+        elif low <= nearby:
+            largest, longest = max(largest, (value - low) / max(abs(low), 1e-300)), max(longest, at - fell)
     return risen <= largest and curve.at[-1] - since <= 2 * longest
+
+
+def stands_since(curve: Curve, creep: float | None = None) -> float | None:
+    """The place since which a curve stands still, rising included; None where it still falls, may, or fell too recently to say.
+
+    It must have gone nowhere for the last half of its run at least, and for MANY readings, or for FEW where they are WHOLE of it.
+    curve: as `thinned` gives it. creep: as `falls` takes it.
+    """
+    if len(curve) < 3:
+        return None
+    half = start = bisect_right(curve.at, (curve.at[0] + curve.at[-1]) / 2) - 1
+    last = _tail(curve, half)
+    if len(last) < 3 or may_fall(last, creep) or _falls_from_its_peak(last, creep):
+        return None
+    level = median(last.values)
+    most = level + max(CREEP * abs(level) if creep is None else creep, 2 * noise(last))
+    while start and curve.values[start - 1] <= most:
+        start -= 1
+    while start < half and may_fall(_tail(curve, start), creep):  # what creeps shows it only over a long stretch
+        start += 1
+    return curve.at[start]
+
+
+def never_fell(curve: Curve) -> bool:
+    """Whether a curve was never below its beginning by more than CREEP, single readings aside."""
+    calm = smoothed(curve).values if len(curve) >= FEW else curve.values
+    return min(calm) >= (1 - CREEP) * calm[0] if calm and calm[0] > 0 else False
+
+
+def comes_down(curve: Curve) -> bool:
+    """Whether values end below where they began, and fall: what was lifted at once and comes back."""
+    values, part = curve.values, max(len(curve) // 4, 1)
+    before, after = median(values[:part]), median(values[-part:])
+    return before - after > CREEP * abs(before) and falls(curve)
+
+
+def long_enough(curve: Curve, since: float, *, over: bool = False) -> bool:
+    """Whether a curve has stood for so long that it stands: MANY readings, or FEW that are WHOLE of the run; all it will have, where it is over."""
+    readings = sum(at >= since for at in curve.at)
+    lasted = (curve.at[-1] - since) / (curve.at[-1] - curve.at[0])
+    return readings >= MANY or (readings >= FEW and (lasted >= WHOLE or over))
 
 
 def _falls_from_its_peak(curve: Curve, creep: float | None) -> bool:
