@@ -24,6 +24,7 @@ FROZEN = HealthRun(
     kind="learning rate zero",
     command=f"{TINY} --learning_rate 0 --epochs 5",
     expected=("learning_rate_zero",),
+    also=("validation_wer_stuck",),
     verdicts=("stop",),
     onset="start",
 )
