@@ -22,7 +22,8 @@ def test_says(request):
     config = request.config
     print(f"root {config.rootpath} ini {config.inipath} args {config.args}")
     for name in ("features", "report", "run", "recipe"):
-        print(f"--overfit-{name} {config.getoption('--overfit-' + name)}")
+        value = config.getoption("--overfit-" + name)
+        print(f"--overfit-{name} {value[0] if isinstance(value, list) else value}")
 """
 
 
