@@ -53,6 +53,8 @@ NO_CLOCK = frozenset(
     {"max", "maximum", "total", "num", "number", "per", "every", "each", "warmup", "save", "eval", "log", "logging", "accumulation", "best"}
 )
 """Words before `steps` or `epoch` that make it a setting or a count."""
+CHANGES = re.compile(r"\s*(?:-+>|=+>|→)")
+"""Behind a number that something was before: `improving ppl: 6.1 --> 5.4`."""
 INTEGER = re.compile(r"[-+]?\d+")
 
 
@@ -83,7 +85,7 @@ def said(text: str) -> Said:
             scope = scope_in(text[end : match.start()]) or scope
         end = match.end()
         parts = match["name"].split()
-        if _is_source_line(match, text) or match["unit"]:
+        if _is_source_line(match, text) or match["unit"] or CHANGES.match(text, match.end()):
             continue
         counts = None if match["percent"] else _clock(parts, match)
         if counts is not None:

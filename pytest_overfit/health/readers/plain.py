@@ -123,6 +123,7 @@ class _Reader:
         self._shown_last: dict[str, float] = {}
         self._bar: tuple[Where, Said] | None = None
         self._named_at_end, self._counted, self._ended = False, False, False
+        self._stepped, self._closes = False, False
 
     def line(self, where: Where, raw: str) -> None:
         if "\r" in raw:
@@ -146,7 +147,7 @@ class _Reader:
         if line.epoch is not None:
             self._begin(line)
         if line.step is not None:
-            self._step = line.step
+            self._step, self._stepped = line.step, True
         if line.values:
             self._values(where, line)
         elif line.epoch is None:
@@ -183,6 +184,8 @@ class _Reader:
     def _begin(self, line: Said) -> None:
         epoch = line.epoch
         self._named_at_end = self._named_at_end or (self._epoch is None and bool(self._loose))
+        self._stepped = self._stepped and epoch == self._epoch
+        self._closes = self._stepped and line.step is None and line.batch is None
         self._epoch, self._step, self._split = epoch, None, ""
         if self._named_at_end:
             self._place_loose()
@@ -249,7 +252,8 @@ class _Reader:
         self._add(where, line)
 
     def _add(self, where: Where, line: Said) -> None:
-        part, level = 0.0, ""
+        # What an epoch tells of itself after its steps is of all of it.
+        part, level = 0.0, "epoch" if self._closes and line.epoch is not None else ""
         if line.batch is not None:
             far, of = line.batch
             if self._epoch is not None and not (line.bar and far == of):

@@ -17,7 +17,8 @@ class Series:
     """One metric as logged: its values and their places on both clocks and in the log. The `at` of its points is their order in the log."""
 
     def __init__(self, name: str, meant: Known | None, split: str, level: str) -> None:
-        self.logged, self.name = name, f"{split}_{name}" if split and not (meant and meant.split) else name
+        tells_split = not split or any(word in SPLITS for word in words(name))
+        self.logged, self.name = name, name if tells_split else f"{split}_{name}"
         self.meant, self.split, self.level = meant, split, level
         self._builder = CurveBuilder(MOST_POINTS if meant else POINTS_UNKNOWN)
         self._placed: Sequence[Point] | None = None
@@ -116,7 +117,7 @@ def _is_summary(series: Series, rivals: Sequence[Series]) -> bool:
 
 def _preference(series: Series) -> tuple[bool, int, bool, int, int]:
     rank, total = (series.meant.rank, series.meant.total) if series.meant else (0, False)
-    return total and series.level == "", {"epoch": 0, "": 1, "step": 2}[series.level], not series.split, rank, -series.count
+    return total and series.level != "step", {"epoch": 0, "": 1, "step": 2}[series.level], not series.split, rank, -series.count
 
 
 def _wanted(series: Series, meant: Known, told: set[str], complaints: list[str]) -> str:

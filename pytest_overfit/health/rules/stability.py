@@ -27,7 +27,7 @@ from pytest_overfit.health.rules.trend import (
     thinned,
 )
 from pytest_overfit.health.rules.words import number, place, seen, share, sureness
-from pytest_overfit.health.run import Curve, Run
+from pytest_overfit.health.run import Curve, Run, metric
 
 LOSSES = ("train_loss", "val_loss")
 WORDS = {"train_loss": "training loss", "val_loss": "validation loss"}
@@ -241,10 +241,13 @@ def _restarts(run: Run, half: Curve) -> int:
 
 
 def steps_out_of_order(run: Run) -> Finding | None:
-    """The log goes back, or tells one epoch twice and differently."""
+    """The log goes back, or tells one epoch twice and differently.
+
+    Where it tells losses, they decide: what is told besides may be of another pass over old epochs.
+    """
     shown, first = [], math.inf
-    for name, curve in run.curves.items():
-        places = _disorder(curve.at)
+    for name in [name for name in LOSSES if name in run.curves] or filter(metric, run.curves):
+        places = _disorder(run.curves[name].at)
         if places:
             first = min(first, *places)
             shown.append(f"{name}: {naming([place(run, at) for at in places])} after a later or the same {run.clock}")
