@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pytest_overfit import probes
-from pytest_overfit.contracts import check
+from pytest_overfit.contracts import Checked, examine
 from pytest_overfit.diagnoses import DIAGNOSES, Evidence, gather
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.ladder import Outcome, Rung
@@ -20,6 +20,8 @@ from pytest_overfit.trials import Trials, run_trials
 
 SIGNAL = {"constant_signal", "dead_units", "exploding_signal", "rank_bottleneck", "signal_drowned", "vanishing_gradient"}
 """Findings about the signal on its way, which spread to the modules behind."""
+RECIPE = {"recipe_diverges", "recipe_stalls"}
+"""Findings that blame the recipe: silent where a contract is violated or another cause is confirmed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,9 @@ class Diagnosis:
 
 def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagnosis:
     """Explain a broken rung. trials: none; those of the findings until one holds; or every remedy of every finding, then general ones."""
-    found = list(check(rung.subject, raw_samples(rung.subject, rung.samples), seed=rung.seeds[0], device=rung.device, size=rung.size))
+    samples = raw_samples(rung.subject, rung.samples)
+    checked = examine(rung.subject, samples, seed=rung.seeds[0], device=rung.device, size=rung.size)
+    found = [finding for one in checked for finding in one.findings]
     found += outcome.attempts[0].findings if outcome.attempts else ()
     found.sort(key=lambda finding: not finding.fails())  # what fails nothing is the likelier to be innocent
     try:
@@ -61,6 +65,7 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
     except (BadSample, RuntimeError, ValueError):
         evidence = None  # the contracts say why it cannot run
     shown, ruled_out = _shown(evidence) if evidence else ((), ())
+    shown = tuple(finding for finding in shown if finding.name not in _silenced(checked, found))
     found += accepting([finding for finding in shown if finding.name not in {other.name for other in found}], rung.subject.accept)
     tried = run_trials(rung, [finding for finding in found if not finding.accepted], outcome.seconds, trials)
     return Diagnosis(
@@ -69,6 +74,13 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
         trials=tried,
         table=tuple(row(o) for o in probes.rows_for_people(evidence.whole)) if evidence else (),
     )
+
+
+def _silenced(checked: Sequence[Checked], found: Sequence[Finding]) -> set[str]:
+    """Findings of training that say nothing of their own beside what is known: a wrong loss looks like a penalty, and anything like a wrong rate."""
+    loss_is_wrong = any(finding.fails() for one in checked if one.contract.about == "loss" for finding in one.findings)
+    known = any(finding.fails() for finding in found)
+    return (RECIPE if known else set()) | ({"regulariser_dominates"} if loss_is_wrong else set())
 
 
 def examine_rung(rung: Rung, outcome: Outcome) -> tuple[Finding, ...]:
@@ -93,7 +105,10 @@ def _shown(evidence: Evidence) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
 
 
 def ranked(found: Sequence[Finding], tried: Sequence[Trial]) -> tuple[Finding, ...]:
-    """A finding whose remedy held first, and confirmed by it; last those that were mended to no avail: true, but not the cause."""
+    """A finding whose remedy held first, and confirmed by it; last those that were mended to no avail: true, but not the cause.
+
+    Where another cause is confirmed, the recipe is not blamed.
+    """
     cured = {trial.finding for trial in tried if trial.held}
     in_vain = {trial.finding for trial in tried if not trial.held and trial.ended is None} - cured
 
@@ -101,7 +116,8 @@ def ranked(found: Sequence[Finding], tried: Sequence[Trial]) -> tuple[Finding, .
         status = "confirmed" if finding.name in cured else "suspected" if finding.name in in_vain else finding.status
         return replace(finding, status=status)
 
-    return tuple(sorted(map(judged, found), key=lambda finding: (finding.name not in cured, finding.name in in_vain)))
+    told = [finding for finding in found if finding.name not in RECIPE or not cured - RECIPE]
+    return tuple(sorted(map(judged, told), key=lambda finding: (finding.name not in cured, finding.name in in_vain)))
 
 
 def row(o: probes.Observation) -> Row:

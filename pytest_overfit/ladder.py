@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -20,7 +21,8 @@ from typing import Literal
 
 from torch import nn
 
-from pytest_overfit.contracts import fit
+from pytest_overfit.contracts import check, fit
+from pytest_overfit.contracts.finite import breach_of_training
 from pytest_overfit.controls import Control, ignored_inputs, run_controls, train_eval_gap
 from pytest_overfit.criteria import BadLadder as BadLadder
 from pytest_overfit.criteria import Criterion as Criterion
@@ -44,6 +46,8 @@ BACK = 20
 """Steps by the subject's loss after a detour before anything is judged: a pass is its work, not the path's."""
 SPELT = 3.0
 """Times the overtime of a run that spells every clip: what only grows surer needs nothing but time."""
+CONSTANT = 1e-5
+"""Nats by which log-probabilities may differ from step to step and count as the same."""
 HOPE = 4.0
 """Nats a token below which labels are being learned (blanks with uniform labels stand at ln V + g, about 7), so that readings pay."""
 
@@ -74,6 +78,7 @@ class Detour:
 class Attempt:
     """One training on a rung: with which seed and recipe, how far it came, and what ended it before its budget, if anything did.
 
+    diverged: its loss or gradient was not finite, because of numbers that had grown too large.
     standing: the level its last loss stands on. detour: over one path a clip, if CTC alone stood. controls: of a pass. findings: what the
     trained network shows: a pass that is not honest, or a network that forgets in eval mode.
     """
@@ -86,6 +91,7 @@ class Attempt:
     verdicts: tuple[Verdict, ...]
     trace: Trace
     ended: str | None = None
+    diverged: bool = False
     standing: Standing | None = None
     detour: Detour | None = None
     controls: tuple[Control, ...] = ()
@@ -191,10 +197,11 @@ class Rung:
             if any(finding.fails() for finding in findings):
                 return replace(outcome, status="broken", findings=findings)
             yield from first.train_to_the_end(patient=not self.recipe.fallbacks)
-            if self.recipe.fallbacks:
+            mendable = bool(self.recipe.fallbacks) and not first.held and not self._no_rate_mends(first)
+            if mendable:
                 yield from first.leave_chance()
             attempts.append(first.attempt(given))
-            if not attempts[-1].held and self.recipe.fallbacks:
+            if mendable and not first.held:
                 attempts += yield from self._race(samples, given, seed)
             held.append(any(attempt.held for attempt in attempts if attempt.seed == seed))
             if status := test.verdict(held):
@@ -228,6 +235,17 @@ class Rung:
         yield from racing[0].leave_chance()
         return [run.attempt(given) for run in runs]
 
+    def _no_rate_mends(self, run: _Run) -> bool:
+        """Whether no other training is an answer: what broke it is known, or its output cannot leave its level."""
+        return bool(run.located) or bool(self.violated) or run.is_stuck()
+
+    @cached_property
+    def violated(self) -> tuple[Finding, ...]:
+        """What the contracts find in the rung's samples and in a fresh network that fails a test."""
+        samples = self.subject.samples(self.samples) if callable(self.subject.samples) else self.subject.samples
+        found = check(self.subject, samples[: self.samples], seed=self.seeds[0], device=self.device, size=self.size)
+        return tuple(finding for finding in found if finding.fails())
+
     def _run(self, samples: Sequence[Sample], recipe: Recipe, seed: int) -> _Run:
         return _Run(Training(self.subject, samples, recipe, seed=seed, device=self.device, size=self.size), self.criteria, seed)
 
@@ -241,6 +259,8 @@ class _Run:
         self.verdicts: tuple[Verdict, ...] = ()
         self.ended: str | None = None
         self.detour: Detour | None = None
+        self.still = self.diverged = False
+        self.located: tuple[Finding, ...] = ()
         self.seconds = 0.0
         self._pass = math.ceil(len(training.samples) / training.recipe.batch_of(len(training.samples)) / training.recipe.accumulation)
 
@@ -257,10 +277,10 @@ class _Run:
 
     def leave_chance(self) -> Generator[Progress, None, None]:
         """Where this run failed on a plateau of tokens by chance: a detour on one path until every clip is spelt, then on to the end as before."""
-        level = None if self.held else self._chance()
+        level = None if self.held or self.diverged else self._chance()
         if level is None:
             return
-        training, began, self.ended = self.training, self.training.step, None
+        training, began, self.ended, self.still = self.training, self.training.step, None, False
         training.follow_own_paths()
         while self.ended is None and training.step < began + SPELLING:
             yield from self.train(10, patient=True, judged=False)
@@ -288,7 +308,7 @@ class _Run:
                 if judged and (self._due() or training.step == last) and self._judge():
                     break
                 if not patient and stands_still(training.trace.losses, max(STILL, 5 * self._pass)):
-                    self.ended = f"the loss stood still for {max(STILL, 5 * self._pass)} steps"
+                    self.ended, self.still = f"the loss stood still for {max(STILL, 5 * self._pass)} steps", True
                     self._judge()
                     break
                 readings = training.trace.readings
@@ -303,6 +323,8 @@ class _Run:
                 )
         except NonFiniteLoss as error:
             self.ended = str(error)
+            self.located = breach_of_training(training.network, training.loss_again, step=training.step, seed=self.seed)
+            self.diverged = not self.located
         self.seconds += time.perf_counter() - began
 
     def _due(self) -> bool:
@@ -326,7 +348,13 @@ class _Run:
         targets = [sample.target.tolist() for sample in self.training.samples]
         levels = ladder_of_levels(targets=targets, steps=given, vocabulary=len(self.training.subject.vocabulary))
         by_chance = level_by_chance(self.training.hypotheses(), targets)
-        return standing(readings[-1].loss, levels, self.training.trace.losses, by_chance=by_chance)
+        found = standing(readings[-1].loss, levels, self.training.trace.losses, by_chance=by_chance)
+        return replace(found, descending=False) if self.still else found
+
+    def is_stuck(self) -> bool:
+        """Whether the output is the same at every step of each clip, fresh and trained: no rate moves it off the level of constant outputs."""
+        training = self.training
+        return constant_in_time(training) and constant_in_time(training.afresh())
 
     @property
     def began(self) -> bool:
@@ -339,7 +367,7 @@ class _Run:
         """The finished attempt. given: steps of each clip. A pass is checked by controls, a failure for a gap between train and eval mode."""
         training = self.training
         shown = training.samples[:CONTROLLED]
-        findings: tuple[Finding, ...] = ()
+        findings = self.located
         controls: tuple[Control, ...] = ()
         if self.held:
             controls = run_controls(training.subject, training.network, shown, seed=self.seed, device=training.device)
@@ -360,7 +388,17 @@ class _Run:
             verdicts=self.verdicts,
             trace=self.training.trace,
             ended=self.ended,
+            diverged=self.diverged,
         )
+
+
+def constant_in_time(training: Training) -> bool:
+    """Whether every clip's log-probabilities are the same at each of its steps, to within rounding."""
+    return all(
+        float((clip[:given] - clip[:1]).abs().max()) < CONSTANT
+        for _, log_probs, steps in training.outputs()
+        for clip, given in zip(log_probs.unbind(1), steps.tolist(), strict=True)
+    )
 
 
 def stands_still(losses: Sequence[float], window: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import nn
@@ -127,9 +127,9 @@ def _default_recipe(rung: Rung, _: Finding) -> Rung:
 
 def _unregularised(rung: Rung, _: Finding) -> Rung:
     recipe = replace(rung.recipe, weight_decay=0.0, label_smoothing=0.0)
-    if recipe == rung.recipe and rung.subject.loss is None:
+    if recipe == rung.recipe:
         raise surgery.CannotOperate("the recipe regularises nothing")
-    return replace(rung, recipe=recipe, subject=replace(rung.subject, loss=None))
+    return replace(rung, recipe=recipe)
 
 
 LONGER_TIMES = 3
@@ -139,7 +139,7 @@ SLOW_BELOW_THE_HEAD = Remedy(name="a tenth of the learning rate below the head",
 OTHER_REDUCTION = Remedy(name="sum for mean, or mean for sum, over the batch", change=_other_reduction)
 SMOOTHING = Remedy(name="label smoothing 0.05", change=_smoothed)
 DEFAULT_RECIPE = Remedy(name="the default recipe", change=_default_recipe)
-UNREGULARISED = Remedy(name="no weight decay, label smoothing or extra term in the loss", change=_unregularised)
+UNREGULARISED = Remedy(name="no weight decay and no label smoothing", change=_unregularised)
 
 
 # -- changes of the network --------------------------------------------------------------------------------------------------------------
@@ -217,18 +217,27 @@ SLOWER = Remedy(name="each frame fed several times, in the place of a smaller st
 
 
 def subject_remedy(name: str, change: Callable[[Subject], Subject]) -> Remedy:
-    return Remedy(name=name, change=lambda rung, _: replace(rung, subject=change(rung.subject)))
+    """A change of the subject's functions. What it puts in their place as a whole, its name says."""
+
+    def changed(rung: Rung, _: Finding) -> Rung:
+        subject = change(rung.subject)
+        if all(getattr(subject, field.name) is getattr(rung.subject, field.name) for field in fields(Subject)):
+            raise surgery.CannotOperate("the subject has it so already")
+        return replace(rung, subject=subject)
+
+    return Remedy(name=name, change=changed)
 
 
-DEFAULT_LOSS = subject_remedy("torch's CTC with the subject's blank and lengths", lambda subject: replace(subject, loss=None))
-DEFAULT_DECODER = subject_remedy("the greedy decoder with the subject's blank", lambda subject: replace(subject, decode=None))
-DEFAULT_BOTH = subject_remedy("torch's CTC and the greedy decoder, one blank", lambda subject: replace(subject, loss=None, decode=None))
+DEFAULT_LOSS = subject_remedy("torch's CTC in the place of the whole loss", lambda subject: replace(subject, loss=None))
+DEFAULT_DECODER = subject_remedy("the greedy decoder in the place of the whole decoder", lambda subject: replace(subject, decode=None))
+DEFAULT_BOTH = subject_remedy("torch's CTC and the greedy decoder in the place of both, one blank", lambda subject: replace(subject, loss=None, decode=None))
 NORMALISE = subject_remedy("log_softmax over the vocabulary", rewiring.normalised)
 LOGARITHM = subject_remedy("the logarithm of the probabilities", rewiring.logarithms)
 FROM_HEAD = subject_remedy("log_softmax of the last layer's own output", rewiring.from_head)
 UNDETACH = subject_remedy("no .detach() and no torch.no_grad in the forward pass", rewiring.undetached)
 PLAIN_CALL = subject_remedy("the network called with features and frames, nothing around it", rewiring.plainly_called)
 NO_DROPOUT_AT_ALL = subject_remedy("no dropout, that of functions included", rewiring.undropped)
+STATELESS = subject_remedy("what the network keeps from call to call put back after each", rewiring.stateless)
 COUNT_STEPS = subject_remedy("the steps that each clip really gives", rewiring.counted_steps)
 OTHER_LAYOUT = subject_remedy("time and batch the other way round", rewiring.other_layout)
 ONE_BY_ONE = subject_remedy("clips one by one, without padding or batch mates", rewiring.one_by_one)
@@ -272,7 +281,8 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
     "bad_target": (LEAVE_OUT,),
     "batch_leak": (OTHER_LAYOUT, DEFAULT_LOSS, FROM_HEAD, ONE_BY_ONE),
     "blank_prior": (ZERO_BIAS, RESET),
-    "clipped_output": (FROM_HEAD, BYPASS),
+    "carried_state": (STATELESS,),
+    "clipped_output": (BYPASS, FROM_HEAD),
     "conflicting_samples": (LEAVE_OUT,),
     "constant_signal": (RESET_MODULE, FAN_IN, RESET, BYPASS),
     "dead_input": (LEAVE_OUT,),
@@ -283,6 +293,8 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
     "input_ignored": (PLAIN_CALL, RESET_MODULE, BYPASS),
     "loss_decoder_disagree": (DEFAULT_BOTH,),
     "low_precision_loss": (DEFAULT_LOSS,),
+    "non_finite_gradient": (FROM_HEAD,),
+    "non_finite_output": (FROM_HEAD,),
     "noisy_training": (NO_DROPOUT, NO_DROPOUT_AT_ALL),
     "padding_leak": (ONE_BY_ONE,),
     "parameter_not_trained": (TRAIN_ALL, UNFREEZE),
@@ -290,7 +302,7 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
     "rank_bottleneck": (WIDEN,),
     "recipe_diverges": (lr_times(0.01), lr_times(0.001), DEFAULT_RECIPE),
     "recipe_stalls": (lr_times(100), lr_times(1000), DEFAULT_RECIPE, LONGER),
-    "regulariser_dominates": (UNREGULARISED,),
+    "regulariser_dominates": (UNREGULARISED, DEFAULT_LOSS),
     "signal_drowned": (FAN_IN, XAVIER, LAYER_NORM),
     "skipped_frames": (PLAIN_CALL,),
     "time_collapse": (LESS_STRIDE, SLOWER, LEAVE_OUT),
@@ -299,6 +311,8 @@ REMEDIES: dict[str, tuple[Remedy, ...]] = {
     "unscaled_input": (STANDARDISE,),
     "unstable_input": (FETCH_ONCE,),
     "vanishing_gradient": (OPEN_ACTIVATIONS, LAYER_NORM, FAN_IN, XAVIER, BYPASS),
+    "wrong_decoder": (DEFAULT_DECODER,),
+    "wrong_loss": (DEFAULT_LOSS,),
     "wrong_steps": (COUNT_STEPS, PLAIN_CALL, DEFAULT_LOSS, DEFAULT_DECODER, DEFAULT_BOTH),
     "wrong_gradient": (DEFAULT_LOSS,),
     "wrong_targets": (DEFAULT_LOSS,),

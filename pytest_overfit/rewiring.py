@@ -62,6 +62,21 @@ def undropped(subject: Subject) -> Subject:
     return replace(subject, forward=forward)
 
 
+def stateless(subject: Subject) -> Subject:
+    """The subject whose network begins every call with the attributes it had before its first, buffers and parameters aside."""
+
+    def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        kept = [(module, dict(vars(module))) for module in network.modules()]
+        try:
+            return subject.forward(network, features, frames)
+        finally:
+            for module, attributes in kept:
+                vars(module).clear()
+                vars(module).update(attributes)
+
+    return replace(subject, forward=forward)
+
+
 def plainly_called(subject: Subject) -> Subject:
     """The subject without its own `forward`: the network is called with features and frames. Raises CannotOperate where it has none."""
     if subject.forward is call_network:

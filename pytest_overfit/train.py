@@ -81,7 +81,7 @@ class Training:
     def __init__(
         self, subject: Subject, samples: Sequence[Sample], recipe: Recipe, *, seed: int, device: str | torch.device = "cpu", size: str | None = None
     ) -> None:
-        self.subject, self.samples, self.recipe, self.device = subject, samples, recipe, torch.device(device)
+        self.subject, self.samples, self.recipe, self.size, self.device = subject, samples, recipe, size, torch.device(device)
         self.network = subject.fresh(feature_dim=samples[0].features.shape[1], seed=seed, size=size, network=recipe.network).to(self.device)
         keep_up_norms(self.network, recipe.norm_momentum)
         self.optimizer = make_optimizer(self.network, subject, recipe)
@@ -147,6 +147,14 @@ class Training:
         """The loss that is trained on while paths are followed. clips: which of the rung's are in the batch. Scalar."""
         log_probs, _ = self.subject.log_probs(self.network, batch.features, batch.frames)
         return ctc.path_loss(log_probs, [self.paths[clip] for clip in clips.tolist()], batch.target_lengths)
+
+    def loss_again(self) -> Tensor:
+        """The loss of the whole rung, as one batch, for a look at what it is made of. Scalar."""
+        return self.loss(self._rung.to(self.device))
+
+    def afresh(self) -> Training:
+        """The same training before its first step."""
+        return Training(self.subject, self.samples, self.recipe, seed=self.order.initial_seed(), device=self.device, size=self.size)
 
     def _backward(self, clips: Tensor) -> float:
         batch = self._rung if len(clips) == len(self.samples) else select(self._rung, clips).to(self.device)

@@ -39,6 +39,7 @@ class Breach:
     module: the innermost module under way, "" for the network itself. where: `file:line` of the
     code that called it, where that is not torch's. count, total: of the result, not finite, in all.
     largest: absolute value of the largest finite number it was given; 0 where it was given none.
+    before: of a gradient, the function whose output held inf before.
     """
 
     what: Literal["output", "gradient"]
@@ -49,6 +50,7 @@ class Breach:
     count: int
     total: int
     largest: float
+    before: Breach | None = None
 
     @property
     def overflowed(self) -> bool:
@@ -159,7 +161,8 @@ def first_breach(network: nn.Module, run: Run) -> Breach | None:
     broken = not bool(torch.isfinite(rows).all()) or not bool(torch.isfinite(value))
     if broken:
         return watch.nan or watch.infinite
-    return _first_backward(value, watch.places) if value.requires_grad else None
+    back = _first_backward(value, watch.places) if value.requires_grad else None
+    return replace(back, before=watch.infinite) if back else None
 
 
 def _first_backward(value: Tensor, places: dict[Node, _Place]) -> Breach | None:
@@ -202,6 +205,10 @@ def finding_of(breach: Breach, when: str) -> Finding:
     shown += [f"at {breach.where}"] if breach.where else []
     if breach.largest:
         shown.append(f"it was given finite numbers, the largest {breach.largest:.3g}")
+    if breach.before:
+        early = breach.before
+        place = f" at {early.where}" if early.where else ""
+        shown.append(f"{early.count} of {early.total} numbers that {early.function} gave{place} are infinite, in {early.dtype}")
     half = breach.dtype in ("float16", "bfloat16")
     return Finding(
         name=f"non_finite_{breach.what}",
@@ -211,6 +218,18 @@ def finding_of(breach: Breach, when: str) -> Finding:
         try_="compute it in float32" if half else "look for a division by zero, a logarithm or root of zero, or a mask that leaves nothing",
         status="confirmed",
     )
+
+
+def breach_of_training(network: nn.Module, loss: Callable[[], Tensor], *, step: int, seed: int) -> tuple[Finding, ...]:
+    """Why a step of training was not finite: nothing where the numbers had grown too large before, as they do at too high a rate."""
+
+    def run() -> tuple[Tensor, Tensor]:
+        value = loss()
+        return value[None], value
+
+    with undisturbed(network, train=True, seed=seed):
+        breach = first_breach(network, run)
+    return (finding_of(breach, f"step {step} of training"),) if breach and not breach.overflowed else ()
 
 
 def numbers_are_finite(bench: Bench) -> tuple[Finding, ...]:

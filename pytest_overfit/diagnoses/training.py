@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from statistics import median
 
 import torch
@@ -15,6 +14,18 @@ from pytest_overfit.finding import Finding
 from pytest_overfit.ladder import Attempt
 from pytest_overfit.subject import Loss, collate
 
+WINDOW = 10
+"""Steps whose median stands for a loss."""
+ROSE = 1.5
+"""Multiple of its lowest from which a loss at the end has come up again."""
+FAR = 0.5
+"""Share of its start below which a loss has come far."""
+STEADY = -0.5
+"""Rank correlation of loss with step below which a loss falls."""
+PACE = 0.3
+"""Share of the fall from the first to the middle third of a run that the last third must add to keep its pace."""
+NOTHING = 0.01
+"""Nats per token below which a loss has nothing left to learn."""
 FOREIGN = 0.1
 """Share of the energy of a loss's gradient that is not CTC's, from which another term holds the output back [1e-3, smoothing by 0.1]."""
 
@@ -35,7 +46,7 @@ def regulariser_dominates(evidence: Evidence) -> Finding | None:
             shown.append(f"decoupled weight decay {recipe.weight_decay:g} at lr {recipe.lr:g} undoes the weights within the run")
     if recipe.label_smoothing > 0.5 and evidence.outcome.status == "broken":
         shown.append(f"label smoothing takes {recipe.label_smoothing:.0%} of the loss: a uniform output is worth more to it than the targets")
-    share = foreign_share(evidence)
+    share = penalty_share(evidence)
     if share > FOREIGN:
         shown.append(f"{share:.0%} of the energy of the loss's gradient is not that of CTC: the rest is another term")
     if not shown:
@@ -43,23 +54,38 @@ def regulariser_dominates(evidence: Evidence) -> Finding | None:
     return Finding(name="regulariser_dominates", headline="a penalty outweighs the data", evidence=tuple(shown), try_="a smaller penalty")
 
 
-def foreign_share(evidence: Evidence) -> float:
-    """Share of the energy of the loss's gradient, at a random output, that CTC of each clip does not explain, however clips are weighed."""
+def penalty_share(evidence: Evidence) -> float:
+    """Share of the energy of the loss's gradient, at a random output, that is a penalty: neither CTC's, however clips are weighed, nor moved by targets.
+
+    What hangs on the targets and is not CTC of them is a wrong loss, which a contract names.
+    """
     subject, batch = evidence.rung.subject, collate(evidence.samples[:PROBED])
     if subject.loss is None:
         return 0.0
     steps = torch.full((len(batch),), max(2 * max(ctc.steps_needed(target) for target in batch.target_lists()), 20))
     logits = 3 * torch.randn(int(steps[0]), len(batch), len(subject.vocabulary), generator=torch.Generator().manual_seed(0))
+    turned = torch.where(batch.targets >= 0, (batch.targets + 1) % len(subject.vocabulary), batch.targets)
+    turned[turned == subject.blank] = (subject.blank + 1) % len(subject.vocabulary)
 
-    def gradient(loss: Loss) -> Tensor:
-        leaf = logits.clone().requires_grad_()
-        value = loss(leaf.log_softmax(-1), steps, batch.targets, batch.target_lengths)
-        (found,) = torch.autograd.grad(value, leaf) if value.requires_grad else (torch.zeros_like(leaf),)
-        return torch.as_tensor(found).transpose(0, 1).flatten(1).double()
+    def foreign(targets: Tensor) -> tuple[Tensor, float]:
+        """What CTC does not explain, (batch, steps * vocabulary), and the energy of all."""
 
-    own, reference = gradient(subject.loss), gradient(lambda *of: ctc.nats_per_token(*of, blank=subject.blank))
-    explained = (own * reference).sum(1, keepdim=True) / reference.square().sum(1, keepdim=True) * reference
-    return float((own - explained).square().sum() / own.square().sum().clamp(min=1e-30))
+        def gradient(loss: Loss) -> Tensor:
+            leaf = logits.clone().requires_grad_()
+            value = loss(leaf.log_softmax(-1), steps, targets, batch.target_lengths)
+            (found,) = torch.autograd.grad(value, leaf) if value.requires_grad else (torch.zeros_like(leaf),)
+            return torch.as_tensor(found).transpose(0, 1).flatten(1).double()
+
+        own, reference = gradient(subject.loss or ctc.nats_per_token), gradient(lambda *of: ctc.nats_per_token(*of, blank=subject.blank))
+        explained = (own * reference).sum(1, keepdim=True) / reference.square().sum(1, keepdim=True) * reference
+        return own - explained, float(own.square().sum())
+
+    rest, energy = foreign(batch.targets)
+    other, _ = foreign(turned)
+    size = float(rest.square().sum())
+    if size == 0 or float((rest - other).square().sum()) > 0.5 * size:
+        return 0.0
+    return size / max(energy, 1e-30)
 
 
 def trace_length(attempt: Attempt) -> int:
@@ -79,43 +105,81 @@ def noisy_training(evidence: Evidence) -> Finding | None:
 
 
 def recipe_diverges(evidence: Evidence) -> Finding | None:
+    """The learning rate is too high: the loss is not finite, or came up again, and no lower rate that was tried did worse."""
     attempt = evidence.attempt
-    if attempt is None or len(attempt.trace.losses) < 2:
-        if attempt is not None and attempt.ended and "loss is" in attempt.ended:
-            return Finding(name="recipe_diverges", headline="the loss is not finite", evidence=(attempt.ended,), try_="a smaller learning rate")
+    if attempt is None or _better_elsewhere(evidence, lower=True) is False:
         return None
-    losses = attempt.trace.losses
-    rose = median(losses[-10:]) > 1.5 * min(losses[:3]) or max(losses) > 10 * losses[0] or (attempt.ended or "").startswith("the loss is")
-    lower = _better_with(evidence, lambda other: other.recipe.lr < attempt.recipe.lr)
-    if not rose and lower is None:
+    shown = [line for line in (_rise(attempt), _nearer(evidence, lower=True)) if line]
+    if not shown:
         return None
-    shown = [f"loss {number(losses[0])} at the start, {number(max(losses))} at its worst, {number(losses[-1])} at the end, lr {attempt.recipe.lr:g}"]
-    shown += [lower] if lower else []
     return Finding(name="recipe_diverges", headline="the learning rate is too high", evidence=tuple(shown), try_="a smaller learning rate")
 
 
 def recipe_stalls(evidence: Evidence) -> Finding | None:
+    """The learning rate is too low: the loss fell to the end, and not far, and no higher rate that was tried did worse."""
     attempt = evidence.attempt
-    if attempt is None or len(attempt.trace.losses) < 20:
+    if attempt is None or _better_elsewhere(evidence, lower=False) is False:
         return None
-    losses = attempt.trace.losses
-    slow = measures.loss_trend(losses) < -0.5 and median(losses[-10:]) > 0.5 * median(losses[:10])
-    higher = _better_with(evidence, lambda other: other.recipe.lr > attempt.recipe.lr)
-    if not slow and higher is None:
+    shown = [line for line in (_crawl(attempt), _nearer(evidence, lower=False)) if line]
+    if not shown:
         return None
-    shown = [f"loss {number(losses[0])} -> {number(losses[-1])} in {len(losses)} steps at lr {attempt.recipe.lr:g}, still falling"]
-    shown += [higher] if higher else []
     return Finding(name="recipe_stalls", headline="the learning rate is too low for the budget", evidence=tuple(shown), try_="a larger learning rate")
 
 
-def _better_with(evidence: Evidence, kind: Callable[[Attempt], bool]) -> str | None:
-    """A fallback of that kind that came at least twice as near, in words."""
-    first = evidence.attempt
-    if first is None or not first.trace.readings:
+def _rise(attempt: Attempt) -> str | None:
+    """That the loss ended without a number, or far above where it had been, in words."""
+    losses = attempt.trace.losses
+    where = f"at lr {attempt.recipe.lr:g}"
+    if attempt.diverged:
+        return f"{attempt.ended} {where}"
+    if len(losses) < 2 * WINDOW:
         return None
-    own = first.trace.readings[-1].loss
-    for other in evidence.outcome.attempts[1:]:
-        came = other.trace.readings[-1].loss if other.trace.readings else math.inf
-        if kind(other) and 0 <= came < 0.5 * own:
-            return f"lr {other.recipe.lr:g} came to loss {number(came)}, lr {first.recipe.lr:g} to {number(own)}"
-    return None
+    lowest, step = min((median(losses[i : i + WINDOW]), i + WINDOW) for i in range(len(losses) - WINDOW + 1))
+    last = median(losses[-WINDOW:])
+    if last <= ROSE * lowest or last - lowest < NOTHING:
+        return None
+    return f"the loss came down to {number(lowest)} by step {step} and stands at {number(last)} at the end, {where}"
+
+
+def _crawl(attempt: Attempt) -> str | None:
+    """That the loss fell to the end, by however little and no slower than before, and had not come far, in words."""
+    losses = attempt.trace.losses
+    if len(losses) < 2 * WINDOW or measures.loss_trend(losses) > STEADY:
+        return None
+    third = len(losses) // 3
+    early, middle, late = median(losses[:third]), median(losses[third:-third]), median(losses[-third:])
+    if middle - late < PACE * (early - middle):
+        return None
+    first, last = median(losses[:WINDOW]), median(losses[-WINDOW:])
+    if last <= FAR * first:
+        return None
+    return f"the loss went from {number(first)} to {number(last)} in {len(losses)} steps at lr {attempt.recipe.lr:g}, and was still falling"
+
+
+def _better_elsewhere(evidence: Evidence, *, lower: bool) -> bool | None:
+    """Whether the most extreme rate tried on that side came nearest of all; None where none was tried there.
+
+    Where it did not, the rate is not what is wrong: going that way stopped to help.
+    """
+    first = evidence.attempt
+    others = [a for a in evidence.outcome.attempts[1:] if a.trace.readings and first and (a.recipe.lr < first.recipe.lr) == lower]
+    if first is None or not others:
+        return None
+    extreme = (min if lower else max)(others, key=lambda attempt: attempt.recipe.lr)
+    return all(_came(extreme) <= _came(attempt) for attempt in evidence.outcome.attempts)
+
+
+def _nearer(evidence: Evidence, *, lower: bool) -> str | None:
+    """The rate tried on that side that came nearest, where it came at least twice as near as the first, in words."""
+    first = evidence.attempt
+    if first is None or _better_elsewhere(evidence, lower=lower) is None:
+        return None
+    best = min(evidence.outcome.attempts[1:], key=_came)
+    if (best.recipe.lr < first.recipe.lr) != lower or _came(first) < NOTHING or _came(best) > 0.5 * _came(first):
+        return None
+    return f"lr {best.recipe.lr:g} came to {number(_came(best))} nats per token, lr {first.recipe.lr:g} to {number(_came(first))}"
+
+
+def _came(attempt: Attempt) -> float:
+    """The last loss in eval mode, in nats per token."""
+    return attempt.trace.readings[-1].loss if attempt.trace.readings else math.inf
