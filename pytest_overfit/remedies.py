@@ -230,7 +230,9 @@ def subject_remedy(name: str, change: Callable[[Subject], Subject]) -> Remedy:
 
 DEFAULT_LOSS = subject_remedy("torch's CTC in the place of the whole loss", lambda subject: replace(subject, loss=None))
 DEFAULT_DECODER = subject_remedy("the greedy decoder in the place of the whole decoder", lambda subject: replace(subject, decode=None))
-DEFAULT_BOTH = subject_remedy("torch's CTC and the greedy decoder in the place of both, one blank", lambda subject: replace(subject, loss=None, decode=None))
+DEFAULT_BOTH = subject_remedy(
+    "torch's CTC and the greedy decoder in the place of both, one blank", lambda subject: replace(subject, loss=None, decode=None)
+)
 NORMALISE = subject_remedy("log_softmax over the vocabulary", rewiring.normalised)
 LOGARITHM = subject_remedy("the logarithm of the probabilities", rewiring.logarithms)
 FROM_HEAD = subject_remedy("log_softmax of the last layer's own output", rewiring.from_head)

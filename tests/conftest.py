@@ -58,6 +58,6 @@ class _Trained:
             self.trained[report.nodeid] = TRAINED in map(tuple, report.user_properties)
 
     def pytest_sessionfinish(self) -> None:
-        if (cache := self.config.cache) is not None:
+        if (cache := getattr(self.config, "cache", None)) is not None:
             known = {name for name in cache.get(CACHED, []) if name not in self.trained}
             cache.set(CACHED, sorted(known | {name for name, trained in self.trained.items() if trained}))

@@ -55,12 +55,14 @@ def regulariser_dominates(evidence: Evidence) -> Finding | None:
 
 
 def penalty_share(evidence: Evidence) -> float:
-    """Share of the energy of the loss's gradient, at a random output, that is a penalty: neither CTC's, however clips are weighed, nor moved by targets.
+    """Share of the energy of the loss's gradient, at a random output, that is a penalty's.
 
+    That is neither CTC's, however clips are weighed, nor moved by the targets.
     What hangs on the targets and is not CTC of them is a wrong loss, which a contract names.
     """
     subject, batch = evidence.rung.subject, collate(evidence.samples[:PROBED])
-    if subject.loss is None:
+    own_loss = subject.loss
+    if own_loss is None:
         return 0.0
     steps = torch.full((len(batch),), max(2 * max(ctc.steps_needed(target) for target in batch.target_lists()), 20))
     logits = 3 * torch.randn(int(steps[0]), len(batch), len(subject.vocabulary), generator=torch.Generator().manual_seed(0))
@@ -76,7 +78,7 @@ def penalty_share(evidence: Evidence) -> float:
             (found,) = torch.autograd.grad(value, leaf) if value.requires_grad else (torch.zeros_like(leaf),)
             return torch.as_tensor(found).transpose(0, 1).flatten(1).double()
 
-        own, reference = gradient(subject.loss or ctc.nats_per_token), gradient(lambda *of: ctc.nats_per_token(*of, blank=subject.blank))
+        own, reference = gradient(own_loss), gradient(lambda *of: ctc.nats_per_token(*of, blank=subject.blank))
         explained = (own * reference).sum(1, keepdim=True) / reference.square().sum(1, keepdim=True) * reference
         return own - explained, float(own.square().sum())
 
