@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pytest_overfit import probes
-from pytest_overfit.contracts import Checked, examine
+from pytest_overfit.contracts import Checked, breaks_rungs, examine
 from pytest_overfit.diagnoses import DIAGNOSES, Evidence, gather
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.ladder import Outcome, Rung
@@ -79,7 +79,7 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
 def _silenced(checked: Sequence[Checked], found: Sequence[Finding]) -> set[str]:
     """Findings of training that say nothing of their own beside what is known: a wrong loss looks like a penalty, and anything like a wrong rate."""
     loss_is_wrong = any(finding.fails() for one in checked if one.contract.about == "loss" for finding in one.findings)
-    known = any(finding.fails() for finding in found)
+    known = any(map(breaks_rungs, found))
     return (RECIPE if known else set()) | ({"regulariser_dominates"} if loss_is_wrong else set())
 
 

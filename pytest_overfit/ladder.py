@@ -21,7 +21,7 @@ from typing import Literal
 
 from torch import nn
 
-from pytest_overfit.contracts import check, fit
+from pytest_overfit.contracts import breaks_rungs, check, fit
 from pytest_overfit.contracts.finite import breach_of_training
 from pytest_overfit.controls import Control, ignored_inputs, run_controls, train_eval_gap
 from pytest_overfit.criteria import BadLadder as BadLadder
@@ -241,10 +241,10 @@ class Rung:
 
     @cached_property
     def violated(self) -> tuple[Finding, ...]:
-        """What the contracts find in the rung's samples and in a fresh network that fails a test."""
+        """What the contracts find in the rung's samples and in a fresh network that is reason enough to break."""
         samples = self.subject.samples(self.samples) if callable(self.subject.samples) else self.subject.samples
         found = check(self.subject, samples[: self.samples], seed=self.seeds[0], device=self.device, size=self.size)
-        return tuple(finding for finding in found if finding.fails())
+        return tuple(filter(breaks_rungs, found))
 
     def _run(self, samples: Sequence[Sample], recipe: Recipe, seed: int) -> _Run:
         return _Run(Training(self.subject, samples, recipe, seed=seed, device=self.device, size=self.size), self.criteria, seed)

@@ -36,7 +36,7 @@ from pytest_overfit.contracts.output import output_is_normalised, output_starts_
 from pytest_overfit.finding import Finding, accepting, naming
 from pytest_overfit.subject import Sample, Subject
 
-__all__ = ["CONTRACTS", "Checked", "Contract", "check", "examine", "fit", "stale_acceptances"]
+__all__ = ["CONTRACTS", "Checked", "Contract", "breaks_rungs", "check", "examine", "fit", "stale_acceptances"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +106,15 @@ FOLLOWS: dict[str, set[str]] = {
     "unused_module": {"finite numbers"},
 }
 """Findings about a network that say nothing of their own where one of these contracts is violated."""
+
+
+HARMLESS_TO_MEMORY = {"batch_leak", "detached_branch", "padding_leak", "skipped_frames", "unused_module"}
+"""Findings that fail a test and do not keep a network from memorising: a broken rung needs another reason."""
+
+
+def breaks_rungs(finding: Finding) -> bool:
+    """Whether a finding is reason enough for a rung to break."""
+    return finding.fails() and finding.name not in HARMLESS_TO_MEMORY
 
 
 def examine(

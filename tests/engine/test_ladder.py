@@ -373,7 +373,7 @@ def test_a_stride_that_leaves_too_few_steps_is_said_without_training():
     assert set(finding.samples) <= repeated
 
 
-def test_a_loss_that_is_not_finite_ends_an_attempt_and_the_fallbacks_are_still_tried():
+def test_numbers_that_no_rate_makes_finite_end_the_rung_at_once():
     class Overflows(Convolutions):
         def forward(self, features, frames):
             output, steps = super().forward(features, frames)
@@ -382,7 +382,8 @@ def test_a_loss_that_is_not_finite_ends_an_attempt_and_the_fallbacks_are_still_t
     outcome, _ = climb(of(Overflows), 2)
     assert outcome.status == "broken"
     assert {attempt.ended for attempt in outcome.attempts} == {"the loss is nan at step 0 (samples c0, c1)"}
-    assert [attempt.steps for attempt in outcome.attempts] == [0, 0, 0, 0, 0]
+    assert [attempt.steps for attempt in outcome.attempts] == [0]
+    assert [finding.name for finding in outcome.attempts[0].findings] == ["non_finite_output"]
     assert outcome.steps == 0
 
 
