@@ -163,16 +163,16 @@ class OverfitDiagnosis:
         return f"<diagnosis of {self.subject.name}>"
 
     def check(self) -> tuple[Finding, ...]:
-        """Climb a rung of two samples, or of one where there is no second, and let every diagnosis look at it.
+        """Examine the contracts, then climb a rung of two samples, or of one where there is no second, and let every diagnosis look at it.
 
-        Raises Diagnosed where one finds something.
+        Raises Diagnosed where something is found; where a contract is violated, nothing is climbed.
         """
         __tracebackhide__ = True
         settings = self.settings
         samples = max(len(raw_samples(self.subject, DIAGNOSED)), 1)
         rung = replace(rung_of(self.subject, samples, settings), seeds=settings.seeds[:1])
         with flushed_denormals(), own_randomness(settings.device):
-            findings = accepting(examine_rung(rung, rung.outcome()), self.subject.accept)
+            findings = rung.violated or accepting(examine_rung(rung, rung.outcome()), self.subject.accept)
         self.body = report.findings_body(findings)
         failing, self.notes = _weighed(findings, settings)
         if failing:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from pytest_overfit.contracts.bench import SOUGHT, Bench
 from pytest_overfit.contracts.passage import distance
@@ -15,6 +16,8 @@ from pytest_overfit.subject import BadSample, Sample, look_transposed
 
 LOUD, FAINT = 100.0, 1e-3
 """Bounds on the rms of all features. Between them lie z-scores (1), raw coordinates (0.5) and decibels (50); pixels (130) do not."""
+UNEVEN, SELDOM = 20.0, 0.1
+"""Largest over smallest deviation of columns that vary alike, and the share of frames in which a column must change to have one."""
 ABSURD_FAINT, ABSURD = 1e-6, 1e3
 """Bounds that no unit of measurement explains passing, and no norm in the network excuses."""
 
@@ -58,7 +61,7 @@ def features_are_scaled(bench: Bench) -> tuple[Finding, ...]:
     rms = math.sqrt(sum(value**2 for value in finite) / len(finite)) if finite else 1.0
     absurd = not ABSURD_FAINT <= rms <= ABSURD
     if FAINT <= rms <= LOUD or rms == 0:
-        return ()
+        return _uneven_columns(bench)
     normalised = _normalises_itself(bench, 1 / rms)
     if normalised and not absurd:
         return ()
@@ -67,15 +70,47 @@ def features_are_scaled(bench: Bench) -> tuple[Finding, ...]:
     return (
         Finding(
             name="unscaled_input",
-            headline=f"the features have an rms of {rms:.3g}, {why}",
+            headline=f"the features have an rms of {rms:.4g}, {why}",
             evidence=(f"largest absolute value {size:.3g}", f"expected an rms between {FAINT:g} and {LOUD:g}"),
             try_="standardise each feature over the training set, once",
         ),
     )
 
 
-def _normalises_itself(bench: Bench, factor: float) -> bool:
-    """Whether the network gives nearly the same output, in train mode, for features of another scale."""
+def _uneven_columns(bench: Bench) -> tuple[Finding, ...]:
+    """A warning where columns differ far in how much they vary, and the network does not make them alike: the faint ones are hardly heard.
+
+    Columns that seldom change, such as those of a hand that is seldom seen, have no scale to speak of and are left out.
+    """
+    if not bench.usable:
+        return ()
+    rows = torch.cat([sample.features for sample in bench.usable]).double()
+    moving = ((rows - rows.median(0).values).abs() > 0).double().mean(0) > SELDOM
+    deviations = torch.where(moving, rows.std(0), torch.nan)
+    if int(moving.sum()) < 2:
+        return ()
+    low, high = int(deviations.nan_to_num(torch.inf).argmin()), int(deviations.nan_to_num(0.0).argmax())
+    ratio = float(deviations[high] / deviations[low])
+    scale = torch.where(moving, 1 / deviations, 1.0).to(rows.dtype)
+    if not ratio > UNEVEN or _normalises_itself(bench, scale.to(bench.batch.features)):
+        return ()
+    return (
+        Finding(
+            name="unscaled_input",
+            headline=f"feature columns differ {ratio:.0f}-fold in how much they vary, and the network does not make them alike",
+            evidence=(
+                f"column {high} has a standard deviation of {float(deviations[high]):.3g}, column {low} of {float(deviations[low]):.3g}",
+                f"the mean of column {high} is {float(rows[:, high].mean()):.3g}",
+            ),
+            try_="standardise each feature over the training set, once",
+            status="confirmed",
+            severity="warning",
+        ),
+    )
+
+
+def _normalises_itself(bench: Bench, factor: float | Tensor) -> bool:
+    """Whether the network gives nearly the same output, in train mode, for features of another scale. factor: one, or one for each column."""
     if not bench.usable or bench.failure:
         return False
     batch = bench.batch

@@ -203,8 +203,6 @@ def finding_of(breach: Breach, when: str) -> Finding:
     headline = f"{when}: the {breach.what} of {breach.function} in {where} is not finite"
     shown = [f"{breach.count} of {breach.total} numbers, in {breach.dtype}"]
     shown += [f"at {breach.where}"] if breach.where else []
-    if breach.largest:
-        shown.append(f"it was given finite numbers, the largest {breach.largest:.3g}")
     if breach.before:
         early = breach.before
         place = f" at {early.where}" if early.where else ""

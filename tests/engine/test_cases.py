@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from pytest_overfit import Outcome, Recipe, Sample, Subject, parametrize_with_rungs
-from pytest_overfit.cases import Case, LadderBroken, OverfitRung, error_text
-from pytest_overfit.ladder import BadLadder
+from pytest_overfit.cases import Case, Diagnosed, LadderBroken, OverfitDiagnosis, OverfitRung, error_text
+from pytest_overfit.ladder import BadLadder, Rung
 from pytest_overfit.settings import Settings
 from pytest_overfit.store import Store
+from tests.engine.subjects import bigru
 
 VOCABULARY = tuple("-ABCD")
 QUICK = Settings(changes={"budget": 20, "fallbacks": (), "lr": 0.02}, trials="off")
@@ -264,3 +265,16 @@ def test_bounds_and_changes_reach_the_rung(tmp_path):
     assert outcome.attempts[0].recipe == replace(Recipe(), budget=2, fallbacks=())
     assert {verdict.name: verdict.bound for verdict in outcome.attempts[0].verdicts}["token error rate"] == 0.05
     assert math.isfinite(outcome.seconds)
+
+
+def test_a_diagnosis_examines_the_contracts_first_and_climbs_nothing_where_one_is_violated(monkeypatch):
+    monkeypatch.setattr(Rung, "outcome", lambda rung: pytest.fail("it climbed"))
+    faulty = replace(bigru(), forward=lambda network, features, frames: (network(features, frames)[0].exp(), network(features, frames)[1]))
+    with pytest.raises(Diagnosed, match="unnormalised_output"):
+        OverfitDiagnosis(subject=faulty, settings=Settings()).check()
+
+
+def test_a_diagnosis_of_what_does_not_run_is_no_traceback():
+    broken = replace(bigru(), forward=lambda network, features, frames: network.missing)
+    with pytest.raises(Diagnosed, match="network_fails"):
+        OverfitDiagnosis(subject=broken, settings=Settings()).check()

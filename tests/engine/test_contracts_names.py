@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from torch.nn import functional as F
 
 from pytest_overfit.contracts import check
 from pytest_overfit.finding import Finding
-from pytest_overfit.subject import Subject
+from pytest_overfit.subject import Sample, Subject
 from tests.engine.subjects import BiGRU, MaskedConv, clips, halved, inside, subject
 
 
@@ -277,3 +279,45 @@ def test_skipped_frames_are_explained_by_what_skips_them() -> None:
     told = [f for f in found(strided(1, 4)) if f.name == "skipped_frames"]
     assert not told or "kernel is (1,), its stride (4,)" in (told[0].try_ or "")
     assert "skipped_frames" not in {f.name for f in found(strided(3, 2))}
+
+
+# -- features ----------------------------------------------------------------------------------------------------------------------------
+
+
+def uneven(by: float) -> list[Sample]:
+    """Clips whose columns grow from 1 to `by` in size."""
+    return [replace(clip, features=clip.features * torch.logspace(0, math.log10(by), clip.features.shape[1])) for clip in clips(12)]
+
+
+def test_columns_that_differ_far_in_size_are_a_warning_though_all_of_them_together_are_of_unit_scale() -> None:
+    finding = only(subject(Conv, "conv", samples=[replace(clip, features=0.02 * clip.features) for clip in uneven(100.0)]))
+    assert (finding.name, finding.severity) == ("unscaled_input", "warning")
+    assert "of 0.0066" in finding.evidence[0]
+
+
+@pytest.mark.parametrize("by", [1.0, 5.0])
+def test_columns_of_about_one_size_are_no_matter(by: float) -> None:
+    assert found(subject(Conv, "conv", samples=uneven(by))) == []
+
+
+def test_columns_that_a_norm_makes_alike_are_no_matter() -> None:
+    class Normed(Conv):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__(dim, vocabulary)
+            self.norm = nn.BatchNorm1d(dim)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            rows = features[inside(frames, features.shape[1])]
+            normed = torch.zeros_like(features)
+            normed[inside(frames, features.shape[1])] = self.norm(rows)
+            return super().forward(normed, frames)
+
+    assert "unscaled_input" not in {finding.name for finding in found(subject(Normed, "normed", samples=uneven(100.0)))}
+
+
+def test_a_column_that_seldom_moves_has_no_scale() -> None:
+    seldom = clips(12)
+    for clip in seldom:
+        clip.features[:, 3] = 0.0
+        clip.features[7, 3] = 1e-4
+    assert found(subject(Conv, "conv", samples=seldom)) == []
