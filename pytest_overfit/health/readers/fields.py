@@ -43,12 +43,12 @@ class Row:
         """Whether it sums the run up at its end."""
         return any(name == OF_THE_WHOLE_RUN for name, _ in self.values)
 
-    def give(self, gathering: Gathering, where: Where | None, *, split: str = "") -> None:
-        """where: its place in the log. split: that of a row which does not say its own."""
+    def give(self, gathering: Gathering, where: Where | None, *, split: str = "", order: float | None = None) -> None:
+        """where: its place in the log. split: that of a row which does not say its own. order: as `Gathering.add` takes it."""
         if self.of_the_whole_run:
-            gathering.end("its trainer came to the end" + (f" ({where})" if where else ""))
+            gathering.end("its trainer came to the end" + (f" ({where})" if where else ""), order=order)
             return
-        gathering.add(self.values, epoch=self.epoch, step=self.step, split=self.split or split, where=where)
+        gathering.add(self.values, epoch=self.epoch, step=self.step, split=self.split or split, where=where, order=order)
         found = self.prediction()
         if found is not None:
             gathering.predict(found)

@@ -131,9 +131,9 @@ class Gathering:
     def predict(self, prediction: Prediction) -> None:
         self.predictions.setdefault(prediction.split, deque(maxlen=MOST_PREDICTIONS)).append(prediction)
 
-    def end(self, why: str) -> None:
-        """Note that the trainer says it ended; it does not count where more of training follows."""
-        self._ends.append((self._order, why))
+    def end(self, why: str, *, order: float | None = None) -> None:
+        """Note that the trainer says it ended; it does not count where more of training follows. order: as `add` takes it."""
+        self._ends.append((float(self._order) if order is None else order, why))
 
     def _finished(self, clock: str, curves: Mapping[str, Curve]) -> tuple[str, ...]:
         """Why no more will be logged: what the trainer said, the end of what it planned, or a learning rate at its floor."""

@@ -24,8 +24,8 @@ UNIT = (
 PAIR = re.compile(
     rf"(?<![\w.-])['\"]?(?P<name>{WORD}(?:[ ]{WORD}){{0,3}}+(?:\s?\(?%\)?)?)['\"]?(?:\((?:%|\w{{1,12}})\))?"
     rf"(?P<sign>\s*[:=]\s*|\s+(?:reached|is|was|of)\s+|\s+|\s*(?=[\[(#]))"
-    rf"(?:[\[(#]\s*)?(?P<quote>['\"])?(?P<value>{NUMBER})(?(quote)['\"])(?!\w(?<![a-zA-Z])|[.:-]\d|,\d{{3}}(?!\d))"
-    rf"(?:\s*/\s*(?P<total>\d{{1,12}})|(?P<percent>\s?%)|(?P<unit>\s?[\[(]?{UNIT}\b[\])]?(?!\s*[:=]))|(?!\w))",
+    rf"(?:[\[(#]\s*)?(?P<quote>['\"])?(?P<value>{NUMBER})(?P<percent>\s?%)?(?(quote)['\"])(?!\w(?<![a-zA-Z])|[.:-]\d|,\d{{3}}(?!\d))"
+    rf"(?:\s*/\s*(?P<total>\d{{1,12}})|(?P<unit>\s?[\[(]?{UNIT}\b[\])]?(?!\s*[:=]))|(?!\w))",
     re.IGNORECASE,
 )
 EPOCH_LAST = re.compile(r"(?<![\w.])(\d{1,12})\s*epoch\b", re.IGNORECASE)
@@ -161,7 +161,7 @@ def _value(line: Said, unknown: list[tuple[str, str, float]], match: re.Match[st
     parts, value = match["name"].split(), float(match["value"])
     named = words(match["name"])
     if "test" in named:
-        if match["sign"].strip():
+        if match["sign"].strip() or known(match["name"].lower().replace("test", "val")):
             line.values.append((_signed(match["name"], match), "", value))
         return "test"
     if not NOT_OF_NOW.isdisjoint(named):

@@ -137,7 +137,7 @@ class _Reader:
         if self._row(where, text) or self._in_table(where, text) or self._spoken(text):
             return
         if ended := ENDED.search(text):
-            self._gathering.end(f"{text[ended.start() :].strip()[:MOST_QUOTED]} ({where})")
+            self._gathering.end(f"{text[ended.start() :].strip()[:MOST_QUOTED]} ({where})", order=where.number)
             self._ended = True
         if not TELLING.search(text):
             self._heading(text)
@@ -163,7 +163,7 @@ class _Reader:
         split = found.split or split_in(text[: match.start()].replace("]", " ").replace("[", " "))
         found.epoch = before.epoch if found.epoch != found.epoch and before.epoch is not None else found.epoch
         if found.placed or found.of_the_whole_run:
-            found.give(self._gathering, where, split=split)
+            found.give(self._gathering, where, split=split, order=where.number)
         else:
             self._values(where, Said(values=[(name, split, value) for name, value in found.values]))
         return True
@@ -178,7 +178,7 @@ class _Reader:
             return False
         found = row(zip(self._columns, cells, strict=True))
         if found.placed:
-            found.give(self._gathering, where)
+            found.give(self._gathering, where, order=where.number)
         return found.placed or not any(cell.strip(":- ") for cell in cells)
 
     def _begin(self, line: Said) -> None:
