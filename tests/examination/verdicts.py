@@ -13,13 +13,16 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.examination.results import Job, append_row, read_rows
 from tests.portability.child import sitecustomize
+
+if TYPE_CHECKING:
+    from pytest_overfit.subject import Subject
 
 RUNGS = (1, 2, 5)
 ONE_RUNG = ("3 x 128 bilstm", "8 x 256 post-norm transformer")
@@ -110,7 +113,7 @@ def climb(jobs: Iterable[Job]) -> None:
     from pytest_overfit.recipe import default_recipe
 
     torch.set_num_threads(1)
-    made = _subjects()
+    made = sound_subjects()
     for kind, machine, name, seed in jobs:
         began, subject, rungs, detours = time.monotonic(), made[name](), {}, 0
         for samples in (1,) if name in ONE_RUNG else RUNGS:
@@ -124,7 +127,8 @@ def climb(jobs: Iterable[Job]) -> None:
         print(json.dumps(row), flush=True)
 
 
-def _subjects() -> dict[str, Any]:
+def sound_subjects() -> dict[str, Callable[[], Subject]]:
+    """Name -> a sound subject."""
     from tests.engine.subjects import HEALTHY
     from tests.engine.test_foreign import SUBJECTS as FOREIGN
     from tests.examination import others
