@@ -331,8 +331,15 @@ def rendered(table: Table, width: int) -> str:
 
 
 def to_json(told: Iterable[Told]) -> str:
-    """The report for machines: strict JSON, infinite and missing numbers as null."""
-    rows = [{**outcome_to_json(outcome), "diagnosis": diagnosis_to_json(diagnosis) if diagnosis else None} for outcome, diagnosis in told]
+    """The report for machines: strict JSON, infinite and missing numbers as null. notes: what the summary says below its table of an outcome."""
+    rows = [
+        {
+            **outcome_to_json(outcome),
+            "diagnosis": diagnosis_to_json(diagnosis) if diagnosis else None,
+            "notes": [line.strip() for line in (*_seeds_lines([outcome]), *detour_lines([outcome]))],
+        }
+        for outcome, diagnosis in told
+    ]
     return json.dumps({"version": 1, "outcomes": strict(rows)}, indent=1, allow_nan=False) + "\n"
 
 

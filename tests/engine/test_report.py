@@ -128,6 +128,17 @@ def test_json_is_strict_and_complete():
     assert first["attempts"][0]["trace"]["readings"][0]["loss"] is None
     assert first["attempts"][0]["recipe"]["lr"] == 5e-3
     assert (second["status"], second["broke_at"]) == ("not tried", 10)
+    assert first["notes"] == second["notes"] == []
+
+
+def test_json_says_how_a_rung_was_climbed_that_ctc_alone_does_not_climb():
+    led_off = outcome(replace(OK, detour=DETOUR), samples=2, status="ok", chance_of_error=0.05)
+    (row,) = json.loads(report.to_json([(led_off, None)]))["outcomes"]
+    assert row["attempts"][0]["detour"]["level"]["name"] == "repeats merged"
+    assert row["notes"] == [
+        "seeds at 2: 1 of 1 held; a network that climbs with 1 of 20 seeds is called ok in 5 % of cases",
+        "detour at 2: CTC alone stood on `repeats merged` (0.167 nats/token) after 200 steps; then 60 steps on one path a clip, and CTC again",
+    ]
 
 
 def test_an_annotation_points_at_the_networks_line_and_is_encoded():
