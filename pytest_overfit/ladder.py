@@ -264,12 +264,17 @@ class _Run:
         self.seconds = 0.0
         self._pass = math.ceil(len(training.samples) / training.recipe.batch_of(len(training.samples)) / training.recipe.accumulation)
 
+    @property
+    def _since(self) -> int:
+        """The step from which on CTC alone trains: losses along one path tell nothing of its course."""
+        return self.detour.step + self.detour.path_steps if self.detour else 0
+
     def train_to_the_end(self, *, patient: bool) -> Generator[Progress, None, None]:
         """Train to the end of the budget, and into overtime while the loss still falls: not yet learned is not cannot learn."""
         training, recipe = self.training, self.training.recipe
-        due = recipe.budget + (self.detour.step + self.detour.path_steps if self.detour else 0)
+        due = recipe.budget + self._since
         yield from self.train(due - training.step, patient=patient)
-        while not self.held and self.ended is None and still_descending(training.trace.losses):
+        while not self.held and self.ended is None and still_descending(training.trace.losses[self._since :]):
             over = recipe.budget * recipe.overtime * (SPELT if training.trace.readings[-1].exact_share == 1 else 1)
             if training.step >= round(due + over):
                 break
@@ -307,7 +312,7 @@ class _Run:
             for loss in training.advance(steps if self.ended is None else 0):
                 if judged and (self._due() or training.step == last) and self._judge():
                     break
-                if not patient and stands_still(training.trace.losses, max(STILL, 5 * self._pass)):
+                if not patient and stands_still(training.trace.losses[self._since :], max(STILL, 5 * self._pass)):
                     self.ended, self.still = f"the loss stood still for {max(STILL, 5 * self._pass)} steps", True
                     self._judge()
                     break

@@ -448,6 +448,14 @@ def test_what_the_subjects_own_loss_takes_back_after_a_detour_is_no_pass(monkeyp
     assert outcome.status == "broken"
 
 
+def test_whether_a_run_stands_still_after_a_detour_is_told_from_what_came_after_it():
+    """Along one path the loss goes nowhere: with the plateau before, it would look like a loss that stands."""
+    outcome = climb_merged(replace(PLAIN, budget=210, fallbacks=(0.5,)), tied=True)
+    first = outcome.attempts[0]
+    assert first.detour.path_steps == 200
+    assert first.steps - first.detour.step - first.detour.path_steps >= 200
+
+
 def test_no_other_failure_takes_a_detour():
     blind = climb(of(lambda dim, vocabulary: Blind(dim, vocabulary)), 2, Recipe(budget=60, fallbacks=(0.3,)))[0]
     late = climb_merged(decode=lambda log_probs, steps: [[1]] * log_probs.shape[1])
