@@ -49,7 +49,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     if CORPUS not in config.stash:
         return []
     corpus, path = config.stash[CORPUS], config.getoption("--overfit-features")
-    return [f"overfit features: {len(corpus.samples)} clips, {len(corpus.vocabulary)} tokens in {path}", *corpus.left_out]
+    first = f"overfit features: {len(corpus.samples)} clips, {len(corpus.vocabulary)} tokens in {path}"
+    return [first, *corpus.left_out, *(f"warning: {finding.headline}" for finding in corpus.look())]
 
 
 def pytest_overfit_subjects(config: pytest.Config) -> Iterable[Subject]:
@@ -58,4 +59,5 @@ def pytest_overfit_subjects(config: pytest.Config) -> Iterable[Subject]:
     if CORPUS not in config.stash:
         return healthy(config.getoption("--overfit-size"))
     corpus = config.stash[CORPUS]
-    return [replace(subject, samples=corpus.samples, vocabulary=corpus.vocabulary, parts=corpus.parts) for subject in healthy()]
+    own = {"samples": corpus.samples, "vocabulary": corpus.vocabulary, "parts": corpus.parts, "contracts": corpus.contracts}
+    return [replace(subject, **own) for subject in healthy()]

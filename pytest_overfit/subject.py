@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 if TYPE_CHECKING:
+    from pytest_overfit.contracts import Contract
     from pytest_overfit.recipe import Recipe
 
 Forward = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -179,6 +180,7 @@ class Subject:
     sizes:      name -> keywords for `build`; the first is the default, --overfit-size picks another.
     parts:      body or input parts -> feature columns, for the controls that silence one part.
     tokens_a_step: how many tokens one step at the network's narrowest point may stand for, where a learned upsampling unrolls it.
+    contracts: more that must hold before any training, which only who made the samples can know.
     accept:     finding -> why it is meant to be so; it is shown and fails nothing, and one that is no longer found is told.
     """
 
@@ -197,6 +199,7 @@ class Subject:
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     parts: Mapping[str, slice] = field(default_factory=dict)
     tokens_a_step: int = 1
+    contracts: Sequence[Contract] = ()
     accept: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

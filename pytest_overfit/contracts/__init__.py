@@ -124,7 +124,7 @@ def examine(
     bench = Bench(subject=subject, samples=tuple(samples), seed=seed, device=device, size=size)
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices):
-        checked = tuple(_checked(contract, bench) for contract in CONTRACTS)
+        checked = tuple(_checked(contract, bench) for contract in (*CONTRACTS, *subject.contracts))
     violated = {one.contract.name for one in checked if one.findings}
     told = (_without_consequences(one, violated) for one in checked)
     return tuple(replace(one, findings=accepting(one.findings, subject.accept)) for one in told)
