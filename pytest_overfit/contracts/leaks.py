@@ -90,7 +90,28 @@ def _first_leaking(bench: Bench, batch: Batch, row: int) -> tuple[str | None, bo
         for before, ones, twos in ((True, call.inputs, other.inputs), (False, call.outputs, other.outputs)):
             if ones and twos and _all_changed(ones[0], twos[0], len(batch)):
                 return call.module, before
+    return _first_placed(bench, batch, row, runs[0])
+
+
+def _first_placed(bench: Bench, batch: Batch, row: int, calls: list[Call]) -> tuple[str | None, bool]:
+    """The first module in which no clip of the batch is as one of them is alone: where its place in the batch matters, not its mates."""
+    with recorded(bench.network) as own:
+        bench.run(batch.features[row : row + 1], batch.frames[row : row + 1])
+    for call, alone in zip(calls, own, strict=False):
+        for before, ones, twos in ((True, call.inputs, alone.inputs), (False, call.outputs, alone.outputs)):
+            if ones and twos and _nowhere(ones[0], twos[0], len(batch)):
+                return call.module, before
     return None, False
+
+
+def _nowhere(together: Tensor, alone: Tensor, clips: int) -> bool:
+    """Whether a clip's own tensor, its batch axis 1 long, is in none of the rows of the batch's."""
+    axes = [axis for axis, (many, one) in enumerate(zip(together.shape, alone.shape, strict=False)) if (many, one) == (clips, 1)]
+    if together.ndim != alone.ndim or len(axes) != 1:
+        return False
+    rounding = 1e-2 * float(alone.abs().max())
+    (own,) = alone.unbind(axes[0])
+    return all(distance(row, own) > rounding for row in together.unbind(axes[0]))
 
 
 def _all_changed(one: Tensor, other: Tensor, clips: int) -> bool:

@@ -321,3 +321,20 @@ def test_a_column_that_seldom_moves_has_no_scale() -> None:
         clip.features[:, 3] = 0.0
         clip.features[7, 3] = 1e-4
     assert found(subject(Conv, "conv", samples=seldom)) == []
+
+
+def test_a_code_for_places_that_counts_clips_is_named_though_mates_do_not_matter() -> None:
+    class Placed(BiGRU):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__(dim, vocabulary)
+            self.place = Place()
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            return super().forward(self.place(features), frames)
+
+    class Place(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.arange(len(x))[:, None, None].sin()
+
+    finding = next(f for f in found(subject(Placed, "placed")) if f.name == "batch_leak")
+    assert finding.module == "place"
