@@ -152,11 +152,48 @@ def test_a_run_that_goes_on_where_it_was_is_one_run(tmp_path: Path) -> None:
         ("Epoch 3: max_steps: 5000, warmup steps: 100, loss: 4.5", [("loss", "", 4.5), ("warmup steps", "", 100.0)]),
         ('Epoch 3: "loss": "4.5", "wer": "12.5%"', [("loss", "", 4.5), ("wer %", "", 12.5)]),
         ("Epoch 3: dev  35.20%", [("dev %", "val", 35.2)]),
+        (
+            "Epoch 3, Training: Total Loss: 2.18, CTC Loss: 2.17, ErrorCls Loss: 0.94",
+            [("Total Loss", "train", 2.18), ("CTC Loss", "train", 2.17), ("ErrorCls Loss", "train", 0.94)],
+        ),
     ],
 )
 def test_a_number_is_a_reading_only_where_a_person_reads_one(line: str, values: list[tuple[str, str, float]]) -> None:
     assert said(line).values == values
     assert said(line).step is None
+
+
+@pytest.mark.parametrize(
+    ("line", "step", "values"),
+    [
+        ("At iteration 300/310/320, BCER train=30.5%, delta=5%", 300, [("BCER train %", "train", 30.5)]),
+        ("INFO:tensorflow:Saving dict for global step 101: CER = 0.9, loss = 21.5", 101, [("CER", "val", 0.9), ("loss", "val", 21.5)]),
+        ("INFO:tensorflow:loss = 20.5, step = 101 (12.3 sec)", 101, [("loss", "", 20.5)]),
+        ("Steps: 1000\tLoss: 41.2\tPPL: 18.1", 1000, [("Loss", "val", 41.2), ("PPL", "val", 18.1)]),
+    ],
+)
+def test_a_line_of_steps_says_what_a_person_reads(line: str, step: float, values: list[tuple[str, str, float]]) -> None:
+    assert said(line).step == step
+    assert set(values) <= set(said(line).values)
+    assert said(line).batch is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ",train_loss,val_loss\n0,3.5,3.25\n1,2.5,2.25\n",
+        "Epoch;Train Loss;Val Loss\n0;3,5;3,25\n1;2,5;2,25\n",
+    ],
+    ids=["numbers of rows", "decimal commas"],
+)
+def test_tables_of_other_hands(tmp_path: Path, text: str) -> None:
+    assert points(read(tmp_path, "metrics.csv", text), "val_loss") == [(0, 3.25), (1, 2.25)]
+
+
+def test_the_total_of_several_losses_is_the_loss(tmp_path: Path) -> None:
+    line = "Epoch {0}, Training: CTC Loss: {1}.25, Total Loss: {1}.5\nValidation: CTC Loss: {1}.75, Total Loss: {1}.875\n"
+    run = read(tmp_path, "train.log", "".join(line.format(epoch, 5 - epoch) for epoch in (1, 2, 3)))
+    assert (run.curves["train_loss"].values, run.curves["val_loss"].values) == ((4.5, 3.5, 2.5), (4.875, 3.875, 2.875))
 
 
 def test_a_summary_displaces_no_curve(tmp_path: Path) -> None:

@@ -43,16 +43,30 @@ MEASURES = {
 RANKS = {frozenset(name.split()): (metric, rank) for metric, names in MEASURES.items() for rank, name in enumerate(map(str.strip, names.split(",")))}
 HIGHER_IS_BETTER = frozenset({"objective", "prob", "probability", "logprob", "likelihood"})
 """Words of what a trainer raises where others lower a loss: read with its sign turned."""
+OF_A_SPLIT = {"char": ("cer", 5), "word": ("wer", 5)}
+"""What a word means beside a split alone: Tesseract's `char train=90.1%`."""
 PASSED_OVER = {
     word: rank
-    for rank, words in enumerate(("avg average mean overall", "current cur main clean", "running smooth smoothed greedy", "other ctc total all"), 1)
+    for rank, words in enumerate(("avg average mean overall total", "current cur main clean", "running smooth smoothed greedy", "other ctc all"), 1)
     for word in words.split()
 }
 """Words that change nothing of what is measured; how far a name with it stands behind one without."""
 EPOCH_NAMES = ("epoch", "current epoch", "train epoch", "epoch num", "ep", "epochs trained")
 STEP_NAMES = (
     *("step", "global step", "train global step", "trainer global step", "iter", "iters", "iteration", "update", "updates", "steps"),
-    *("nupdates", "num updates", "train num updates", "valid num updates", "training iteration", "train step", "global iter", "batch id"),
+    *(
+        "nupdates",
+        "num updates",
+        "train num updates",
+        "valid num updates",
+        "training iteration",
+        "train step",
+        "global iter",
+        "batch id",
+        "tot iter",
+        "total iter",
+        "i iter",
+    ),
 )
 CLOCKS: dict[frozenset[str], Literal["epoch", "step"]] = {
     **{frozenset(name.split()): "epoch" for name in EPOCH_NAMES},
@@ -121,6 +135,8 @@ def _known(parts: tuple[str, ...]) -> Known | None:
     if found is None:
         more = rest & PASSED_OVER.keys()
         found, passed_over = RANKS.get(rest - more), 20 * sum(PASSED_OVER[word] for word in more)
+    if found is None and splits and len(rest) == 1:
+        found = OF_A_SPLIT.get(next(iter(rest)))
     if found is None and _is_rate(parts):
         found = ("lr", 50 + sum(int(part) for part in parts if part.isdigit() and len(part) < 4))
     if found is None:

@@ -25,7 +25,7 @@ PAIR = re.compile(
     rf"(?<![\w.-])['\"]?(?P<name>{WORD}(?:[ ]{WORD}){{0,3}}+(?:\s?\(?%\)?)?)['\"]?(?:\((?:%|\w{{1,12}})\))?"
     rf"(?P<sign>\s*[:=]\s*|\s+(?:reached|is|was|of)\s+|\s+|\s*(?=[\[(#]))"
     rf"(?:[\[(#]\s*)?(?P<quote>['\"])?(?P<value>{NUMBER})(?P<percent>\s?%)?(?(quote)['\"])(?!\w(?<![a-zA-Z])|[.:-]\d|,\d{{3}}(?!\d))"
-    rf"(?:\s*/\s*(?P<total>\d{{1,12}})|(?P<unit>\s?[\[(]?{UNIT}\b[\])]?(?!\s*[:=]))|(?!\w))",
+    rf"(?:\s*/\s*(?P<total>\d{{1,12}})(?![\d/])|(?P<unit>\s?[\[(]?{UNIT}\b[\])]?(?!\s*[:=]))|(?!\w))",
     re.IGNORECASE,
 )
 EPOCH_LAST = re.compile(r"(?<![\w.])(\d{1,12})\s*epoch\b", re.IGNORECASE)
@@ -42,8 +42,8 @@ BATCH = re.compile(
 DRAWN = re.compile(r"%\||\bit/s|\bs/it|━|\bETA\b")
 NUMBERED = re.compile(r"^\s*(?:\|\s*)?#?0*(\d{1,12})(?:\s*\|\s*|:\s+)(?=[A-Za-z'\"])")
 """A line that starts with its number: `#00000100: loss=3.5`."""
-VALIDATIONS = re.compile(r"^Steps: \d+\t+(?=Loss:|PPL:|[a-z_]+:)", re.IGNORECASE)
-"""A line of JoeyNMT's `validations.txt`, which says nowhere that it tells of validation."""
+VALIDATIONS = re.compile(r"^Steps: \d+\t+(?=Loss:|PPL:|[a-z_]+:)|\bSaving dict for global step\b", re.IGNORECASE)
+"""A line of JoeyNMT's `validations.txt`, and of TensorFlow's evaluations, which do not say that they tell of validation."""
 STAGE = re.compile(r"^\W*stage\s+(\d{1,12})\s*/\s*(?:(\d{1,12})\b|∞)", re.IGNORECASE)
 SCOPES = {**SPLITS, "test": "test", "testing": "test", "best": "best", "cur metric": "val"}
 """What a word tells of the values behind it: their split, or that they are not to be taken for one of this epoch."""
@@ -53,6 +53,8 @@ NO_CLOCK = frozenset(
     {"max", "maximum", "total", "num", "number", "per", "every", "each", "warmup", "save", "eval", "log", "logging", "accumulation", "best"}
 )
 """Words before `steps` or `epoch` that make it a setting or a count."""
+UNDERSTOOD = frozenset({*SPLITS, "epoch", "step", "info", "debug", "done", "results", "result", "summary", "with"})
+"""Words before a metric that leave it what it is."""
 CHANGES = re.compile(r"\s*(?:-+>|=+>|→)")
 """Behind a number that something was before: `improving ppl: 6.1 --> 5.4`."""
 INTEGER = re.compile(r"[-+]?\d+")
@@ -79,6 +81,7 @@ def said(text: str) -> Said:
     """What a line says; nothing where it tells of an epoch in passing, as in `stopped early, best at epoch 25`."""
     line = Said()
     unknown: list[tuple[str, str, float]] = []
+    qualified: list[tuple[str, str, str, float]] = []
     scope, end, clocks = _numbered(line, text)
     for match in PAIR.finditer(text, end):
         if match.start() > end + 1:
@@ -97,7 +100,8 @@ def said(text: str) -> Said:
             _count(line, counts, match)
             clocks.append(match.span())
             continue
-        scope = _value(line, unknown, match, text, scope)
+        scope = _value(line, unknown, qualified, match, text, scope)
+    _qualified(line, unknown, qualified)
     if line.epoch is None and (last := EPOCH_LAST.search(text)):
         line.epoch = float(last[1])
         if so_far := BATCHES_SO_FAR.search(text):
@@ -131,7 +135,7 @@ def _numbered(line: Said, text: str) -> tuple[str, int, list[tuple[int, int]]]:
     elif match := NUMBERED.match(text):
         line.step = float(match[1])
     if match is None:
-        return "val" if VALIDATIONS.match(text) else "", 0, []
+        return "val" if VALIDATIONS.search(text) else "", 0, []
     return "", match.end(), [match.span()]
 
 
@@ -156,7 +160,24 @@ def _clock(parts: list[str], match: re.Match[str]) -> str | None:
     return clock(" ".join(parts[-2:])) or clock(parts[-1])
 
 
-def _value(line: Said, unknown: list[tuple[str, str, float]], match: re.Match[str], text: str, scope: str) -> str:
+def _qualified(line: Said, unknown: list[tuple[str, str, float]], qualified: list[tuple[str, str, str, float]]) -> None:
+    """A name behind words that are not understood, `ErrorCls Loss`, is a metric where its line tells no plain one of that meaning."""
+    for name, whole, split, value in qualified:
+        meant = known(name)
+        if any((one := known(told)) and meant and (one.metric, of) == (meant.metric, split) for told, of, _ in line.values):
+            unknown.append((whole, split, value))
+        else:
+            line.values.append((name, split, value))
+
+
+def _value(
+    line: Said,
+    unknown: list[tuple[str, str, float]],
+    qualified: list[tuple[str, str, str, float]],
+    match: re.Match[str],
+    text: str,
+    scope: str,
+) -> str:
     """Take a number by its name. Returns the scope of what follows it."""
     parts, value = match["name"].split(), float(match["value"])
     named = words(match["name"])
@@ -169,7 +190,7 @@ def _value(line: Said, unknown: list[tuple[str, str, float]], match: re.Match[st
     name, own_split, spaced = _metric(parts)
     split = own_split or (scope if scope in ("train", "val") else "")
     if name == "" and (not own_split or _no_loss(match)):
-        if own_split and match["percent"] and not match["total"] and text[match.end() : match.end() + 1] != "|":
+        if own_split and len(parts) == 1 and match["percent"] and not match["total"] and text[match.end() : match.end() + 1] != "|":
             line.values.append((f"{parts[-1]} %", own_split, value))
         elif match["sign"].strip() and not own_split:
             unknown.append((_signed(" ".join(parts), match), split, value))
@@ -177,6 +198,10 @@ def _value(line: Said, unknown: list[tuple[str, str, float]], match: re.Match[st
     if scope in ("test", "best") and not own_split and not _without_split(name):
         if scope == "test":
             line.values.append((_signed(f"test {name}", match), "", value))
+        return scope
+    dropped = [word for part in parts[: len(parts) - len(name.split())] for word in words(part)]
+    if name and not own_split and match["sign"].strip() and any(word not in UNDERSTOOD for word in dropped):
+        qualified.append((_signed(name, match), _signed(match["name"], match), split, value))
         return scope
     value_of = (_signed(name or "loss", match), split, value)
     # Of a name told twice, as `loss=3.2 ... tot_loss[loss=3.4]`, the first is of now.

@@ -61,7 +61,7 @@ def name_series(all_series: Iterable[Series], complaints: list[str]) -> dict[str
     named: dict[str, Series] = {}
     losing: list[tuple[str, Series]] = [(series.name, series) for series in all_series if series.meant is None]
     for name, rivals in candidates.items():
-        first, *others = sorted(rivals, key=lambda series: (_is_summary(series, rivals), *_preference(series)))
+        first, *others = sorted(rivals, key=lambda series: (_sums_up(series, rivals), *_preference(series)))
         named[name] = first
         for other in others:
             taken = {*candidates, *(own for own, _ in losing)}
@@ -106,8 +106,10 @@ def replace_value(point: Point, meant: Known) -> Point:
     return point._replace(value=point.value / 100 if meant.percent else -point.value if meant.negated else point.value)
 
 
-def _is_summary(series: Series, rivals: Sequence[Series]) -> bool:
-    """Whether it was told once, after another curve of the same meaning ended, of nothing that came later."""
+def _sums_up(series: Series, rivals: Sequence[Series]) -> bool:
+    """Whether it sums another curve up: told once after that ended, of nothing that came later, or as the total of what each batch tells."""
+    if series.meant and series.meant.total and any(rival.level == "step" and rival.count > series.count for rival in rivals):
+        return series.level != "step"
     if series.count != 1:
         return False
     point = series.points[0]
@@ -115,9 +117,9 @@ def _is_summary(series: Series, rivals: Sequence[Series]) -> bool:
     return any(last.at < point.at and not (point.epoch > last.epoch or point.step > last.step) for last in lasts)
 
 
-def _preference(series: Series) -> tuple[bool, int, bool, int, int]:
-    rank, total = (series.meant.rank, series.meant.total) if series.meant else (0, False)
-    return total and series.level != "step", {"epoch": 0, "": 1, "step": 2}[series.level], not series.split, rank, -series.count
+def _preference(series: Series) -> tuple[int, bool, int, int]:
+    rank = series.meant.rank if series.meant else 0
+    return {"epoch": 0, "": 1, "step": 2}[series.level], not series.split, rank, -series.count
 
 
 def _wanted(series: Series, meant: Known, told: set[str], complaints: list[str]) -> str:

@@ -21,6 +21,10 @@ MOST_LOOSE = 20_000
 """Rows without a clock that are kept, for a log that has no others."""
 LEAST = 3
 """Rows without a clock of which a log consists."""
+UNNAMED = ("", "unnamed: 0", "index")
+"""Names of the first column where a table was written with the numbers of its rows."""
+COMMA = re.compile(r"[-+]?\d+,\d+%?")
+"""A number with a decimal comma."""
 OF_SEVERAL = ("__MIN", "__MAX")
 """Ends of columns that Weights & Biases exports beside each metric."""
 
@@ -39,6 +43,8 @@ def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
             continue
         if not columns:
             delimiter, columns = header(text)
+            if columns[0].lower() in UNNAMED and not any(map(clock, columns)):
+                columns[0] = "epoch"
             counts = any(map(clock, columns))
             if not counts and not any(map(known, columns)):
                 raise BadRun(
@@ -47,6 +53,8 @@ def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
                 )
             continue
         cells = split_cells(text, delimiter)
+        if delimiter == ";":
+            cells = [cell.replace(",", ".") if COMMA.fullmatch(cell) else cell for cell in cells]
         if len(cells) == len(columns):
             found = row((name, cell) for name, cell in zip(columns, cells, strict=True) if cell and name and not name.endswith(OF_SEVERAL))
             whole = True
