@@ -52,6 +52,10 @@ def targets_fit(bench: Bench) -> tuple[Finding, ...]:
     clock = Clock(bench=bench)
     steps = clock.lengths((sample.frames for sample in census), lambda timeline: min(timeline.declared, timeline.given))
     unfit = [sample for sample in census if steps[sample.frames] < needs[sample.name]]
+    impossible = [sample for sample in unfit if sample.frames < needs[sample.name]]
+    if impossible:
+        unfit = [sample for sample in unfit if sample.frames >= needs[sample.name]]
+        return (_more_than_frames(census, impossible, needs), *([_too_short(clock, census, unfit, needs, steps)] if unfit else []))
     if unfit:
         return (_too_short(clock, census, unfit, needs, steps),)
     return _hidden(clock, census, needs)
@@ -59,6 +63,20 @@ def targets_fit(bench: Bench) -> tuple[Finding, ...]:
 
 def _tightest(samples: list[Sample], needs: dict[str, int]) -> Sample:
     return max(samples, key=lambda sample: needs[sample.name] / sample.frames)
+
+
+def _more_than_frames(census: list[Sample], impossible: list[Sample], needs: dict[str, int]) -> Finding:
+    """Targets for which even the features are too short: no stride is at fault."""
+    worst = _tightest(impossible, needs)
+    return Finding(
+        name="bad_target",
+        headline=f"{len(impossible)} of {counted(len(census), 'target')} need more steps than their clips have frames: {worst.name} has "
+        f"{counted(worst.frames, 'frame')} for {counted(len(worst.target), 'token')}, which need {needs[worst.name]}",
+        evidence=tuple(f"{s.name}: {counted(len(s.target), 'token')}, {counted(s.frames, 'frame')}" for s in impossible[:5]),
+        samples=tuple(sample.name for sample in impossible),
+        try_="check what these clips are said to say, or whether they are cut short; leave them out",
+        status="confirmed",
+    )
 
 
 def _too_short(clock: Clock, census: list[Sample], unfit: list[Sample], needs: dict[str, int], steps: dict[int, int]) -> Finding:

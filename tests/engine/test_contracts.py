@@ -100,6 +100,14 @@ def test_the_census_names_each_clip_that_does_not_fit() -> None:
     assert "needs 39" in finding.headline
 
 
+def test_a_clip_with_fewer_frames_than_its_target_needs_accuses_no_module() -> None:
+    samples = clips(6)
+    samples[4] = replace(samples[4], features=samples[4].features[:8], target=torch.arange(1, 13))
+    (finding,) = check(bigru(samples=samples), samples)
+    assert (finding.name, finding.samples, finding.module, finding.status) == ("bad_target", ("clip-04",), None, "confirmed")
+    assert finding.headline == ("1 of 6 targets need more steps than their clips have frames: clip-04 has 8 frames for 12 tokens, which need 12")
+
+
 def test_a_network_that_raises_is_a_finding() -> None:
     def fail(*_: object) -> tuple[torch.Tensor, torch.Tensor]:
         raise ZeroDivisionError("no width left")
