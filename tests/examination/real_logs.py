@@ -69,7 +69,8 @@ ILLNESSES: Mapping[str, tuple[str, ...]] = {
 class Judged:
     """One log against its label. misread: what was read otherwise, in words. onset: None where the label has none.
 
-    named: whether a finding names the illness; None where the label has none. accused: the findings where nothing is wrong.
+    notes: of the label, which may allow another reading. named: whether a finding names the illness; None where the label has none.
+    accused: the findings where nothing is wrong.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Judged:
     accused: tuple[str, ...]
     found: tuple[str, ...]
     expected: str
+    notes: str
 
 
 def judge(folder: Path) -> Judged:
@@ -103,6 +105,7 @@ def judge(folder: Path) -> Judged:
             accused=(),
             found=(),
             expected=expected,
+            notes=label.get("notes") or "",
         )
     checkup = check_up(run)
     named = _naming(checkup.findings, label["illness"])
@@ -117,6 +120,7 @@ def judge(folder: Path) -> Judged:
         accused=() if sick else _accusing(checkup),
         found=tuple(f"{one.name}{'' if one.began is None else f' since {one.began:g}'} ({one.status})" for one in checkup.findings),
         expected=expected,
+        notes=label.get("notes") or "",
     )
 
 
@@ -197,10 +201,18 @@ def _difference(curve: Curve, said: Mapping[str, Any], better: str, scale: float
     best = max(values) if better == "higher" else min(values)
     found = {"first": values[0], "best": best, "last": values[-1]}
     wrong = [f"{name} {value:g}, not {said[name]:g}" for name, value in found.items() if said.get(name) is not None and not _near(value, said[name])]
+    if said.get("best") is not None and isinstance(said.get("best_at"), int | float) and not _best_at(curve, said["best_at"], best / scale):
+        wrong.append(f"best not at {said['best_at']:g}")
     allowed = max(1, FEW_LOST * said["count"]) if said.get("count") else math.inf
     if said.get("count") and min(abs(len(values) - said["count"]), abs(len(curve) - said["count"])) > allowed:
         wrong.append(f"{len(values)} readings, not {said['count']}")
     return ", ".join(wrong)
+
+
+def _best_at(curve: Curve, place: float, best: float) -> bool:
+    """Whether a reading as good as the best stands at this epoch or step, or is the one of this number; beside it, where counts begin elsewhere."""
+    near = [(point.at, point.epoch, point.step, index) for index, point in enumerate(curve.points) if _near(point.value, best)]
+    return any(abs(told - place) <= max(1.0, NEAR * place) for places in near for told in places)
 
 
 def _near(value: float, said: float) -> bool:
@@ -215,6 +227,7 @@ def table(all_judged: Sequence[Judged]) -> str:
         shown = "  ".join(f"{name} {'-' if right is None else 'right' if right else 'WRONG'}" for name, right in marks.items())
         lines.append(f"{one.name:<44} {shown}  {one.verdict}{'' if one.verdict_right else f' (expected {one.expected})'}")
         lines += [f"    misread {why}" for why in one.misread]
+        lines += [f"    notes   {one.notes}"] if one.misread and one.notes else []
         lines += [f"    found   {', '.join(one.found)}"] if one.found else []
         lines += [f"    ACCUSED {', '.join(one.accused)}"] if one.accused else []
     return "\n".join([*lines, "", totals(all_judged)])
