@@ -13,10 +13,11 @@ from pytest_overfit.finding import Finding, counted
 from pytest_overfit.health.missing import more_evidence
 from pytest_overfit.health.next_command import next_command
 from pytest_overfit.health.rules import RULES
+from pytest_overfit.health.rules.course import hardly_begun
 from pytest_overfit.health.rules.learning import last_standing
 from pytest_overfit.health.rules.overfitting import GAP_SHARE, GAPS
 from pytest_overfit.health.rules.reading import SPLITS, STUCK, Split, called, error_rate, errors, value_words
-from pytest_overfit.health.rules.trend import between, falls, finite, lowest, reading_at, thinned
+from pytest_overfit.health.rules.trend import CREEP, between, falls, finite, lowest, reading_at, thinned
 from pytest_overfit.health.rules.words import number, place, seen, share
 from pytest_overfit.health.run import Curve, Run
 
@@ -71,30 +72,30 @@ def _verdict(run: Run, findings: tuple[Finding, ...], *, judged: int) -> tuple[V
     fatal = [finding.headline for finding in findings if finding.status == "confirmed" and finding.name in stopping]
     if fatal:
         return "stop", tuple(fatal)
-    over, reasons = list(run.finished), [f"{finding.status}: {finding.headline}" for finding in findings]
-    open_ = unfinished(run)
-    if reasons or (open_ and not over):
-        return "go on", (*reasons, *open_)
+    reasons = [f"{finding.status}: {finding.headline}" for finding in findings]
+    if improving := still_improving(run):
+        more = (*run.finished, *best_checkpoint(run), "it ended while it improved: train longer") if run.finished else ()
+        return "go on", (*reasons, improving, *more)
+    if reasons:
+        return "go on", tuple(reasons)
     if not any(map(run.read_by, SPLITS)):
-        return "cannot tell", ("no error rate in the log: nothing shows whether anything is read", *over, *best_checkpoint(run))
+        return "cannot tell", ("no error rate in the log: nothing shows whether anything is read", *run.finished, *best_checkpoint(run))
+    if early := [] if run.finished else _early(run):
+        return "go on", tuple(early)
     if unread := _unread(run):
-        return "go on", (*unread, *over)
-    if over:
-        more = [f"{words}: more training may have helped" for words in open_] or ["it no longer improved: more would not have helped"]
-        return "healthy", (*over, *best_checkpoint(run), *more)
+        return "go on", (*unread, *run.finished)
+    if run.finished:
+        return "healthy", (*run.finished, *best_checkpoint(run), "it no longer improved: more would not have helped")
     nothing = f"none of {counted(judged, 'rule')} finds anything"
     return "healthy", (nothing, "it no longer improves: there is no more to gain from this recipe", *best_checkpoint(run))
 
 
-def unfinished(run: Run) -> list[str]:
-    """Why a run in which nothing is wrong may go on."""
-    if improving := still_improving(run):
-        return [improving]
-    loss = max(len(finite(run.curve(f"{split}_loss"))) for split in SPLITS)
-    read = max(loss, len(errors(run, "val")))
-    if read < ENOUGH:
-        return [f"too early to tell: {counted(read, 'reading')}, it takes {ENOUGH} to say where a run goes"]
-    return []
+def _early(run: Run) -> list[str]:
+    """Why it is too early to call a run healthy."""
+    if begun := hardly_begun(run):
+        return [f"too early to tell: {begun}"]
+    read = max(len(finite(run.curve("train_loss"))), len(finite(run.curve("val_loss"))), len(errors(run, "val")))
+    return [f"too early to tell: {counted(read, 'reading')}, it takes {ENOUGH} to say where a run goes"] if read < ENOUGH else []
 
 
 def _unread(run: Run) -> list[str]:
@@ -125,14 +126,14 @@ def still_improving(run: Run) -> str | None:
 
 
 def _still_falls(curve: Curve) -> tuple[float, float] | None:
-    """The lowest reading of a curve that still fell in its last third; else None."""
+    """The lowest reading of a curve that fell over its last third, and still in the later half of that; else None."""
     if len(curve) < 3:
         return None
-    last = between(curve, curve.at[0] + 2 / 3 * (curve.at[-1] - curve.at[0]))
-    if len(last) < 2:
-        last = between(curve, curve.at[-2])
-    best = lowest(curve)
-    return (curve.at[best], curve.values[best]) if falls(last) and curve.at[best] >= last.at[0] else None
+    length, best = curve.at[-1] - curve.at[0], lowest(curve)
+    last, later = (between(curve, curve.at[-1] - share * length) for share in (1 / 3, 1 / 6))
+    last, later = (part if len(part) >= 2 else between(curve, curve.at[-2]) for part in (last, later))
+    fell = falls(last) and falls(later, creep=CREEP / 2 * abs(later.values[0]))
+    return (curve.at[best], curve.values[best]) if fell and curve.at[best] >= last.at[0] else None
 
 
 def _notes(run: Run, findings: tuple[Finding, ...], verdict: Verdict) -> tuple[str, ...]:

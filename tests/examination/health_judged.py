@@ -124,7 +124,7 @@ def until(run: Run, place: float) -> Run:
     """The run as it stood after `place`."""
     curves = {name: _cut(curve, place) for name, curve in run.curves.items()}
     shown = tuple(clip for clip in run.predictions if clip.at is None or clip.at <= place)
-    return replace(run, curves={name: curve for name, curve in curves.items() if len(curve)}, predictions=shown)
+    return replace(run, curves={name: curve for name, curve in curves.items() if len(curve)}, predictions=shown, finished=())
 
 
 def _cut(curve: Curve, place: float) -> Curve:

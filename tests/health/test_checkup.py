@@ -107,12 +107,14 @@ def test_without_an_error_rate_nobody_can_tell_whether_anything_is_read():
 
 
 @pytest.mark.parametrize("rate", [6, 40], ids=["at rest", "still improving"])
-def test_a_run_that_is_over_is_not_told_to_go_on(rate):
+def test_of_a_run_that_is_over_it_is_said_whether_more_would_have_helped(rate):
     over = replace(trained(epochs=100, rate=rate, val_wer=decay(None, 100, 1.0, 0.12, rate)), finished=("max_steps 3000 reached (state.json)",))
     checkup = check_up(over)
-    assert checkup.verdict == "healthy"
-    assert checkup.reasons[0] == "max_steps 3000 reached (state.json)"
-    assert ("would not have helped" in checkup.reasons[-1]) == (rate == 6)
+    assert checkup.verdict == ("healthy" if rate == 6 else "go on")
+    assert "max_steps 3000 reached (state.json)" in checkup.reasons
+    assert any(reason.startswith("best checkpoint: validation WER") for reason in checkup.reasons)
+    assert checkup.reasons[-1].endswith("more would not have helped" if rate == 6 else "it ended while it improved: train longer")
+    assert checkup.next_command is None
 
 
 def test_a_run_that_still_improves_goes_on():
@@ -147,9 +149,9 @@ def test_confirmed_findings_come_first():
     assert [(finding.name, finding.status) for finding in findings] == [("learning_rate_zero", "confirmed"), ("loss_spikes", "suspected")]
 
 
-def test_a_run_without_any_curve_is_too_early_to_tell():
+def test_of_a_run_without_any_curve_nothing_can_be_told():
     checkup = check_up(Run(name="nothing"))
-    assert (checkup.findings, checkup.verdict) == ((), "go on")
+    assert (checkup.findings, checkup.verdict) == ((), "cannot tell")
     assert "nothing: no curve" in report.text(checkup)
 
 

@@ -35,7 +35,7 @@ RULES: tuple[Rule, ...] = (
     Rule(judge=validation_wer_stuck, needs=(error_rates(3),)),
     Rule(judge=nothing_carries_over, needs=(levels("val"), levels("train"), readings("val_loss", least=3), readings("train_loss", least=3))),
     Rule(judge=gap_wide, needs=(readings("train_loss", least=3), readings("val_loss", least=3))),
-    Rule(judge=loss_oscillates, needs=(readings("train_loss", least=16),)),
+    Rule(judge=loss_oscillates, needs=(readings("train_loss", "val_loss", least=16),)),
     Rule(judge=loss_spikes, needs=(readings("train_loss", "val_loss", least=8),), stops=False),
     Rule(judge=steps_out_of_order, stops=False),
 )

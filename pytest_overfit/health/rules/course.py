@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from statistics import median
 
 from pytest_overfit.health.rules.trend import (
@@ -19,6 +18,7 @@ from pytest_overfit.health.rules.trend import (
     stands_since,
     thinned,
 )
+from pytest_overfit.health.rules.words import place
 from pytest_overfit.health.run import Curve, Run
 
 BACK = 0.15
@@ -80,10 +80,22 @@ def _for_epochs(run: Run, curve: Curve, since: float) -> bool:
 
 
 def too_early(run: Run, name: str) -> bool:
-    """Whether a metric that never moved may yet: of a plan next to nothing is done, or too few steps where training loss tells of steps."""
+    """Whether a metric that never moved may yet: of a plan next to nothing is done, the rate still rises, or training was read for few steps."""
     curve = run.curve(name)
     if run.finished or not len(curve):
         return False
+    few_steps = run.clock == "step" and name.startswith("train") and curve.at[-1] - curve.at[0] < STEPS
+    return few_steps or hardly_begun(run) is not None
+
+
+def hardly_begun(run: Run) -> str | None:
+    """In words, that most of a run's plan is still to come: fewer than EARLY of its epochs or steps are done, or its learning rate still rises."""
+    last = max((curve.at[-1] for curve in run.curves.values() if len(curve)), default=0.0)
     planned = run.planned_steps if run.clock == "step" else run.facts.epochs
-    done = curve.at[-1] / planned if planned else math.inf
-    return done < EARLY or (run.clock == "step" and name.startswith("train") and curve.at[-1] - curve.at[0] < STEPS)
+    if planned and last < EARLY * planned:
+        return f"{last:g} of {planned:g} {run.clock}s are done"
+    rates = thinned(run.curve("lr"))
+    half = rates.values[len(rates) // 2 :]
+    if len(rates) >= FEW and rates.values[0] < half[0] and all(a < b for a, b in pairwise(half)):
+        return f"the learning rate still rises: {half[-1]:g} at {place(run, rates.at[-1])}"
+    return None

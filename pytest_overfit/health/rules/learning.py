@@ -8,7 +8,7 @@ from statistics import median
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.health.rules.course import still_since, too_early
 from pytest_overfit.health.rules.reading import KNOWS, error_rate, reads
-from pytest_overfit.health.rules.trend import MANY, falls, finite, smoothed, thinned
+from pytest_overfit.health.rules.trend import MANY, UNMOVED, WHOLE, falls, finite, never_fell, smoothed, thinned
 from pytest_overfit.health.rules.words import number, place, seen
 from pytest_overfit.health.run import Run
 from pytest_overfit.levels import Standing, standing
@@ -103,26 +103,39 @@ def _ladder(stands: Standing) -> tuple[str, ...]:
 
 
 def loss_never_falls(run: Run) -> Finding | None:
-    """Training loss is where it began, after all that was read of a run from its beginning."""
-    curve = thinned(run.curve("train_loss"))
+    """The loss is where it began, after all that was read of a run from its beginning: that of training, or that of validation while training,
+    after its first readings, stands still as well.
+    """
+    curve, val = thinned(run.curve("train_loss")), thinned(run.curve("val_loss"))
     first, last = curve.at[0], curve.at[-1]
-    if too_early(run, "train_loss") or first > max(BEGINNING * last, 1.5 * (last - first) / (len(curve) - 1)):
+    if too_early(run, "train_loss") or first > max(BEGINNING * last, 1.5 * (last - first) / (len(curve) - 1)) or _knows(run):
         return None
     third = len(curve) // 3
     before, after = median(curve.values[:third]), median(curve.values[-third:])
-    if falls(curve) or min(smoothed(curve).values[third:]) < 0.9 * max(before, curve.values[0]) or _knows(run):
+    unmoved = not falls(curve) and min(smoothed(curve).values[third:]) >= 0.9 * max(before, curve.values[0])
+    if not unmoved and not (len(val) >= UNMOVED and never_fell(val) and _stands(run, "train_loss") and _stands(run, "val_loss")):
         return None
+    split, told = ("training", "train_loss") if unmoved else ("validation", "val_loss")
+    exact = finite(run.curve(told))
+    third = len(exact) // 3
+    before, after = median(exact.values[:third]), median(exact.values[-third:])
     return Finding(
         name="loss_never_falls",
-        headline=f"training loss has not fallen since {place(run, first)}: {number(before)} then, {number(after)} now",
+        headline=f"{split} loss has not fallen since {place(run, exact.at[0])}: {number(before)} then, {number(after)} now",
         evidence=(
-            f"{counted(len(finite(run.curve('train_loss'))), 'reading')} of training loss from {seen(run, 'train_loss', first)} to "
-            f"{seen(run, 'train_loss', last)}, medians of the first and the last third",
+            f"{counted(len(exact), 'reading')} of {split} loss from {seen(run, told, exact.at[0])} to {seen(run, told, exact.at[-1])}, medians "
+            "of the first and the last third",
         ),
         try_="see whether the optimiser has the parameters, whether the learning rate is above zero, and climb the ladder (pytest -m overfit)",
         status="confirmed",
-        began=first,
+        began=exact.at[0],
     )
+
+
+def _stands(run: Run, name: str) -> bool:
+    """Whether a metric stands still for nearly all of a run."""
+    curve, since = run.curve(name), still_since(run, name)
+    return since is not None and curve.at[-1] - since >= WHOLE * (curve.at[-1] - curve.at[0])
 
 
 def _knows(run: Run) -> bool:

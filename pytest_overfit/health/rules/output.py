@@ -6,13 +6,14 @@ the loss still falls, neither does an empty output.
 
 from __future__ import annotations
 
+from collections import Counter
 from statistics import median
 
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.health.rules.course import still_since, too_early
 from pytest_overfit.health.rules.learning import CLIMB
 from pytest_overfit.health.rules.reading import KNOWS, STUCK, called, error_rate, errors, reads, span_words, value_words
-from pytest_overfit.health.rules.trend import FEW, between, falls, finite, lowest, negated, never_fell, noise, smoothed, thinned
+from pytest_overfit.health.rules.trend import FEW, UNMOVED, between, falls, finite, lowest, negated, never_fell, noise, smoothed, thinned
 from pytest_overfit.health.rules.words import number, place, seen, span
 from pytest_overfit.health.run import Curve, Prediction, Run
 
@@ -25,17 +26,19 @@ SHORT, EMPTY = 1 / 3, 0.05
 CARRY_OVER = "the network has memorised its training clips: more data, augmentation, dropout or weight decay, so that it carries over"
 CLIPS = 3
 """Predictions that a judgement takes at least."""
-UNMOVED = 10
-"""Readings of a validation loss that was never below its beginning for it not to be a plateau on the way."""
+CONSTANT, SAME = 0.75, 0.01
+"""Share of the readings at which an output that reads nothing has the same value where it does not change; and how far the others are off."""
 LEAST = 5
 """Readings of an error rate that a finished run must have for nothing to have been read in it."""
 
 
 def validation_wer_stuck(run: Run) -> Finding | None:
     """The error rate of validation was never below 85 % and no longer falls, nor does the loss that should bring it down."""
-    if constant := _never_changes(run):
-        return constant
     rate = error_rate(run, "val")
+    return _stuck(run, rate) or _never_changes(run)
+
+
+def _stuck(run: Run, rate: Curve) -> Finding | None:
     if len(rate) < 3 or too_early(run, "val_loss") or min(smoothed(rate).values) <= STUCK or min(rate.values) <= NEARLY:
         return None
     still = _never_below(run, rate)
@@ -62,22 +65,27 @@ def validation_wer_stuck(run: Run) -> Finding | None:
 
 
 def _never_changes(run: Run) -> Finding | None:
-    """What validation is read by has one and the same value to the last digit at every reading: its output does not change.
+    """What validation is read by has one and the same value to the last digit at nearly every reading: its output does not change.
 
-    An error rate above STUCK may be the blank phase, and one of 0 % the end of learning.
+    An error rate of 100 % may be the blank phase, and one that is low the end of learning.
     """
     read = errors(run, "val")
-    if len(read) < FEW or len(set(read.values)) > 1 or not read.values[0] or reads(run, "val") is False or too_early(run, "val_loss"):
+    if len(read) < FEW or too_early(run, "val_loss"):
         return None
-    what, value = called(run, "val"), value_words(run, "val", read.values[0])
-    ends = [seen(run, run.read_by("val") or "", at) for at in (read.at[0], read.at[-1])]
+    value, times = Counter(read.values).most_common(1)[0]
+    since = read.values.index(value)
+    same = max(abs(own - value) for own in read.values[since:]) <= SAME
+    if value in (0.0, 1.0) or not same or times < (CONSTANT * len(read) if reads(run, "val") is False else len(read)):
+        return None
+    what, said, name = called(run, "val"), value_words(run, "val", value), run.read_by("val") or ""
+    began = read.at[since]
     return Finding(
         name="validation_wer_stuck",
-        headline=f"{what} is {value} at every one of {counted(len(read), 'reading')}: the output does not change",
-        evidence=(f"{what} {value} from {ends[0]} to {ends[1]}, the same to the last digit",),
+        headline=f"{what} is {said} at {times} of {counted(len(read), 'reading')}: the output does not change",
+        evidence=(f"{what} {said} at {seen(run, name, began)}, and to the last digit the same at {counted(times - 1, 'later reading')}",),
         try_=f"look at what is predicted, and at how it is scored; {CLIMB}",
         status="confirmed",
-        began=read.at[0],
+        began=began,
     )
 
 
@@ -92,8 +100,22 @@ def _never_below(run: Run, rate: Curve) -> float | None:
         return still
     if len(loss) >= UNMOVED and never_fell(loss) and not falls(thinned(rate), WER_CREEP):
         return rate.at[0]
-    half = thinned(between(rate, (rate.at[0] + rate.at[-1]) / 2))
-    return half.at[0] if run.finished and len(rate) >= LEAST and not falls(half, WER_CREEP) else None
+    return _over_unread(run, rate, loss)
+
+
+def _over_unread(run: Run, rate: Curve, loss: Curve) -> float | None:
+    """Since when the error rate of a run that is over brought nothing, without ever having come below STUCK: its last third, after which as long
+    again at its pace would not bring it there either.
+    """
+    if not run.finished or len(rate) < LEAST:
+        return None
+    last = thinned(between(rate, rate.at[0] + (rate.at[-1] - rate.at[0]) * 2 / 3))
+    fell = thinned(between(loss, last.at[0]))
+    if len(last) < 2 or (len(fell) >= 2 and falls(fell)):
+        return None
+    half = len(last) // 2
+    gain = median(last.values[:half]) - median(last.values[-half:])
+    return last.at[0] if median(last.values[-half:]) - 2 * gain > STUCK else None
 
 
 def memorised(run: Run) -> bool:

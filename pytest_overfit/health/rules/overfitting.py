@@ -86,8 +86,8 @@ def learns_on(run: Run, rise: Rise) -> bool | None:
 
 
 def validation_error_rises(run: Run) -> Finding | None:
-    """The error rate of validation has risen since its best, beyond its noise and for long, while training loss fell and validation loss did not
-    rise, of which `validation_loss_rises` tells.
+    """The error rate of validation has risen since its best, beyond its noise and for long, while training loss fell and validation loss stood
+    still, or was not read. Of one that rises `validation_loss_rises` tells; one that falls leaves room for the error rate to come down.
     """
     exact = errors(run, "val")
     rise, rate = rise_of(run, exact), error_rate(run, "val")
@@ -97,19 +97,19 @@ def validation_error_rises(run: Run) -> Finding | None:
         return None
     best, end, name = exact.at[lowest(exact)], exact.at[-1], run.read_by("val") or ""
     loss = between(finite(run.curve("val_loss")), rise.since)
-    improves = len(loss) >= 2 and falls(thinned(loss))
+    if len(loss) >= 2 and falls(thinned(loss)):
+        return None
     shown = [
         f"{called(run, 'val')} {value_words(run, 'val', min(exact.values))} at {seen(run, name, best)}, the best of "
         f"{counted(len(exact), 'reading')}; {value_words(run, 'val', exact.values[-1])} at {seen(run, name, end)}",
         sureness(rise),
     ]
-    shown += ["validation loss still falls: see how what is read is decoded and scored"] if improves else []
     return Finding(
         name="validation_error_rises",
         headline=f"{called(run, 'val')} gets worse since {place(run, best)}",
         evidence=tuple(shown),
         try_=f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation or data",
-        status="suspected" if improves else "confirmed",
+        status="confirmed",
         began=best,
     )
 
@@ -142,7 +142,7 @@ def gap_wide(run: Run) -> Finding | None:
             *(() if known else (f"{called(run, 'val')} {share(rate.values[-1])} at the end",)),
         ),
         try_="more dropout, weight decay, augmentation or data; a smaller network",
-        status="suspected" if reads_better(run, still) else "confirmed",
+        status="confirmed" if known and not reads_better(run, still) else "suspected",
         began=began,
     )
 

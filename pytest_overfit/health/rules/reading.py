@@ -35,9 +35,9 @@ def _flipped(measured: Metric, value: float) -> float:
 
 
 def error_rate(run: Run, split: Split) -> Curve:
-    """The error rate of a split, as a share; empty where the log has a score instead, or the rate of whole sentences, which is high for long."""
+    """The share of a split that is read wrongly; empty where the log tells none, or only that of whole sentences, which is high for long."""
     name = run.read_by(split)
-    rate = name is not None and _measured(name).kind == "error rate" and not name.endswith("_ser")
+    rate = name is not None and _measured(name).share and not name.endswith("_ser")
     return errors(run, split) if rate else Curve(at=(), values=())
 
 

@@ -11,7 +11,7 @@ from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.health.rules.course import BACK, settled_rate
 from pytest_overfit.health.rules.learning import stands_blind
 from pytest_overfit.health.rules.overfitting import rise_of
-from pytest_overfit.health.rules.reading import called, errors, value_words
+from pytest_overfit.health.rules.reading import called, errors, reads_better, value_words
 from pytest_overfit.health.rules.trend import (
     FEW,
     Rise,
@@ -38,9 +38,10 @@ UNDONE = 0.75
 JUMP = 3.0
 """Multiple of the readings before and behind that a spike is."""
 SPIKE_DEVIATIONS = 8
-SPIKES = 2
-SWING = 0.25
-"""Deviation of a training loss between neighbours, as a share of its level, from which it swings."""
+SPIKES, SELDOM = 2, 1e-3
+"""Spikes that a loss must have, and the share of its readings: of ten thousand batches some are hard."""
+SWING, SWING_OF_VALIDATION = 0.25, 0.5
+"""Deviation of a loss between neighbours, as a share of its level, from which it swings: of training, and of validation, which is noisier."""
 LASTING, RISEN, STAYS = 4, 0.25, 0.75
 """Readings after the best that undone learning must have, share by which a training loss has risen that tells of it, and share of the way to
 its highest at which a metric has stayed there."""
@@ -198,33 +199,48 @@ def _spikes(curve: Curve) -> list[int]:
     above = {i: logs[i] - max(median(logs[max(i - 3, 0) : i]), median(logs[i + 1 : i + 4])) for i in range(1, len(logs) - 1)}
     middle = median(above.values())
     scatter = 1.4826 * median(abs(jump - middle) for jump in above.values())
-    return [i for i, jump in above.items() if jump > max(math.log(JUMP), SPIKE_DEVIATIONS * scatter)]
+    found = [i for i, jump in above.items() if jump > max(math.log(JUMP), SPIKE_DEVIATIONS * scatter)]
+    return found if len(found) >= SELDOM * len(logs) else []
 
 
 def loss_oscillates(run: Run) -> Finding | None:
-    """Training loss swings up and down and goes nowhere."""
+    """Training loss swings up and down and goes nowhere; or validation loss does, far more wildly, and its error rate does not fall."""
     whole = run.curve("train_loss")
-    curve = thinned(whole, BLOCKS if run.clock == "epoch" else max(min(BLOCKS, len(whole) // BATCHES), 1))  # batches differ, their median less
-    half = between(curve, curve.at[0] + 0.5 * (curve.at[-1] - curve.at[0]))
-    if len(half) < FEW or min(half.values) <= 0 or _restarts(run, half) > len(half) / 8:
+    most = BLOCKS if run.clock == "epoch" else max(min(BLOCKS, len(whole) // BATCHES), 1)  # batches differ, their median less
+    told = _swings(run, thinned(whole, most), SWING, AWAY)
+    split = "training"
+    if told is None:
+        split, told = "validation", _swings(run, thinned(run.curve("val_loss")), SWING_OF_VALIDATION, math.inf)
+    if told is None or (split == "validation" and reads_better(run, told[0].at[0])):
         return None
-    logs = logarithms(half)
-    if falls(logs, creep=FALL):
-        return None
-    swing, level, away = noise(logs), median(half.values), _ran_away(half)
-    turns = sum((b - a) * (c - b) < 0 for a, b, c in zip(half.values, half.values[1:], half.values[2:], strict=False))
-    swings = swing > SWING and turns > 0.4 * (len(half) - 2)
-    if not (swings or away > AWAY) or level < 0.1 * median(curve.values[: len(curve) // 2]):
-        return None
-    how = f"swings by {share(swing)} between readings" if swings else f"runs away to {away:.0f} times its lowest and comes back"
+    half, how = told
+    turns = _turns(half)
     return Finding(
         name="loss_oscillates",
-        headline=f"training loss {how}, and no longer falls since {place(run, half.at[0])}",
+        headline=f"{split} loss {how}, and no longer falls since {place(run, half.at[0])}",
         evidence=(f"{turns} turns in {len(half)} readings, between {number(min(half.values))} and {number(max(half.values))}",),
         try_="a smaller learning rate, or larger batches (accumulation)",
         status="confirmed",
         began=half.at[0],
     )
+
+
+def _swings(run: Run, curve: Curve, least: float, away: float) -> tuple[Curve, str] | None:
+    """The later half of a curve that swings by more than `least`, or ran away to more than `away` times its lowest and came back; and how."""
+    half = between(curve, curve.at[0] + 0.5 * (curve.at[-1] - curve.at[0])) if len(curve) else curve
+    if len(half) < FEW or min(half.values) <= 0 or _restarts(run, half) > len(half) / 8:
+        return None
+    logs = logarithms(half)
+    if falls(logs, creep=FALL) or median(half.values) < 0.1 * median(curve.values[: len(curve) // 2]):
+        return None
+    swing, farthest = noise(logs), _ran_away(half)
+    if swing > least and _turns(half) > 0.4 * (len(half) - 2):
+        return half, f"swings by {share(swing)} between readings"
+    return (half, f"runs away to {farthest:.0f} times its lowest and comes back") if farthest > away else None
+
+
+def _turns(curve: Curve) -> int:
+    return sum((b - a) * (c - b) < 0 for a, b, c in zip(curve.values, curve.values[1:], curve.values[2:], strict=False))
 
 
 def _ran_away(half: Curve) -> float:
@@ -264,7 +280,6 @@ def steps_out_of_order(run: Run) -> Finding | None:
 
 
 def _disorder(places: Sequence[float]) -> list[float]:
-    """Places that come after a later one, or again. Where most come again, a log has several readings an epoch and only going back counts."""
-    back = [b for a, b in pairwise(places) if b < a]
-    again = [b for a, b in pairwise(places) if b == a]
-    return sorted({*back, *(again if len(again) < len(places) / 4 else ())})
+    """Places that come after a later one, or again; none where that is so all the time: then it is no clock."""
+    back = [b for a, b in pairwise(places) if b <= a]
+    return sorted(set(back)) if len(back) <= max(1, len(places) // 8) else []

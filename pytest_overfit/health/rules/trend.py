@@ -34,10 +34,16 @@ RISE, EACH, RISE_OF_FEW = 0.02, 8, 0.07
 """Share of its lowest value by which a curve must have risen since after very many readings; after n, 1 + EACH/n times that. And of few."""
 TAIL = 0.15
 """Share of a run that a rise must have lasted."""
+CLEAR = 2.5
+"""Multiple of the noise of one reading below which no rise stands out, however many readings confirm it."""
+AGAIN = 1.5
+"""Multiple of a rise that came back up to which another may, while it has not lasted twice as long."""
 BACK = 0.5
 """Share of its highest, counted from the lowest, above which a curve that rose has not come back."""
 MANY = 30
 """Readings that a curve must have gone nowhere for to stand still, where it once fell; at least half of its run."""
+UNMOVED = 10
+"""Readings that a curve which was never below its beginning must have, so that it is no plateau on the way."""
 WHOLE = 0.85
 """Share of its run after which FEW readings suffice: it never did anything else."""
 
@@ -213,11 +219,11 @@ def lasting_rise(curve: Curve, best: int | None = None) -> Rise | None:
         return None
     scatter = None
     if len(curve) >= FEW:
-        scatter = _scatter(_tail(curve, max(best - FEW // 2, 0)), after)
+        scatter = _scatter(_tail(curve, max(best - (FEW // 2 if len(after) >= FEW else 2), 0)), after)
         # Of readings about one level the lowest lies below it by chance; a median of w about it by one deviation in sqrt(w / 3).
         width = 2 * around + 1
         chosen = math.sqrt(3 / width) if around else math.sqrt(math.log(len(curve)))
-        if high - low <= scatter * (chosen + LIKELY * math.sqrt(1 / width + 1 / len(last))):
+        if high - low <= scatter * max(CLEAR, chosen + LIKELY * math.sqrt(1 / width + 1 / len(last))):
             return None
     elif min(after) <= low:
         return None
@@ -239,8 +245,9 @@ def _tail(curve: Curve, start: int) -> Curve:
 
 def _scatter(region: Curve, after: Sequence[float]) -> float:
     """The noise of readings about the best and after it: about their neighbours, or about the nearest course that falls once and rises once."""
-    values = region.values
-    turn = lowest(region)
+    if len(after) < FEW:
+        return noise(region)
+    values, turn = region.values, lowest(region)
     fits = [-value for value in rising_fit([-value for value in values[: turn + 1]])] + rising_fit(values[turn + 1 :])
     free = len(values) - len(set(fits))
     left = math.hypot(*(value - fit for value, fit in zip(values, fits, strict=True)))
@@ -249,7 +256,7 @@ def _scatter(region: Curve, after: Sequence[float]) -> float:
 
 
 def came_back_before(curve: Curve, since: float, risen: float) -> bool:
-    """Whether a curve came back earlier from as large a rise as that since its lowest, and this has not lasted twice as long as any before.
+    """Whether a curve came back earlier from about as large a rise as that since its lowest, and this has not lasted twice as long as any before.
 
     since: the place of the lowest. risen: by what share of it. Only what happened within NEARBY of the lowest counts: how a loss swings while it
     comes down from far above tells nothing of how it swings where it lies now.
@@ -265,7 +272,7 @@ def came_back_before(curve: Curve, since: float, risen: float) -> bool:
             low, fell = value, at
         elif low <= nearby:
             largest, longest = max(largest, (value - low) / max(abs(low), 1e-300)), max(longest, at - fell)
-    return risen <= largest and curve.at[-1] - since <= 2 * longest
+    return risen <= AGAIN * largest and curve.at[-1] - since <= 2 * longest
 
 
 def stands_since(curve: Curve, creep: float | None = None) -> float | None:
@@ -286,6 +293,9 @@ def stands_since(curve: Curve, creep: float | None = None) -> float | None:
         start -= 1
     while start < half and may_fall(_tail(curve, start), creep):  # what creeps shows it only over a long stretch
         start += 1
+    stood = _tail(curve, start)
+    if creep is None and FEW <= len(stood) < MANY and may_fall(stood, CREEP * abs(level) * len(stood) / MANY):
+        return None  # a plateau of few readings may sink no faster than one of many
     return curve.at[start]
 
 
