@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from pytest_overfit import ctc
-from pytest_overfit.contracts.bench import Bench, shaken
+from pytest_overfit.contracts.bench import Bench, shaken, undisturbed
 from pytest_overfit.contracts.passage import Call, differ
 from pytest_overfit.contracts.wiring import UPHEAVAL, Wiring
 from pytest_overfit.finding import Finding, counted, naming
@@ -18,6 +20,8 @@ IGNORED_INSIDE = 0.1
 
 def all_that_learns_is_trained(bench: Bench) -> tuple[Finding, ...]:
     """Every parameter that gets a gradient is given to the optimiser, and so is the last layer."""
+    if strangers := _strangers(bench):
+        return (_unregistered(bench, strangers),)
     wiring = bench.once(Wiring.of)
     left_out = sorted(wiring.flow.alive - wiring.trained)
     modules = list(dict.fromkeys(name.rpartition(".")[0] for name in left_out)) or _frozen_head(wiring)
@@ -36,6 +40,48 @@ def all_that_learns_is_trained(bench: Bench) -> tuple[Finding, ...]:
             status="confirmed" if left_out else "suspected",
         ),
     )
+
+
+def _strangers(bench: Bench) -> list[Tensor]:
+    """Tensors that learn, by the graph of the output, and are no parameters of the network: no optimiser is given them."""
+    known = {id(parameter) for parameter in bench.network.parameters()}
+    features = bench.batch.features.clone()  # a network may ask for its gradient, as those with checkpoints do
+    with undisturbed(bench.network, train=True, seed=bench.seed), torch.enable_grad():
+        log_probs, _ = bench.subject.log_probs(bench.network, features, bench.batch.frames)
+    seen, waiting = set[Node](), [log_probs.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [source for source, _ in node.next_functions]
+    leaves = [node.variable for node in seen if hasattr(node, "variable")]
+    return [leaf for leaf in leaves if id(leaf) not in known and leaf.data_ptr() != features.data_ptr()]
+
+
+def _unregistered(bench: Bench, strangers: list[Tensor]) -> Finding:
+    """Named by the attribute that holds them, where one does: modules in a plain list or dict, a tensor that is no nn.Parameter."""
+    held = [(owner, path) for owner, path, tensors in _held_aside(bench.network) if any(t is s for t in tensors for s in strangers)]
+    where = f"in {held[0][1]}, a plain attribute" if held else "made anew in the forward pass, or held outside it"
+    shapes = ", ".join(dict.fromkeys(str(tuple(tensor.shape)) for tensor in strangers[:3]))
+    return Finding(
+        name="parameter_not_trained",
+        headline=f"{counted(len(strangers), 'tensor')} with a gradient {'is' if len(strangers) == 1 else 'are'} no parameter of the network: {where}",
+        evidence=(f"shapes {shapes}", "what is no parameter is not given to the optimiser, not saved and not moved to a device"),
+        module=held[0][0] or None if held else None,
+        try_="keep layers in nn.ModuleList or nn.ModuleDict, tensors in nn.Parameter, and make them in __init__",
+        status="confirmed",
+    )
+
+
+def _held_aside(network: nn.Module) -> Iterator[tuple[str, str, list[Tensor]]]:
+    """(owner, dotted path, its tensors) of attributes that hold modules or tensors and do not register them."""
+    for name, module in network.named_modules():
+        for attribute, value in vars(module).items():
+            items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+            tensors: list[Tensor] = [t for item in items if isinstance(item, nn.Module) for t in item.parameters()]
+            tensors += [item for item in items if isinstance(item, Tensor)]
+            if tensors and attribute not in ("_parameters", "_buffers", "_modules"):
+                yield name, f"{name}.{attribute}".lstrip("."), tensors
 
 
 def _last_with_parameters(wiring: Wiring) -> str | None:

@@ -338,3 +338,36 @@ def test_a_code_for_places_that_counts_clips_is_named_though_mates_do_not_matter
 
     finding = next(f for f in found(subject(Placed, "placed")) if f.name == "batch_leak")
     assert finding.module == "place"
+
+
+# -- what is no parameter ----------------------------------------------------------------------------------------------------------------
+
+
+class Aside(BiGRU):
+    """A BiGRU with one more layer, kept in a plain list or dict, made at each call, or registered as it should be."""
+
+    def __init__(self, dim: int, vocabulary: int, *, kept: str) -> None:
+        super().__init__(dim, vocabulary)
+        layer = nn.Linear(dim, dim)
+        self.extra: Any = {"list": [layer], "dict": {"mix": layer}, "module": nn.ModuleList([layer]), "tensor": None, "anew": None}[kept]
+        self.scale = torch.ones(dim, requires_grad=True) if kept == "tensor" else 1.0
+        self.kept = kept
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        if self.kept == "anew":
+            torch.manual_seed(0)
+            features = nn.Linear(features.shape[-1], features.shape[-1])(features)
+        for layer in self.extra.values() if isinstance(self.extra, dict) else self.extra or []:
+            features = layer(features)
+        return super().forward(features * self.scale, frames)
+
+
+@pytest.mark.parametrize(("kept", "where"), [("list", "in extra"), ("dict", "in extra"), ("tensor", "in scale"), ("anew", "made anew")])
+def test_layers_that_are_not_registered_are_named_by_what_holds_them(kept: str, where: str) -> None:
+    finding = only(subject(lambda dim, vocabulary: Aside(dim, vocabulary, kept=kept), "aside"))
+    assert finding.name == "parameter_not_trained"
+    assert where in finding.headline
+
+
+def test_a_registered_layer_is_trained() -> None:
+    assert found(subject(lambda dim, vocabulary: Aside(dim, vocabulary, kept="module"), "aside")) == []
