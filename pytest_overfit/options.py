@@ -38,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "--overfit-strict": False,
 }
 """The options that change a verdict: a rerun needs them."""
+OF_A_SESSION = ("--overfit-run", "--overfit-report")
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -66,6 +67,13 @@ def add_options(parser: pytest.Parser) -> None:
         "--overfit-metric", metavar="METRIC=NAME", action="append", default=[], help="what a log calls a metric, e.g. val_loss=my_column; repeatable"
     )
     group.addoption("--overfit-report", metavar="DIR", help="where the report files and logs/ go (default: the rootdir)")
+
+
+def options_given(config: pytest.Config) -> dict[str, Any]:
+    """The options that a rerun needs: those that change a verdict, those of the project's own conftest files among them."""
+    named = {f"--{name.replace('_', '-')}": value for name, value in vars(config.option).items() if name.startswith("overfit_")}
+    wanted = {name: value for name, value in named.items() if name not in OF_A_SESSION and value not in (None, False)}
+    return {name: value for name, value in wanted.items() if value != DEFAULTS.get(name)}
 
 
 def run_joined(config: pytest.Config) -> None:

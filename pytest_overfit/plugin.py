@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_overfit.options import DEFAULTS, add_options, is_worker, report_folder, run_joined, settings, subjects, worker_input
+from pytest_overfit.options import DEFAULTS, add_options, is_worker, options_given, report_folder, run_joined, settings, subjects, worker_input
 from pytest_overfit.summary import SessionSummary
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ def overfit_rung(request: pytest.FixtureRequest) -> OverfitRung:
 def rerun_line(request: pytest.FixtureRequest) -> str:
     """The command that tries this case again, with the options that this session was given."""
     case: Case = request.param
-    given = {name: value for name, default in DEFAULTS.items() if (value := request.config.getoption(name)) != default}
+    given = options_given(request.config)
     given.setdefault("--overfit-seed", 0)
     command = f'pytest "{request.node.nodeid}"'
     if request.node.nodeid.startswith(OWN_MODULE):

@@ -231,6 +231,15 @@ def test_what_a_subject_passes_with_is_told_at_the_end_and_fails_where_strictnes
     strict.stdout.fnmatch_lines(["*ContractViolated: toy breaks before training: stale_acceptance: *"])
 
 
+def test_the_line_that_reruns_has_the_options_of_the_projects_own_conftest(project):
+    project.makeconftest(
+        "def pytest_addoption(parser):\n    parser.addoption('--overfit-features')\n    parser.addoption('--overfit-fast', action='store_true')"
+    )
+    ladder(project, "[broken]", "(5,)")
+    result = run(project, "--overfit-features=my data", "--overfit-report=here", code=1)
+    result.stdout.fnmatch_lines(["rerun * --overfit-trials=off '--overfit-features=my data' --overfit-seed=0"])
+
+
 def test_the_line_that_reruns_a_strict_session_is_strict(project):
     result = run(project, "--overfit-subject=toy:broken", "-m", "overfit", "--overfit-rungs=5", "-k", "overfits", "--overfit-strict", code=1)
     result.stdout.fnmatch_lines(["rerun * --overfit-trials=off --overfit-strict --overfit-seed=0"])
