@@ -104,7 +104,8 @@ class Outcome:
 
     findings: why it was not trained: targets that do not fit. error: why it could not be trained. broke_at: the lower rung that broke,
     where this one was not tried. available: how many samples there are, where they are too few to try it. parameters: of the network.
-    where: `file:line` of its class. chance_of_error: of the verdict that the seeds came to (`SeedTest.chance_of_error`).
+    where: `file:line` of its class. chance_of_error: of the verdict that the seeds came to (`SeedTest.chance_of_error`); None
+    where one seed was enough, since what broke it is no matter of luck.
     """
 
     subject: str
@@ -197,11 +198,13 @@ class Rung:
             if any(finding.fails() for finding in findings):
                 return replace(outcome, status="broken", findings=findings)
             yield from first.train_to_the_end(patient=not self.recipe.fallbacks)
-            mendable = bool(self.recipe.fallbacks) and not first.held and not self._no_rate_mends(first)
-            if mendable:
+            explained = not first.held and self._no_training_mends(first)
+            if self.recipe.fallbacks and not explained:
                 yield from first.leave_chance()
             attempts.append(first.attempt(given))
-            if mendable and not first.held:
+            if explained or (first.held and not attempts[-1].held):  # what another seed would meet again
+                return replace(outcome, attempts=tuple(attempts), status="broken")
+            if self.recipe.fallbacks and not first.held:
                 attempts += yield from self._race(samples, given, seed)
             held.append(any(attempt.held for attempt in attempts if attempt.seed == seed))
             if status := test.verdict(held):
@@ -235,8 +238,8 @@ class Rung:
         yield from racing[0].leave_chance()
         return [run.attempt(given) for run in runs]
 
-    def _no_rate_mends(self, run: _Run) -> bool:
-        """Whether no other training is an answer: what broke it is known, or its output cannot leave its level."""
+    def _no_training_mends(self, run: _Run) -> bool:
+        """Whether no other rate or seed is an answer: what broke it is known, or its output cannot leave its level."""
         return bool(run.located) or bool(self.violated) or run.is_stuck()
 
     @cached_property
