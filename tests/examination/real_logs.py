@@ -157,9 +157,38 @@ def _near_onset(run: Run, began: float, onset: Mapping[str, Any]) -> bool:
     places = [told for point in curve.points if (told := _in_unit(run, point, by_epoch)) is not None]
     if place is None:
         return False
+    return abs(place - float(onset["value"])) <= _tolerance(places, onset, by_epoch=by_epoch)
+
+
+def _tolerance(places: Sequence[float], onset: Mapping[str, Any], *, by_epoch: bool) -> float:
+    """How far an onset may be off: one evaluation, or as far as the label says, and an epoch at least where epochs count."""
     distance = median([b - a for a, b in pairwise(places)] or [0.0])
     stated = [float(number) for number in re.findall(r"\d+(?:\.\d+)?", str(onset.get("tolerance") or ""))]
-    return abs(place - float(onset["value"])) <= max(distance, *stated, 1.0 if by_epoch else 0.0) + 1e-6
+    return max(distance, *stated, 1.0 if by_epoch else 0.0) + 1e-6
+
+
+def rivals(folders: Sequence[Path], programs: Path) -> str:
+    """What other tools say of the same logs, a line a tool."""
+    from tests.examination.real_rivals import TOOLS, counts
+
+    judged = []
+    for folder in folders:
+        label = json.loads((folder / LABEL).read_text(encoding="utf-8"))
+        try:
+            run = _read(folder)
+        except BadRun:
+            files = [path for path in sorted(folder.iterdir()) if path.name != LABEL]
+            judged.append((label, files[0], 1.0))
+            continue
+        onset, log = label["onset"] or {"value": 0, "unit": "step"}, folder / run.sources[0].name
+        by_epoch = "epoch" in str(onset["unit"])
+        places = [told for point in run.curve("val_loss").points if (told := _in_unit(run, point, by_epoch)) is not None]
+        judged.append((label, log, _tolerance(places, onset, by_epoch=by_epoch)))
+    lines = []
+    for tool in TOOLS:
+        told = "  ".join(f"{name} {right} of {of}" for name, (right, of) in counts(tool, judged, programs).items())
+        lines.append(f"{tool:<20} {told}")
+    return "\n".join(lines)
 
 
 def _in_unit(run: Run, point: Point, by_epoch: bool) -> float | None:
@@ -250,8 +279,12 @@ def totals(all_judged: Sequence[Judged]) -> str:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.examination real-logs", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path, help="holds a folder for each run, with a label.json in it")
-    folders = sorted(path.parent for path in parser.parse_args(arguments).folder.glob(f"*/{LABEL}"))
+    parser.add_argument("--rivals", type=Path, metavar="BIN", help="folder of the commands of other tools, to be asked about the same logs")
+    options = parser.parse_args(arguments)
+    folders = sorted(path.parent for path in options.folder.glob(f"*/{LABEL}"))
     if not folders:
         parser.error("no folder in it has a label.json")
     print(table([judge(folder) for folder in folders]))
+    if options.rivals:
+        print("\n" + rivals(folders, options.rivals))
     return 0

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.examination.real_logs import judge, main, totals
+from tests.examination.real_rivals import Said, ask, counts
 
 RISING = [3.0, 2.0, 1.0, *(1.0 + 0.1 * n for n in range(1, 18))]
 
@@ -85,3 +86,43 @@ def test_the_totals_count_every_log(tmp_path: Path, capsys: pytest.CaptureFixtur
     ]
     assert main([str(tmp_path)]) == 0
     assert capsys.readouterr().out.endswith(said + "\n")
+
+
+ANSWERS = {
+    "runmedic": [{"roles": {"train_loss": ["a"], "val_loss": ["b"]}, "findings": [{"check": "overfitting", "step": 3.0, "severity": "warning"}]}],
+    "trainspotter": {
+        "run": {"metrics": {"train/loss": {}, "eval/loss": {}}},
+        "findings": [{"detector": "spikes", "step_start": 3, "severity": "error"}],
+    },
+    "losslint": {
+        "runs": [{"series": ["loss", "eval_loss"]}],
+        "findings": [{"check": "overfit_onset", "severity": "info", "details": {"since_step": 9}}],
+    },
+    "finetune-doctor": {"run": {"eval_metrics": ["eval_wer"]}, "findings": []},
+}
+
+
+@pytest.mark.parametrize(
+    ("tool", "expected"),
+    [
+        # (read, sick named, onset right, sound runs accused) of one sick and one sound run
+        ("runmedic", (2, 1, 1, 1)),
+        ("trainspotter", (2, 0, 0, 1)),
+        ("losslint", (2, 1, 0, 0)),
+        ("finetune-doctor", (0, 0, 0, 0)),
+    ],
+)
+def test_what_another_tool_says_is_counted(tmp_path: Path, tool: str, expected: tuple[int, ...]) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / tool).write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(ANSWERS[tool])}\nEND\n")
+    (programs / tool).chmod(0o755)
+    sick, well = labelled(tmp_path, "sick", label={"onset": ONSET}), labelled(tmp_path, "well", label={"illness": []})
+    judged = [(json.loads((place / "label.json").read_text()), place / "metrics.csv", 1.0) for place in (sick, well)]
+    assert tuple(right for right, _ in counts(tool, judged, programs).values()) == expected
+
+
+def test_a_tool_that_cannot_read_a_log_says_nothing(tmp_path: Path) -> None:
+    (tmp_path / "losslint").write_text("#!/bin/sh\necho 'error: no usable rows'\nexit 2\n")
+    (tmp_path / "losslint").chmod(0o755)
+    assert ask("losslint", tmp_path / "x.log", tmp_path) == Said()
