@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pytest_overfit import ctc, measures
+from pytest_overfit.misread import word_edits
 from pytest_overfit.subject import Batch
 
 COLUMNS = ("clips", "loss", "tokens", "edits", "emitted", "steps", "blanks", "entropy")
@@ -33,7 +34,7 @@ class Tally:
             float(len(batch)),
             float(ctc.nats_per_token(log_probs, steps, batch.targets, batch.target_lengths, blank=blank)) * len(batch),
             tokens,
-            measures.token_error_rate(hypotheses, targets) * tokens,
+            float(word_edits(hypotheses, targets)),
             measures.emission_ratio(hypotheses, targets) * tokens,
             given,
             measures.blank_share(log_probs, steps, blank=blank) * given,

@@ -30,6 +30,7 @@ from pytest_overfit.criteria import Verdict as Verdict
 from pytest_overfit.criteria import criteria_for as criteria_for
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.levels import BY_CHANCE, Level, Standing, ladder_of_levels, level_by_chance, standing, still_descending
+from pytest_overfit.misread import Misread, worst
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.seeds import ALPHA, BETA, SeedTest
 from pytest_overfit.subject import Sample, Subject
@@ -80,7 +81,7 @@ class Attempt:
 
     diverged: its loss or gradient was not finite, because of numbers that had grown too large.
     standing: the level its last loss stands on. detour: over one path a clip, if CTC alone stood. controls: of a pass. findings: what the
-    trained network shows: a pass that is not honest, or a network that forgets in eval mode.
+    trained network shows: a pass that is not honest, or a network that forgets in eval mode. misread: of a failure with an output, its worst clip.
     """
 
     seed: int
@@ -96,6 +97,7 @@ class Attempt:
     detour: Detour | None = None
     controls: tuple[Control, ...] = ()
     findings: tuple[Finding, ...] = ()
+    misread: Misread | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -364,6 +366,14 @@ class _Run:
         training = self.training
         return constant_in_time(training) and constant_in_time(training.afresh())
 
+    def _misread(self) -> Misread | None:
+        """The worst clip of a run that failed with an output."""
+        training = self.training
+        if not training.trace.readings:
+            return None
+        targets = [sample.target.tolist() for sample in training.samples]
+        return worst([sample.name for sample in training.samples], training.hypotheses(), targets, training.subject.vocabulary)
+
     @property
     def began(self) -> bool:
         return self.training.step > 0 or self.ended is not None
@@ -389,6 +399,7 @@ class _Run:
             detour=self.detour,
             controls=controls,
             findings=findings,
+            misread=None if self.held else self._misread(),
             seed=self.seed,
             recipe=self.training.recipe,
             steps=self.training.step,

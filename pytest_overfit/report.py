@@ -18,6 +18,7 @@ from pytest_overfit.diagnosis import Diagnosis, Row
 from pytest_overfit.finding import Finding, naming
 from pytest_overfit.ladder import Attempt, Detour, Outcome, Verdict
 from pytest_overfit.levels import Standing
+from pytest_overfit.misread import Misread
 from pytest_overfit.store import Told, diagnosis_to_json, outcome_to_json
 
 WIDTH = 120
@@ -211,11 +212,19 @@ def _attempt_rows(attempt: Attempt, several: bool) -> list[tuple[str, str]]:
                 f"emitted / target tokens {reading.emission_ratio:.2f}",
             )
         )
+    if attempt.misread:
+        rows.append(("worst", misread_text(attempt.misread)))
     if attempt.standing:
         rows.append(("level", standing_text(attempt.standing)))
     if attempt.detour:
         rows.append(("detour", detour_text(attempt.detour)))
     return rows
+
+
+def misread_text(misread: Misread) -> str:
+    """ "c3 of 10 clips, WER 75.0 % (all: 71.4 %)", and its target and output below each other."""
+    first = f"{misread.sample} of {plural(misread.clips, 'clip')}, WER {100 * misread.wer:.1f} % (all: {100 * misread.wer_of_all:.1f} %)"
+    return "\n".join((first, *misread.lines))
 
 
 def standing_text(standing: Standing) -> str:

@@ -19,6 +19,7 @@ from pytest_overfit.diagnosis import Diagnosis, Row
 from pytest_overfit.finding import Finding
 from pytest_overfit.ladder import Attempt, Detour, Outcome, Progress, Verdict
 from pytest_overfit.levels import Level, Standing
+from pytest_overfit.misread import Misread
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.remedies import Trial
 from pytest_overfit.train import Reading, Trace
@@ -72,6 +73,7 @@ def _attempt_from_json(row: dict[str, Any]) -> Attempt:
         "verdicts": tuple(Verdict(**verdict) for verdict in row["verdicts"]),
         "standing": _standing_from_json(row["standing"]) if row["standing"] else None,
         "detour": Detour(**{**row["detour"], "level": Level(**row["detour"]["level"])}) if row["detour"] else None,
+        "misread": Misread(**{**row["misread"], "lines": tuple(row["misread"]["lines"])}) if row["misread"] else None,
         "controls": tuple(Control(**control) for control in row["controls"]),
         "findings": tuple(finding_from_json(finding) for finding in row["findings"]),
     }

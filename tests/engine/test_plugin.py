@@ -558,7 +558,7 @@ def test_an_installed_but_unused_plugin_imports_no_torch(project):
         import sys
 
         def pytest_unconfigure(config):
-            heavy = [name for name in ("torch", "numpy", "rich", "rapidfuzz", "filelock", "tensorboard") if name in sys.modules]
+            heavy = [name for name in ("torch", "numpy", "rich", "jiwer", "rapidfuzz", "filelock", "tensorboard") if name in sys.modules]
             print(f"imported: {heavy}")
         """
     )

@@ -10,6 +10,7 @@ from pytest_overfit import Outcome, Recipe, report
 from pytest_overfit.finding import Finding
 from pytest_overfit.ladder import Attempt, Detour, Verdict, criteria_for
 from pytest_overfit.levels import Level
+from pytest_overfit.misread import worst
 from pytest_overfit.train import Reading, Trace
 
 
@@ -35,8 +36,10 @@ def outcome(*attempts, samples=10, status="broken", **changes):
 NOT_TRIED = Outcome(subject="toy", samples=20, status="not tried", broke_at=10)
 SECOND = replace(Recipe(), lr=1.5e-3)
 DETOUR = Detour(level=Level(name="repeats merged", loss=1 / 6), step=200, path_steps=60)
+NAMES = ("<blank>", "HELLO", "GOOD DAY", "RAIN", "SUN")
 CAUSES = {
     "a criterion": outcome(attempt()),
+    "a worst clip": outcome(replace(attempt(), misread=worst(["c0", "c1"], [[1, 2], [4, 4, 1]], [[1, 2], [1, 2, 3, 4, 1]], NAMES))),
     "a uniform output": outcome(attempt(entropy_ratio=0.99)),
     "a blank output": outcome(attempt(emission_ratio=0.01)),
     "a babbling output": outcome(attempt(emission_ratio=3.2)),
@@ -70,7 +73,7 @@ def test_a_headline_is_one_line_that_stands_alone(broken, snapshot):
 
 
 BODIES = {
-    **{name: CAUSES[name] for name in ("a criterion", "too few steps", "an error", "one seed of three")},
+    **{name: CAUSES[name] for name in ("a criterion", "a worst clip", "too few steps", "an error", "one seed of three")},
     "a detour": outcome(replace(attempt(), detour=DETOUR)),
     "several recipes": outcome(attempt(ended="the loss stood still for 100 steps"), attempt(recipe=SECOND, token_error_rate=0.6)),
 }
