@@ -4,10 +4,12 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 WORKERS ?= 2
 BIN := $(VENV)/bin
+OLDEST := .cache/oldest
+EXTRAS := curves,landmarks,pictures,train,test
 # One OpenMP pool a worker and one worker a core: two pools on the same cores cost ten times the time.
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 
-.PHONY: setup overfit test portability check bench faults runs clean
+.PHONY: setup overfit test portability oldest check bench faults runs clean
 
 setup: $(VENV)/.ready
 
@@ -26,6 +28,14 @@ test: setup
 # The tests that train, once more as on other processors: instruction sets, threads, weights off by 1e-6. VARIANTS=jitter-1 runs one of them.
 portability: setup
 	$(BIN)/python -m tests.portability --workers $(WORKERS) $(if $(VARIANTS),--variants $(VARIANTS))
+
+# The tests with the lowest versions that pyproject.toml declares. Where the package index has torch for CUDA alone, that takes 7 GB.
+oldest: setup
+	mkdir -p $(OLDEST)
+	$(BIN)/python -m tests.portability.lowest $(EXTRAS) > $(OLDEST)/constraints.txt
+	$(PYTHON) -m venv $(OLDEST)/venv
+	$(OLDEST)/venv/bin/pip install --quiet --constraint $(OLDEST)/constraints.txt --editable ".[$(EXTRAS)]"
+	OMP_NUM_THREADS=1 $(OLDEST)/venv/bin/pytest -n $(WORKERS) -m "not benchmark"
 
 check: setup
 	$(BIN)/ruff check .

@@ -142,7 +142,7 @@ def ladder(project, subjects="[toys]", rungs="(1, 2, 5)"):
 
 def run(project, *arguments, workers=False, code=None):
     arguments = ("--overfit-trials=off", *arguments)
-    result = project.runpytest_subprocess(*arguments, timeout=60) if workers else project.runpytest_inprocess(*arguments)
+    result = project.runpytest_subprocess(*arguments) if workers else project.runpytest_inprocess(*arguments)
     said = result.stdout.str() + "\n" + result.stderr.str()
     assert "INTERNALERROR" not in said
     if code is not None:
@@ -602,7 +602,7 @@ def test_a_session_that_is_terminated_leaves_no_half_written_report(project):
         while not any(path.name.startswith("progress") for path in folder.rglob("*")) and process.poll() is None:
             pass
         os.kill(process.pid, signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate()
     assert process.returncode == pytest.ExitCode.INTERRUPTED
     assert not (project.path / "overfitting_test_report.json").exists() or verdicts(project) is not None
     assert leftovers(project) == []

@@ -81,7 +81,7 @@ def project(pytester, monkeypatch):
 
 
 def run(project, *arguments, workers=False, code=None):
-    result = project.runpytest_subprocess(*arguments, timeout=60) if workers else project.runpytest_inprocess(*arguments)
+    result = project.runpytest_subprocess(*arguments) if workers else project.runpytest_inprocess(*arguments)
     told = result.stdout.str() + "\n" + result.stderr.str()
     assert "INTERNALERROR" not in told
     if code is not None:

@@ -279,7 +279,7 @@ trainer.fit(Apart(None), data, data)
 
 
 def test_two_processes_take_one_decision_though_their_metrics_differ(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", TWO, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", TWO, str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     first, second = (json.loads((tmp_path / f"rank {rank}").read_text()) for rank in (0, 1))
     assert first[0] == second[0] < 40

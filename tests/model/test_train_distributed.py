@@ -23,7 +23,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run of two processes, and one of a single process whose batches are twice as large. Layer norms: batch norms see their own process only."""
     pair, alone = (tmp_path_factory.mktemp("distributed") / name for name in ("pair", "alone"))
     command = [sys.executable, "-W", "error", "-m", "model.train", *COMMON, "--batch_size", "4", "--devices", "2", "--output_dir", str(pair)]
-    ran = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240, check=False)
+    ran = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     (pair / "stdout").write_text(ran.stdout)
     assert main([*COMMON, "--batch_size", "8", "--output_dir", str(alone)]) == 0

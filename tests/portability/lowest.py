@@ -1,7 +1,8 @@
-"""The lowest versions that pyproject.toml declares, as pip's constraints: `python -m tests.portability.lowest`."""
+"""The lowest versions that pyproject.toml declares, as pip's constraints: `python -m tests.portability.lowest EXTRA,EXTRA`."""
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,4 +29,4 @@ def lowest(project: Mapping[str, Any], extras: Iterable[str]) -> list[str]:
 
 if __name__ == "__main__":
     declared = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-    print("\n".join(lowest(declared, ("curves", "landmarks", "pictures", "train", "test", "check"))))
+    print("\n".join(lowest(declared, sys.argv[1].split(","))))

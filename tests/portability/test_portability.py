@@ -12,6 +12,7 @@ import pytest
 
 from tests.portability.__main__ import told, variants
 from tests.portability.child import sitecustomize
+from tests.portability.lowest import lowest
 from tests.portability.record import read
 
 ROOT = Path(__file__).parents[2]
@@ -70,3 +71,14 @@ def test_a_test_that_varies_is_told_with_the_variants_in_which_it_fails(tmp_path
     lines = told(read(results), list(ended))
     assert lines[:2] == ["default-1    2 failed, 1 passed", "avx2-1       1 failed, 2 passed"]
     assert lines[2:] == ["VARIES b: fails in default-1", "FAILS c: fails in default-1, avx2-1"]
+
+
+def test_the_lowest_versions_are_those_declared_and_each_has_one() -> None:
+    project = {
+        "name": "own",
+        "dependencies": ["torch>=2.4", "numpy>=1.26,<3"],
+        "optional-dependencies": {"a": ["own[b]", "pinned==1.2", "old>=1; python_version < '3'"], "b": ["free"]},
+    }
+    assert lowest(project, ["a"]) == ["numpy==1.26", "pinned==1.2", "torch==2.4"]
+    with pytest.raises(ValueError, match="free must have one lowest version"):
+        lowest(project, ["b"])
