@@ -76,10 +76,13 @@ def _verdict(run: Run, findings: tuple[Finding, ...], *, judged: int) -> tuple[V
     if improving := still_improving(run):
         more = (*run.finished, *best_checkpoint(run), "it ended while it improved: train longer") if run.finished else ()
         return "go on", (*reasons, improving, *more)
+    if run.read_by("val") is None:
+        unknown = "no error rate in the log: nothing shows whether anything is read"
+        if run.read_by("train"):
+            unknown = "no error rate of validation in the log: nothing shows whether anything but the training clips is read"
+        return "cannot tell", (*reasons, unknown, *run.finished, *best_checkpoint(run))
     if reasons:
         return "go on", tuple(reasons)
-    if not any(map(run.read_by, SPLITS)):
-        return "cannot tell", ("no error rate in the log: nothing shows whether anything is read", *run.finished, *best_checkpoint(run))
     if early := [] if run.finished else _early(run):
         return "go on", tuple(early)
     if unread := _unread(run):

@@ -14,13 +14,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.health.checkup import Checkup
+from pytest_overfit.health.live import REPORT, HealthWarning, understood, write_report
 from pytest_overfit.health.readers.beside import RUN_JSON, find_beside, read_facts
-from pytest_overfit.health.readers.names import canonical, known
-from pytest_overfit.health.report import text, to_json
 from pytest_overfit.health.run import BadRun, Facts
 from pytest_overfit.health.watch import METRICS, Watch
-from pytest_overfit.store import write_whole
+
+__all__ = ["HealthCallback", "HealthWarning"]
 
 if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -35,12 +34,8 @@ else:
     else:
         raise ImportError("the health callback needs lightning: pip install 'pytest-overfit[train]'")
 
-REPORT, PICTURES = "health.txt", "health"
-"""Files in the trainer's log folder: the report also as .json, the pictures as .png and .svg."""
-
-
-class HealthWarning(UserWarning):
-    """A finding about the training run, at its onset."""
+PICTURES = "health"
+"""Files in the trainer's log folder, as .png and .svg."""
 
 
 class HealthCallback(Callback):
@@ -107,7 +102,7 @@ class HealthCallback(Callback):
         now = dict(trainer.callback_metrics)
         trained = {name: value for name, value in now.items() if name not in self._of_validation | self._late}
         self._epoch, self._present = trainer.current_epoch, set(now)
-        metrics = self._canonical({**trained, **self._validated})
+        metrics = understood({**trained, **self._validated}, self.names)
         if self._lr is not None:
             metrics.setdefault("lr", self._lr)
         if not {"train_loss", "val_loss"} & metrics.keys():
@@ -141,26 +136,10 @@ class HealthCallback(Callback):
             return
         now = dict(trainer.callback_metrics)
         self._late |= now.keys() - self._present - self._of_validation
-        metrics = self._canonical({name: now[name] for name in self._late if name in now})
+        metrics = understood({name: now[name] for name in self._late if name in now}, self.names)
         self._present = None
         if metrics:
             self._judge(trainer, metrics)
-
-    def _canonical(self, logged: Mapping[str, Any]) -> dict[str, float]:
-        """Those that are understood; of several names for one metric the one given in `names`, then the epoch's, then the plainest."""
-        found: dict[str, tuple[tuple[int, int], float]] = {}
-        for own, value in logged.items():
-            meant = known(own)
-            if own in self.names:
-                name, rank, scale = self.names[own], (-1, 0), 1.0
-            elif meant is not None and (meant.split or meant.metric in METRICS):
-                name, scale = canonical(meant.metric, meant.split), 0.01 if meant.percent else 1.0
-                rank = ({"epoch": 0, "": 1, "step": 2}[meant.level], meant.rank)
-            else:
-                continue
-            if name not in found or rank < found[name][0]:
-                found[name] = (rank, scale * float(value))
-        return {name: value for name, (_, value) in found.items()}
 
     # -- what is done about it -----------------------------------------------------------------------------------------------------------
 
@@ -221,13 +200,6 @@ class HealthCallback(Callback):
         if trainer.is_global_zero and what not in self._said:
             self._warn(line)
         self._said.add(what)
-
-
-def write_report(checkup: Checkup, folder: Path) -> None:
-    """Leave a checkup in a folder, which is made: as text, and for machines as .json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / REPORT, text(checkup) + "\n")
-    write_whole((folder / REPORT).with_suffix(".json"), to_json(checkup))
 
 
 def _warn(line: str) -> None:

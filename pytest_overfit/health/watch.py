@@ -21,17 +21,17 @@ from typing import Any, Literal, SupportsFloat
 
 from pytest_overfit.finding import Finding
 from pytest_overfit.health.checkup import Checkup, check_up
-from pytest_overfit.health.run import BadRun, Curve, CurveBuilder, Facts, Prediction, Run
+from pytest_overfit.health.readers.gather import as_shares
+from pytest_overfit.health.run import MEASURED, WITHOUT_SPLIT, BadRun, CurveBuilder, Facts, Prediction, Run
 
-OF_A_SPLIT = ("loss", "wer", "emission_ratio", "blank_share", "entropy_ratio")
-METRICS = (*(f"{split}_{metric}" for split, metric in product(("train", "val"), OF_A_SPLIT)), "lr", "grad_norm")
-"""What rules read, see `health.run`."""
-NO_SHARE = {"wer": 20.0, "blank_share": 1.5, "entropy_ratio": 1.5}
-"""Values above which a metric is in percent: no share reaches them."""
+OF_A_SPLIT = tuple(name for name in MEASURED if name not in WITHOUT_SPLIT)
+METRICS = (*(f"{split}_{metric}" for split, metric in product(("train", "val"), OF_A_SPLIT)), *sorted(WITHOUT_SPLIT, reverse=True))
+"""What rules read, see `health.run.MEASURED`."""
 GONE = 10
 """Readings for which a finding must have been gone to be told again."""
 SELDOM = {"epoch": 1000, "step": 50}
-"""Calls up to which each is judged; from then on one each time that this share of what was logged is new, so that judging costs no more."""
+"""Calls up to which each is judged; from then on one each time that this share of what was logged is new, so that judging costs no more.
+A call that brings validation is judged as those of epochs are."""
 MOST_PREDICTIONS = 200
 """Predictions kept of a split; the newest stay."""
 VERSION = 1
@@ -41,7 +41,8 @@ class Watch:
     """Keeps a run's curves in bounded memory and judges them.
 
     Attributes: checkup: the last one, None before anything was logged. facts: what is known of the run; its loss levels let more rules judge.
-    name: as reports call the run. folder: where its log is kept, for the commands that reports suggest.
+    name: as reports call the run. folder: where its log is kept, for the commands that reports suggest. planned_steps: as far as known; before
+    a third of them nobody is told that nothing is learnt.
     """
 
     def __init__(self, *, name: str = "this run", folder: Path | None = None, facts: Facts | None = None) -> None:
@@ -50,9 +51,9 @@ class Watch:
         self._clock: Literal["epoch", "step"] | None = None
         self._curves: dict[str, CurveBuilder] = {}
         self._predictions: dict[str, deque[Prediction]] = {}
-        self._percent: set[str] = set()
         self._seen: dict[str, int] = {}
-        self._readings, self._calls, self._due = 0, 0, 1
+        self.planned_steps: int | None = None
+        self._readings, self._calls, self._due, self._validated = 0, 0, 1, 0
         self._at: float | None = None
 
     def log(self, *, epoch: float | None = None, step: float | None = None, **metrics: SupportsFloat | None) -> tuple[Finding, ...]:
@@ -65,11 +66,12 @@ class Watch:
         values = {name: _number(name, value) for name, value in metrics.items() if value is not None}
         for name, value in values.items():
             self._curves.setdefault(name, CurveBuilder()).add(at, value)
-            self._percent |= {kind for kind, bound in NO_SHARE.items() if name.endswith(kind) and bound < value < float("inf")}
         self._calls += 1
         if at != self._at:
             self._at, self._readings = at, self._readings + 1
-        if self._calls < self._due:
+        validates = any(name.startswith("val_") for name in values)
+        self._validated += validates
+        if self._calls < self._due and not (validates and self._validated <= SELDOM["epoch"]):
             return ()
         self._due = self._calls + 1 + self._calls // SELDOM[self._clock or "epoch"]
         self.checkup = check_up(self.run)
@@ -93,9 +95,18 @@ class Watch:
     def run(self) -> Run:
         """What was logged so far."""
         shown = tuple(prediction for split in sorted(self._predictions) for prediction in self._predictions[split])
-        curves = {name: self._curve(name) for name in self._curves}
+        curves = {name: builder.curve() for name, builder in self._curves.items()}
+        as_shares(curves, set(), [], likely=False)
         sources = (self.folder,) if self.folder else ()
-        return Run(name=self.name, sources=sources, clock=self._clock or "epoch", curves=curves, predictions=shown, facts=self.facts)
+        return Run(
+            name=self.name,
+            sources=sources,
+            clock=self._clock or "epoch",
+            curves=curves,
+            predictions=shown,
+            facts=self.facts,
+            planned_steps=self.planned_steps,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """All that was logged and told, in plain lists and numbers, for a checkpoint."""
@@ -105,7 +116,6 @@ class Watch:
             "clock": self._clock,
             "curves": {name: [list(curve.at), list(curve.values)] for name, curve in curves.items()},
             "predictions": [[p.split, p.at, list(p.target), list(p.prediction)] for kept in self._predictions.values() for p in kept],
-            "percent": sorted(self._percent),
             "seen": dict(self._seen),
             "counts": [self._readings, self._calls, self._at],
         }
@@ -114,7 +124,7 @@ class Watch:
         """Go on from a state: nothing that was told is told again. Raises BadRun where it is of another version."""
         if state.get("version") != VERSION:
             raise BadRun(f"watch: its saved state is of version {state.get('version')}, this is {VERSION}: go on without it")
-        self._clock, self._percent, self._seen = state["clock"], set(state["percent"]), dict(state["seen"])
+        self._clock, self._seen = state["clock"], dict(state["seen"])
         self._curves = {name: _built(*points) for name, points in state["curves"].items()}
         self._predictions = {}
         for split, at, target, prediction in state["predictions"]:
@@ -135,12 +145,6 @@ class Watch:
             raise BadRun(f"watch: give {'one of epoch and step' if self._clock is None else f'{clock}, as before, and nothing else'} for the place")
         self._clock = clock
         return float(at)
-
-    def _curve(self, name: str) -> Curve:
-        curve = self._curves[name].curve()
-        if not any(name.endswith(kind) for kind in self._percent):
-            return curve
-        return Curve(at=curve.at, values=tuple(value / 100 for value in curve.values))
 
     def _news(self, findings: Sequence[Finding]) -> tuple[Finding, ...]:
         """Those not seen for GONE readings."""

@@ -170,7 +170,7 @@ class Gathering:
             clock = "epoch"
             complaints.append("the log counts one by one and validates at each count: its steps are taken for epochs")
         told = {name for name, series in named.items() if series.meant is not None and series.meant.percent}
-        _as_shares(curves, told, complaints, likely=self._shares)
+        as_shares(curves, told, complaints, likely=self._shares)
         _losses_of_perplexities(curves, complaints)
         complaints += _disorders(curves, clock)
         complaints += epochs.missing() if clock == "epoch" else ()
@@ -208,7 +208,7 @@ def _counts_epochs(curves: Mapping[str, Curve]) -> bool:
     return train is not None and val is not None and len(train) > 1 and train.at == val.at and all(b - a == 1 for a, b in pairwise(train.at))
 
 
-def _as_shares(curves: dict[str, Curve], told: set[str], complaints: list[str], *, likely: bool) -> None:
+def as_shares(curves: dict[str, Curve], told: set[str], complaints: list[str], *, likely: bool) -> None:
     """Divide percent by 100. A metric of train and validation is in one unit; so are all error rates where one is surely percent.
 
     told: curves whose unit the log tells. likely: whether shares are expected.

@@ -214,13 +214,13 @@ def loss_oscillates(run: Run) -> Finding | None:
     if told is None or (split == "validation" and reads_better(run, told[0].at[0])):
         return None
     half, how = told
-    turns = _turns(half)
+    turns, surely = _turns(half), split == "training" or run.read_by("val") is not None
     return Finding(
         name="loss_oscillates",
         headline=f"{split} loss {how}, and no longer falls since {place(run, half.at[0])}",
         evidence=(f"{turns} turns in {len(half)} readings, between {number(min(half.values))} and {number(max(half.values))}",),
         try_="a smaller learning rate, or larger batches (accumulation)",
-        status="confirmed",
+        status="confirmed" if surely else "suspected",
         began=half.at[0],
     )
 
