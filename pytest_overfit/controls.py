@@ -1,7 +1,8 @@
 """Controls: checks that a pass was honest. A trained network is run on inputs that should undo it.
 
-A network that has learned its clips must fail when clips are swapped; how much it needs the order of frames, or each body part, is told
-and not judged. Train and eval mode must agree, dropout aside.
+A network that has learned its clips must fail when clips are swapped, also when each keeps its own length, and on noise; how much it
+needs the order of frames, or each body part, is told and not judged. Each clip must be read alone as among longer ones, and train and eval
+mode must agree, dropout aside.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
@@ -23,7 +25,19 @@ BATCH = 16
 DESTROYED = 0.5
 """Token error rate that a network must at least reach on swapped inputs, as a share of what the swapped targets differ by."""
 GAP = 0.2
-"""Token error rate by which eval mode may be worse than train mode."""
+"""Token error rate by which eval mode may be worse than train mode, and a clip alone worse than in its batch."""
+UNMOVED = 0.1
+"""Token error rate by which noise must at least raise that of a pass, where it does not raise the loss."""
+STIRRED = 0.25
+"""Nats a token by which noise must at least raise the loss. Sound networks reach 1.5 and more, with one clip too."""
+
+
+BLIND = {
+    "inputs swapped": "inputs swapped between clips",
+    "swapped, own length": "inputs swapped between clips, each stretched to the other's length,",
+    "noise": "noise in the place of the clips",
+}
+"""Controls that a pass must not outlive, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,30 +60,82 @@ def run_controls(
     def rate(altered: Sequence[Sample]) -> float:
         return measures.token_error_rate(hypotheses(subject, network, altered, device=device), targets)
 
-    def control(name: str, features: list[Tensor]) -> Control:
-        return Control(name=name, as_is=as_is, altered=rate([replace(s, features=f) for s, f in zip(samples, features, strict=True)]))
+    def control(name: str, features: list[Tensor], held: bool | None = None) -> Control:
+        return Control(name=name, as_is=as_is, altered=rate(_given(samples, features)), held=held)
 
     as_is = rate(samples)
     shuffled = [sample.features[torch.randperm(sample.frames, generator=generator)] for sample in samples]
     return (
-        _swapped(samples, as_is, rate, generator),
+        *_swapped(samples, as_is, rate, generator),
+        _noise(subject, network, samples, as_is, rate, device),
+        _alone(subject, network, samples, as_is, device),
         control("frames shuffled", shuffled),
         *(control(f"{part} zeroed", [_zeroed(sample.features, where) for sample in samples]) for part, where in subject.parts.items()),
     )
 
 
-def _swapped(samples: Sequence[Sample], as_is: float, rate: Callable[[Sequence[Sample]], float], generator: torch.Generator) -> Control:
-    """Each clip is given another's features, the next one's with another target; noise where all targets are one.
+def _given(samples: Sequence[Sample], features: Sequence[Tensor]) -> list[Sample]:
+    return [replace(sample, features=own) for sample, own in zip(samples, features, strict=True)]
 
-    Told and not judged where there is one target: a recurrent network may lawfully recite a single clip by its own clock.
+
+def _swapped(samples: Sequence[Sample], as_is: float, rate: Callable[[Sequence[Sample]], float], generator: torch.Generator) -> tuple[Control, ...]:
+    """Each clip is given another's features, the next one's with another target: as they are, and stretched to its own length.
+
+    The second tells networks that know a clip by its length. Where all targets are one, noise is given, and told, not judged: a swap says
+    nothing there.
     """
     targets = [sample.target.tolist() for sample in samples]
     donors = [next((other for other in (*samples[i + 1 :], *samples[:i]) if other.target.tolist() != targets[i]), None) for i in range(len(samples))]
-    swapped = [replace(s, features=_noise_like(s.features, generator) if d is None else d.features) for s, d in zip(samples, donors, strict=True)]
+    given = [_noise_like(s.features, generator) if d is None else d.features for s, d in zip(samples, donors, strict=True)]
     expected = measures.token_error_rate([[] if donor is None else donor.target.tolist() for donor in donors], targets)
-    altered = rate(swapped)
-    held = altered >= as_is + DESTROYED * max(expected - as_is, 0.0) if any(donors) else None
-    return Control(name="inputs swapped", as_is=as_is, altered=altered, held=held)
+    kept = [_stretched(features, sample.frames) for features, sample in zip(given, samples, strict=True)]
+    controls = []
+    for name, features in (("inputs swapped", given), ("swapped, own length", kept)):
+        altered = rate(_given(samples, features))
+        held = altered >= as_is + DESTROYED * max(expected - as_is, 0.0) if any(donors) else None
+        controls.append(Control(name=name, as_is=as_is, altered=altered, held=held))
+    return tuple(controls)
+
+
+def _stretched(features: Tensor, frames: int) -> Tensor:
+    """(frames, dim): features drawn out or together on straight lines."""
+    return F.interpolate(features.T[None], size=frames, mode="linear", align_corners=True)[0].T
+
+
+def _noise(
+    subject: Subject,
+    network: nn.Module,
+    samples: Sequence[Sample],
+    as_is: float,
+    rate: Callable[[Sequence[Sample]], float],
+    device: torch.device | str,
+) -> Control:
+    """Noise in the place of each clip, as long as it is. A network may say much the same of noise, but not be as sure of it."""
+    generator = torch.Generator().manual_seed(1)
+    noise = _given(samples, [_noise_like(sample.features, generator) for sample in samples])
+    altered = rate(noise)
+    before, after = (_nats(subject, network, some, device) for some in (samples, noise))
+    return Control(name="noise", as_is=as_is, altered=altered, held=altered >= as_is + UNMOVED or not after < before + STIRRED)
+
+
+def _nats(subject: Subject, network: nn.Module, samples: Sequence[Sample], device: torch.device | str) -> float:
+    """CTC of clips in eval mode, in nats a token."""
+    total = 0.0
+    for start in range(0, len(samples), BATCH):
+        batch = collate(samples[start : start + BATCH]).to(device)
+        with undisturbed(network, train=False, seed=0), torch.no_grad():
+            log_probs, steps = subject.log_probs(network, batch.features, batch.frames)
+            loss = ctc.nats_per_token(log_probs, steps, batch.targets, batch.target_lengths, blank=subject.blank)
+        total += float(loss) * len(batch)
+    return total / len(samples)
+
+
+def _alone(subject: Subject, network: nn.Module, samples: Sequence[Sample], as_is: float, device: torch.device | str) -> Control:
+    """Each clip in a batch of its own, without padding; told and not judged where all are of one length."""
+    said = [tokens for sample in samples for tokens in hypotheses(subject, network, [sample], device=device)]
+    altered = measures.token_error_rate(said, [sample.target.tolist() for sample in samples])
+    held = altered <= as_is + GAP if len({sample.frames for sample in samples}) > 1 else None
+    return Control(name="clips alone", as_is=as_is, altered=altered, held=held)
 
 
 def _noise_like(features: Tensor, generator: torch.Generator) -> Tensor:
@@ -105,16 +171,28 @@ def _drop_nothing(network: nn.Module) -> None:
 
 
 def ignored_inputs(controls: Sequence[Control]) -> tuple[Finding, ...]:
-    """A pass that swapped inputs do not undo."""
-    swapped = next(control for control in controls if control.name == "inputs swapped")
-    if swapped.held is not False:
+    """A pass that other inputs do not undo, or that padding makes."""
+    named = {control.name: control for control in controls}
+    blind = next((named[name] for name in BLIND if name in named and named[name].held is False), None)
+    if blind is not None:
+        return (
+            Finding(
+                name="input_ignored",
+                headline=f"the pass is not honest: with {BLIND[blind.name]} the token error rate is {blind.altered:.2f}, "
+                f"as they are {blind.as_is:.2f}",
+                try_="look for targets that reach the network, for outputs remembered by position in the batch or by a clip's length, and for "
+                "features that are lost on their way",
+                status="confirmed",
+            ),
+        )
+    alone = named.get("clips alone")
+    if alone is None or alone.held is not False:
         return ()
     return (
         Finding(
-            name="input_ignored",
-            headline=f"the pass is not honest: with inputs swapped between clips the token error rate is {swapped.altered:.2f}, "
-            f"as they are {swapped.as_is:.2f}",
-            try_="look for targets that reach the network, and for outputs remembered by position in the batch",
+            name="padding_leak",
+            headline=f"the pass hangs on padding: each clip alone the token error rate is {alone.altered:.2f}, in a batch {alone.as_is:.2f}",
+            try_="mask what stands past each clip's frames: packed sequences, key_padding_mask, zeros before every convolution",
             status="confirmed",
         ),
     )

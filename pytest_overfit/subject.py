@@ -181,6 +181,7 @@ class Subject:
     parts:      body or input parts -> feature columns, for the controls that silence one part.
     tokens_a_step: how many tokens one step at the network's narrowest point may stand for, where a learned upsampling unrolls it.
     contracts: more that must hold before any training, which only who made the samples can know.
+    straight_through: modules whose gradient is meant to differ from how the output changes: what passes through a rounding.
     accept:     finding -> why it is meant to be so; it is shown and fails nothing, and one that is no longer found is told.
     """
 
@@ -200,6 +201,7 @@ class Subject:
     parts: Mapping[str, slice] = field(default_factory=dict)
     tokens_a_step: int = 1
     contracts: Sequence[Contract] = ()
+    straight_through: Sequence[str] = ()
     accept: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

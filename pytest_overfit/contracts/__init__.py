@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 
 from pytest_overfit.contracts.bench import Bench
+from pytest_overfit.contracts.branches import branches_carry
 from pytest_overfit.contracts.data import (
     features_are_finite,
     features_are_scaled,
@@ -26,13 +27,17 @@ from pytest_overfit.contracts.data import (
 from pytest_overfit.contracts.decoder import blanks_agree, decoder_reads_ideal_paths
 from pytest_overfit.contracts.dependence import all_parts_are_wired, all_that_learns_is_trained
 from pytest_overfit.contracts.device import loss_is_the_same_on_gpu
-from pytest_overfit.contracts.failure import failed, network_runs
+from pytest_overfit.contracts.failure import Unexaminable, failed, network_runs
 from pytest_overfit.contracts.finite import numbers_are_finite
+from pytest_overfit.contracts.gradients import gradients_are_true
 from pytest_overfit.contracts.leaks import clips_are_independent, output_is_repeatable, padding_is_ignored
 from pytest_overfit.contracts.lengths import steps_are_real, targets_fit
 from pytest_overfit.contracts.loss import loss_is_ctc
+from pytest_overfit.contracts.masking import input_is_shown_in_train_mode
 from pytest_overfit.contracts.modes import statistics_are_gathered
 from pytest_overfit.contracts.output import output_is_normalised, output_starts_uniform
+from pytest_overfit.contracts.place import answers_follow, order_is_seen
+from pytest_overfit.contracts.targets import labels_are_in_reach, targets_differ
 from pytest_overfit.finding import Finding, accepting, naming
 from pytest_overfit.subject import Sample, Subject
 
@@ -69,6 +74,7 @@ CONTRACTS: tuple[Contract, ...] = (
     Contract(name="moving features", holds="every clip changes over time", about="data", examine=features_vary),
     Contract(name="stable samples", holds="fetching the samples twice gives the same ones", about="data", examine=samples_are_stable),
     Contract(name="no conflicts", holds="no two clips share features and differ in target", about="data", examine=samples_do_not_conflict),
+    Contract(name="telling targets", holds="targets differ, and no ordinary token fills them up", about="data", examine=targets_differ),
     Contract(name="scaled features", holds="features are of unit scale, or the network normalises them", about="data", examine=features_are_scaled),
     Contract(name="own loss", holds="the loss is CTC of the clips, tokens and steps it is given", about="loss", examine=loss_is_ctc),
     Contract(name="same loss on the GPU", holds="the loss is the same on the GPU, where there is one", about="loss", examine=loss_is_the_same_on_gpu),
@@ -86,6 +92,12 @@ CONTRACTS: tuple[Contract, ...] = (
     Contract(
         name="whole wiring", holds="the output uses all of its input, gradients reach all modules", about="network", examine=all_parts_are_wired
     ),
+    Contract(name="open branches", holds="nothing trained stands behind a gate frozen at zero", about="network", examine=branches_carry),
+    Contract(name="true gradients", holds="gradients are how the output changes", about="network", examine=gradients_are_true),
+    Contract(name="shown input", holds="train mode shows most of each clip", about="network", examine=input_is_shown_in_train_mode),
+    Contract(name="own place", holds="the output answers where the input changes", about="network", examine=answers_follow),
+    Contract(name="seen order", holds="frames in another order give another output", about="network", examine=order_is_seen),
+    Contract(name="labels in reach", holds="every label of a target can be emitted", about="network", examine=labels_are_in_reach),
     Contract(name="all trained", holds="every parameter with a gradient is in the optimiser", about="network", examine=all_that_learns_is_trained),
     Contract(name="uniform start", holds="the loss of a fresh network stands near the uniform level", about="network", examine=output_starts_uniform),
 )
@@ -95,20 +107,36 @@ FOLLOWS: dict[str, set[str]] = {
     "batch_leak": {"finite numbers", "repeatable output"},
     "carried_state": {"finite numbers"},
     "clipped_output": {"finite numbers"},
+    "dead_branch": {"finite numbers", "input_ignored"},
     "detached_branch": {"finite numbers"},
-    "exploding_signal": {"finite numbers", "scaled features"},
+    "exploding_signal": {"finite numbers", "scaled features", "unreachable_label"},
+    "false_gradient": {"finite numbers", "repeatable output", "input_ignored", "exploding_signal"},
+    "input_destroyed": {"finite numbers"},
     "input_ignored": {"finite numbers"},
-    "padding_leak": {"finite numbers", "repeatable output", "independent clips"},
+    "order_blind": {"finite numbers", "repeatable output", "independent clips", "real steps", "input_ignored"},
+    "padding_leak": {"finite numbers", "repeatable output", "independent clips", "place_lost"},
+    "place_lost": {"finite numbers", "repeatable output", "independent clips", "real steps", "input_ignored", "order_blind"},
     "random_in_eval": {"finite numbers"},
+    "scaled_gradient": {"finite numbers", "repeatable output"},
     "skipped_frames": {"finite numbers", "feasible targets", "real steps"},
-    "time_collapse": {"real steps"},
+    "time_collapse": {"real steps", "degenerate_targets"},
     "unnormalised_output": {"finite numbers"},
-    "unused_module": {"finite numbers"},
+    "unreachable_label": {"finite numbers"},
+    "unused_module": {"finite numbers", "dead_branch"},
 }
-"""Findings about a network that say nothing of their own where one of these contracts is violated."""
+"""Findings about a network that say nothing of their own where one of these contracts is violated, or one of these findings made."""
 
 
-HARMLESS_TO_MEMORY = {"batch_leak", "detached_branch", "padding_leak", "skipped_frames", "unused_module"}
+HARMLESS_TO_MEMORY = {
+    "batch_leak",
+    "dead_branch",
+    "degenerate_targets",
+    "detached_branch",
+    "padding_leak",
+    "place_lost",
+    "skipped_frames",
+    "unused_module",
+}
 """Findings that fail a test and do not keep a network from memorising: a broken rung needs another reason."""
 
 
@@ -125,7 +153,8 @@ def examine(
     devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices):
         checked = tuple(_checked(contract, bench) for contract in (*CONTRACTS, *subject.contracts))
-    violated = {one.contract.name for one in checked if one.findings}
+    failing = [(one.contract.name, finding.name) for one in checked for finding in one.findings if finding.severity == "failure"]
+    violated = {name for names in failing for name in names}
     told = (_without_consequences(one, violated) for one in checked)
     return tuple(replace(one, findings=accepting(one.findings, subject.accept)) for one in told)
 
@@ -184,5 +213,7 @@ def _checked(contract: Contract, bench: Bench) -> Checked:
         return Checked(contract=contract, skipped="the network does not run")
     try:
         return Checked(contract=contract, findings=bench.once(contract.examine))
+    except Unexaminable as reason:
+        return Checked(contract=contract, skipped=str(reason))
     except Exception as error:  # the subject's own code runs here: what it raises is a finding like any other
         return Checked(contract=contract, findings=(failed(f"{contract.about}_fails", f"`{contract.name}` cannot be examined", error),))

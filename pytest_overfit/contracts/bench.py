@@ -194,18 +194,17 @@ def undisturbed(network: nn.Module, *, train: bool, seed: int) -> Iterator[None]
 
 @contextmanager
 def shaken(network: nn.Module, names: set[str], *, scale: float, seed: int) -> Iterator[None]:
-    """Add noise to the named parameters while the block runs: `scale` times each one's rms, or a fifth of it where all are zero."""
-    kept = {name: parameter.detach().clone() for name, parameter in network.named_parameters() if name in names}
+    """Add noise to the named parameters and buffers while the block runs: `scale` times each one's rms, or a fifth of it where all are zero."""
+    chosen = {name: tensor for name, tensor in (*network.named_parameters(), *network.named_buffers()) if name in names}
+    kept = {name: tensor.detach().clone() for name, tensor in chosen.items()}
     generator = torch.Generator().manual_seed(seed)
     try:
         with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                if name in kept:
-                    noise = torch.randn(parameter.shape, generator=generator).to(parameter)
-                    parameter.add_(noise * scale * (float(parameter.square().mean().sqrt()) or 0.2))
+            for tensor in chosen.values():
+                noise = torch.randn(tensor.shape, generator=generator).to(tensor)
+                tensor.add_(noise * scale * (float(tensor.square().mean().sqrt()) or 0.2))
         yield
     finally:
         with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                if name in kept:
-                    parameter.copy_(kept[name])
+            for name, tensor in chosen.items():
+                tensor.copy_(kept[name])

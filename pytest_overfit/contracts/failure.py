@@ -14,6 +14,10 @@ from pytest_overfit.subject import BadSample, BadSubject
 TORCH = str(Path(torch.__file__).parent)
 
 
+class Unexaminable(Exception):
+    """A contract cannot look at this subject; the message says why. It is then neither held nor violated."""
+
+
 def failed(name: str, what: str, error: Exception, *evidence: str) -> Finding:
     """An error as a finding, with the place it was raised at."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -1,12 +1,13 @@
 """The wiring of a network: which of its parameters and inputs a gradient reaches, and which of them the output answers to.
 
 A gradient of exactly zero is no proof: a branch that starts at zero has none and will learn. So what gets none in either mode is tried
-again with noise on every parameter, and then by intervention: it is changed, and the output must answer.
+again with noise on every parameter that is trained, and then by intervention: it is changed, and the output must answer. What is frozen
+stays as it is: a gate that is frozen at zero never opens.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -35,31 +36,49 @@ class _Watched(TorchFunctionMode):
 class Flow:
     """Where a gradient from the output arrives.
 
-    features: (batch, frames, dim) bool. alive: names of parameters with a gradient that is not all zero. attached: names of those that are
-    part of the graph at all.
+    features: (batch, frames, dim) bool; nowhere where it could not be watched. alive: names of parameters with a gradient that is not all
+    zero. attached: names of those that are part of the graph at all.
     """
 
     features: Tensor
     alive: frozenset[str]
     attached: frozenset[str]
+    watched: bool = True
 
     def __or__(self, other: Flow) -> Flow:
-        return Flow(features=self.features | other.features, alive=self.alive | other.alive, attached=self.attached | other.attached)
+        return Flow(
+            features=self.features | other.features,
+            alive=self.alive | other.alive,
+            attached=self.attached | other.attached,
+            watched=self.watched and other.watched,
+        )
 
 
-def flow(bench: Bench, *, train: bool) -> Flow:
-    """Backward from a random projection of the valid steps, so that no loss decides what counts."""
+def flow(bench: Bench, *, train: bool, seed: int | None = None) -> Flow:
+    """Backward from a random projection of the valid steps, so that no loss decides what counts. seed: of dropout; else the bench's.
+
+    No training asks for a gradient of its input, and code that writes into it in place may lawfully refuse one: then none reaches it here.
+    """
+    dropped = bench.seed if seed is None else seed
+    try:
+        return _flow(bench, train, dropped, bench.batch.features.clone().requires_grad_())
+    except RuntimeError:
+        return replace(_flow(bench, train, dropped, bench.batch.features.clone()), watched=False)
+
+
+def _flow(bench: Bench, train: bool, seed: int, features: Tensor) -> Flow:
     network, subject = bench.network, bench.subject
-    features = bench.batch.features.clone().requires_grad_()
     parameters = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
-    with undisturbed(network, train=train, seed=bench.seed), torch.enable_grad(), _Watched():
+    with undisturbed(network, train=train, seed=seed), torch.enable_grad(), _Watched():
         log_probs, steps = subject.log_probs(network, features, bench.batch.frames)
         rows = valid_steps(log_probs.float(), steps.clamp(max=len(log_probs)))
         weights = torch.randn(rows.shape, generator=torch.Generator().manual_seed(bench.seed)).to(rows)
         total = torch.where(torch.isfinite(rows), rows * weights, 0.0).sum()
         if not total.requires_grad:
             return Flow(features=torch.zeros_like(features, dtype=torch.bool), alive=frozenset(), attached=frozenset())
-        to_features, *gradients = torch.autograd.grad(total, [features, *parameters.values()], allow_unused=True)
+        asked = [features] if features.requires_grad else []
+        found = torch.autograd.grad(total, [*asked, *parameters.values()], allow_unused=True)
+    to_features, gradients = (found[0] if asked else None), found[len(asked) :]
     reached = torch.zeros_like(features, dtype=torch.bool) if to_features is None else to_features != 0
     named = dict(zip(parameters, gradients, strict=True))
     return Flow(
@@ -91,7 +110,7 @@ class Wiring:
         plain = flow(self.bench, train=False) | flow(self.bench, train=True)
         if self.trained <= plain.alive and not self._silent_columns(plain) and not self._silent_frames(plain):
             return plain
-        with shaken(self.bench.network, set(dict(self.bench.network.named_parameters())), scale=JITTER, seed=self.bench.seed):
+        with shaken(self.bench.network, set(self.trained), scale=JITTER, seed=self.bench.seed):
             return plain | flow(self.bench, train=False) | flow(self.bench, train=True)
 
     def _silent_columns(self, flow: Flow) -> list[int]:
@@ -149,7 +168,7 @@ class Wiring:
     def moves(self, module: str) -> bool:
         """Whether the output answers to other parameters of a module."""
         before = self._output(self.bench.batch.features)
-        with shaken(self.bench.network, self.below(module), scale=UPHEAVAL, seed=self.bench.seed):
+        with shaken(self.bench.network, self.below(module) & self.trained, scale=UPHEAVAL, seed=self.bench.seed):
             after = self._output(self.bench.batch.features)
         return differ((before,), (after,))
 

@@ -289,7 +289,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(name="data-scale", plant=lambda s: sampled(s, scaled_samples(1e4)), finding="unscaled_input"),
     Fault(name="data-faint", plant=lambda s: sampled(s, scaled_samples(1e-5)), finding="unscaled_input"),
     Fault(name="data-order", plant=shuffled_at_each_fetch, finding="unstable_input"),
-    Fault(name="data-padding", plant=rebuilt(Unmasked), finding="padding_leak", module="conv.conv", home="bigru"),
+    Fault(name="data-padding", plant=rebuilt(Unmasked), finding="padding_leak", module="conv.conv", home="bigru", severity="warning"),
     Fault(name="train-optimizer-misses", plant=lambda s: replace(s, trainable=without_head), finding="parameter_not_trained", module="head"),
     Fault(name="train-frozen-head", plant=lambda s: altered(s, frozen_head), finding="parameter_not_trained", module="head"),
     Fault(name="net-detach", plant=hooked("norm", torch.detach), finding="detached_branch", module="rnn", home="bigru"),

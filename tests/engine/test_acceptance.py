@@ -127,5 +127,6 @@ def test_what_is_multiplied_by_zero_is_no_auxiliary_head() -> None:
             return (self.first(features) + 0.0 * self.second(features)).log_softmax(-1), frames
 
     subject = replace(bigru(samples=clips(FEW)), build=lambda **_: Muted(), layout="BTV")
-    (finding,) = check(subject, clips(FEW))
+    finding, *others = check(subject, clips(FEW))
     assert (finding.name, finding.module, finding.severity) == ("unused_module", "second", "failure")
+    assert [other.name for other in others] == ["order_blind"]

@@ -1,0 +1,127 @@
+"""Contracts on passes that would not be honest, in their parts: what they count, what they let be, and how they say it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pytest_overfit import report
+from pytest_overfit.contracts import check, examine
+from pytest_overfit.contracts.bench import Bench
+from pytest_overfit.contracts.targets import targets_differ
+from pytest_overfit.subject import Sample, Subject
+from tests.engine.dishonest import DISHONEST, FILLER, Rounded, filled, gradient_of, logits_of
+from tests.engine.foreign import Augmented, Recurrent
+from tests.engine.planting import rebuilt
+from tests.engine.subjects import BiGRU, bigru, clips
+
+BY_NAME = {fault.name: fault.plant for fault in DISHONEST}
+FEW = 6
+
+
+def found(subject: Subject) -> list[str]:
+    return [finding.name for finding in check(subject, clips(FEW) if callable(subject.samples) else subject.samples[:FEW])]
+
+
+@pytest.mark.parametrize("fault", [fault.name for fault in DISHONEST])
+def test_a_finding_reads_well(fault: str, snapshot: Any) -> None:
+    """Numbers that hang on the processor are left out."""
+    subject = BY_NAME[fault](bigru(samples=clips(FEW)))
+    (finding,) = check(subject, subject.samples)  # type: ignore[arg-type]
+    body = report.findings_body([finding])
+    assert [line for line in body.splitlines() if not any(character.isdigit() for character in line)] == snapshot
+
+
+def test_an_estimator_that_is_declared_is_let_be() -> None:
+    rounded = rebuilt(Rounded)(bigru(samples=clips(FEW)))
+    assert found(rounded) == ["false_gradient"]
+    assert found(replace(rounded, straight_through=("encoder",))) == []
+
+
+def test_a_declaration_excuses_nothing_behind_it() -> None:
+    faulty = gradient_of("conv", lambda gradient: -gradient)(bigru(samples=clips(FEW)))
+    assert found(replace(faulty, straight_through=("encoder",))) == ["false_gradient"]
+
+
+def test_a_layer_that_rests_on_its_kink_is_not_accused() -> None:
+    class AtRest(BiGRU):
+        """Silence, no bias, and a ReLU: many units stand at exactly zero, where a ReLU has no slope."""
+
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__(dim, vocabulary)
+            self.enter = nn.Linear(dim, dim)
+            nn.init.zeros_(self.enter.bias)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            return super().forward(self.enter(features).relu(), frames)
+
+    silent = [replace(s, features=s.features * (s.features.abs().amax(1, keepdim=True) > 0.5)) for s in clips(FEW)]
+    assert found(rebuilt(AtRest)(bigru(samples=silent))) == []
+
+
+def test_a_network_that_cannot_be_double_is_skipped_with_the_reason() -> None:
+    class Single(Recurrent):
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            return super().forward(features.float(), frames)
+
+    subject = logits_of(lambda d, v: Single(d, v, packed=True))(bigru(samples=clips(FEW)))
+    told = {one.contract.name: one for one in examine(subject, clips(FEW))}
+    assert told["true gradients"].skipped is not None
+    assert "double precision" in told["true gradients"].skipped
+    assert all(one.held for name, one in told.items() if name != "true gradients")
+
+
+class InPlace(Recurrent):
+    """Masks in place, row by row, on a clone of its input: lawful, and an error where somebody wants a gradient of the input."""
+
+    def __init__(self, dim: int, vocabulary: int, *, width: int) -> None:
+        super().__init__(dim, vocabulary, packed=True)
+        self.width = width
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        features = features.clone()
+        for clip, length in zip(features, frames.tolist() if self.training else (), strict=False):
+            start = int(torch.randint(max(length - self.width, 0) + 1, ()))
+            clip[start : start + self.width] = 0
+        return super().forward(features, frames)
+
+
+@pytest.mark.parametrize(("width", "names"), [(4, []), (1000, ["input_destroyed"])])
+def test_code_that_writes_in_place_is_judged_by_what_it_masks(width: int, names: list[str]) -> None:
+    assert found(logits_of(lambda d, v: InPlace(d, v, width=width))(bigru(samples=clips(FEW)))) == names
+
+
+@pytest.mark.parametrize(("masks", "width", "names"), [(2, 10, []), (2, 200, ["input_destroyed"])])
+def test_masks_are_judged_by_the_share_they_take(masks: int, width: int, names: list[str]) -> None:
+    assert found(logits_of(lambda d, v: Augmented(d, v, masks=masks, width=width))(bigru(samples=clips(FEW)))) == names
+
+
+def targets(*lists: list[int]) -> list[Sample]:
+    return [replace(sample, target=torch.tensor(target)) for sample, target in zip(clips(len(lists)), lists, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        (targets([1, 2, 3], [4, 5, 3], [6, 7, 3], [8, 9, 3]), None),  # a full stop
+        (targets([1, 2, 9, 9], [3, 9, 5, 9], [2, 9, 9, 9], [9, 1, 9, 9]), None),  # prices
+        (targets([1, 2, 9, 9], [3, 4, 5, 9], [2, 9, 9, 9], [5, 1, 9, 9]), "failure"),
+        (targets([9, 9, 1, 2], [9, 3, 4, 5], [9, 9, 9, 2], [9, 9, 5, 1]), "failure"),
+        (targets([7], [7, 7], [7, 7, 7], [7]), "warning"),  # counting
+        (targets([7, 7], [7, 7], [7, 7], [7, 7]), "failure"),
+        (targets([7, 7], [7, 7], [7, 7]), None),  # too few to tell
+    ],
+)
+def test_targets_are_degenerate_only_where_one_token_fills_them(samples: list[Sample], expected: str | None) -> None:
+    told = targets_differ(Bench(subject=bigru(samples=samples), samples=tuple(samples)))
+    assert [finding.severity for finding in told] == ([expected] if expected else [])
+
+
+def test_filled_targets_that_do_not_fit_are_blamed_on_their_filling() -> None:
+    subject = bigru(samples=filled(20)(clips(FEW)))
+    (finding,) = check(subject, subject.samples)  # type: ignore[arg-type]
+    assert (finding.name, repr(f"SIGN-{FILLER}") in finding.headline) == ("degenerate_targets", True)
