@@ -30,6 +30,8 @@ from pytest_overfit.finding import Finding
 from pytest_overfit.health.checkup import Checkup, check_up
 from pytest_overfit.health.readers import read_run
 from pytest_overfit.health.run import BadRun, Curve, Point, Run, metric
+from tests.examination.real_logs_rivals import installed
+from tests.examination.real_logs_rivals import totals as rivals_totals
 
 LABEL = "label.json"
 NEAR = 0.006
@@ -276,15 +278,29 @@ def totals(all_judged: Sequence[Judged]) -> str:
     return "\n".join(f"{name:<20} {count} of {of}" for name, (count, of) in counts.items())
 
 
+def near_onset(folder: Path, began: float) -> bool:
+    """Whether a place, in epochs or in steps, is the labelled onset of a run, as near as a finding of the health report must be."""
+    onset = json.loads((folder / LABEL).read_text(encoding="utf-8"))["onset"]
+    try:
+        run = _read(folder)
+    except BadRun:
+        return abs(began - float(onset["value"])) <= 1
+    nearest = [_near_onset(run, began, onset)]
+    told = [point for name in ("val_loss", "train_loss") for point in run.curve(name).points]
+    nearest += [_near_onset(run, point.at, onset) for point in told if began in (point.step, point.epoch)]
+    return any(nearest)
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.examination real-logs", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path, help="holds a folder for each run, with a label.json in it")
-    parser.add_argument("--rivals", type=Path, metavar="BIN", help="folder of the commands of other tools, to be asked about the same logs")
+    parser.add_argument("--rivals", action="store_true", help="what the other tools that are installed say of the same logs, too")
+    parser.add_argument("--rivals-in", type=Path, help="the folder that their commands are in, by default the path")
     options = parser.parse_args(arguments)
     folders = sorted(path.parent for path in options.folder.glob(f"*/{LABEL}"))
     if not folders:
         parser.error("no folder in it has a label.json")
     print(table([judge(folder) for folder in folders]))
-    if options.rivals:
-        print("\n" + rivals(folders, options.rivals))
+    if options.rivals or options.rivals_in:
+        print("\n" + rivals_totals(folders, LABEL, installed(options.rivals_in), near_onset))
     return 0
