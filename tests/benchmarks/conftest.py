@@ -11,8 +11,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tests.benchmarks.pairs import Ratio
+
 PHASES = ("forward", "loss", "backward", "optimiser")
-RATIOS = pytest.StashKey[list[tuple[str, float, str]]]()
+RATIOS = pytest.StashKey[list[tuple[str, Ratio, str]]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,9 +23,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def ratio(request: pytest.FixtureRequest) -> Any:
-    """Report a ratio by name: ratio(name, value, what it is)."""
+    """Report a ratio by name: ratio(name, value with its noise, what it is)."""
 
-    def note(name: str, value: float, meaning: str) -> None:
+    def note(name: str, value: Ratio, meaning: str) -> None:
         request.config.stash[RATIOS].append((name, value, meaning))
 
     return note
@@ -59,12 +61,12 @@ def _steps_table(steps: dict[tuple[str, int], dict[str, Any]]) -> str:
     return _text(table)
 
 
-def _ratio_table(ratios: list[tuple[str, float, str]]) -> str:
+def _ratio_table(ratios: list[tuple[str, Ratio, str]]) -> str:
     table = Table(box=box.SIMPLE_HEAD, title="ratios within this run", title_justify="left", title_style="")
-    for column in ("ratio", "value", "meaning"):
-        table.add_column(column, justify="right" if column == "value" else "left", overflow="fold")
-    for name, value, meaning in ratios:
-        table.add_row(name, f"{value:.3f}", meaning)
+    for column in ("ratio", "median", "95 % interval", "pairs", "meaning"):
+        table.add_column(column, justify="left" if column in ("ratio", "meaning") else "right", overflow="fold")
+    for name, measured, meaning in ratios:
+        table.add_row(name, f"{measured.value:.3f}", f"{measured.low:.3f}-{measured.high:.3f}", str(measured.pairs), meaning)
     return _text(table)
 
 
