@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -166,6 +166,22 @@ class Bench:
 def readable(target: Tensor, vocabulary: int, blank: int) -> bool:
     """Whether CTC can read a target: some tokens, all in the vocabulary, none of them blank."""
     return len(target) > 0 and bool(((target >= 0) & (target < vocabulary) & (target != blank)).all())
+
+
+def gradients(value: Tensor, wanted: Sequence[Tensor]) -> list[Tensor | None]:
+    """d value / d each of `wanted`, None where there is none; their `.grad` is left as it was.
+
+    Taken by `backward()`, as training does: reentrant checkpoints refuse `torch.autograd.grad`.
+    """
+    kept = [tensor.grad for tensor in wanted]
+    for tensor in wanted:
+        tensor.grad = None
+    try:
+        value.backward()
+        return [tensor.grad for tensor in wanted]
+    finally:
+        for tensor, gradient in zip(wanted, kept, strict=True):
+            tensor.grad = gradient
 
 
 @contextmanager

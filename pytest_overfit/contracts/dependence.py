@@ -6,14 +6,15 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 
 from pytest_overfit import ctc
 from pytest_overfit.contracts.bench import Bench, shaken, undisturbed
 from pytest_overfit.contracts.passage import Call, differ
-from pytest_overfit.contracts.wiring import UPHEAVAL, Wiring
+from pytest_overfit.contracts.wiring import UPHEAVAL, Wiring, nodes_behind
 from pytest_overfit.finding import Finding, counted, naming
 
+EDGE = 0.1
+"""Share of the columns, at either edge, that a stride over features may leave over."""
 IGNORED_INSIDE = 0.1
 """Share of a clip's inner frames without any effect that max pooling, by chance, may leave; strides without overlap leave more."""
 
@@ -48,13 +49,7 @@ def _strangers(bench: Bench) -> list[Tensor]:
     features = bench.batch.features.clone()  # a network may ask for its gradient, as those with checkpoints do
     with undisturbed(bench.network, train=True, seed=bench.seed), torch.enable_grad():
         log_probs, _ = bench.subject.log_probs(bench.network, features, bench.batch.frames)
-    seen, waiting = set[Node](), [log_probs.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting += [source for source, _ in node.next_functions]
-    leaves = [node.variable for node in seen if hasattr(node, "variable")]
+    leaves = [node.variable for node in nodes_behind(log_probs) if hasattr(node, "variable")]
     return [leaf for leaf in leaves if id(leaf) not in known and leaf.data_ptr() != features.data_ptr()]
 
 
@@ -196,8 +191,12 @@ def _unused(wiring: Wiring, module: str) -> Finding:
 
 
 def _columns_ignored(wiring: Wiring) -> Finding:
+    """A warning where a few at the edges are lost, as a stride over features leaves them, and no part of the input with them."""
+    dim, silent = wiring.bench.batch.features.shape[-1], wiring.columns
+    at_the_edges = all(column < EDGE * dim or column >= (1 - EDGE) * dim for column in silent)
     return Finding(
         name="input_ignored",
+        severity="warning" if at_the_edges and len(silent) <= EDGE * dim and not _parts(wiring) else "failure",
         headline=f"{len(wiring.columns)} of {wiring.bench.batch.features.shape[-1]} feature columns change nothing: {_spans(wiring.columns)}"
         + _parts(wiring),
         try_="check the slices that the network takes of its input",

@@ -120,7 +120,11 @@ class _Probe:
         slopes = torch.zeros(DIRECTIONS, dtype=torch.float64)
         if not value.requires_grad:
             return slopes
-        found = dict(zip(parameters, torch.autograd.grad(value, [*parameters.values()], retain_graph=True, allow_unused=True), strict=True))
+        try:
+            taken = torch.autograd.grad(value, [*parameters.values()], retain_graph=True, allow_unused=True)
+        except RuntimeError as error:
+            raise Unexaminable(f"autograd refuses the gradient of one clip: {str(error).splitlines()[0][:100]}") from error
+        found = dict(zip(parameters, taken, strict=True))
         for look in range(DIRECTIONS):
             for name, direction in self._direction(look, parameters):
                 gradient = found[name]

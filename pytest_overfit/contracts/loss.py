@@ -180,21 +180,26 @@ def _steps_read(trial: Exercise) -> tuple[Finding, ...]:
 
 
 def _reads_labels_of_padding(trial: Exercise) -> bool:
-    """Whether the loss changes with a valid label past the end of a target."""
-    clip = TARGETS // 2
+    """Whether the loss of clips with targets of several lengths changes with valid labels past their ends."""
     one, two = trial.other(trial.blank), trial.other(trial.other(trial.blank))
-    return trial.one(clip, filler=one) != trial.one(clip, filler=two)
+    return _of_several(trial, filler=one) != _of_several(trial, filler=two)
+
+
+def _of_several(trial: Exercise, *, filler: int, spare: int = 1) -> float:
+    """The loss of five clips of 2 to 6 tokens, the longest in the middle."""
+    targets = [trial.targets[clip] for clip in (1, 4, 5, 2, 3)]
+    return float(trial.of(trial.log_probs[:, : len(targets)], targets, [STEPS] * len(targets), filler=filler, spare=spare))
 
 
 def _masks_padding(trial: Exercise) -> bool:
-    """Whether the loss takes -1, which batches are padded with, for no label: it says the same without any padding."""
+    """Whether the loss takes -1, which batches are padded with, for no label: one target says the same without any padding, and so do several."""
     target, output = [trial.targets[TARGETS // 2]], trial.log_probs[:, :1]
     try:
         bare = float(trial.of(output, target, [STEPS], spare=0))
     except (RuntimeError, ValueError, IndexError):
         return False  # it wants what stands past the end
     padded = {float(trial.of(output, target, [STEPS], filler=-1, spare=spare)) for spare in (1, 4)}
-    return padded == {bare}
+    return padded == {bare} and _of_several(trial, filler=-1) == _of_several(trial, filler=-1, spare=4)
 
 
 def _tokens_read(trial: Exercise) -> tuple[Finding, ...]:

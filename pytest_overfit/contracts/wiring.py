@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
-from pytest_overfit.contracts.bench import Bench, shaken, undisturbed
+from pytest_overfit.contracts.bench import Bench, gradients, shaken, undisturbed
 from pytest_overfit.contracts.passage import differ
 from pytest_overfit.measures import valid_steps
 
@@ -44,6 +45,7 @@ class Flow:
     alive: frozenset[str]
     attached: frozenset[str]
     watched: bool = True
+    checkpointed: bool = False
 
     def __or__(self, other: Flow) -> Flow:
         return Flow(
@@ -61,7 +63,12 @@ def flow(bench: Bench, *, train: bool, seed: int | None = None) -> Flow:
     """
     dropped = bench.seed if seed is None else seed
     try:
-        return _flow(bench, train, dropped, bench.batch.features.clone().requires_grad_())
+        watched = _flow(bench, train, dropped, bench.batch.features.clone().requires_grad_())
+        if not watched.checkpointed:
+            return watched
+        # A reentrant checkpoint hands no gradient to what it holds where none of its inputs asks for one, as in training.
+        plain = _flow(bench, train, dropped, bench.batch.features.clone())
+        return replace(plain, features=watched.features)
     except RuntimeError:
         return replace(_flow(bench, train, dropped, bench.batch.features.clone()), watched=False)
 
@@ -77,15 +84,28 @@ def _flow(bench: Bench, train: bool, seed: int, features: Tensor) -> Flow:
         if not total.requires_grad:
             return Flow(features=torch.zeros_like(features, dtype=torch.bool), alive=frozenset(), attached=frozenset())
         asked = [features] if features.requires_grad else []
-        found = torch.autograd.grad(total, [*asked, *parameters.values()], allow_unused=True)
-    to_features, gradients = (found[0] if asked else None), found[len(asked) :]
+        checkpointed = any(node.name() == "CheckpointFunctionBackward" for node in nodes_behind(total))
+        found = gradients(total, [*asked, *parameters.values()])
+    to_features = found[0] if asked else None
     reached = torch.zeros_like(features, dtype=torch.bool) if to_features is None else to_features != 0
-    named = dict(zip(parameters, gradients, strict=True))
+    named = dict(zip(parameters, found[len(asked) :], strict=True))
     return Flow(
+        checkpointed=checkpointed,
         features=reached,
         alive=frozenset(name for name, gradient in named.items() if gradient is not None and bool((gradient != 0).any())),
         attached=frozenset(name for name, gradient in named.items() if gradient is not None),
     )
+
+
+def nodes_behind(value: Tensor) -> set[Node]:
+    """Every node of the graph that a value was made by."""
+    seen, waiting = set[Node](), [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [source for source, _ in node.next_functions]
+    return seen
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

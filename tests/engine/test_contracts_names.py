@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from pytest_overfit.contracts import check
 from pytest_overfit.finding import Finding
@@ -371,3 +373,76 @@ def test_layers_that_are_not_registered_are_named_by_what_holds_them(kept: str, 
 
 def test_a_registered_layer_is_trained() -> None:
     assert found(subject(lambda dim, vocabulary: Aside(dim, vocabulary, kept="module"), "aside")) == []
+
+
+# -- checkpoints, masks, flat targets and edges ------------------------------------------------------------------------------------------
+
+
+class Checkpointed(BiGRU):
+    """A BiGRU whose features pass one more layer inside a checkpoint of either kind."""
+
+    def __init__(self, dim: int, vocabulary: int, *, reentrant: bool) -> None:
+        super().__init__(dim, vocabulary)
+        self.embed, self.reentrant = nn.Linear(dim, dim), reentrant
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="None of the inputs have requires_grad")
+            return super().forward(checkpoint(self.embed, features, use_reentrant=self.reentrant), frames)
+
+
+def test_a_reentrant_checkpoint_that_keeps_gradients_from_its_layers_is_a_cut() -> None:
+    finding = next(f for f in found(subject(lambda d, v: Checkpointed(d, v, reentrant=True), "checkpointed")) if f.severity == "failure")
+    assert finding.name == "detached_branch"
+    assert "no gradient reaches embed" in finding.headline
+
+
+def test_a_checkpoint_that_keeps_nothing_is_sound() -> None:
+    assert found(subject(lambda d, v: Checkpointed(d, v, reentrant=False), "checkpointed")) == []
+
+
+def test_a_mask_the_wrong_way_round_is_nan_where_attention_takes_its_fast_path() -> None:
+    class Masked(nn.Module):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__()
+            self.enter = nn.Linear(dim, 32)
+            self.layer = nn.TransformerEncoderLayer(32, 2, 64, batch_first=True)
+            self.head = nn.Linear(32, vocabulary)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            x = self.layer(self.enter(features), src_key_padding_mask=inside(frames, features.shape[1]))
+            return self.head(x).log_softmax(-1).transpose(0, 1), frames
+
+    finding = next(f for f in found(subject(Masked, "masked")) if f.name == "non_finite_output")
+    assert (finding.module or "").startswith("layer")
+
+
+def flat(pad: int | None) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """Targets in one row: without padding, or with `pad` in the place of it."""
+
+    def loss(log_probs: Tensor, steps: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+        row = targets[targets >= 0] if pad is None else targets.clamp(min=pad).flatten()
+        return F.ctc_loss(log_probs, row[: int(target_lengths.sum())], steps, target_lengths)
+
+    return loss
+
+
+def test_targets_in_one_row_are_sound_without_their_padding() -> None:
+    assert found(subject(BiGRU, "bigru", loss=flat(None))) == []
+
+
+def test_targets_in_one_row_with_their_padding_are_the_wrong_targets() -> None:
+    assert found(subject(BiGRU, "bigru", loss=flat(1)))[0].name == "wrong_targets"
+
+
+@pytest.mark.parametrize(("lost", "severity"), [(1, "warning"), (8, "failure")])
+def test_a_column_at_the_edge_may_be_left_over_and_a_third_of_them_may_not(lost: int, severity: str) -> None:
+    class Cut(BiGRU):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__(dim - lost, vocabulary)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            return super().forward(features[..., :-lost], frames)
+
+    (finding,) = found(subject(Cut, "cut"))
+    assert (finding.name, finding.severity) == ("input_ignored", severity)
