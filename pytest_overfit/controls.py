@@ -110,12 +110,17 @@ def _noise(
     rate: Callable[[Sequence[Sample]], float],
     device: torch.device | str,
 ) -> Control:
-    """Noise in the place of each clip, as long as it is. A network may say much the same of noise, but not be as sure of it."""
+    """Noise in the place of each clip, as long as it is. A network may say much the same of noise, but not be as sure of it.
+
+    Told and not judged where all clips are one and the same token: that asks for no look at the input.
+    """
     generator = torch.Generator().manual_seed(1)
     noise = _given(samples, [_noise_like(sample.features, generator) for sample in samples])
     altered = rate(noise)
     before, after = (_nats(subject, network, some, device) for some in (samples, noise))
-    return Control(name="noise", as_is=as_is, altered=altered, held=altered >= as_is + UNMOVED or not after < before + STIRRED)
+    moved = altered >= as_is + UNMOVED or not after < before + STIRRED
+    asks = len({tuple(sample.target.tolist()) for sample in samples}) > 1 or len(samples[0].target) > 1
+    return Control(name="noise", as_is=as_is, altered=altered, held=moved if asks else None)
 
 
 def _nats(subject: Subject, network: nn.Module, samples: Sequence[Sample], device: torch.device | str) -> float:

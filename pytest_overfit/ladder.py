@@ -200,11 +200,11 @@ class Rung:
             if any(finding.fails() for finding in findings):
                 return replace(outcome, status="broken", findings=findings)
             yield from first.train_to_the_end(patient=not self.recipe.fallbacks)
-            explained = not first.held and self._no_training_mends(first)
+            explained = not first.held and not any(held) and self._no_training_mends(first)
             if self.recipe.fallbacks and not explained:
                 yield from first.leave_chance()
             attempts.append(first.attempt(given))
-            if explained or (first.held and not attempts[-1].held):  # what another seed would meet again
+            if explained or (first.held and not attempts[-1].held and not any(held)):  # another seed would meet it again
                 return replace(outcome, attempts=tuple(attempts), status="broken")
             if self.recipe.fallbacks and not first.held:
                 attempts += yield from self._race(samples, given, seed)

@@ -94,16 +94,30 @@ def run_joined(config: pytest.Config) -> None:
 
 
 def join_paths(arguments: Iterable[str], flags: Container[str] = ()) -> list[str]:
-    """`arguments` with every option of the form `--overfit-NAME` joined to the existing path that follows it. flags: options without a value."""
+    """`arguments` with every option of the form `--overfit-NAME` joined to the existing path that follows it. flags: options without a value.
+
+    What stands behind an option of somebody's conftest, which may be a flag, is left alone where it looks like tests.
+    """
     joined: list[str] = []
     for argument in arguments:
         before = joined[-1] if joined else ""
         takes_it = before.startswith("--overfit-") and "=" not in before and before not in flags
-        if takes_it and not argument.startswith("-") and os.path.exists(argument):
+        if (
+            takes_it
+            and not argument.startswith("-")
+            and os.path.exists(argument)
+            and (before in (*DEFAULTS, *OF_A_SESSION) or not _looks_like_tests(argument))
+        ):
             joined[-1] = f"{before}={argument}"
         else:
             joined.append(argument)
     return joined
+
+
+def _looks_like_tests(path: str) -> bool:
+    place = Path(path)
+    named = ("test_*.py", "*_test.py", "conftest.py")
+    return place.suffix == ".py" or (place.is_dir() and any(next(place.glob(name), None) for name in named))
 
 
 def is_worker(config: pytest.Config) -> bool:

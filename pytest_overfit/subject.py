@@ -30,6 +30,9 @@ Decode = Callable[[Tensor, Tensor], list[list[int]]]
 Trainable = Callable[[nn.Module], Iterable[tuple[str, nn.Parameter]]]
 
 
+_REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
 class BadSample(ValueError):
     """A sample that cannot be trained on; the message names it and the field."""
 
@@ -263,16 +266,17 @@ class Subject:
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
         given = {"vocab_size": len(self.vocabulary), "feature_dim": feature_dim, "seed": seed}
-        network_ = self.build(*given.values()) if self._takes_three() else self.build(**self.accepted({**given, **keywords}))
+        needed = [p.name for p in inspect.signature(self.build).parameters.values() if p.default is p.empty and p.kind not in _REST]
+        own_names = len(needed) == 3 and not set(needed) & set(given)
+        if not own_names and set(needed) - {*given, *keywords}:
+            raise BadSubject(
+                f"subject {self.name}: build takes {' and '.join(needed)}, and is called with vocab_size, feature_dim and seed: "
+                f"name them so, or take all three in this order"
+            )
+        network_ = self.build(*given.values()) if own_names else self.build(**self.accepted({**given, **keywords}))
         if not isinstance(network_, nn.Module):
             raise BadSubject(f"subject {self.name}: build must return a torch.nn.Module, got {_kind(network_)}")
         return network_
-
-    def _takes_three(self) -> bool:
-        """Whether `build` takes vocab_size, feature_dim and seed under names of its own."""
-        needed = [p for p in inspect.signature(self.build).parameters.values() if p.default is p.empty]
-        positional = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in needed)
-        return len(needed) == 3 and positional and not {p.name for p in needed} & {"vocab_size", "feature_dim", "seed"}
 
     def size_keywords(self, size: str | None) -> Mapping[str, Any]:
         if size is None:

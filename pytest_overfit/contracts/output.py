@@ -114,14 +114,14 @@ def _clipped(bench: Bench, rows: Tensor) -> tuple[Finding, ...]:
 
 
 def _tied_at_the_bottom(rows: Tensor) -> float:
-    """Share of the tokens that tie at the bottom of their row, of rows (steps, vocabulary) that are not masked; 0 where most are."""
+    """Share of the tokens that tie with the lowest of their row, itself aside, of rows (steps, vocabulary) not masked; 0 where most are."""
     lowest = rows.min(-1, keepdim=True).values
     tied = rows == lowest
     above = torch.where(tied, torch.inf, rows).min(-1).values - lowest[:, 0]
     told = torch.isfinite(above) & (above < 10)
     if not told.any() or float(told.double().mean()) < 0.5 or rows.shape[-1] < 5:
         return 0.0
-    return float(tied[told].double().mean())
+    return float((tied[told].sum(-1) - 1).double().mean()) / (rows.shape[-1] - 1)
 
 
 def _clips(call: Call, *, given: bool = True) -> bool:
