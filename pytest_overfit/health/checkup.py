@@ -15,11 +15,11 @@ from pytest_overfit.health.next_command import next_command
 from pytest_overfit.health.rules import RULES
 from pytest_overfit.health.rules.course import hardly_begun
 from pytest_overfit.health.rules.learning import last_standing
-from pytest_overfit.health.rules.overfitting import GAP_SHARE, GAPS
-from pytest_overfit.health.rules.reading import SPLITS, STUCK, Split, called, error_rate, errors, value_words
+from pytest_overfit.health.rules.overfitting import GAP_SHARE, GAPS, rise_of
+from pytest_overfit.health.rules.reading import KNOWS, SPLITS, STUCK, Split, called, error_rate, errors, value_words
 from pytest_overfit.health.rules.trend import CREEP, between, falls, finite, lowest, reading_at, thinned
-from pytest_overfit.health.rules.words import number, place, seen, share
-from pytest_overfit.health.run import Curve, Run
+from pytest_overfit.health.rules.words import number, place, seen
+from pytest_overfit.health.run import Curve, Run, metric
 
 ENOUGH = 12
 """Readings below which a run that is not over may still go anywhere."""
@@ -102,8 +102,10 @@ def _early(run: Run) -> list[str]:
 
 
 def _unread(run: Run) -> list[str]:
-    rates = [(split, error_rate(run, split)) for split in SPLITS]
-    return [f"nothing found, but {called(run, split)} is {share(rate.values[-1])}" for split, rate in rates if len(rate) and rate.values[-1] > STUCK]
+    """Splits that are read too badly to call a run healthy. An accuracy of half may be good, as where tokens are translated."""
+    read = [(split, metric(run.read_by(split) or ""), error_rate(run, split)) for split in SPLITS]
+    badly = [split for split, kind, rate in read if kind and len(rate) and rate.values[-1] > (KNOWS if kind.kind == "error rate" else STUCK)]
+    return [f"nothing found, but {called(run, split)} is {value_words(run, split, errors(run, split).values[-1])}" for split in badly]
 
 
 def best_checkpoint(run: Run) -> tuple[str, ...]:
@@ -146,6 +148,10 @@ def _notes(run: Run, findings: tuple[Finding, ...], verdict: Verdict) -> tuple[s
         gap = val.values[-1] - reading_at(train, val.at[-1])
         if gap > (GAPS[-1] if run.loss_unit == "nats per token" else GAP_SHARE * val.values[-1]):
             notes.append(f"gap (validation - training loss) {number(gap)} at {place(run, val.at[-1])}: no finding while validation may still fall")
+    rise = rise_of(run, run.curve("val_loss"))
+    if rise and not any(finding.name in ("validation_loss_rises", "learning_undone", "training_diverges") for finding in findings):
+        then = f"{number(rise.low)} at {place(run, rise.since)}"
+        notes.append(f"validation loss rose: {then}, {number(val.values[-1])} at {place(run, val.at[-1])}; not shown to be overfitting")
     if verdict == "stop" and (improving := still_improving(run)):
         notes.append(improving)
     if facts.parameters and facts.train_samples:

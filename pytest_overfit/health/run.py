@@ -50,6 +50,7 @@ MEASURED: Mapping[str, Metric] = {
     "ler": _error_rate("LER"),  # of labels
     "cer": _error_rate("CER"),
     "bleu": Metric(words="BLEU", kind="score", better="higher"),
+    "rouge": Metric(words="ROUGE", kind="score", better="higher"),
     "accuracy": Metric(words="accuracy", kind="score", better="higher", share=True),
     "perplexity": Metric(words="perplexity", kind="loss", better="lower"),
     "emission_ratio": Metric(words="emitted / target tokens", kind="output"),

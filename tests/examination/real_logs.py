@@ -208,12 +208,20 @@ def _misread(run: Run, label: Mapping[str, Any]) -> Iterator[str]:
     for key, names in (("train", ("train_loss", "train_perplexity")), ("valid", ("val_loss", "val_perplexity"))):
         said = label.get(key)
         if said:
+            said = _as_loss(said)
             yield from _differs(run, key, said, [name for name in names if name in run.curves], "lower", 1.0)
     said = label.get("rate")
     if said:
         names = [name for name in run.curves if (told := metric(name)) and told.kind in ("error rate", "score")]
         percent = "percent" in str(said.get("unit", ""))
         yield from _differs(run, f"rate ({said['name']})", said, names, said.get("better", "lower"), 100.0 if percent else 1.0)
+
+
+def _as_loss(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A label's objective that grows towards 0 from below, Kaldi's, as the loss that it is upside down."""
+    if said.get("first") is None or not said["first"] < said["best"] < 0:
+        return said
+    return said | {key: -said[key] for key in ("first", "best", "last")}
 
 
 def _differs(run: Run, key: str, said: Mapping[str, Any], names: Sequence[str], better: str, scale: float) -> Iterator[str]:

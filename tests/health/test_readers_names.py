@@ -24,6 +24,7 @@ from pytest_overfit.health.readers.names import canonical, clock, known
         *((name, "val_blank_share") for name in ("val_blank_share", "val/blank_ratio", "blank rate (val)")),
         ("val_emission_ratio", "val_emission_ratio"),
         ("train_entropy_ratio", "train_entropy_ratio"),
+        *((name, "val_rouge") for name in ("eval_rouge2", "eval_rougeL", "val/rouge1")),
     ],
 )
 def test_a_name_of_many_is_canonical(name: str, meant: str) -> None:

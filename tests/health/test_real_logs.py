@@ -47,6 +47,11 @@ def test_each_figure_that_differs_is_misread(tmp_path: Path, figures: dict[str, 
     assert judge(labelled(tmp_path, "a", label={"valid": valid})).misread == (f"valid: {words}",)
 
 
+def test_an_objective_that_grows_towards_zero_is_its_loss_upside_down(tmp_path: Path) -> None:
+    figures = {"count": 20, "first": -3.0, "best": -1.0, "best_at": 3, "last": -2.7}
+    assert judge(labelled(tmp_path, "a", label={"valid": figures})).misread == ()
+
+
 def test_a_metric_that_is_not_there_is_misread(tmp_path: Path) -> None:
     rate = {"name": "wer", "unit": "percent", "better": "lower", "count": 3, "first": 90, "best": 60, "best_at": 3, "last": 60}
     assert judge(labelled(tmp_path, "a", label={"rate": rate})).misread == ("rate (wer): not read",)

@@ -158,6 +158,21 @@ def test_of_few_readings_only_a_plain_rise_is_believed(val, train):
     assert RULE["validation_loss_rises"](run(val_loss=curve(FEW, val), train_loss=curve(FEW, train))) is None
 
 
+def test_a_loss_that_rises_while_reading_improves_needs_training_loss_to_be_overfitting():
+    val, bleu = (37, 33, 12, 18, 25), (32, 71, 82, 84, 88)
+    assert RULE["validation_loss_rises"](run(val_loss=val, val_bleu=bleu)) is None
+    assert RULE["validation_loss_rises"](run(val_loss=val, val_bleu=bleu, train_loss=(30, 20, 10, 5, 2))).status == "suspected"
+
+
+def test_a_rise_after_training_loss_is_far_below_validation_is_suspected():
+    """What is memorised need not fall further."""
+    val = [5.0, 4.0, 3.0, 3.1, 3.2, 3.3, 3.4, 3.5, 3.6, 3.7, 3.8, 3.9, 4.0]
+    flat = [4.0, 2.0, *(0.5 + 0.01 * (i % 2) for i in range(11))]
+    found = RULE["validation_loss_rises"](run(val_loss=val, train_loss=flat))
+    assert (found.status, found.began) == ("suspected", 3)
+    assert RULE["validation_loss_rises"](run(val_loss=val, train_loss=[value + 3 for value in flat])) is None
+
+
 def test_soon_after_a_warm_restart_validation_may_be_worse():
     """Both losses jump at epoch 40; training has come back below by epoch 60, validation not yet."""
     train = [*np.linspace(8, 2, 40), *np.linspace(3, 1.5, 20)]

@@ -98,6 +98,19 @@ def test_what_does_not_last_or_may_be_chance_is_no_rise(after):
     assert lasting_rise(curve(range(len(values)), values)) is None
 
 
+def test_a_rise_is_counted_from_the_best_reading_itself_however_steep_the_fall_before_it():
+    rise = lasting_rise(curve(range(11), [40, 2.0, 2.2, 2.25, 2.3, 2.5, 2.45, 2.55, 2.7, 2.75, 2.8]))
+    assert rise is not None
+    assert (rise.since, rise.low) == (1, 2.0)
+
+
+def test_a_rise_of_a_small_share_of_the_level_counts_where_it_undoes_the_fall():
+    """4.10 to 3.80, and back to 3.90: little of the level, a third of what was learnt."""
+    fallen, risen = np.linspace(4.1, 3.8, 40), np.linspace(3.8, 3.9, 31)[1:]
+    assert lasting_rise(curve(range(70), [*fallen, *risen])) is not None
+    assert lasting_rise(curve(range(70), [*(10 * fallen - 34.2), *risen])) is None
+
+
 def test_of_few_readings_each_must_be_above_the_best():
     assert lasting_rise(curve(range(5), [3, 2, 2.3, 2.5, 2.6])).noises is None
     assert lasting_rise(curve(range(5), [3, 2, 2.6, 2.0, 2.6])) is None

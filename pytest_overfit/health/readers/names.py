@@ -30,6 +30,7 @@ MEASURES = {
     "ler": "ler, label error rate, uer, unit error rate",
     "cer": "cer, character error rate, char error rate, bcer",
     "bleu": "bleu, bleu 4, bleu score, sacrebleu",
+    "rouge": "rouge2, rouge 2, rougel, rouge l, rouge1, rouge 1, rougelsum, rouge lsum, rouge",
     "accuracy": "accuracy, acc, accuray, char accuracy, character accuracy, char acc, token accuracy, word accuracy, word acc, sequence accuracy, "
     "frame accuracy",
     "perplexity": "perplexity, ppl",

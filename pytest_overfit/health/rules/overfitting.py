@@ -6,7 +6,7 @@ A loss can get worse while reading still improves, so the error rate is asked fi
 from __future__ import annotations
 
 from pytest_overfit.finding import Finding, counted
-from pytest_overfit.health.rules.course import settled_rate, still_since
+from pytest_overfit.health.rules.course import settled_rate, still_since, thrown_back
 from pytest_overfit.health.rules.learning import stands_blind
 from pytest_overfit.health.rules.reading import KNOWS, STUCK, called, error_rate, errors, reads, reads_better, value_words
 from pytest_overfit.health.rules.trend import FEW, Rise, between, comes_down, falls, finite, lasting_rise, lowest, reading_at, thinned
@@ -15,6 +15,8 @@ from pytest_overfit.health.run import Curve, Run
 
 LEARNT = 0.1
 """Share of its value at the best reading by which training loss must have fallen since, where it has few readings."""
+SURE = 4.0
+"""Multiple of its noise from which a rise convicts: noise that wanders makes smaller ones by chance."""
 GAPS = (2.0, 1.0)
 """Validation minus training loss that is wide, in nats per token."""
 GAP_SHARE, LEAST_SHARE = 0.4, 0.1
@@ -36,7 +38,10 @@ def _goes_on(curve: Curve, rise: Rise | None) -> bool:
 def validation_loss_rises(run: Run) -> Finding | None:
     """Validation loss has risen since its best, beyond its noise and for long, while training loss fell, or none was read."""
     rise = rise_of(run, run.curve("val_loss"))
-    if rise is None or not _goes_on(finite(run.curve("val_loss")), rise) or stands_blind(run, "train") or learns_on(run, rise) is False:
+    if rise is None or not _goes_on(finite(run.curve("val_loss")), rise) or stands_blind(run, "train"):
+        return None
+    trained, learns = learns_on(run, rise), reads_better(run, rise.since)
+    if (trained is False and not _memorised(run)) or (trained is None and learns):
         return None
     exact, train = finite(run.curve("val_loss")), finite(run.curve("train_loss"))
     best, low, end = exact.at[lowest(exact)], min(exact.values), exact.at[-1]
@@ -49,18 +54,29 @@ def validation_loss_rises(run: Run) -> Finding | None:
         shown.append(f"training loss meanwhile {number(reading_at(train, best))} -> {number(reading_at(train, end))}")
     else:
         shown.append("no training loss in the log: whether training went on learning is not shown")
-    learns = reads_better(run, rise.since)
     shown += _read_since(run, best, learns)
     if run.facts.parameters and run.facts.train_samples:
         shown.append(f"{run.facts.parameters / run.facts.train_samples:,.0f} parameters for each of {run.facts.train_samples} training samples")
     return Finding(
         name="validation_loss_rises",
-        headline=f"validation loss rises since {place(run, best)}" + (" while training loss falls" if len(train) else ""),
+        headline=f"validation loss rises since {place(run, best)}" + (" while training loss falls" if trained else ""),
         evidence=tuple(shown),
         try_=f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation or data",
-        status="suspected" if learns else "confirmed",
+        status="confirmed" if _sure(rise) and not learns and trained is not False else "suspected",
         began=best,
     )
+
+
+def _sure(rise: Rise) -> bool:
+    """Whether a rise is large enough to convict; of few readings it is large, or none at all."""
+    return rise.noises is None or rise.noises >= SURE
+
+
+def _memorised(run: Run) -> bool:
+    """Whether training loss, which need not fall further then, lies far below validation loss at the end, and was not thrown back."""
+    train, val = finite(run.curve("train_loss")), finite(run.curve("val_loss"))
+    end = reading_at(val, val.at[-1])
+    return not thrown_back(run) and end - reading_at(train, train.at[-1]) > GAP_SHARE * abs(end)
 
 
 def _read_since(run: Run, best: float, learns: bool) -> list[str]:
@@ -109,7 +125,7 @@ def validation_error_rises(run: Run) -> Finding | None:
         headline=f"{called(run, 'val')} gets worse since {place(run, best)}",
         evidence=tuple(shown),
         try_=f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation or data",
-        status="confirmed",
+        status="confirmed" if _sure(rise) else "suspected",
         began=best,
     )
 

@@ -143,7 +143,7 @@ def _undone(run: Run, train: Curve) -> tuple[str, Rise] | None:
     rises = {name: rise for name, curve in curves.items() if (rise := rise_of(run, curve)) and _stays(curve, rise)}
     few = len(curves["val_loss"]) < FEW
     for name, rise in rises.items():
-        undone = train.values[-1] > (1 + BACK) * reading_at(train, rise.since)
+        undone = reading_at(train, train.at[-1]) > (1 + BACK) * reading_at(train, rise.since)
         if undone and rise.readings >= LASTING and (not few or len(rises) == len(curves)):
             return name, rise
     rise = rise_of(run, train)

@@ -30,12 +30,12 @@ NEARBY = 2.0
 """Multiple of its lowest value up to which a curve is in the same region."""
 LIKELY = 2.0
 """Deviations beyond which a difference is no chance."""
+LOST = 0.2
+"""Share of the fall to its lowest value which a curve that rose has lost again, where that is less."""
 RISE, EACH, RISE_OF_FEW = 0.02, 8, 0.07
 """Share of its lowest value by which a curve must have risen since after very many readings; after n, 1 + EACH/n times that. And of few."""
 TAIL = 0.15
 """Share of a run that a rise must have lasted."""
-CLEAR = 2.5
-"""Multiple of the noise of one reading below which no rise stands out, however many readings confirm it."""
 AGAIN = 1.5
 """Multiple of a rise that came back up to which another may, while it has not lasted twice as long."""
 BACK = 0.5
@@ -210,33 +210,33 @@ def lasting_rise(curve: Curve, best: int | None = None) -> Rise | None:
     lasted = (curve.at[-1] - curve.at[best]) / (curve.at[-1] - curve.at[0])
     if len(after) < 2 or lasted < TAIL or min(values) * max(values) <= 0:  # a share of its level needs one sign
         return None
-    last, around = after[-max(len(after) // 2, 2) :], _around(curve, best)
-    low, high = median(values[best - around : best + around + 1]), median(last) if len(curve) >= FEW else after[-1]
-    share, peak = (high - low) / abs(low), max(smoothed(_tail(curve, best)).values)
+    last = after[-max(len(after) // 3, 2) :]
+    low, high = values[best], median(last) if len(curve) >= FEW else after[-1]
+    risen, share, peak = high - low, (high - low) / abs(low), max(smoothed(_tail(curve, best)).values)
     back = median(after[-max(len(after) // 4, 1) :]) < low + BACK * (peak - low)
-    least = RISE * (1 + EACH / len(after)) if len(curve) >= FEW else RISE_OF_FEW
-    if back or share <= least:
+    if back or risen <= _least(values, best):
         return None
     scatter = None
     if len(curve) >= FEW:
         scatter = _scatter(_tail(curve, max(best - (FEW // 2 if len(after) >= FEW else 2), 0)), after)
-        # Of readings about one level the lowest lies below it by chance; a median of w about it by one deviation in sqrt(w / 3).
-        width = 2 * around + 1
-        chosen = math.sqrt(3 / width) if around else math.sqrt(math.log(len(curve)))
-        if high - low <= scatter * max(CLEAR, chosen + LIKELY * math.sqrt(1 / width + 1 / len(last))):
+        # Of m readings about one level the lowest lies sqrt(2 ln m) deviations below it by chance.
+        near = sum(value < high for value in values)
+        if risen <= scatter * (math.sqrt(2 * math.log(near)) + LIKELY / math.sqrt(len(last))):
             return None
     elif min(after) <= low:
         return None
     if came_back_before(curve, curve.at[best], share):
         return None
-    noises = None if scatter is None else (high - low) / scatter if scatter else math.inf
+    noises = None if scatter is None else risen / scatter if scatter else math.inf
     return Rise(since=curve.at[best], low=low, high=high, share=share, noises=noises, readings=len(after), lasted=lasted)
 
 
-def _around(curve: Curve, best: int) -> int:
-    """How many readings on each side of the best tell its level: up to four of many, none of few."""
-    after = len(curve) - 1 - best
-    return min(best, after // 3, len(curve) // FEW, 4) if after >= 6 else 0
+def _least(values: Sequence[float], best: int) -> float:
+    """By how much a curve must have risen since its best: a share of its level, or of the fall before it where that is less; more after few."""
+    low, fall, after = abs(values[best]), values[0] - values[best], len(values) - 1 - best
+    if len(values) < FEW:
+        return RISE_OF_FEW * low
+    return (1 + EACH / after) * min(RISE * low, max(LOST * fall, RISE / 2 * low))
 
 
 def _tail(curve: Curve, start: int) -> Curve:
