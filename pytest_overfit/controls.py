@@ -24,10 +24,14 @@ from pytest_overfit.subject import Sample, Subject, collate
 BATCH = 16
 DESTROYED = 0.5
 """Token error rate that a network must at least reach on swapped inputs, as a share of what the swapped targets differ by."""
+ANSWERED = 0.1
+"""The same where each clip keeps its length, which a sound network may go by in part: one that reads nothing else does not answer at all."""
 GAP = 0.2
 """Token error rate by which eval mode may be worse than train mode, and a clip alone worse than in its batch."""
 UNMOVED = 0.1
 """Token error rate by which noise must at least raise that of a pass, where it does not raise the loss."""
+LOUD = 3.0
+"""Deviations of the loudest noise."""
 STIRRED = 0.25
 """Nats a token by which noise must at least raise the loss. Sound networks reach 1.5 and more, with one clip too."""
 
@@ -90,9 +94,9 @@ def _swapped(samples: Sequence[Sample], as_is: float, rate: Callable[[Sequence[S
     expected = measures.token_error_rate([[] if donor is None else donor.target.tolist() for donor in donors], targets)
     kept = [_stretched(features, sample.frames) for features, sample in zip(given, samples, strict=True)]
     controls = []
-    for name, features in (("inputs swapped", given), ("swapped, own length", kept)):
+    for name, features, share in (("inputs swapped", given, DESTROYED), ("swapped, own length", kept, ANSWERED)):
         altered = rate(_given(samples, features))
-        held = altered >= as_is + DESTROYED * max(expected - as_is, 0.0) if any(donors) else None
+        held = altered >= as_is + share * max(expected - as_is, 0.0) if any(donors) else None
         controls.append(Control(name=name, as_is=as_is, altered=altered, held=held))
     return tuple(controls)
 
@@ -110,15 +114,23 @@ def _noise(
     rate: Callable[[Sequence[Sample]], float],
     device: torch.device | str,
 ) -> Control:
-    """Noise in the place of each clip, as long as it is. A network may say much the same of noise, but not be as sure of it.
+    """Noise in the place of each clip, as long as it is: like the clip, like all clips, and three times as loud around zero.
 
-    Told and not judged where all clips are one and the same token: that asks for no look at the input.
+    A network that reads anything answers to one of them, be it by its tokens or by how sure it is of
+    them; the strongest answer counts. Told and not judged where all clips are one and the same token:
+    that asks for no look at the input.
     """
     generator = torch.Generator().manual_seed(1)
-    noise = _given(samples, [_noise_like(sample.features, generator) for sample in samples])
-    altered = rate(noise)
-    before, after = (_nats(subject, network, some, device) for some in (samples, noise))
-    moved = altered >= as_is + UNMOVED or not after < before + STIRRED
+    whole = torch.cat([sample.features for sample in samples])
+    kinds = (
+        [_noise_like(sample.features, generator) for sample in samples],
+        [_noise_like(whole, generator)[: sample.frames] for sample in samples],
+        [LOUD * _noise_like(whole - whole.mean(0), generator)[: sample.frames] for sample in samples],
+    )
+    noises = [_given(samples, noise) for noise in kinds]
+    altered = max(rate(noise) for noise in noises)
+    before, after = (_nats(subject, network, samples, device), [_nats(subject, network, noise, device) for noise in noises])
+    moved = altered >= as_is + UNMOVED or not max(after) < before + STIRRED
     asks = len({tuple(sample.target.tolist()) for sample in samples}) > 1 or len(samples[0].target) > 1
     return Control(name="noise", as_is=as_is, altered=altered, held=moved if asks else None)
 

@@ -20,6 +20,7 @@ sitecustomize.begin()  # before another conftest imports torch
 
 def pytest_configure(config: pytest.Config) -> None:
     """Every process of the session counts its optimiser steps, and those of the processes that it starts, in a file of its own."""
+    config.addinivalue_line("markers", "exact_weights: compares weights that it set or loaded, so that no jitter of them can be asked for")
     handle, name = tempfile.mkstemp(prefix="optimiser-steps-")
     os.close(handle)
     config.stash[STEPS_FILE] = Path(name)

@@ -210,6 +210,7 @@ def test_a_gradient_is_clipped_to_the_recipes_norm_and_recorded_before():
     assert training.trace.gradient_norms[0] > 1e-3
 
 
+@pytest.mark.exact_weights
 def test_layers_learn_at_their_own_rate_and_warm_up_with_the_rest():
     training, _ = run(Recipe(lr=0.1, warmup=4, layer_lr={"head": 0.5, "first": 0.0}), steps=2)
     rates = {group["peak_lr"]: group["lr"] for group in training.optimizer.param_groups}

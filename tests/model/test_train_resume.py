@@ -38,6 +38,7 @@ def killed_while_training(folder: Path, epochs: int) -> int:
     return len(read_rows(folder / METRICS))
 
 
+@pytest.mark.exact_weights
 def test_killed_while_it_trains_a_run_ends_on_the_curve_of_one_that_was_not(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert main([*FLAGS, "--output_dir", str(whole)]) == 0

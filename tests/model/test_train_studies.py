@@ -43,6 +43,7 @@ def test_a_curriculum_climbs_a_rung_then_carries_weights_from_scale_to_scale(tmp
     assert capsys.readouterr().err.endswith("holds a curriculum; go on with it by --resume, or give another --output_dir\n")
 
 
+@pytest.mark.exact_weights
 def test_a_run_starts_from_the_weights_it_is_given(tmp_path: Path) -> None:
     first, second = (small(tmp_path / name, epochs=1, sentences=4, learning_rate=rate) for name, rate in (("first", 0.01), ("second", 0.0)))
     fit(first, first.data(), folder=first.output_dir)
