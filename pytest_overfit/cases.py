@@ -24,7 +24,6 @@ from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.host import flushed_denormals, keep_freed_memory
 from pytest_overfit.ladder import RUNGS, Outcome, Rung, check_rungs, criteria_for
 from pytest_overfit.recipe import BadRecipe
-from pytest_overfit.remedies import raw_samples
 from pytest_overfit.settings import Settings
 from pytest_overfit.store import Store
 from pytest_overfit.subject import BadSample, BadSubject, Subject, TooFewSamples
@@ -139,7 +138,7 @@ class OverfitContracts:
         """
         __tracebackhide__ = True
         most = max(self.settings.rungs or RUNGS)
-        samples = raw_samples(self.subject, most)
+        samples = self.subject.offered(most)
         with own_randomness(self.settings.device):
             checked = examine(self.subject, samples, seed=self.settings.seeds[0], device=self.settings.device, size=self.settings.size)
         stale = stale_acceptances(self.subject, checked, elsewhere=BY_TRAINING)
@@ -169,7 +168,7 @@ class OverfitDiagnosis:
         """
         __tracebackhide__ = True
         settings = self.settings
-        samples = max(len(raw_samples(self.subject, DIAGNOSED)), 1)
+        samples = max(len(self.subject.offered(DIAGNOSED)), 1)
         rung = replace(rung_of(self.subject, samples, settings), seeds=settings.seeds[:1])
         with flushed_denormals(), own_randomness(settings.device):
             findings = rung.violated or accepting(examine_rung(rung, rung.outcome()), self.subject.accept)

@@ -14,7 +14,7 @@ from pytest_overfit.contracts import Checked, breaks_rungs, examine
 from pytest_overfit.diagnoses import DIAGNOSES, Evidence, gather
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.ladder import Outcome, Rung
-from pytest_overfit.remedies import Trial, raw_samples
+from pytest_overfit.remedies import Trial
 from pytest_overfit.subject import BadSample
 from pytest_overfit.trials import Trials, run_trials
 
@@ -55,7 +55,7 @@ class Diagnosis:
 
 def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagnosis:
     """Explain a broken rung. trials: none; those of the findings until one holds; or every remedy of every finding, then general ones."""
-    samples = raw_samples(rung.subject, rung.samples)
+    samples = rung.subject.offered(rung.samples)
     checked = examine(rung.subject, samples, seed=rung.seeds[0], device=rung.device, size=rung.size)
     found = [finding for one in checked for finding in one.findings]
     found += outcome.attempts[0].findings if outcome.attempts else ()

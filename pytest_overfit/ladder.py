@@ -247,8 +247,7 @@ class Rung:
     @cached_property
     def violated(self) -> tuple[Finding, ...]:
         """What the contracts find in the rung's samples and in a fresh network that is reason enough to break."""
-        samples = self.subject.samples(self.samples) if callable(self.subject.samples) else self.subject.samples
-        found = check(self.subject, samples[: self.samples], seed=self.seeds[0], device=self.device, size=self.size)
+        found = check(self.subject, self.subject.offered(self.samples), seed=self.seeds[0], device=self.device, size=self.size)
         return tuple(filter(breaks_rungs, found))
 
     def _run(self, samples: Sequence[Sample], recipe: Recipe, seed: int) -> _Run:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -14,7 +14,7 @@ from pytest_overfit.contracts import check
 from pytest_overfit.finding import Finding
 from pytest_overfit.ladder import Rung
 from pytest_overfit.recipe import default_recipe
-from pytest_overfit.subject import Sample, Subject, all_parameters
+from pytest_overfit.subject import Subject, all_parameters
 
 Change = Callable[[Rung, Finding], Rung]
 
@@ -66,7 +66,7 @@ def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) 
 
 
 def _found_again(rung: Rung, finding: Finding) -> bool:
-    samples = raw_samples(rung.subject, rung.samples)
+    samples = rung.subject.offered(rung.samples)
     found = check(rung.subject, samples, seed=rung.seeds[0], device=rung.device, size=rung.size)
     return any(other.name == finding.name for other in found)
 
@@ -114,7 +114,7 @@ def _smoothed(rung: Rung, _: Finding) -> Rung:
 
 
 def _fresh(rung: Rung) -> nn.Module:
-    width = raw_samples(rung.subject, 1)[0].features.shape[1]
+    width = rung.subject.offered(1)[0].features.shape[1]
     return rung.subject.fresh(feature_dim=width, seed=rung.seeds[0], size=rung.size, network=rung.recipe.network)
 
 
@@ -250,7 +250,7 @@ TRAIN_ALL = subject_remedy("every parameter in the optimiser", lambda subject: r
 
 
 def _leave_out(rung: Rung, finding: Finding) -> Rung:
-    samples = raw_samples(rung.subject, rung.samples)
+    samples = rung.subject.offered(rung.samples)
     kept = [sample for sample in samples if sample.name not in finding.samples[1 if finding.name == "conflicting_samples" else 0 :]]
     if not kept or len(kept) == len(samples):
         raise surgery.CannotOperate("no sample is left, or none is named")
@@ -272,10 +272,6 @@ def _fetched_once(rung: Rung, _: Finding) -> Rung:
 LEAVE_OUT = Remedy(name="those samples left out", change=_leave_out)
 STANDARDISE = Remedy(name="features z-scored", change=_standardised)
 FETCH_ONCE = Remedy(name="samples fetched once", change=_fetched_once)
-
-
-def raw_samples(subject: Subject, n: int) -> Sequence[Sample]:
-    return (subject.samples(n) if callable(subject.samples) else subject.samples)[:n]
 
 
 REMEDIES: dict[str, tuple[Remedy, ...]] = {

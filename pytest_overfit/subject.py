@@ -231,12 +231,16 @@ class Subject:
             if not isinstance(reason, str) or not reason.strip():
                 raise BadSubject(f"subject {self.name}: accept[{finding!r}] needs a reason in words, got {reason!r}")
 
+    def offered(self, n: int) -> Sequence[Sample]:
+        """The first `n` samples or fewer, unchecked."""
+        return (self.samples(n) if callable(self.samples) else self.samples)[:n]
+
     def take(self, n: int) -> list[Sample]:
         """The first `n` samples, checked.
 
         Raises TooFewSamples where there are fewer, BadSubject where there is none, BadSample where one cannot be trained on.
         """
-        samples = self.samples(n) if callable(self.samples) else self.samples
+        samples = self.offered(n)
         if not len(samples):
             raise BadSubject(f"subject {self.name} has no samples")
         if len(samples) < n:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,19 +25,31 @@ def output_is_repeatable(bench: Bench) -> tuple[Finding, ...]:
     whole = collate(bench.clips[:1]).to(bench.device)
     for name, seeds in (("carried_state", (1, 1)), ("random_in_eval", (1, 2))):
         for batch in (bench.batch, whole):
-            output, calls = _recorded(bench, batch, seeds[0])
+            first = bench.run(batch.features, batch.frames, seed=seeds[0])[0]
             bench.run(-batch.features, batch.frames)  # what it leaves behind must not show
-            again, others = _recorded(bench, batch, seeds[1])
-            gap = distance(output.float(), again.float())
+            again = bench.run(batch.features, batch.frames, seed=seeds[1])[0]
+            gap = distance(first.float(), again.float())
             if gap > bench.tolerance:
-                return (_not_repeatable(name, gap, first_apart(calls, others)),)
+                calls = _calls(bench, batch, seed=seeds[0])
+                bench.run(-batch.features, batch.frames)
+                return (_not_repeatable(name, gap, first_apart(calls, _calls(bench, batch, seed=seeds[1]))),)
     return ()
 
 
-def _recorded(bench: Bench, batch: Batch, seed: int) -> tuple[Tensor, list[Call]]:
+def _calls(bench: Bench, batch: Batch, *, features: Tensor | None = None, seed: int | None = None) -> list[Call]:
+    """Every module's call on a batch, or on other features of its clips."""
     with recorded(bench.network) as calls:
-        output = bench.run(batch.features, batch.frames, seed=seed)[0]
-    return output, calls
+        bench.run(batch.features if features is None else features, batch.frames, seed=seed)
+    return calls
+
+
+def _first_where(calls: list[Call], others: list[Call], differs: Callable[[Tensor, Tensor], bool]) -> tuple[str, bool] | None:
+    """The first module whose first input or output differs between two passages, and whether it is the input."""
+    for call, other in zip(calls, others, strict=False):
+        for before, ones, twos in ((True, call.inputs, other.inputs), (False, call.outputs, other.outputs)):
+            if ones and twos and differs(ones[0], twos[0]):
+                return call.module, before
+    return None
 
 
 def _not_repeatable(name: str, gap: float, module: str | None) -> Finding:
@@ -88,27 +102,13 @@ def _first_leaking(bench: Bench, batch: Batch, row: int) -> tuple[str | None, bo
     inside = frames < batch.frames.to(others.device)[:, None]
     others = torch.where(inside[..., None], others, batch.features)
     others[row] = batch.features[row]
-    runs = []
-    for features in (batch.features, others):
-        with recorded(bench.network) as calls:
-            bench.run(features, batch.frames)
-        runs.append(calls)
-    for call, other in zip(*runs, strict=False):
-        for before, ones, twos in ((True, call.inputs, other.inputs), (False, call.outputs, other.outputs)):
-            if ones and twos and _all_changed(ones[0], twos[0], len(batch)):
-                return call.module, before
-    return _first_placed(bench, batch, row, runs[0])
-
-
-def _first_placed(bench: Bench, batch: Batch, row: int, calls: list[Call]) -> tuple[str | None, bool]:
-    """The first module in which no clip of the batch is as one of them is alone: where its place in the batch matters, not its mates."""
-    with recorded(bench.network) as own:
-        bench.run(batch.features[row : row + 1], batch.frames[row : row + 1])
-    for call, alone in zip(calls, own, strict=False):
-        for before, ones, twos in ((True, call.inputs, alone.inputs), (False, call.outputs, alone.outputs)):
-            if ones and twos and _nowhere(ones[0], twos[0], len(batch)):
-                return call.module, before
-    return None, False
+    calls = _calls(bench, batch)
+    mixed = _first_where(calls, _calls(bench, batch, features=others), partial(_all_changed, clips=len(batch)))
+    if mixed:
+        return mixed
+    # Mates do not matter: then the clip's place in the batch does, and no row is as the clip is alone.
+    alone, *_ = bench.passage(batch.features[row, : int(batch.frames[row])], padded_to=batch.features.shape[1])
+    return _first_where(calls, alone, partial(_nowhere, clips=len(batch))) or (None, False)
 
 
 def _nowhere(together: Tensor, alone: Tensor, clips: int) -> bool:

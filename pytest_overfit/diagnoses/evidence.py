@@ -10,7 +10,6 @@ from torch import nn
 
 from pytest_overfit import probes
 from pytest_overfit.ladder import Attempt, Outcome, Rung
-from pytest_overfit.remedies import raw_samples
 from pytest_overfit.subject import Sample
 from pytest_overfit.train import keep_up_norms
 
@@ -41,7 +40,7 @@ class Evidence:
 def gather(rung: Rung, outcome: Outcome) -> Evidence:
     samples = rung.subject.take(rung.samples)
     network = fresh(rung, samples)
-    shown = rung.subject.take(min(PROBED, len(raw_samples(rung.subject, PROBED))))
+    shown = rung.subject.take(min(PROBED, len(rung.subject.offered(PROBED))))
     cut = _cut(shown)
 
     def read(clips: Sequence[Sample], mode: Literal["train", "eval"]) -> tuple[probes.Observation, ...]:

@@ -25,7 +25,6 @@ from pytest_overfit.health.run import BadRun, Run
 from pytest_overfit.ladder import Outcome, Rung
 from pytest_overfit.levels import Standing, ladder_of_levels, standing
 from pytest_overfit.recipe import Recipe
-from pytest_overfit.remedies import raw_samples
 from pytest_overfit.subject import BadSample, Sample, Subject
 from pytest_overfit.train import Reading, Training
 
@@ -68,7 +67,7 @@ def examine_checkpoint(run: Run, subject: Subject, *, samples: int = 20, device:
     path = run.checkpoint
     if path is None:
         raise BadRun(f"{run.name}: no checkpoint lies beside its log: give a folder that holds one (.ckpt, .pt, .pth or .safetensors)")
-    clips = subject.take(min(samples, len(raw_samples(subject, samples))))
+    clips = subject.take(min(samples, len(subject.offered(samples))))
     if not clips:
         raise BadSample(f"subject {subject.name} has no samples to read a checkpoint on")
     held = read_weights(path)

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.health.live import HealthWarning, understood, write_report
-from pytest_overfit.health.run import BadRun, Facts
-from pytest_overfit.health.watch import METRICS, Watch
+from pytest_overfit.health.live import HealthWarning, checked_names, understood, write_report
+from pytest_overfit.health.run import Facts
+from pytest_overfit.health.watch import Watch
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -46,10 +46,7 @@ class HealthTrainerCallback(TrainerCallback):
         names: Mapping[str, str] | None = None,
         facts: Facts | None = None,
     ) -> None:
-        self.stop_when_sick, self.names = stop_when_sick, dict(names or {})
-        for own, name in self.names.items():
-            if name not in METRICS:
-                raise BadRun(f"HealthTrainerCallback: names maps {own!r} to {name!r}, which is none of {', '.join(METRICS)}")
+        self.stop_when_sick, self.names = stop_when_sick, checked_names(names, "HealthTrainerCallback")
         self.watch = Watch(facts=facts)
         self._warn = warn or (lambda line: warnings.warn(line, HealthWarning, stacklevel=2))
 

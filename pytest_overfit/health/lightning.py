@@ -14,10 +14,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.health.live import REPORT, HealthWarning, understood, write_report
+from pytest_overfit.health.live import REPORT, HealthWarning, checked_names, understood, write_report
 from pytest_overfit.health.readers.beside import RUN_JSON, find_beside, read_facts
 from pytest_overfit.health.run import BadRun, Facts
-from pytest_overfit.health.watch import METRICS, Watch
+from pytest_overfit.health.watch import Watch
 
 __all__ = ["HealthCallback", "HealthWarning"]
 
@@ -57,10 +57,7 @@ class HealthCallback(Callback):
         names: Mapping[str, str] | None = None,
         facts: Facts | None = None,
     ) -> None:
-        self.stop_when_sick, self.names = stop_when_sick, dict(names or {})
-        for own, name in self.names.items():
-            if name not in METRICS:
-                raise BadRun(f"HealthCallback: names maps {own!r} to {name!r}, which is none of {', '.join(METRICS)}")
+        self.stop_when_sick, self.names = stop_when_sick, checked_names(names, "HealthCallback")
         self.watch = Watch(facts=facts)
         self._warn = warn or _warn
         self._folder: Path | None = None

@@ -9,6 +9,7 @@ from typing import Any
 from pytest_overfit.health.checkup import Checkup
 from pytest_overfit.health.readers.names import canonical, known
 from pytest_overfit.health.report import text, to_json
+from pytest_overfit.health.run import BadRun
 from pytest_overfit.health.watch import METRICS
 from pytest_overfit.store import write_whole
 
@@ -18,6 +19,14 @@ REPORT = "health.txt"
 
 class HealthWarning(UserWarning):
     """A finding about the training run, at its onset."""
+
+
+def checked_names(names: Mapping[str, str] | None, callback: str) -> dict[str, str]:
+    """What a user calls metrics -> names of `watch.METRICS`. Raises BadRun, in the callback's name, where one is none of them."""
+    for own, name in (names or {}).items():
+        if name not in METRICS:
+            raise BadRun(f"{callback}: names maps {own!r} to {name!r}, which is none of {', '.join(METRICS)}")
+    return dict(names or {})
 
 
 def understood(logged: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, float]:
