@@ -19,6 +19,7 @@ from pytest_overfit import ctc
 from pytest_overfit.contracts.bench import Bench, gradients, undisturbed
 from pytest_overfit.contracts.loss import loss_is_ctc
 from pytest_overfit.contracts.passage import tensors
+from pytest_overfit.contracts.wiring import nodes_behind
 from pytest_overfit.finding import Finding
 from pytest_overfit.measures import valid_steps
 
@@ -167,8 +168,6 @@ def first_breach(network: nn.Module, run: Run) -> Breach | None:
 
 def _first_backward(value: Tensor, places: dict[Node, _Place]) -> Breach | None:
     found: list[Breach] = []
-    nodes, waiting = set(), [value.grad_fn]
-    handles = []
 
     def watch(node: Node) -> Any:
         def look(given_back: tuple[Any, ...], given: tuple[Any, ...]) -> None:
@@ -181,14 +180,9 @@ def _first_backward(value: Tensor, places: dict[Node, _Place]) -> Breach | None:
 
         return node.register_hook(look)
 
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in nodes:
-            continue
-        nodes.add(node)
-        waiting += [next_node for next_node, _ in node.next_functions]
-        handles.append(watch(node))
-    leaves = [n.variable for n in nodes if n is not None and hasattr(n, "variable")]
+    nodes = nodes_behind(value)
+    handles = [watch(node) for node in nodes]
+    leaves = [node.variable for node in nodes if hasattr(node, "variable")]
     try:
         gradients(value, leaves)
     finally:
