@@ -71,7 +71,7 @@ def run_controls(
     shuffled = [sample.features[torch.randperm(sample.frames, generator=generator)] for sample in samples]
     return (
         *_swapped(samples, as_is, rate, generator),
-        _noise(subject, network, samples, as_is, rate, device),
+        _noise_control(subject, network, samples, as_is, rate, device),
         _alone(subject, network, samples, as_is, device),
         control("frames shuffled", shuffled),
         *(control(f"{part} zeroed", [_zeroed(sample.features, where) for sample in samples]) for part, where in subject.parts.items()),
@@ -106,7 +106,7 @@ def _stretched(features: Tensor, frames: int) -> Tensor:
     return F.interpolate(features.T[None], size=frames, mode="linear", align_corners=True)[0].T
 
 
-def _noise(
+def _noise_control(
     subject: Subject,
     network: nn.Module,
     samples: Sequence[Sample],
@@ -122,10 +122,11 @@ def _noise(
     """
     generator = torch.Generator().manual_seed(1)
     whole = torch.cat([sample.features for sample in samples])
+    mean, deviation = whole.mean(0), whole.std(0, unbiased=False)
     kinds = (
         [_noise_like(sample.features, generator) for sample in samples],
-        [_noise_like(whole, generator)[: sample.frames] for sample in samples],
-        [LOUD * _noise_like(whole - whole.mean(0), generator)[: sample.frames] for sample in samples],
+        [mean + deviation * _noise(sample.features, generator) for sample in samples],
+        [LOUD * deviation * _noise(sample.features, generator) for sample in samples],
     )
     noises = [_given(samples, noise) for noise in kinds]
     altered = max(rate(noise) for noise in noises)
@@ -155,10 +156,14 @@ def _alone(subject: Subject, network: nn.Module, samples: Sequence[Sample], as_i
     return Control(name="clips alone", as_is=as_is, altered=altered, held=held)
 
 
+def _noise(features: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal noise of the shape of features."""
+    return torch.randn(features.shape, generator=generator, dtype=features.dtype)
+
+
 def _noise_like(features: Tensor, generator: torch.Generator) -> Tensor:
     """Noise with each column's mean and deviation."""
-    noise = torch.randn(features.shape, generator=generator, dtype=features.dtype)
-    return features.mean(0) + noise * features.std(0, unbiased=False)
+    return features.mean(0) + _noise(features, generator) * features.std(0, unbiased=False)
 
 
 def _zeroed(features: Tensor, where: slice) -> Tensor:
