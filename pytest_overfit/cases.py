@@ -17,10 +17,12 @@ import pytest
 import torch
 
 from pytest_overfit import report
-from pytest_overfit.contracts import Checked, examine, stale_acceptances
-from pytest_overfit.diagnoses import DIAGNOSES
-from pytest_overfit.diagnosis import Diagnosis, diagnose, examine_rung
+from pytest_overfit.explain.diagnosis import Diagnosis, diagnose, examine_rung
 from pytest_overfit.finding import Finding, accepting
+from pytest_overfit.findings.catalogue import DETECTORS
+from pytest_overfit.findings.examine import Checked, examine, stale_acceptances
+from pytest_overfit.findings.modes import TRAIN_EVAL_GAP
+from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.host import flushed_denormals, keep_freed_memory
 from pytest_overfit.ladder import RUNGS, Outcome, Rung, check_rungs, criteria_for
 from pytest_overfit.recipe import BadRecipe
@@ -33,7 +35,7 @@ POLL_SECONDS = 0.1
 SHOW_SECONDS = 0.3
 DIAGNOSED = 2
 """Samples of the rung that diagnoses look at where nothing broke."""
-BY_TRAINING = {"input_ignored", "train_eval_gap"} | {diagnosis.__name__ for diagnosis in DIAGNOSES}
+BY_TRAINING = {INPUT_IGNORED.name, TRAIN_EVAL_GAP.name} | {detector.record.name for detector in DETECTORS}
 """Findings that a contract's silence does not make stale: controls and diagnoses give them too."""
 
 
@@ -294,9 +296,7 @@ class OverfitRung:
     def _explained(self, rung: Rung, outcome: Outcome) -> Diagnosis:
         """Why a rung broke. What goes wrong in explaining is told and hides no verdict."""
         try:
-            # Of a seed that failed: with another one, no remedy would be needed and any would seem to help.
-            failed = tuple(attempt.seed for attempt in outcome.deciding if not attempt.held)
-            return diagnose(replace(rung, seeds=failed or rung.seeds), outcome, trials=self.settings.trials)
+            return diagnose(rung, outcome, trials=self.settings.trials)
         except Exception as error:
             return Diagnosis(failure="".join(traceback.format_exception(error)).rstrip())
 

@@ -17,8 +17,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from pytest_overfit import ctc, measures
-from pytest_overfit.contracts.bench import undisturbed
 from pytest_overfit.finding import Finding
+from pytest_overfit.findings.bench import undisturbed
+from pytest_overfit.findings.leaks import PADDING_LEAK
+from pytest_overfit.findings.modes import TRAIN_EVAL_GAP
+from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.subject import Sample, Subject, collate
 
 BATCH = 16
@@ -182,7 +185,7 @@ def hypotheses(
         with undisturbed(network, train=train, seed=0), torch.no_grad():
             _drop_nothing(network)
             log_probs, steps = subject.log_probs(network, batch.features, batch.frames)
-        decoded += subject.decode(log_probs, steps) if subject.decode else ctc.greedy_decode(log_probs, steps, blank=subject.blank)
+        decoded += subject.decoded(log_probs, steps)
     return decoded
 
 
@@ -198,8 +201,7 @@ def ignored_inputs(controls: Sequence[Control]) -> tuple[Finding, ...]:
     blind = next((named[name] for name in BLIND if name in named and named[name].held is False), None)
     if blind is not None:
         return (
-            Finding(
-                name="input_ignored",
+            INPUT_IGNORED.finding(
                 headline=f"the pass is not honest: with {BLIND[blind.name]} the token error rate is {blind.altered:.2f}, "
                 f"as they are {blind.as_is:.2f}",
                 try_="look for targets that reach the network, for outputs remembered by position in the batch or by a clip's length, and for "
@@ -211,8 +213,7 @@ def ignored_inputs(controls: Sequence[Control]) -> tuple[Finding, ...]:
     if alone is None or alone.held is not False:
         return ()
     return (
-        Finding(
-            name="padding_leak",
+        PADDING_LEAK.finding(
             headline=f"the pass hangs on padding: each clip alone the token error rate is {alone.altered:.2f}, in a batch {alone.as_is:.2f}",
             try_="mask what stands past each clip's frames: packed sequences, key_padding_mask, zeros before every convolution",
             status="confirmed",
@@ -229,8 +230,7 @@ def train_eval_gap(subject: Subject, network: nn.Module, samples: Sequence[Sampl
         return ()
     worst = _worst_norm(subject, network, samples[:BATCH], device)
     return (
-        Finding(
-            name="train_eval_gap",
+        TRAIN_EVAL_GAP.finding(
             headline=f"the token error rate is {evaluated:.2f} in eval mode and {train:.2f} in train mode, dropout aside"
             + (f": the running statistics of {worst[0]} are not those of the clips" if worst else ""),
             evidence=(f"{worst[0]}: the mean is off by {worst[1]:.2g} and the deviation by a factor of {worst[2]:.2g}",) if worst else (),

@@ -21,14 +21,14 @@ from typing import Literal
 
 from torch import nn
 
-from pytest_overfit.contracts import breaks_rungs, check, fit
-from pytest_overfit.contracts.finite import breach_of_training
 from pytest_overfit.controls import Control, ignored_inputs, run_controls, train_eval_gap
 from pytest_overfit.criteria import BadLadder as BadLadder
 from pytest_overfit.criteria import Criterion as Criterion
 from pytest_overfit.criteria import Verdict as Verdict
 from pytest_overfit.criteria import criteria_for as criteria_for
 from pytest_overfit.finding import Finding, accepting
+from pytest_overfit.findings.examine import Checked, breaks_rungs, examine, fit
+from pytest_overfit.findings.finite import breach_of_training
 from pytest_overfit.levels import BY_CHANCE, Level, Standing, ladder_of_levels, level_by_chance, standing, still_descending
 from pytest_overfit.misread import Misread, worst
 from pytest_overfit.recipe import Recipe
@@ -245,10 +245,14 @@ class Rung:
         return bool(run.located) or bool(self.violated) or run.is_stuck()
 
     @cached_property
+    def checked(self) -> tuple[Checked, ...]:
+        """What the contracts find in the rung's samples and in a fresh network of its first seed."""
+        return examine(self.subject, self.subject.offered(self.samples), seed=self.seeds[0], device=self.device, size=self.size)
+
+    @property
     def violated(self) -> tuple[Finding, ...]:
-        """What the contracts find in the rung's samples and in a fresh network that is reason enough to break."""
-        found = check(self.subject, self.subject.offered(self.samples), seed=self.seeds[0], device=self.device, size=self.size)
-        return tuple(filter(breaks_rungs, found))
+        """What the contracts find that is reason enough to break."""
+        return tuple(finding for one in self.checked for finding in one.findings if breaks_rungs(finding))
 
     def _run(self, samples: Sequence[Sample], recipe: Recipe, seed: int) -> _Run:
         return _Run(Training(self.subject, samples, recipe, seed=seed, device=self.device, size=self.size), self.criteria, seed)

@@ -38,7 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "--overfit-strict": False,
 }
 """The options that change a verdict: a rerun needs them."""
-OF_A_SESSION = ("--overfit-run", "--overfit-report")
+OF_A_SESSION = ("--overfit-run", "--overfit-report", "--overfit-explain")
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -66,6 +66,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption(
         "--overfit-metric", metavar="METRIC=NAME", action="append", default=[], help="what a log calls a metric, e.g. val_loss=my_column; repeatable"
     )
+    group.addoption("--overfit-explain", metavar="NAME", help="explain a finding and run nothing: what it means, how to mend or accept it")
     group.addoption("--overfit-report", metavar="DIR", help="where the report files and logs/ go (default: the rootdir)")
 
 

@@ -78,6 +78,19 @@ def pytest_configure(config: pytest.Config) -> None:
             settings(config)
 
 
+def pytest_cmdline_main(config: pytest.Config) -> pytest.ExitCode | None:
+    """Explain a finding in the place of a session, where that is asked for."""
+    name = config.getoption("--overfit-explain")
+    if name is None:
+        return None
+    from pytest_overfit.findings.book import entries, explained, not_found
+
+    if name not in (known := entries()):
+        raise pytest.UsageError(not_found(name))
+    sys.stdout.write(f"{explained(known[name])}\n")
+    return pytest.ExitCode.OK
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if STORE in config.stash and not is_worker(config):
         shutil.rmtree(config.stash[STORE], ignore_errors=True)

@@ -13,9 +13,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pytest_overfit.contracts import Checked
-from pytest_overfit.diagnosis import Diagnosis, Row
+from pytest_overfit.explain.diagnosis import Diagnosis, Row
 from pytest_overfit.finding import Finding, naming
+from pytest_overfit.findings.examine import Checked
 from pytest_overfit.ladder import Attempt, Detour, Outcome, Verdict
 from pytest_overfit.levels import Standing
 from pytest_overfit.misread import Misread

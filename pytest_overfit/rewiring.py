@@ -13,12 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
+from pytest_overfit import ctc
 from pytest_overfit.subject import Subject, call_network
 from pytest_overfit.surgery import CannotOperate
 
 DETACHING = {torch.detach, torch.detach_, Tensor.detach, Tensor.detach_, Tensor.data.__get__}  # type: ignore[attr-defined]
+ROUNDING = {torch.round, torch.floor, torch.ceil, torch.sign, Tensor.round, Tensor.floor, Tensor.ceil, Tensor.sign}
 DROPPING = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout}
 
 
@@ -194,5 +198,79 @@ def one_by_one(subject: Subject) -> Subject:
         rows = [subject.log_probs(network, clip[None, :n], n[None]) for clip, n in zip(features, frames, strict=True)]
         padded = nn.utils.rnn.pad_sequence([row[:, 0] for row, _ in rows])
         return padded, torch.cat([steps for _, steps in rows])
+
+    return replace(subject, forward=forward, outputs="log_probs", layout="TBV")
+
+
+def loss_on_cpu(subject: Subject) -> Subject:
+    """The subject whose loss is computed on the CPU, wherever its output stands."""
+    own = subject.loss or (lambda *batch: ctc.nats_per_token(*batch, blank=subject.blank))
+    return replace(subject, loss=lambda log_probs, *rest: own(log_probs.cpu(), *rest))
+
+
+def unmasked(subject: Subject) -> Subject:
+    """The subject whose network runs in eval mode while it is trained, but for norms, which gather statistics, and recurrent layers.
+
+    Masks and dropout of the input, whatever makes them, are then left out.
+    """
+
+    def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        masking = [m for m in network.modules() if m.training and not isinstance(m, _BatchNorm | nn.RNNBase)]
+        try:
+            for module in masking:
+                module.training = False
+            return subject.forward(network, features, frames)
+        finally:
+            for module in masking:
+                module.training = True
+
+    return replace(subject, forward=forward)
+
+
+class TrueGradients(TorchFunctionMode):
+    """Within it no hook is put on a tensor's gradient, and rounding hands its gradient through."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.register_hook:
+            return RemovableHandle({})
+        if func in ROUNDING:
+            return args[0] + (func(*args, **(kwargs or {})) - args[0]).detach()
+        return func(*args, **(kwargs or {}))
+
+
+def with_true_gradients(subject: Subject) -> Subject:
+    """The subject without hooks on the gradients of modules, parameters and what they compute; rounding is passed straight through."""
+
+    def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        for module in network.modules():
+            module._backward_hooks.clear()
+            module._backward_pre_hooks.clear()
+        for parameter in network.parameters():
+            (parameter._backward_hooks or {}).clear()
+        with TrueGradients():
+            return subject.forward(network, features, frames)
+
+    return replace(subject, forward=forward)
+
+
+def placed(subject: Subject) -> Subject:
+    """The subject whose features carry the place of their frame. Source: Vaswani et al. 2017, section 3.5 (sines and cosines)."""
+
+    def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        place, column = torch.arange(features.shape[1])[:, None], torch.arange(features.shape[2])
+        angle = place / 10_000 ** (2 * (column // 2) / features.shape[2])
+        waves = torch.where(column % 2 == 0, angle.sin(), angle.cos()).to(features)
+        return subject.forward(network, features + waves, frames)
+
+    return replace(subject, forward=forward)
+
+
+def turned_back(subject: Subject) -> Subject:
+    """The subject with each clip's output the other way round in time."""
+
+    def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs, steps = subject.log_probs(network, features, frames)
+        rows = [torch.cat([log_probs[:n, clip].flip(0), log_probs[n:, clip]]) for clip, n in enumerate(steps.tolist())]
+        return torch.stack(rows, 1), steps
 
     return replace(subject, forward=forward, outputs="log_probs", layout="TBV")

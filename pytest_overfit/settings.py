@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
+from pytest_overfit.explain.trials import Trials
 from pytest_overfit.ladder import BadLadder, check_rungs, criteria_for
 from pytest_overfit.recipe import Recipe, changed, load_recipes, parse_assignments
 from pytest_overfit.seeds import ALPHA, BETA, SeedTest
 from pytest_overfit.subject import BadSubject, Subject
-from pytest_overfit.trials import Trials
 
 
 class NoDevice(ValueError):

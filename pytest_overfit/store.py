@@ -15,13 +15,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pytest_overfit.controls import Control
-from pytest_overfit.diagnosis import Diagnosis, Row
+from pytest_overfit.explain.diagnosis import Diagnosis, Row
+from pytest_overfit.explain.trials import Trial
 from pytest_overfit.finding import Finding
 from pytest_overfit.ladder import Attempt, Detour, Outcome, Progress, Verdict
 from pytest_overfit.levels import Level, Standing
 from pytest_overfit.misread import Misread
 from pytest_overfit.recipe import Recipe
-from pytest_overfit.remedies import Trial
 from pytest_overfit.train import Reading, Trace
 
 

@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from pytest_overfit import ctc
+
 if TYPE_CHECKING:
-    from pytest_overfit.contracts import Contract
+    from pytest_overfit.findings.record import Contract
     from pytest_overfit.recipe import Recipe
 
 Forward = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -295,6 +297,23 @@ class Subject:
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             return dict(keywords)
         return {name: value for name, value in keywords.items() if name in parameters}
+
+    def own_loss(self, log_probs: Tensor, steps: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+        """The subject's own loss of a batch; arguments as those of `loss`. Raises BadSubject where it has none."""
+        if self.loss is None:
+            raise BadSubject(f"subject {self.name} has no loss of its own")
+        return self.loss(log_probs, steps, targets, target_lengths)
+
+    def decoded(self, log_probs: Tensor, steps: Tensor) -> list[list[int]]:
+        """Token ids of each clip, by the subject's decoder or the greedy one, as plain numbers: a decoder may yield tensors.
+
+        log_probs: (steps, batch, vocabulary). steps: (batch,). Raises BadSubject where a decoder returns no tokens.
+        """
+        decoded = self.decode(log_probs, steps) if self.decode else ctc.greedy_decode(log_probs, steps, blank=self.blank)
+        try:
+            return [[int(token) for token in tokens] for tokens in decoded]
+        except (TypeError, ValueError) as error:
+            raise BadSubject(f"subject {self.name}: decode must return the token ids of each clip, a list of lists, got {_kind(decoded)}") from error
 
     def log_probs(self, network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Run the network. Returns log-probabilities (steps, batch, vocabulary) and steps (batch,). Raises BadSubject on another shape."""

@@ -121,7 +121,7 @@ class Training:
         if self.subject.loss is None:
             loss = default_loss(log_probs, batch, steps, self.recipe, self.subject.blank)
         else:
-            loss = self.subject.loss(log_probs, steps, batch.targets, batch.target_lengths)
+            loss = self.subject.own_loss(log_probs, steps, batch.targets, batch.target_lengths)
         if self.recipe.label_smoothing:
             weight = self.recipe.label_smoothing
             loss = (1 - weight) * loss + weight * smoothing(log_probs, batch, steps, self.recipe)
@@ -190,7 +190,7 @@ class Training:
 
     def hypotheses(self) -> list[list[int]]:
         """What the network says of each clip in eval mode, by the subject's decoder."""
-        return [[int(token) for token in tokens] for batch, log_probs, steps in self.outputs() for tokens in self._decoded(log_probs, steps)]
+        return [tokens for _, log_probs, steps in self.outputs() for tokens in self.subject.decoded(log_probs, steps)]
 
     def read(self) -> Reading:
         """Measure the rung in eval mode, and keep the reading in the trace."""
@@ -198,7 +198,7 @@ class Training:
         sums, counts, unnormalised = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 0.0
         for batch, log_probs, steps in self.outputs():
             decoded, *averages = self._read_batch(batch, log_probs, steps)
-            hypotheses += ([int(token) for token in tokens] for tokens in decoded)
+            hypotheses += decoded
             # The loss is a mean over clips, the other two over steps.
             weights = torch.tensor([len(batch), steps.sum(), steps.sum()], dtype=torch.float64)
             sums += weights * torch.tensor(averages, dtype=torch.float64)
@@ -221,12 +221,9 @@ class Training:
         return reading
 
     def _read_batch(self, batch: Batch, log_probs: Tensor, steps: Tensor) -> tuple[list[list[int]], float, float, float]:
-        subject, hypotheses = self.subject, self._decoded(log_probs, steps)
+        subject, hypotheses = self.subject, self.subject.decoded(log_probs, steps)
         loss = float(ctc.nats_per_token(log_probs, steps, batch.targets, batch.target_lengths, blank=subject.blank))
         return hypotheses, loss, measures.blank_share(log_probs, steps, blank=subject.blank), measures.entropy_ratio(log_probs, steps)
-
-    def _decoded(self, log_probs: Tensor, steps: Tensor) -> list[list[int]]:
-        return self.subject.decode(log_probs, steps) if self.subject.decode else ctc.greedy_decode(log_probs, steps, blank=self.subject.blank)
 
 
 def select(rung: Batch, indices: Tensor) -> Batch:

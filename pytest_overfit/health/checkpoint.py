@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit import probes
-from pytest_overfit.diagnoses.evidence import PROBED
-from pytest_overfit.diagnosis import Row, examine_rung, row
+from pytest_overfit.explain.diagnosis import Row, examine_rung, row
+from pytest_overfit.explain.evidence import PROBED
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.health.run import BadRun, Run
 from pytest_overfit.ladder import Outcome, Rung

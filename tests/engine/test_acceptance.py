@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pytest_overfit import Rung, report
 from pytest_overfit.cases import ContractViolated, OverfitContracts
-from pytest_overfit.contracts import check, examine, stale_acceptances
 from pytest_overfit.finding import Finding, accepting
+from pytest_overfit.findings.examine import check, examine, stale_acceptances
 from pytest_overfit.ladder import criteria_for
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.settings import Settings

@@ -9,17 +9,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pytest_overfit.contracts import CONTRACTS, check, examine
+from pytest_overfit.findings.catalogue import CONTRACTS
+from pytest_overfit.findings.examine import check, examine
 from pytest_overfit.subject import Sample, Subject
 from tests.engine.dishonest import DISHONEST, HELD_OUT
 from tests.engine.faults import FAULTS, Fault
 from tests.engine.foreign import FOREIGN, TOLD, hear, wav2vec2
+from tests.engine.rare_faults import RARE
 from tests.engine.sound import SOUND
 from tests.engine.subjects import HEALTHY, VOCABULARY, bigru, clips
 from tests.engine.test_foreign import melodies
 
 OTHERS = [name for name in HEALTHY if name != "bigru"]
-PLANTED = [fault for fault in (*FAULTS, *DISHONEST, *HELD_OUT) if fault.caught_by == "contract"]
+PLANTED = [fault for fault in (*FAULTS, *DISHONEST, *HELD_OUT, *RARE) if fault.caught_by == "contract"]
 ANYWHERE = [fault for fault in PLANTED if fault.home == "any"]
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit import report
-from pytest_overfit.contracts import check, examine
-from pytest_overfit.contracts.bench import Bench
-from pytest_overfit.contracts.targets import targets_differ
+from pytest_overfit.findings.bench import Bench
+from pytest_overfit.findings.examine import check, examine
+from pytest_overfit.findings.targets import targets_differ
 from pytest_overfit.subject import Sample, Subject
 from tests.engine.dishonest import DISHONEST, FILLER, Rounded, filled, gradient_of, logits_of
 from tests.engine.foreign import Augmented, Recurrent

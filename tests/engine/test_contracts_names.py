@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from pytest_overfit.contracts import check
 from pytest_overfit.finding import Finding
+from pytest_overfit.findings.examine import check
 from pytest_overfit.subject import Sample, Subject
 from tests.engine.subjects import BiGRU, MaskedConv, clips, halved, inside, subject
 

@@ -14,15 +14,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from pytest_overfit import ctc
-from pytest_overfit.contracts import check
-from pytest_overfit.contracts.bench import Bench, shaken, undisturbed
-from pytest_overfit.contracts.decoder import collapsed, decoder_blanks, ideal_path
-from pytest_overfit.contracts.lengths import targets_fit
-from pytest_overfit.contracts.loss import loss_blank, loss_is_ctc
-from pytest_overfit.contracts.modes import statistics_are_gathered
-from pytest_overfit.contracts.passage import recorded, time_axis
-from pytest_overfit.contracts.reference import reference_nats
-from pytest_overfit.contracts.timeline import Clock, is_drawn, staircase
+from pytest_overfit.findings.bench import Bench, shaken, undisturbed
+from pytest_overfit.findings.bench.passage import recorded, time_axis
+from pytest_overfit.findings.bench.reference import reference_nats
+from pytest_overfit.findings.bench.timeline import Clock, is_drawn, staircase
+from pytest_overfit.findings.decoder import collapsed, decoder_blanks, ideal_path
+from pytest_overfit.findings.examine import check
+from pytest_overfit.findings.lengths import targets_fit
+from pytest_overfit.findings.loss import loss_blank, loss_is_ctc
+from pytest_overfit.findings.modes import statistics_are_gathered
 from tests.engine.faults import FAULTS, strided
 from tests.engine.planting import altered, of_loss
 from tests.engine.subjects import HEALTHY, BiGRU, bigru, clips, subject

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_overfit.diagnosis import diagnose, examine_rung, ranked
+from pytest_overfit.explain.diagnosis import diagnose, examine_rung, ranked
+from pytest_overfit.explain.trials import Trial
 from pytest_overfit.finding import Finding
 from pytest_overfit.ladder import Outcome, Rung, criteria_for
 from pytest_overfit.recipe import Recipe, default_recipe
-from pytest_overfit.remedies import Trial
 from pytest_overfit.subject import Subject
 from tests.engine.planting import altered
 from tests.engine.sound import SOUND

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.contracts import check
+from pytest_overfit.findings.examine import check
 from pytest_overfit.settings import import_subject
 from pytest_overfit.subject import BadSample, BadSubject, Sample, Subject, collate
 from tests.engine.subjects import VOCABULARY, BiGRU, bigru, clips

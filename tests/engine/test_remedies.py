@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from pytest_overfit import ctc
-from pytest_overfit.contracts import check
+from pytest_overfit.explain.trials import try_remedy
 from pytest_overfit.finding import Finding
+from pytest_overfit.findings.catalogue import RECORDS
+from pytest_overfit.findings.examine import check
+from pytest_overfit.findings.remedies import Remedy
+from pytest_overfit.findings.training import CAUSE_NOT_LOCATED
 from pytest_overfit.ladder import Rung, criteria_for
 from pytest_overfit.recipe import default_recipe
-from pytest_overfit.remedies import ANYTHING, REMEDIES, Remedy, try_remedy
 from pytest_overfit.subject import Subject
 from tests.engine.subjects import bigru, clips
 from tests.examination.hosts import HOSTS
@@ -27,7 +30,7 @@ def rung_of(subject: Subject, samples: int = 2) -> Rung:
 
 
 def remedy(finding: str, name: str) -> Remedy:
-    return next(one for one in REMEDIES[finding] if one.name == name)
+    return next(one for one in RECORDS[finding].remedies if one.name == name)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,7 @@ def test_a_trial_ends_when_its_time_is_over() -> None:
     ],
 )
 def test_a_remedy_that_does_not_apply_says_why(name: str, ended: str) -> None:
-    every = {one.name: one for remedies in (ANYTHING, *REMEDIES.values()) for one in remedies}
+    every = {one.name: one for record in RECORDS.values() for one in record.remedies}
     assert try_remedy(rung_of(bigru()), Finding(name="dead_units", headline=""), every[name], seconds=10).ended == ended
 
 
@@ -90,7 +93,7 @@ def test_a_remedy_that_does_not_apply_says_why(name: str, ended: str) -> None:
 )
 def test_a_change_of_the_recipe_leaves_a_healthy_rung_whole(name: str) -> None:
     rung = replace(rung_of(bigru(), 4), recipe=replace(default_recipe(4), batch=2))
-    every = {one.name: one for one in ANYTHING}
+    every = {one.name: one for one in CAUSE_NOT_LOCATED.remedies}
     trial = try_remedy(rung, Finding(name="cause_not_located", headline=""), every[name], seconds=60)
     assert (trial.held, trial.ended) == (True, None)
 
@@ -113,6 +116,6 @@ def test_a_smaller_stride_is_looked_for_until_targets_fit() -> None:
 
 def test_names_are_unlike_and_read_as_one_line() -> None:
     every: dict[str, Any] = {}
-    for one in (*ANYTHING, *(one for remedies in REMEDIES.values() for one in remedies)):
+    for one in (one for record in RECORDS.values() for one in record.remedies):
         assert every.setdefault(one.name, one) is one or one.name.startswith("learning rate")
         assert "\n" not in one.name

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import rewiring
-from pytest_overfit.contracts import check
+from pytest_overfit.findings.examine import check
 from pytest_overfit.subject import Subject, collate
 from pytest_overfit.surgery import CannotOperate
 from tests.engine.faults import FAULTS

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from pytest_overfit.explain.trials import Trial, plan, run_trials
 from pytest_overfit.finding import Finding
+from pytest_overfit.findings.training import CAUSE_NOT_LOCATED, RECIPE_STALLS
 from pytest_overfit.ladder import Rung, criteria_for
 from pytest_overfit.recipe import default_recipe
-from pytest_overfit.remedies import ANYTHING, REMEDIES, Trial
-from pytest_overfit.trials import plan, run_trials
 from tests.engine.subjects import bigru
 
 FOUND = [Finding(name=name, headline=name) for name in ("signal_drowned", "recipe_stalls")]
@@ -43,9 +43,9 @@ def test_the_likeliest_remedy_of_each_finding_is_tried_before_the_second_of_any(
 
 
 def test_general_remedies_are_tried_where_nothing_is_found_or_all_are_asked_for() -> None:
-    assert [remedy for _, remedy in plan([], "auto")] == list(ANYTHING)
+    assert [remedy for _, remedy in plan([], "auto")] == list(CAUSE_NOT_LOCATED.remedies)
     assert list(plan(FOUND, "off")) == []
-    assert len(list(plan(FOUND[1:], "all"))) == len(REMEDIES["recipe_stalls"]) + len(ANYTHING)
+    assert len(list(plan(FOUND[1:], "all"))) == len(RECIPE_STALLS.remedies) + len(CAUSE_NOT_LOCATED.remedies)
 
 
 def test_trials_one_by_one_end_with_the_time_that_the_climb_took(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,9 +57,9 @@ def test_trials_one_by_one_end_with_the_time_that_the_climb_took(monkeypatch: py
         now[0] += 20
         return told(finding, remedy)
 
-    monkeypatch.setattr("pytest_overfit.trials.beside_each_other", lambda device: 1)
-    monkeypatch.setattr("pytest_overfit.trials.try_remedy", try_)
-    monkeypatch.setattr("pytest_overfit.trials.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pytest_overfit.explain.trials.beside_each_other", lambda device: 1)
+    monkeypatch.setattr("pytest_overfit.explain.trials.try_remedy", try_)
+    monkeypatch.setattr("pytest_overfit.explain.trials.time.monotonic", lambda: now[0])
     run_trials(rung(), FOUND, 50.0, "auto")
     assert given == [50.0, 30.0, 10.0]
 
@@ -70,9 +70,9 @@ def test_trials_beside_each_other_end_with_the_time_that_the_climb_took(monkeypa
         time.sleep(seconds)
         return told(finding, remedy)
 
-    monkeypatch.setattr("pytest_overfit.trials.LEAST_SECONDS", 0.5)
-    monkeypatch.setattr("pytest_overfit.trials.beside_each_other", lambda device: 2)
-    monkeypatch.setattr("pytest_overfit.trials.try_remedy", try_)
+    monkeypatch.setattr("pytest_overfit.explain.trials.LEAST_SECONDS", 0.5)
+    monkeypatch.setattr("pytest_overfit.explain.trials.beside_each_other", lambda device: 2)
+    monkeypatch.setattr("pytest_overfit.explain.trials.try_remedy", try_)
     assert len(run_trials(rung(), FOUND, 0.0, "auto")) == 2
 
 
@@ -84,7 +84,7 @@ def test_the_first_of_the_plan_to_hold_ends_what_comes_after_it(monkeypatch: pyt
         time.sleep((0.6, 0.3, 60.0)[place] if threads > 1 else 0.0)
         return told(finding, remedy, held=place == 1)
 
-    monkeypatch.setattr("pytest_overfit.trials.try_remedy", try_)
+    monkeypatch.setattr("pytest_overfit.explain.trials.try_remedy", try_)
     began = time.monotonic()
     tried = run_trials(rung(), FOUND, 30.0, "auto")
     assert [(trial.remedy, trial.held) for trial in tried] == [(names[0], False), (names[1], True)]
@@ -96,12 +96,12 @@ def test_the_first_of_the_plan_to_hold_ends_what_comes_after_it(monkeypatch: pyt
 @pytest.mark.usefixtures("threads")
 def test_trials_beside_each_other_tell_what_trials_one_by_one_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     """With one thread, as a trial in a process of its own has: other threads sum in another order, and a run takes other steps."""
-    monkeypatch.setattr("pytest_overfit.trials.LEAST_SECONDS", 300.0)
+    monkeypatch.setattr("pytest_overfit.explain.trials.LEAST_SECONDS", 300.0)
     stalled, known = FOUND[1:], {}
     recipe = default_recipe(2)
     slow = replace(rung(), recipe=replace(recipe, lr=recipe.lr / 100))
     for at_once in (1, 2):
-        monkeypatch.setattr("pytest_overfit.trials.beside_each_other", lambda device, at_once=at_once: at_once)
+        monkeypatch.setattr("pytest_overfit.explain.trials.beside_each_other", lambda device, at_once=at_once: at_once)
         tried = run_trials(slow, stalled, 0.0, "auto")
         known[at_once] = [(trial.remedy, trial.held, trial.steps, trial.ended) for trial in tried]
     assert known[1] == known[2]
@@ -109,6 +109,6 @@ def test_trials_beside_each_other_tell_what_trials_one_by_one_tell(monkeypatch: 
 
 
 def test_a_trial_whose_process_dies_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_overfit.trials.beside_each_other", lambda device: 2)
-    monkeypatch.setattr("pytest_overfit.trials.try_remedy", lambda *_, **__: os._exit(9))
+    monkeypatch.setattr("pytest_overfit.explain.trials.beside_each_other", lambda device: 2)
+    monkeypatch.setattr("pytest_overfit.explain.trials.try_remedy", lambda *_, **__: os._exit(9))
     assert {trial.ended for trial in run_trials(rung(), FOUND, 0.0, "auto")} == {"its process ended without a word"}

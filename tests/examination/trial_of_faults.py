@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from pytest_overfit.contracts import check
-from pytest_overfit.diagnosis import Diagnosis, diagnose, examine_rung
+from pytest_overfit.explain.diagnosis import Diagnosis, diagnose, examine_rung
+from pytest_overfit.explain.trials import Trial, remedies_for, try_remedy
 from pytest_overfit.finding import Finding
+from pytest_overfit.findings.examine import check
 from pytest_overfit.ladder import Outcome, Rung, criteria_for
 from pytest_overfit.recipe import default_recipe
-from pytest_overfit.remedies import REMEDIES, Trial, try_remedy
 from pytest_overfit.subject import Subject
 from tests.engine.faults import Fault
 from tests.examination.hosts import HOSTS, host_subject, raw
@@ -119,12 +119,12 @@ def _climb(row: Row, fault: Fault, subject: Subject, seed: int) -> tuple[Rung, O
 
 
 def _has_remedy(diagnosis: Diagnosis) -> bool:
-    return any(REMEDIES.get(finding.name) for finding in diagnosis.findings) or bool(diagnosis.trials)
+    return any(map(remedies_for, diagnosis.findings)) or bool(diagnosis.trials)
 
 
 def _try(row: Row, fault: Fault, subject: Subject, findings: Sequence[Finding], seed: int) -> None:
     """Try the remedies of what contracts found, on the smallest rung that shows it."""
-    remedies = [(finding, remedy) for finding in findings for remedy in REMEDIES.get(finding.name, ())]
+    remedies = [(finding, remedy) for finding in findings for remedy in remedies_for(finding)]
     row.no_trial = not remedies
     if not remedies:
         return

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pytest_overfit.contracts import check
-from pytest_overfit.diagnosis import examine_rung
+from pytest_overfit.explain.diagnosis import examine_rung
+from pytest_overfit.findings.examine import check
 from pytest_overfit.ladder import Rung, criteria_for
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from examples import material
-from pytest_overfit.contracts import check
+from pytest_overfit.findings.examine import check
 from pytest_overfit.ladder import Rung, criteria_for
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.settings import import_subject

@@ -1,0 +1,55 @@
+"""Whose error it is: the subject's code runs inside ours, and what either raises must be told as its own.
+
+The innermost frame decides that belongs to neither a library nor a hook of torch. In `subject.py` ours ends: it only hands on to the
+subject's functions, so what is raised there is the subject's, a network of torch's own modules included.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from pathlib import Path
+from typing import Literal
+
+Part = Literal["data", "loss", "decoder", "network"]
+ENGINE = Path(__file__).parent
+BOUNDARY = str(ENGINE / "subject.py")
+LIBRARIES = tuple(dict.fromkeys(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")))
+PARTS: dict[str, Part] = {"own_loss": "loss", "decoded": "decoder", "log_probs": "network", "fresh": "network"}
+"""Functions of `subject.py` -> what of the subject they call."""
+PASSED_THROUGH = "__torch_function__"
+"""Functions of ours that torch calls in the place of its own: what they call is raised in them."""
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether an error was raised by this package's own code, and not by what the subject is made of."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        own = frame.filename.startswith(f"{ENGINE}/")
+        if (not own and frame.filename.startswith((*LIBRARIES, "<"))) or frame.name == PASSED_THROUGH:
+            continue
+        return own and frame.filename != BOUNDARY
+    return False
+
+
+def part_of(error: BaseException, *, otherwise: Part) -> Part:
+    """Which of the subject's parts raised an error: the one that was called last; `otherwise` where it was not called through `Subject`."""
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    return next((PARTS[frame.name] for frame in frames if frame.filename == BOUNDARY and frame.name in PARTS), otherwise)
+
+
+def place_of(error: BaseException) -> str:
+    """`file:line` where the subject's code raised an error; of one that is a library's, the innermost line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [f for f in frames if not f.filename.startswith((f"{ENGINE}/", *LIBRARIES, "<"))]
+    place = (theirs or frames)[-1]
+    return f"{place.filename}:{place.lineno}"
+
+
+def first_line(error: BaseException) -> str:
+    """The message in one line, or the kind of error where it says nothing."""
+    return str(error).splitlines()[0][:400] if str(error) else type(error).__name__
+
+
+def whole(error: BaseException) -> str:
+    """The error with all of its traceback."""
+    return "".join(traceback.format_exception(error)).rstrip()

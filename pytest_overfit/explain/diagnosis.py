@@ -1,0 +1,149 @@
+"""Diagnosis: why a rung broke. Findings from contracts, from probes of the fresh and the trained network, and from the run itself.
+
+What detectors find stays *suspected* until a remedy's trial holds. They see the subject alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pytest_overfit import errors, probes
+from pytest_overfit.explain.evidence import Evidence, gather
+from pytest_overfit.explain.trials import Trial, Trials, run_trials
+from pytest_overfit.finding import Finding, accepting
+from pytest_overfit.findings.catalogue import DETECTORS, record_of
+from pytest_overfit.findings.examine import breaks_rungs, without_consequences
+from pytest_overfit.findings.running import own_failure
+from pytest_overfit.ladder import Outcome, Rung
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A line of the module table."""
+
+    module: str
+    where: str | None
+    steps: int | None
+    told_apart: float | None
+    gradient: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """findings: best first. ruled_out: diagnoses that found nothing. trials: in the order tried. table: the modules on the way.
+
+    failure: what went wrong in explaining, which must not hide the break itself.
+    """
+
+    findings: tuple[Finding, ...] = ()
+    ruled_out: tuple[str, ...] = ()
+    trials: tuple[Trial, ...] = ()
+    table: tuple[Row, ...] = ()
+    failure: str | None = None
+
+    @property
+    def confirmed(self) -> Trial | None:
+        return next((trial for trial in self.trials if trial.held), None)
+
+
+def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagnosis:
+    """Explain a broken rung. trials: none; those of the findings until one holds; or every remedy of every finding, then general ones.
+
+    Evidence and trials are of a seed that failed: with another one no remedy would be needed, and any would seem to help.
+    """
+    found = [finding for one in rung.checked for finding in one.findings]
+    found += outcome.attempts[0].findings if outcome.attempts else ()
+    found.sort(key=lambda finding: not finding.fails())  # what fails nothing is the likelier to be innocent
+    failed = tuple(attempt.seed for attempt in outcome.deciding if not attempt.held)
+    rung = replace(rung, seeds=failed or rung.seeds)
+    evidence: Evidence | None = None
+    shown: tuple[Finding, ...] = ()
+    ruled_out: tuple[str, ...] = ()
+    try:
+        evidence = gather(rung, outcome)
+    except Exception as error:  # of the subject's own code the contracts have told
+        if errors.is_ours(error):
+            shown = (own_failure("reading the evidence of a broken rung", error),)
+    else:
+        shown, ruled_out = _shown(evidence)
+    known = {finding.name for finding in found}
+    shown = _with_something_to_say(shown, found)
+    found += accepting([finding for finding in shown if finding.name not in known], rung.subject.accept)
+    tried = run_trials(rung, [finding for finding in found if not finding.accepted], outcome.seconds, trials)
+    return Diagnosis(
+        findings=ranked(found, tried),
+        ruled_out=tuple(name for name in ruled_out if name not in {finding.name for finding in found}),
+        trials=tried,
+        table=tuple(row(o) for o in probes.rows_for_people(evidence.whole)) if evidence else (),
+    )
+
+
+def _with_something_to_say(shown: Sequence[Finding], found: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Findings of training but those that follow from what is known, as a wrong loss looks like a penalty and anything like a wrong rate."""
+    told = without_consequences(shown, {finding.name for finding in found if finding.fails()})
+    known = any(map(breaks_rungs, found))
+    return tuple(finding for finding in told if not (known and _last_resort(finding.name)))
+
+
+def _last_resort(name: str) -> bool:
+    record = record_of(name)
+    return record is not None and record.last_resort
+
+
+def examine_rung(rung: Rung, outcome: Outcome) -> tuple[Finding, ...]:
+    """What diagnoses say of a rung, whether it held or broke, best first; on a sound subject that is nothing."""
+    return _shown(gather(rung, outcome))[0]
+
+
+def _shown(evidence: Evidence) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+    """What detectors find, and the names of what they do not find.
+
+    What is located comes first, in the order of the signal; what goes wrong with it at one module shows at those behind it too, and is told
+    once. A detector that fails is told and ends no other.
+    """
+    found, ruled_out = [], []
+    for detector in DETECTORS:
+        try:
+            finding = detector.look(evidence)
+        except Exception as error:
+            if not errors.is_ours(error):
+                raise
+            finding = own_failure(f"looking for {detector.record.name}", error)
+        if finding is None:
+            ruled_out.append(detector.record.name)
+        else:
+            found.append(finding)
+    places: dict[str, int] = {}
+    for place, o in enumerate(evidence.train):
+        places.setdefault(o.module, place)
+    found.sort(key=lambda finding: places.get(finding.module or "", len(places)))
+    if found and _spreads(found[0]):
+        found = [finding for finding in found if finding is found[0] or not _spreads(finding)]
+    return tuple(found), tuple(ruled_out)
+
+
+def _spreads(finding: Finding) -> bool:
+    record = record_of(finding.name)
+    return record is not None and record.spreads
+
+
+def ranked(found: Sequence[Finding], tried: Sequence[Trial]) -> tuple[Finding, ...]:
+    """A finding whose remedy held first, and confirmed by it; last those that were mended to no avail: true, but not the cause.
+
+    Where another cause is confirmed, what is only told as a last resort is not.
+    """
+    cured = {trial.finding for trial in tried if trial.held}
+    in_vain = {trial.finding for trial in tried if not trial.held and trial.ended is None} - cured
+
+    def judged(finding: Finding) -> Finding:
+        status = "confirmed" if finding.name in cured else "suspected" if finding.name in in_vain else finding.status
+        return replace(finding, status=status)
+
+    another = any(not _last_resort(name) for name in cured)
+    told = [finding for finding in found if not (another and _last_resort(finding.name))]
+    return tuple(sorted(map(judged, told), key=lambda finding: (finding.name not in cured, finding.name in in_vain)))
+
+
+def row(o: probes.Observation) -> Row:
+    return Row(module=o.module, where=o.where, steps=o.steps_out, told_apart=o.told_apart, gradient=o.gradient_norm)

@@ -1,0 +1,178 @@
+"""Trials: the broken rung climbed again with one remedy each, several at a time where the process has threads to spare.
+
+A trial that runs beside others runs in a forked process of one thread: networks and subjects need not be picklable, and no trial's randomness
+reaches another's.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from multiprocessing.connection import Connection, wait
+from typing import Literal
+
+import torch
+
+from pytest_overfit.finding import Finding
+from pytest_overfit.findings.catalogue import record_of
+from pytest_overfit.findings.examine import check
+from pytest_overfit.findings.remedies import Remedy
+from pytest_overfit.findings.training import CAUSE_NOT_LOCATED
+from pytest_overfit.ladder import Rung
+from pytest_overfit.subject import Subject
+from pytest_overfit.surgery import CannotOperate
+
+LEAST_SECONDS = 30.0
+"""What trials may take at least; else as long as the climb they explain."""
+
+Trials = Literal["off", "auto", "all"]
+Planned = tuple[Finding, Remedy]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What became of a rung with a remedy. ended: why it could not be tried to its end, if so."""
+
+    finding: str
+    remedy: str
+    held: bool
+    steps: int
+    seconds: float
+    ended: str | None = None
+
+
+def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) -> Trial:
+    """Climb `rung` on a fresh network with one remedy, for at most `seconds`. A finding of the contracts must be gone as well."""
+    began = time.monotonic()
+
+    def trial(held: bool, steps: int = 0, ended: str | None = None) -> Trial:
+        return Trial(finding=finding.name, remedy=remedy.name, held=held, steps=steps, seconds=time.monotonic() - began, ended=ended)
+
+    try:
+        mended = replace(remedy.change(rung, finding), seeds=rung.seeds[:1])
+        if _found_again(mended, finding):
+            return trial(False, ended=f"{finding.name} is still found")
+        climb = replace(mended, recipe=replace(mended.recipe, fallbacks=())).climb()
+        progress = None
+        while True:
+            try:
+                progress = next(climb)
+            except StopIteration as stop:
+                return trial(stop.value.status == "ok", steps=stop.value.steps)
+            if time.monotonic() - began > seconds:
+                return trial(False, steps=progress.step, ended="out of time")
+    except CannotOperate as error:
+        return trial(False, ended=str(error))
+    except Exception as error:  # a changed network may fail in any way; the trial then says which
+        return trial(False, ended=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+
+
+def _found_again(rung: Rung, finding: Finding) -> bool:
+    samples = rung.subject.offered(rung.samples)
+    found = check(rung.subject, samples, seed=rung.seeds[0], device=rung.device, size=rung.size)
+    return any(other.name == finding.name for other in found)
+
+
+def remedies_for(finding: Finding, subject: Subject | None = None) -> tuple[Remedy, ...]:
+    """What its record says may mend it, likeliest first."""
+    record = record_of(finding.name, subject)
+    return record.remedies if record else ()
+
+
+def plan(found: Sequence[Finding], trials: Trials, subject: Subject | None = None) -> Iterable[Planned]:
+    """What to try, in order: the likeliest remedy of each finding, then the second of each, ..."""
+    if trials == "off":
+        return
+    columns = [[(finding, remedy) for remedy in remedies_for(finding, subject)] for finding in found]
+    for likeliest in zip_longest(*columns):
+        yield from (pair for pair in likeliest if pair is not None)
+    if trials == "all" or not found:
+        unknown = CAUSE_NOT_LOCATED.finding(headline="cause not located")
+        for remedy in CAUSE_NOT_LOCATED.remedies:
+            yield unknown, remedy
+
+
+def run_trials(rung: Rung, found: Sequence[Finding], climbed_seconds: float, trials: Trials) -> tuple[Trial, ...]:
+    """Try remedies until one holds, or, for "all", each of them; in the order of the plan. For "auto" within the time that the climb took."""
+    ends = time.monotonic() + max(climbed_seconds, LEAST_SECONDS) if trials == "auto" else math.inf
+    planned = list(plan(found, trials, rung.subject))
+    at_once = min(beside_each_other(rung.device), len(planned))
+    if at_once > 1:
+        return _forked(rung, planned, ends=ends, at_once=at_once, until_one_holds=trials == "auto")
+    tried: list[Trial] = []
+    for finding, remedy in planned:
+        if time.monotonic() >= ends or (trials == "auto" and any(trial.held for trial in tried)):
+            break
+        tried.append(try_remedy(rung, finding, remedy, seconds=ends - time.monotonic()))
+    return tuple(tried)
+
+
+def beside_each_other(device: str) -> int:
+    """How many trials to run at once: one a thread of this process, where it can fork; a process that has met a GPU cannot."""
+    return torch.get_num_threads() if device == "cpu" and hasattr(os, "fork") and not torch.cuda.is_available() else 1
+
+
+def _forked(rung: Rung, planned: Sequence[Planned], *, ends: float, at_once: int, until_one_holds: bool) -> tuple[Trial, ...]:
+    """Where one held, those planned before it are awaited and those after it ended, so that what is confirmed hangs on no race."""
+    told: dict[int, Trial] = {}
+    waiting, last = list(enumerate(planned)), len(planned)
+    with _processes() as running:
+        while running or waiting:
+            while waiting and len(running) < at_once and waiting[0][0] < last and time.monotonic() < ends:
+                place, (finding, remedy) = waiting.pop(0)
+                running[_start(rung, finding, remedy, ends - time.monotonic())] = place
+            if not any(place < last for place in running.values()):
+                break
+            for connection in wait(list(running)):
+                assert isinstance(connection, Connection)
+                place = running.pop(connection)
+                told[place] = _received(connection, planned[place])
+                if told[place].held and until_one_holds:
+                    last = min(last, place)
+    return tuple(told[place] for place in sorted(told) if place <= last)
+
+
+@contextmanager
+def _processes() -> Iterator[dict[Connection, int]]:
+    """The trials under way, by the pipe that will tell of them; what still runs at the end is ended."""
+    before = set(multiprocessing.active_children())
+    try:
+        yield {}
+    finally:
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+            process.join()
+
+
+def _start(rung: Rung, finding: Finding, remedy: Remedy, seconds: float) -> Connection:
+    """A trial in a process of its own. Returns the pipe that it answers by."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+
+    def run() -> None:
+        torch.set_num_threads(1)
+        sender.send(try_remedy(rung, finding, remedy, seconds=seconds))
+
+    with warnings.catch_warnings():
+        # Python 3.12 warns that other threads of the parent stand still in the child: with one thread torch asks for none of them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        multiprocessing.get_context("fork").Process(target=run, daemon=True).start()
+    sender.close()
+    return receiver
+
+
+def _received(connection: Connection, planned: Planned) -> Trial:
+    """What a trial told; one whose process died says so."""
+    finding, remedy = planned
+    with connection:
+        try:
+            told: Trial = connection.recv()
+        except EOFError:
+            return Trial(finding=finding.name, remedy=remedy.name, held=False, steps=0, seconds=0.0, ended="its process ended without a word")
+    return told

@@ -1,0 +1,230 @@
+"""The bench a subject is examined on: its raw samples, a fresh network, and runs of it that leave no trace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pytest_overfit import ctc
+from pytest_overfit.findings.bench.passage import Call, distance, recorded
+from pytest_overfit.findings.bench.summary import Summary
+from pytest_overfit.subject import Batch, Loss, Sample, Subject, collate
+
+if TYPE_CHECKING:
+    from pytest_overfit.ladder import Rung
+
+Reading = TypeVar("Reading")
+
+CLIPS = 4
+"""Clips a network contract runs on."""
+SOUGHT = 64
+"""Samples the clips are chosen from."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bench:
+    """A subject under examination. Raises nothing for bad samples: `usable` leaves them out."""
+
+    subject: Subject
+    samples: tuple[Sample, ...]
+    seed: int = 0
+    device: torch.device | str = "cpu"
+    size: str | None = None
+    readings: dict[Callable[[Bench], Any], Any] = field(default_factory=dict)
+
+    @staticmethod
+    def of(rung: Rung) -> Bench:
+        """The bench for the samples, seed and device of a rung."""
+        samples = tuple(rung.subject.offered(rung.samples))
+        return Bench(subject=rung.subject, samples=samples, seed=rung.seeds[0], device=rung.device, size=rung.size)
+
+    def once(self, read: Callable[[Bench], Reading]) -> Reading:
+        """`read(bench)`, which contracts that need the same reading share."""
+        if read not in self.readings:
+            self.readings[read] = read(self)
+        reading: Reading = self.readings[read]
+        return reading
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.subject.vocabulary)
+
+    @cached_property
+    def summaries(self) -> tuple[Summary, ...]:
+        return tuple(Summary.of(sample) for sample in self.samples)
+
+    @cached_property
+    def usable(self) -> tuple[Sample, ...]:
+        """The first samples with finite features of one width and targets that CTC can read."""
+        dims = [sample.features.shape[1] for sample in self.samples]
+        common = max(set(dims), key=dims.count, default=0)
+        chosen = [sample for sample in self.samples[:SOUGHT] if sample.features.shape[1] == common and self._is_usable(sample)]
+        return tuple(chosen)
+
+    def _is_usable(self, sample: Sample) -> bool:
+        return sample.frames > 0 and readable(sample.target, self.vocabulary, self.subject.blank) and bool(torch.isfinite(sample.features).all())
+
+    @cached_property
+    def clips(self) -> tuple[Sample, ...]:
+        """A few usable samples of lengths as different as they come, the longest first."""
+        by_length = sorted(self.usable, key=lambda sample: -sample.frames)
+        count = min(CLIPS, len(by_length))
+        return tuple(by_length[round(i * (len(by_length) - 1) / max(count - 1, 1))] for i in range(count))
+
+    @cached_property
+    def batch(self) -> Batch:
+        return collate(self.clips).to(self.device)
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """A fresh network that has run once, so that lazy layers have their shapes."""
+        network = self.subject.fresh(feature_dim=self.clips[0].features.shape[1], seed=self.seed, size=self.size).to(self.device)
+        with undisturbed(network, train=False, seed=self.seed), torch.no_grad():
+            self.subject.forward(network, self.batch.features, self.batch.frames)
+        return network
+
+    @cached_property
+    def failure(self) -> Exception | None:
+        """What building the network or running it on its own samples raises."""
+        try:
+            self.outputs  # noqa: B018  (built and run here once)
+        except Exception as error:  # whatever the subject's code raises
+            return error
+        return None
+
+    def run(self, features: Tensor, frames: Tensor, *, train: bool = False, seed: int | None = None) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (steps, batch, vocabulary) and declared steps (batch,), on the CPU. Same seed: same dropout."""
+        with undisturbed(self.network, train=train, seed=self.seed if seed is None else seed), torch.no_grad():
+            log_probs, steps = self.subject.log_probs(self.network, features.to(self.device), frames.to(self.device))
+        return log_probs.cpu(), steps.cpu()
+
+    def alone(self, features: Tensor, *, padded_to: int = 0, train: bool = False) -> tuple[Tensor, Tensor]:
+        """One clip, (frames, dim), zeros behind it up to `padded_to` frames; returns what `run` does."""
+        padding = max(padded_to - len(features), 0)
+        return self.run(F.pad(features, (0, 0, 0, padding))[None], torch.tensor([len(features)]), train=train)
+
+    def clip(self, frames: int) -> Tensor:
+        """(frames, dim): the longest clip's features, repeated or cut."""
+        features = self.clips[0].features
+        return features.repeat(-(-frames // len(features)), 1)[:frames]
+
+    def takes(self, frames: int) -> bool:
+        """Whether the network runs on a clip of so many frames: some take one length only, some none shorter than their kernels."""
+        try:
+            self.alone(self.clip(frames))
+        except (RuntimeError, ValueError):
+            return False
+        return True
+
+    def passage(self, features: Tensor, *, padded_to: int = 0, train: bool = False) -> tuple[list[Call], Tensor, Tensor]:
+        """As `alone`, with every module's call."""
+        with recorded(self.network) as calls:
+            log_probs, steps = self.alone(features, padded_to=padded_to, train=train)
+        return calls, log_probs, steps
+
+    @cached_property
+    def outputs(self) -> tuple[Tensor, Tensor]:
+        """The batch of clips in eval mode; steps are cut to what the output has, so that one wrong length hides nothing else."""
+        log_probs, steps = self.run(self.batch.features, self.batch.frames)
+        return log_probs, steps.clamp(max=len(log_probs))
+
+    @cached_property
+    def tolerance(self) -> float:
+        """Differences below this are rounding.
+
+        The largest of a hundredth of how much log-probabilities vary over steps and clips, 3e-5 of
+        their size, and five times what a relative change of the features by 1e-6 does to them: that
+        is what rounding comes to in a network that computes in half precision somewhere.
+        """
+        output = self.outputs[0].float()
+        rows = output.flatten(0, 1)
+        rows = rows[torch.isfinite(rows).all(-1)]
+        if len(rows) < 2:
+            return 1e-4
+        generator = torch.Generator().manual_seed(self.seed)
+        noise = torch.randn(self.batch.features.shape, generator=generator).to(self.batch.features)
+        shifted = self.run(self.batch.features * (1 + 1e-6 * noise), self.batch.frames)[0].float()
+        again = self.run(self.batch.features, self.batch.frames)[0].float()
+        gap = distance(shifted, output) if torch.equal(again, output) else 0.0  # else: no rounding
+        rounding = 5 * gap if math.isfinite(gap) else 0.0
+        return max(1e-2 * float(rows.std(0).mean()), 3e-5 * float(rows.abs().max()), rounding)
+
+    @property
+    def loss(self) -> Loss:
+        """The subject's loss, or the engine's."""
+        return self.subject.own_loss if self.subject.loss else self.default_loss
+
+    def default_loss(self, log_probs: Tensor, steps: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+        """CTC with the subject's blank, in nats per token. Arguments as those of `Subject.loss`."""
+        return ctc.nats_per_token(log_probs, steps, targets, target_lengths, blank=self.subject.blank)
+
+
+def readable(target: Tensor, vocabulary: int, blank: int) -> bool:
+    """Whether CTC can read a target: some tokens, all in the vocabulary, none of them blank."""
+    return len(target) > 0 and bool(((target >= 0) & (target < vocabulary) & (target != blank)).all())
+
+
+def gradients(value: Tensor, wanted: Sequence[Tensor]) -> list[Tensor | None]:
+    """d value / d each of `wanted`, None where there is none; their `.grad` is left as it was.
+
+    Taken by `backward()`, as training does: reentrant checkpoints refuse `torch.autograd.grad`.
+    """
+    kept = [tensor.grad for tensor in wanted]
+    for tensor in wanted:
+        tensor.grad = None
+    try:
+        value.backward()
+        return [tensor.grad for tensor in wanted]
+    finally:
+        for tensor, gradient in zip(wanted, kept, strict=True):
+            tensor.grad = gradient
+
+
+@contextmanager
+def undisturbed(network: nn.Module, *, train: bool, seed: int) -> Iterator[None]:
+    """Run in the given mode with seeded randomness; buffers, mode and torch's generators are as before afterwards.
+
+    cuDNN is off inside: its recurrent layers cannot go backward in eval mode, and its TF32 looks like a leak. So is attention's fast path,
+    whose nested tensors hooks cannot read.
+    """
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    was_training, was_fast = network.training, torch.backends.mha.get_fastpath_enabled()
+    network.train(train)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        devices = list({parameter.device for parameter in network.parameters() if parameter.is_cuda})
+        with torch.random.fork_rng(devices), torch.backends.cudnn.flags(enabled=False):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        for name, buffer in network.named_buffers():
+            if name in buffers and buffer.shape == buffers[name].shape:
+                buffer.copy_(buffers[name])
+        network.train(was_training)
+        torch.backends.mha.set_fastpath_enabled(was_fast)
+
+
+@contextmanager
+def shaken(network: nn.Module, names: set[str], *, scale: float, seed: int) -> Iterator[None]:
+    """Add noise to the named parameters and buffers while the block runs: `scale` times each one's rms, or a fifth of it where all are zero."""
+    chosen = {name: tensor for name, tensor in (*network.named_parameters(), *network.named_buffers()) if name in names}
+    kept = {name: tensor.detach().clone() for name, tensor in chosen.items()}
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        with torch.no_grad():
+            for tensor in chosen.values():
+                noise = torch.randn(tensor.shape, generator=generator).to(tensor)
+                tensor.add_(noise * scale * (float(tensor.square().mean().sqrt()) or 0.2))
+        yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in chosen.items():
+                tensor.copy_(kept[name])

@@ -1,0 +1,133 @@
+"""Contracts examined: what must hold of a subject before any training, checked in seconds.
+
+Nothing here raises for a violated contract, or prints.
+
+    for checked in examine(subject, samples):
+        print(checked.contract.holds if checked.held else checked.findings[0].headline)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+
+from pytest_overfit.finding import Finding, accepting, naming
+from pytest_overfit.findings.acceptance import STALE_ACCEPTANCE
+from pytest_overfit.findings.bench import Bench
+from pytest_overfit.findings.catalogue import CONTRACTS, record_of
+from pytest_overfit.findings.lengths import targets_fit
+from pytest_overfit.findings.record import Contract
+from pytest_overfit.findings.running import FAILURES, Unexaminable, network_runs, raised
+from pytest_overfit.subject import Sample, Subject
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A contract and what was found. skipped: why it was not examined; it is then neither held nor violated."""
+
+    contract: Contract
+    findings: tuple[Finding, ...] = ()
+    skipped: str | None = None
+
+    @property
+    def held(self) -> bool:
+        """Nothing was found, not even what fails nothing."""
+        return not self.findings and self.skipped is None
+
+
+def breaks_rungs(finding: Finding) -> bool:
+    """Whether a finding is reason enough for a rung to break."""
+    record = record_of(finding.name)
+    return finding.fails() and not (record and record.harmless)
+
+
+def examine(
+    subject: Subject, samples: Sequence[Sample], *, seed: int = 0, device: str | torch.device = "cpu", size: str | None = None
+) -> tuple[Checked, ...]:
+    """Check every contract on raw samples, which need not be fit to train on. The caller's random state is left as it was."""
+    bench = Bench(subject=subject, samples=tuple(samples), seed=seed, device=device, size=size)
+    with _own_randomness(device):
+        checked = tuple(_checked(contract, bench) for contract in (*CONTRACTS, *subject.contracts))
+    causes = {f.name for one in checked if one.contract.about in ("data", "network") for f in one.findings if f.severity == "failure"}
+    told = (_without_consequences(one, causes) for one in _failing_once(checked))
+    return tuple(replace(one, findings=accepting(one.findings, subject.accept)) for one in told)
+
+
+@contextmanager
+def _own_randomness(device: str | torch.device) -> Iterator[None]:
+    with torch.random.fork_rng([torch.device(device)] if torch.device(device).type == "cuda" else []):
+        yield
+
+
+def stale_acceptances(subject: Subject, checked: Sequence[Checked], *, elsewhere: Collection[str] = ()) -> tuple[Finding, ...]:
+    """What the subject accepts and no contract finds any more. elsewhere: findings that others than contracts give, which cannot be told here.
+
+    Nothing is said where a contract could not be examined: it may have found what is accepted.
+    """
+    found = {finding.name for one in checked for finding in one.findings}
+    gone = [name for name in subject.accept if name not in found and name not in elsewhere]
+    if not gone or any(one.skipped for one in checked):
+        return ()
+    return (
+        STALE_ACCEPTANCE.finding(
+            headline=f"the subject accepts what is no longer found: {naming(gone)}",
+            evidence=tuple(f"{name}: {subject.accept[name]}" for name in gone),
+            try_="take it out of Subject(accept=...), or check how it is spelt",
+            status="confirmed",
+            severity="warning",
+        ),
+    )
+
+
+def without_consequences(found: Sequence[Finding], causes: Collection[str]) -> tuple[Finding, ...]:
+    """One report for each cause: the findings but those that follow from one of these."""
+    return tuple(f for f in found if not ((record := record_of(f.name)) and set(record.follows) & set(causes)))
+
+
+def _failing_once(checked: Sequence[Checked]) -> Iterator[Checked]:
+    """The same, but what of the subject raises an error in several contracts is told by the first."""
+    told: set[str] = set()
+    for one in checked:
+        failing = {finding.name for finding in one.findings} & {record.name for record in FAILURES.values()}
+        yield replace(one, findings=(), skipped=f"{', '.join(sorted(failing))} was found elsewhere") if failing & told else one
+        told |= failing
+
+
+def _without_consequences(checked: Checked, causes: Collection[str]) -> Checked:
+    own = without_consequences(checked.findings, causes)
+    if len(own) == len(checked.findings) or checked.contract.about != "network":
+        return checked
+    dropped = ", ".join(finding.name for finding in checked.findings if finding not in own)
+    return Checked(contract=checked.contract, findings=own, skipped=None if own else f"{dropped} follows from what was found elsewhere")
+
+
+def fit(
+    subject: Subject, samples: Sequence[Sample], *, seed: int = 0, device: str | torch.device = "cpu", size: str | None = None
+) -> tuple[Finding, ...]:
+    """The one contract that a rung cannot do without: every target fits in the steps that the network has for it."""
+    with _own_randomness(device):
+        bench = Bench(subject=subject, samples=tuple(samples), seed=seed, device=device, size=size)
+        return accepting(targets_fit(bench), subject.accept)
+
+
+def check(
+    subject: Subject, samples: Sequence[Sample], *, seed: int = 0, device: str | torch.device = "cpu", size: str | None = None
+) -> tuple[Finding, ...]:
+    """The findings of all contracts, in their order; none where all are held."""
+    return tuple(finding for checked in examine(subject, samples, seed=seed, device=device, size=size) for finding in checked.findings)
+
+
+def _checked(contract: Contract, bench: Bench) -> Checked:
+    if contract.about == "network" and not bench.usable:
+        return Checked(contract=contract, skipped="no sample is fit to be run")
+    if contract.about == "network" and bench.failure and contract.examine is not network_runs:
+        return Checked(contract=contract, skipped="the network does not run")
+    try:
+        return Checked(contract=contract, findings=bench.once(contract.examine))
+    except Unexaminable as reason:
+        return Checked(contract=contract, skipped=str(reason))
+    except Exception as error:  # the subject's own code runs here: what it raises is a finding like any other
+        return Checked(contract=contract, findings=(raised(contract.about, f"`{contract.name}` cannot be examined", error),))

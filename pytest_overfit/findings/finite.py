@@ -1,0 +1,355 @@
+"""Findings of numbers that stop being finite: the first function that makes nan or inf out of finite numbers, forward or backward."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode
+
+from pytest_overfit import ctc
+from pytest_overfit.finding import Finding
+from pytest_overfit.findings.bench import Bench, gradients, undisturbed
+from pytest_overfit.findings.bench.passage import tensors
+from pytest_overfit.findings.bench.wiring import nodes_behind
+from pytest_overfit.findings.loss import loss_is_ctc
+from pytest_overfit.findings.record import Contract, Record
+from pytest_overfit.findings.remedies import FROM_HEAD
+from pytest_overfit.measures import valid_steps
+
+MODERATE = 1e4
+"""Largest absolute value that a network which has not blown up hands to a function."""
+SURE = 40.0
+"""Nats between the likeliest and the least likely token of a network that is sure of its output."""
+Run = Callable[[], tuple[Tensor, Tensor]]
+"""Runs a network. Returns rows of log-probabilities, (steps, vocabulary), and a scalar loss."""
+TORCH, ENGINE = str(Path(torch.__file__).parent), str(Path(__file__).parents[1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Breach:
+    """The first function that made numbers which are not finite.
+
+    what: its output, or the gradient that it hands back. function: its name. dtype: of its result.
+    module: the innermost module under way, "" for the network itself. where: `file:line` of the
+    code that called it, where that is not torch's. count, total: of the result, not finite, in all.
+    largest: absolute value of the largest finite number it was given; 0 where it was given none.
+    before: of a gradient, the function whose output held inf before.
+    """
+
+    what: Literal["output", "gradient"]
+    function: str
+    dtype: str
+    module: str
+    where: str | None
+    count: int
+    total: int
+    largest: float
+    before: Breach | None = None
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether it was given numbers so large that the fault lies before it.
+
+        CTC's own gradient is finite but for log-probabilities that lie hundreds of nats apart.
+        """
+        return self.largest > MODERATE or self.function == "ctc_loss"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """A call under way. largest: absolute value of the largest finite number it was given."""
+
+    function: str
+    module: str
+    where: str | None
+    largest: float = 0.0
+
+
+class _Watch(TorchFunctionMode):
+    """Notes who makes numbers that are not finite, and which function each autograd node is of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.modules = [""]
+        self.nan: Breach | None = None
+        self.infinite: Breach | None = None
+        self.places: dict[Node, _Place] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [t.detach() for t in tensors((args, kwargs or {}))]
+        had_nan = any(bool(t.isnan().any()) for t in given)
+        finite = all(bool(torch.isfinite(t).all()) for t in given)
+        largest = max((_largest(t) for t in given), default=0.0)
+        result = func(*args, **(kwargs or {}))
+        name = str(getattr(func, "__name__", func)).strip("_")
+        for made in tensors(result):
+            place = _Place(function=name, module=self.modules[-1], where=_caller(), largest=largest)
+            if made.grad_fn is not None:
+                self.places.setdefault(made.grad_fn, place)
+            if not self.nan and given and not had_nan and bool(made.detach().isnan().any()):
+                self.nan = _breach("output", place, made)
+            if not self.infinite and given and finite and bool(made.detach().isinf().any()):
+                self.infinite = _breach("output", place, made)
+        return result
+
+
+def _largest(tensor: Tensor) -> float:
+    known = tensor[torch.isfinite(tensor)]
+    return float(known.abs().max()) if known.numel() else 0.0
+
+
+def _breach(what: Literal["output", "gradient"], place: _Place, made: Tensor) -> Breach:
+    return Breach(
+        what=what,
+        function=place.function,
+        dtype=str(made.dtype).removeprefix("torch."),
+        module=place.module,
+        where=place.where,
+        count=int((~torch.isfinite(made.detach())).sum()),
+        total=made.numel(),
+        largest=place.largest,
+    )
+
+
+def _caller() -> str | None:
+    """`file:line` of the nearest frame that is not torch's; None where it is this package's own."""
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename.startswith(TORCH):
+        frame = frame.f_back  # type: ignore[assignment]
+    if frame is None or frame.f_code.co_filename.startswith(ENGINE):
+        return None
+    file = frame.f_code.co_filename
+    return f"{os.path.relpath(file) if Path(file).is_relative_to(Path.cwd()) else file}:{frame.f_lineno}"
+
+
+@contextmanager
+def _under_way(network: nn.Module, watch: _Watch) -> Iterator[None]:
+    """Keep the names of the modules under way, the innermost last."""
+
+    def leave(*_: object) -> None:
+        watch.modules.pop()
+
+    handles = []
+    for name, module in network.named_modules():
+        handles += [
+            module.register_forward_pre_hook(lambda *_, name=name: watch.modules.append(name)),
+            module.register_forward_hook(leave, always_call=True),
+        ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def first_breach(network: nn.Module, run: Run) -> Breach | None:
+    """The first function that makes numbers which are not finite; None where all are.
+
+    Of an output that is not finite its maker is named: the first to make nan, else inf; masks made
+    of -inf count only where they reach the output. Of a finite one, the first backward step that
+    makes a gradient which is not finite is named.
+    """
+    watch = _Watch()
+    with torch.enable_grad(), _under_way(network, watch), watch:
+        rows, value = run()
+    broken = not bool(torch.isfinite(rows).all()) or not bool(torch.isfinite(value))
+    if broken:
+        return watch.nan or watch.infinite
+    back = _first_backward(value, watch.places) if value.requires_grad else None
+    return replace(back, before=watch.infinite) if back else None
+
+
+def _first_backward(value: Tensor, places: dict[Node, _Place]) -> Breach | None:
+    found: list[Breach] = []
+
+    def watch(node: Node) -> Any:
+        def look(given_back: tuple[Any, ...], given: tuple[Any, ...]) -> None:
+            arrived = [tensor for tensor in given if isinstance(tensor, Tensor)]
+            bad = [t for t in given_back if isinstance(t, Tensor) and not torch.isfinite(t).all()]
+            if not found and bad and all(bool(torch.isfinite(t).all()) for t in arrived):
+                name = node.name().partition("Backward")[0].lower()
+                place = places.get(node, _Place(function=name, module="", where=None))
+                found.append(_breach("gradient", place, bad[0]))
+
+        return node.register_hook(look)
+
+    nodes = nodes_behind(value)
+    handles = [watch(node) for node in nodes]
+    leaves = [node.variable for node in nodes if hasattr(node, "variable")]
+    try:
+        gradients(value, leaves)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None
+
+
+def finding_of(breach: Breach, when: str) -> Finding:
+    """A breach in words. when: what the network was doing, such as "a fresh network in train mode"."""
+    where = breach.module or "the network"
+    headline = f"{when}: the {breach.what} of {breach.function} in {where} is not finite"
+    shown = [f"{breach.count} of {breach.total} numbers, in {breach.dtype}"]
+    shown += [f"at {breach.where}"] if breach.where else []
+    if breach.before:
+        early = breach.before
+        place = f" at {early.where}" if early.where else ""
+        shown.append(f"{early.count} of {early.total} numbers that {early.function} gave{place} are infinite, in {early.dtype}")
+    half = breach.dtype in ("float16", "bfloat16")
+    return (NON_FINITE_OUTPUT if breach.what == "output" else NON_FINITE_GRADIENT).finding(
+        headline=headline,
+        evidence=tuple(shown),
+        module=breach.module or None,
+        try_="compute it in float32" if half else "look for a division by zero, a logarithm or root of zero, or a mask that leaves nothing",
+        status="confirmed",
+    )
+
+
+def breach_of_training(network: nn.Module, loss: Callable[[], Tensor], *, step: int, seed: int) -> tuple[Finding, ...]:
+    """Why a step of training was not finite: nothing where the numbers had grown too large before, as they do at too high a rate."""
+
+    def run() -> tuple[Tensor, Tensor]:
+        value = loss()
+        return value[None], value
+
+    with undisturbed(network, train=True, seed=seed):
+        breach = first_breach(network, run)
+    return (finding_of(breach, f"step {step} of training"),) if breach and not breach.overflowed else ()
+
+
+def numbers_are_finite(bench: Bench) -> tuple[Finding, ...]:
+    """Output and gradient of a fresh network are finite in both modes, and its output when sure."""
+    for mode in ("train", "eval"):
+        with undisturbed(bench.network, train=mode == "train", seed=bench.seed):
+            run = _loss_of_fitting_clips(bench)
+            breach = first_breach(bench.network, run) if _any_not_finite(bench.network, run) else None
+        if breach and not breach.overflowed:
+            return (finding_of(breach, f"a fresh network in {mode} mode"),)
+    return _finite_as_used(bench) or _finite_when_sure(bench)
+
+
+def _finite_as_used(bench: Bench) -> tuple[Finding, ...]:
+    """Eval mode without gradients, one clip alone: there attention takes a way of its own, which hooks close."""
+    clip = bench.clips[0]
+    with undisturbed(bench.network, train=False, seed=bench.seed), torch.no_grad():
+        torch.backends.mha.set_fastpath_enabled(True)
+        frames = torch.tensor([clip.frames], device=bench.device)
+        output, _ = bench.subject.log_probs(bench.network, clip.features[None].to(bench.device), frames)
+    if not output.isnan().any():
+        return ()
+    kinds = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+    module = next((name for name, m in bench.network.named_modules() if isinstance(m, kinds)), None)
+    return (
+        NON_FINITE_OUTPUT.finding(
+            headline=f"the output of {clip.name} alone, in eval mode without gradients, is nan",
+            evidence=("with gradients it is finite: torch's fast path for attention gives nan where a mask leaves nothing to attend to",),
+            module=module,
+            samples=(clip.name,),
+            try_="check the padding mask: True stands for what is left out",
+            status="confirmed",
+        ),
+    )
+
+
+def _loss_of_fitting_clips(bench: Bench) -> Run:
+    """A clip that has no path has an infinite loss with any network: it is left out."""
+    batch = bench.batch
+    targets = batch.target_lists()
+    loss = bench.default_loss if bench.once(loss_is_ctc) else bench.loss
+
+    def run() -> tuple[Tensor, Tensor]:
+        log_probs, steps = bench.subject.log_probs(bench.network, batch.features, batch.frames)
+        steps = steps.clamp(max=len(log_probs))
+        rows = valid_steps(log_probs, steps)
+        kept = [i for i, n in enumerate(steps.tolist()) if n >= ctc.steps_needed(targets[i])]
+        if not kept or not rows.isfinite().all():
+            return rows, rows.sum()
+        lengths = batch.target_lengths[kept]
+        return rows, loss(log_probs[:, kept], steps[kept], batch.targets[kept], lengths)
+
+    return run
+
+
+def _any_not_finite(network: nn.Module, run: Run) -> bool:
+    """At the price of one plain pass. Tokens may be masked by -inf."""
+    wanted = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    with torch.enable_grad():
+        rows, loss = run()
+        if rows.isnan().any():
+            return True
+        if not rows.isfinite().all() or not loss.requires_grad or not wanted:
+            return False
+        if not loss.isfinite():
+            return True
+        found = gradients(loss, wanted)
+    return any(g is not None and not bool(g.isfinite().all()) for g in found)
+
+
+def _finite_when_sure(bench: Bench) -> tuple[Finding, ...]:
+    """The fresh network with its last layer's output scaled, until its tokens lie SURE nats apart."""
+    rows = valid_steps(bench.outputs[0].float(), bench.outputs[1])
+    calls, *_ = bench.passage(bench.clips[0].features)
+    heads = [c.module for c in calls if _own_parameters(bench.network, c.module)]
+    spread = float((rows.amax(-1) - rows.amin(-1)).max()) if rows.isfinite().all() else 0.0
+    if not heads or not spread > 0:
+        return ()
+
+    def scale(_: nn.Module, __: Any, output: Any) -> Any:
+        return output * (SURE / spread) if isinstance(output, Tensor) else output
+
+    handle = bench.network.get_submodule(heads[-1]).register_forward_hook(scale)
+    try:
+        with undisturbed(bench.network, train=False, seed=bench.seed):
+            run = _loss_of_fitting_clips(bench)
+            with torch.no_grad():
+                finite = bool(run()[0].isfinite().all())
+            breach = None if finite else first_breach(bench.network, run)
+    finally:
+        handle.remove()
+    if breach is None:
+        return ()
+    found = finding_of(breach, "once the network is sure of its output")
+    shown = f"with tokens {SURE:.0f} nats apart, as in a trained network"
+    return (replace(found, evidence=(shown, *found.evidence)),)
+
+
+def _own_parameters(network: nn.Module, module: str) -> bool:
+    return any(True for _ in network.get_submodule(module).parameters(recurse=False))
+
+
+NON_FINITE_OUTPUT = Record(
+    name="non_finite_output",
+    stage="network",
+    means="A function in the network makes NaN or infinity out of finite numbers. One such number in a batch makes the loss, and then every "
+    "weight, not a number.",
+    detected="Every function call of a fresh network is watched, in train and in eval mode, and once more with its output scaled as if it were sure "
+    "of it; the first that makes such numbers is named. So is the first in a step of training whose loss is not finite.",
+    mend="Look there for a division by zero, a logarithm or root of zero, or a mask that leaves nothing; compute it in float32 if it is half.",
+    remedies=(FROM_HEAD,),
+    planted=("net-empty-mask",),
+)
+NON_FINITE_GRADIENT = Record(
+    name="non_finite_gradient",
+    stage="network",
+    means="The output is finite and a gradient on its way back is not: as of a root at zero, or of both branches of a torch.where.",
+    detected="Every backward step is watched, and the first that makes such a gradient is named by the function it belongs to.",
+    mend="Add a small number inside the root or the norm, or keep the bad values out of the branch that is not taken.",
+    remedies=(FROM_HEAD,),
+    planted=("grad-root-of-zero",),
+)
+
+FINITE_NUMBERS = Contract(
+    name="finite numbers",
+    holds="output and gradients are finite numbers",
+    about="network",
+    examine=numbers_are_finite,
+    finds=(NON_FINITE_OUTPUT, NON_FINITE_GRADIENT),
+)

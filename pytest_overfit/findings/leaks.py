@@ -1,0 +1,294 @@
+"""Findings of a network in eval mode, where a clip's output must be its own, whatever the seed, the batch and the padding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from pytest_overfit import ctc
+from pytest_overfit.finding import Finding, counted
+from pytest_overfit.findings.bench import Bench
+from pytest_overfit.findings.bench.passage import Call, differ, distance, recorded
+from pytest_overfit.findings.record import Contract, Record
+from pytest_overfit.findings.remedies import DEFAULT_LOSS, FROM_HEAD, NO_DROPOUT_AT_ALL, ONE_BY_ONE, OTHER_LAYOUT, PLAIN_CALL, STATELESS
+from pytest_overfit.subject import Batch, Sample, collate
+
+GRAVE = 0.5
+"""Share of what a fresh output says of a clip that padding may change before it is a failure. Convolutions that read a few zeros change 0.001
+to 0.01, a group norm over time or an unmasked recurrent layer 0.1; what a trained network makes of it, the control `clips alone` tells."""
+
+
+def output_is_repeatable(bench: Bench) -> tuple[Finding, ...]:
+    """Eval mode gives the same output each time: with the same seed, whatever ran before; and with any seed."""
+    whole = collate(bench.clips[:1]).to(bench.device)
+    for record, seeds in ((CARRIED_STATE, (1, 1)), (RANDOM_IN_EVAL, (1, 2))):
+        for batch in (bench.batch, whole):
+            first = bench.run(batch.features, batch.frames, seed=seeds[0])[0]
+            bench.run(-batch.features, batch.frames)  # what it leaves behind must not show
+            again = bench.run(batch.features, batch.frames, seed=seeds[1])[0]
+            gap = distance(first.float(), again.float())
+            if gap > bench.tolerance:
+                calls = _calls(bench, batch, seed=seeds[0])
+                bench.run(-batch.features, batch.frames)
+                return (_not_repeatable(record, gap, first_apart(calls, _calls(bench, batch, seed=seeds[1]))),)
+    return ()
+
+
+def _calls(bench: Bench, batch: Batch, *, features: Tensor | None = None, seed: int | None = None) -> list[Call]:
+    """Every module's call on a batch, or on other features of its clips."""
+    with recorded(bench.network) as calls:
+        bench.run(batch.features if features is None else features, batch.frames, seed=seed)
+    return calls
+
+
+def _first_where(calls: list[Call], others: list[Call], differs: Callable[[Tensor, Tensor], bool]) -> tuple[str, bool] | None:
+    """The first module whose first input or output differs between two passages, and whether it is the input."""
+    for call, other in zip(calls, others, strict=False):
+        for before, ones, twos in ((True, call.inputs, other.inputs), (False, call.outputs, other.outputs)):
+            if ones and twos and differs(ones[0], twos[0]):
+                return call.module, before
+    return None
+
+
+def _not_repeatable(record: Record, gap: float, module: str | None) -> Finding:
+    first = f", first in {module}" if module else ""
+    carried = record is CARRIED_STATE
+    what = "the same input, the same seed, and another output" if carried else "another output with each seed"
+    return record.finding(
+        headline=f"{what} in eval mode: log-probabilities differ by up to {gap:.2g}{first}",
+        module=module,
+        try_="start every call from a state of its own: nothing of one batch may reach the next"
+        if carried
+        else "tie dropout and other noise to self.training",
+        status="confirmed",
+    )
+
+
+def clips_are_independent(bench: Bench) -> tuple[Finding, ...]:
+    """Eval mode: a clip's output does not depend on its batch mates, in any order; nor where there are as many steps as clips.
+
+    A network that sorts clips by length and back leaks in some orders only: longest first, it has nothing to sort.
+    """
+    clips = bench.clips
+    mixed = [*clips[1::2], *clips[::2]]
+    orders = [clips, clips[::-1], mixed] if len(clips) > 2 else [clips, clips[::-1]]
+    batches: list[Batch | None] = [collate(order).to(bench.device) for order in orders]
+    for batch in (*batches, _square(bench)):
+        if batch is None or len(batch) < 2:
+            continue
+        together, steps = bench.run(batch.features, batch.frames)
+        for row, name in enumerate(batch.names):
+            features, frames = batch.features[row : row + 1], batch.frames[row : row + 1]
+            alone, own = bench.run(features, frames)
+            valid = min(int(steps[row]), int(own[0]))
+            gap = distance(together[:valid, row].float(), alone[:valid, 0].float())
+            if gap > bench.tolerance:
+                return (_batch_leak(bench, name, gap, _first_leaking(bench, batch, row)),)
+    return ()
+
+
+def _first_leaking(bench: Bench, batch: Batch, row: int) -> tuple[str | None, bool]:
+    """The first module in which no clip is as it was, when all but one show something else; and whether they come mixed into it.
+
+    Mates keep their lengths, so padding stays as it is, and clips may stand in any order inside.
+    None where neither what modules are given nor what they give shows it.
+    """
+    noise = torch.randn(batch.features.shape, generator=torch.Generator().manual_seed(bench.seed))
+    others = batch.features + noise.to(batch.features) * (1 + batch.features.std())
+    frames = torch.arange(batch.features.shape[1], device=others.device)
+    inside = frames < batch.frames.to(others.device)[:, None]
+    others = torch.where(inside[..., None], others, batch.features)
+    others[row] = batch.features[row]
+    calls = _calls(bench, batch)
+    mixed = _first_where(calls, _calls(bench, batch, features=others), partial(_all_changed, clips=len(batch)))
+    if mixed:
+        return mixed
+    # Mates do not matter: then the clip's place in the batch does, and no row is as the clip is alone.
+    alone, *_ = bench.passage(batch.features[row, : int(batch.frames[row])], padded_to=batch.features.shape[1])
+    return _first_where(calls, alone, partial(_nowhere, clips=len(batch))) or (None, False)
+
+
+def _nowhere(together: Tensor, alone: Tensor, clips: int) -> bool:
+    """Whether a clip's own tensor, its batch axis 1 long, is in none of the rows of the batch's."""
+    axes = [axis for axis, (many, one) in enumerate(zip(together.shape, alone.shape, strict=False)) if (many, one) == (clips, 1)]
+    if together.ndim != alone.ndim or len(axes) != 1:
+        return False
+    rounding = 1e-2 * float(alone.abs().max())
+    (own,) = alone.unbind(axes[0])
+    return all(distance(row, own) > rounding for row in together.unbind(axes[0]))
+
+
+def _all_changed(one: Tensor, other: Tensor, clips: int) -> bool:
+    """Whether every row differs, along each axis that may be the batch: those as long as it has clips."""
+    if one.shape != other.shape or clips not in one.shape:
+        return False
+    rounding = 1e-4 * float(one.abs().max())
+    axes = [axis for axis, size in enumerate(one.shape) if size == clips]
+    rows = [zip(one.unbind(axis), other.unbind(axis), strict=True) for axis in axes]
+    return all(distance(a, b) > rounding for pairs in rows for a, b in pairs)
+
+
+def _batch_leak(bench: Bench, name: str, gap: float, where: tuple[str | None, bool]) -> Finding:
+    module, before = where
+    place = f": they are mixed before {module}" if module and before else f", first in {module}" if module else ""
+    return BATCH_LEAK.finding(
+        headline=f"in eval mode the output of {name} depends on the clips beside it{place}",
+        evidence=(f"log-probabilities differ by up to {gap:.2g} between the clip alone and in a batch; rounding explains {bench.tolerance:.1g}",),
+        module=module,
+        samples=(name,),
+        try_="look for swapped time and batch axes (batch_first), for an order of clips that is not put back, and for statistics taken over "
+        "the batch in eval mode",
+        status="confirmed",
+    )
+
+
+def _square(bench: Bench) -> Batch | None:
+    """As many clips as steps, where cutting the clips makes it so: a swap of time and batch fits in shape."""
+    count = len(bench.clips)
+    shortest = min(clip.frames for clip in bench.clips)
+    per_step = bench.batch.features.shape[1] / max(len(bench.outputs[0]), 1)
+    frames = min(max(round(count * per_step), 1), shortest)
+    features = bench.batch.features[:, :frames]
+    if not bench.takes(frames):
+        return None
+    output, _ = bench.run(features[:1], torch.tensor([frames]))
+    whole = collate(bench.clips).to(bench.device)
+    cut = Batch(names=whole.names, features=features, frames=torch.full((count,), frames), targets=whole.targets, target_lengths=whole.target_lengths)
+    return cut if len(output) == count else None
+
+
+def padding_is_ignored(bench: Bench) -> tuple[Finding, ...]:
+    """Eval mode: zeros behind a clip, as longer batch mates bring them, leave its output as it is. Held where all clips are of one length.
+
+    Weighed by the share of what the output says of a clip that padding changes: little is a warning.
+    """
+    if len({sample.frames for sample in bench.samples}) == 1:
+        return ()
+    for clip in bench.clips[-2:]:
+        length = max(clip.frames + clip.frames // 4 + 1, bench.clips[0].frames)
+        if not bench.takes(length):
+            continue
+        alone, steps = bench.alone(clip.features)
+        padded, among = bench.alone(clip.features, padded_to=length)
+        valid = min(int(steps[0]), int(among[0]), len(alone))
+        gap = distance(alone[:valid].float(), padded[:valid].float())
+        if gap > bench.tolerance:
+            calls, *_ = bench.passage(clip.features)
+            others, *_ = bench.passage(clip.features, padded_to=length)
+            return (_padding_leak(bench, clip, (alone[:valid, 0].double(), padded[:valid, 0].double()), first_apart(calls, others)),)
+    return ()
+
+
+def first_apart(calls: list[Call], others: list[Call]) -> str | None:
+    """The first module that gives something else where it was given the same."""
+    for call, other in zip(calls, others, strict=False):
+        if call.outputs and call.outputs[0].ndim > 1 and differ(call.outputs[:1], other.outputs[:1]):
+            size = float(call.outputs[0].abs().max())
+            if distance(call.outputs[0], other.outputs[0]) > 1e-4 * size:
+                return call.module
+    return None
+
+
+def _padding_leak(bench: Bench, clip: Sample, rows: tuple[Tensor, Tensor], module: str | None) -> Finding:
+    """rows: log-probabilities (steps, vocabulary) of the clip alone and with padding behind it."""
+    alone, padded = rows
+    steps, target = torch.tensor([len(alone)]), clip.target[None]
+    losses = [float(ctc.nats_per_token(one[:, None], steps, target, torch.tensor([len(clip.target)]), blank=bench.subject.blank)) for one in rows]
+    changed = int(((alone - padded).abs().amax(1) > bench.tolerance).sum())
+    moved = int((alone.argmax(1) != padded.argmax(1)).sum())
+    share = _share_changed(alone, padded)
+    return PADDING_LEAK.finding(
+        headline=f"the output of {clip.name} depends on the padding behind it" + (f", first in {module}" if module else ""),
+        evidence=(
+            f"{changed} of {counted(len(alone), 'step')} change, by up to {distance(alone, padded):.2g}: {share:.2g} of what the output says "
+            f"of this clip, where {GRAVE:g} is grave",
+            f"the loss moves by {losses[1] - losses[0]:+.2g} from {losses[0]:.3g} nats a token",
+            f"another token comes first at {counted(moved, 'step')}",
+        ),
+        module=module,
+        samples=(clip.name,),
+        try_="mask what stands past each clip's frames: packed sequences, key_padding_mask, zeros before every convolution",
+        status="confirmed",
+        severity="failure" if share >= GRAVE else "warning",
+    )
+
+
+def _share_changed(alone: Tensor, padded: Tensor) -> float:
+    """Divergence of one output from the other, over that of the first from its own mean over steps: what it says of this clip's steps."""
+    said = (alone.exp() * (alone - alone.logsumexp(0) + math.log(len(alone)))).sum(1).mean()
+    lost = (alone.exp() * (alone - padded)).sum(1).mean()
+    return float(lost / said.clamp(min=1e-12))
+
+
+CARRIED_STATE = Record(
+    name="carried_state",
+    stage="network",
+    means="The network keeps something from call to call, so that the same clip with the same seed gives another output after other clips.",
+    detected="A batch is run twice with one seed in eval mode, and other clips in between.",
+    mend="Start every call from a state of its own: nothing of one batch may reach the next.",
+    follows=("non_finite_output", "non_finite_gradient"),
+    remedies=(STATELESS,),
+    planted=("net-carried-state",),
+)
+RANDOM_IN_EVAL = Record(
+    name="random_in_eval",
+    stage="network",
+    means="The network is random in eval mode: what it says of a clip hangs on the seed.",
+    detected="A batch is run twice in eval mode, with two seeds.",
+    mend="Tie dropout and other noise to self.training.",
+    follows=("non_finite_output", "non_finite_gradient"),
+    remedies=(NO_DROPOUT_AT_ALL, PLAIN_CALL),
+    planted=("net-dropout-in-eval",),
+)
+BATCH_LEAK = Record(
+    name="batch_leak",
+    stage="network",
+    means="What is said of a clip, or its gradient, depends on the clips beside it: time and batch are swapped somewhere, clips were sorted and not "
+    "put back, or statistics are taken over the batch in eval mode.",
+    detected="Each clip's output alone is compared with that in batches of several orders, also with as many clips as steps; likewise its gradient "
+    "of the loss.",
+    mend="Look for swapped axes (batch_first, layout), for an order of clips that is not put back, and for statistics over the batch.",
+    follows=("non_finite_output", "non_finite_gradient", "carried_state", "random_in_eval"),
+    remedies=(OTHER_LAYOUT, DEFAULT_LOSS, FROM_HEAD, ONE_BY_ONE),
+    planted=("ctc-axes", "ctc-axes-output", "ctc-axes-square", "net-batch-mean"),
+    harmless=True,
+)
+PADDING_LEAK = Record(
+    name="padding_leak",
+    stage="network",
+    means="What is said of a clip depends on the padding behind it, so on how long its batch mates are. Convolutions that read a few zeros are "
+    "usual and only told; much of it makes training and use differ.",
+    detected="Clips are run with and without zeros behind them; the share of what the output says that changes weighs it. A pass of a rung must "
+    "also hold for each clip alone.",
+    mend="Mask what stands past each clip's frames: packed sequences, key_padding_mask, zeros before every convolution.",
+    follows=("non_finite_output", "non_finite_gradient", "carried_state", "random_in_eval", "batch_leak", "place_lost"),
+    remedies=(ONE_BY_ONE,),
+    planted=("data-padding",),
+    harmless=True,
+)
+
+REPEATABLE_OUTPUT = Contract(
+    name="repeatable output",
+    holds="eval mode gives the same output each time",
+    about="network",
+    examine=output_is_repeatable,
+    finds=(CARRIED_STATE, RANDOM_IN_EVAL),
+)
+INDEPENDENT_CLIPS = Contract(
+    name="independent clips",
+    holds="a clip's output does not depend on its batch mates",
+    about="network",
+    examine=clips_are_independent,
+    finds=(BATCH_LEAK,),
+)
+IGNORED_PADDING = Contract(
+    name="ignored padding",
+    holds="a clip's output does not depend on padding",
+    about="network",
+    examine=padding_is_ignored,
+    finds=(PADDING_LEAK,),
+)

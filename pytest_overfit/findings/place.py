@@ -1,0 +1,193 @@
+"""Findings of order and place: the output must answer where the input changed, and tell one order of frames from another.
+
+Context from everywhere is lawful (attention, squeeze and excitation, recurrence): what is compared is where, of all steps, the answer is
+strongest, relative to how each step answers to changes anywhere.
+"""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from pytest_overfit.finding import Finding
+from pytest_overfit.findings.bench import Bench
+from pytest_overfit.findings.bench.passage import distance
+from pytest_overfit.findings.record import Contract, Record
+from pytest_overfit.findings.remedies import PLAIN_CALL, POSITIONS, TURNED_BACK
+
+PLACES = 12
+"""Places at which the input is changed, one at a time."""
+FEWEST_STEPS = 6
+FOLLOWS = 0.7
+"""Rank correlation of the place of the answer with that of the change from which one follows the other: sound networks, of any kind
+tried, reach 1.0; one that reads another axis as time lies between -0.3 and 0.5."""
+LOOKS = 2
+"""Changes tried at each place."""
+
+
+def answers_follow(bench: Bench) -> tuple[Finding, ...]:
+    """Where frames are changed, the output changes most: early for early ones, late for late ones.
+
+    A network for one length may mix all of time by a learned matrix, whose places come with training: it is not asked.
+    """
+    features, steps = _alone(bench)
+    if steps < FEWEST_STEPS or len(features) < PLACES or not bench.takes(len(features) * 3 // 4):
+        return ()
+    correlations = [_correlation(bench, features, steps, seed) for seed in range(LOOKS)]
+    told = [correlation for correlation in correlations if correlation is not None]
+    if not told or fmean(told) >= FOLLOWS:
+        return ()
+    backwards = fmean(told) < -FOLLOWS
+    what = "the output runs backwards" if backwards else "the place of the output's answer does not follow the place of what is changed"
+    return (
+        PLACE_LOST.finding(
+            headline=f"{what}: rank correlation {fmean(told):.2f} over {PLACES} places of {bench.clips[0].name}; 1 where it follows",
+            samples=(bench.clips[0].name,),
+            try_="check which axis the network takes for time, wherever it permutes, flattens or reshapes",
+            status="confirmed",
+        ),
+    )
+
+
+def _alone(bench: Bench) -> tuple[Tensor, int]:
+    """The longest clip's features (frames, dim) and the steps that it is given."""
+    features = bench.clips[0].features
+    log_probs, steps = bench.alone(features)
+    return features, min(int(steps[0]), len(log_probs))
+
+
+def _correlation(bench: Bench, features: Tensor, steps: int, seed: int) -> float | None:
+    """Rank correlation of places and answers; None where nothing answers."""
+    frames, width = len(features), max(len(features) // (2 * PLACES), 1)
+    generator = torch.Generator().manual_seed(bench.seed + seed)
+    noise = torch.randn((width, features.shape[1]), generator=generator).to(features) * (features.std() + 1e-6)
+    starts = [round(i * (frames - width) / (PLACES - 1)) for i in range(PLACES)]
+    answers = []
+    clean, _ = bench.alone(features)
+    for start in starts:
+        changed = features.clone()
+        changed[start : start + width] += noise
+        output, _ = bench.alone(changed)
+        if len(output) != len(clean):
+            return None
+        answers.append((output - clean)[:steps, 0].double().square().sum(-1).sqrt())
+    profile = torch.stack(answers)  # (places, steps)
+    if not bool(torch.isfinite(profile).all()) or bool((profile.amax(1) <= 3 * bench.tolerance).any()):
+        return None
+    relative = profile / profile.mean(0, keepdim=True).clamp(min=1e-3 * float(profile.mean()))
+    weights = relative**4
+    centres = (weights * torch.arange(steps)).sum(1) / weights.sum(1)
+    places = torch.arange(PLACES, dtype=torch.double)
+    return max(_rank_correlation(places, where.double()) for where in (centres, relative.argmax(1), profile.argmax(1)))
+
+
+def _rank_correlation(some: Tensor, others: Tensor) -> float:
+    """Spearman's, with ties at their mean rank; 0 where one is constant."""
+    one, two = (_ranks(values) - (len(values) - 1) / 2 for values in (some, others))
+    size = float((one.square().sum() * two.square().sum()).sqrt())
+    return float((one * two).sum()) / size if size > 0 else 0.0
+
+
+def _ranks(values: Tensor) -> Tensor:
+    below = (values[None] < values[:, None]).sum(1)
+    equal = (values[None] == values[:, None]).sum(1)
+    return below.double() + (equal.double() - 1) / 2
+
+
+def order_is_seen(bench: Bench) -> tuple[Finding, ...]:
+    """Frames in another order give more than the same output in that order. Frames that a stride takes together stay together.
+
+    A network that sees one frame at a time is told and not failed: where each frame says what it is, that can be enough.
+    """
+    features, steps = _alone(bench)
+    together = len(features) // max(steps, 1)
+    count = len(features) // max(together, 1)
+    features = features[: count * together]
+    if count < FEWEST_STEPS or not bench.takes(len(features)):
+        return ()
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(bench.seed))
+    first, _ = bench.alone(features)
+    mixed, _ = bench.alone(features.unflatten(0, (count, together))[order].flatten(0, 1))
+    if len(first) != count or len(mixed) != count:
+        return ()
+    gap = distance(first[order].float(), mixed.float())
+    apart = distance(first.float(), mixed.float())
+    if gap > 3 * bench.tolerance or gap > 0.01 * apart:
+        return ()
+    return (_order_blind(bench, gap, apart, _has_context(bench, features, count, together)),)
+
+
+def _has_context(bench: Bench, features: Tensor, count: int, together: int) -> bool:
+    """Whether the first half's output depends on the second half's frames."""
+    cut = count // 2
+    other = features.clone()
+    other[cut * together :] = features[: (count - cut) * together].flip(0)
+    first, _ = bench.alone(features)
+    second, _ = bench.alone(other)
+    return distance(first[:cut].float(), second[:cut].float()) > bench.tolerance
+
+
+def _order_blind(bench: Bench, gap: float, apart: float, context: bool) -> Finding:
+    what = "sees other frames and not in which order they stand" if context else "sees one frame at a time, and no order"
+    return ORDER_BLIND.finding(
+        headline=f"the network {what}: frames in another order give the same output in that order",
+        evidence=(f"log-probabilities differ by up to {gap:.2g} once put back in order, and by {apart:.2g} before",),
+        samples=(bench.clips[0].name,),
+        try_="check that positions reach the attention, and are not masked or scaled away"
+        if context
+        else "give it context over time: a convolution, a recurrent layer, attention with positions",
+        status="confirmed",
+        severity="failure" if context else "warning",
+    )
+
+
+PLACE_LOST = Record(
+    name="place_lost",
+    stage="network",
+    means="The place of the output's answer does not follow the place of what is changed in the input: another axis is taken for time, or time runs "
+    "backwards. Such a network can memorise, and will not read a clip it has not seen.",
+    detected="Frames are changed at twelve places, one after another; the rank correlation of the place of the change with that of the strongest "
+    "answer is 1 in a sound network.",
+    mend="Check which axis the network takes for time, wherever it permutes, flattens or reshapes.",
+    follows=(
+        "non_finite_output",
+        "non_finite_gradient",
+        "carried_state",
+        "random_in_eval",
+        "batch_leak",
+        "wrong_steps",
+        "input_ignored",
+        "order_blind",
+    ),
+    remedies=(TURNED_BACK, PLAIN_CALL),
+    planted=("net-rows-as-time", "net-reshaped", "net-backwards"),
+    harmless=True,
+)
+ORDER_BLIND = Record(
+    name="order_blind",
+    stage="network",
+    means="Frames in another order give the same output in that order: the network cannot tell what comes first. One that sees a single frame at a "
+    "time is told and not failed.",
+    detected="A clip's frames are shuffled, together those that a stride takes together, and the output is put back in order.",
+    mend="Check that positions reach the attention and are not masked or scaled away; give the network context over time.",
+    follows=("non_finite_output", "non_finite_gradient", "carried_state", "random_in_eval", "batch_leak", "wrong_steps", "input_ignored"),
+    remedies=(POSITIONS,),
+    planted=("net-no-positions", "net-pooled"),
+)
+
+OWN_PLACE = Contract(
+    name="own place",
+    holds="the output answers where the input changes",
+    about="network",
+    examine=answers_follow,
+    finds=(PLACE_LOST,),
+)
+SEEN_ORDER = Contract(
+    name="seen order",
+    holds="frames in another order give another output",
+    about="network",
+    examine=order_is_seen,
+    finds=(ORDER_BLIND,),
+)

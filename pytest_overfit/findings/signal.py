@@ -1,0 +1,171 @@
+"""Findings of the signal on its way through a broken rung's network: where it, or its gradient, is lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_overfit import probes
+from pytest_overfit.finding import Finding
+from pytest_overfit.findings.record import Detector, Record
+from pytest_overfit.findings.remedies import BYPASS, FAN_IN, LAYER_NORM, OPEN_ACTIVATIONS, RESET, RESET_MODULE, WIDEN, XAVIER
+
+if TYPE_CHECKING:
+    from pytest_overfit.explain.evidence import Evidence
+
+NO_WEIGHT = 1e-3
+"""weight_gain below which a layer has as good as no weights."""
+DROWNED = 10.0
+"""Energy of a bias over that of the linear response from which the bias drowns it."""
+
+
+def exploding_signal(evidence: Evidence) -> Finding | None:
+    at = probes.exploding_signal(evidence.train)
+    if at is None:
+        return None
+    shown = (
+        f"rms {number(at.rms_in)} -> {number(at.rms)} through {at.module}",
+        f"std of its weights times sqrt(fan_in) is {number(at.weight_gain)}; He's initialisation gives 1.41",
+    )
+    return _at(at, EXPLODING_SIGNAL, f"{at.module} makes the signal far too large", shown, "a smaller initialisation there")
+
+
+def dead_units(evidence: Evidence) -> Finding | None:
+    at = probes.dead_units(evidence.train)
+    if at is None:
+        return None
+    shown = (f"{at.dead_share or 1:.0%} of the units of {at.module} are zero for every clip and step",)
+    return _at(at, DEAD_UNITS, f"{at.module} puts out nothing but zeros", shown, "a bias and an initialisation that leave units on both sides")
+
+
+def signal_drowned(evidence: Evidence) -> Finding | None:
+    """Told only where something large stands beside a faint signal: weights of zero and saturating functions have names of their own."""
+    for mode, observations in (("train", evidence.train), ("eval", evidence.eval)):
+        drop = probes.first_drop(observations)
+        if drop is None or not _drowns(drop):
+            continue
+        shown = [f"share of the signal that tells clips apart (D), {mode} mode: {number(drop.before)} -> {number(drop.after)} at {drop.at.module}"]
+        if drop.at.bias_to_signal is not None:
+            shown.append(f"energy of its bias over that of its linear response: {number(drop.at.bias_to_signal)}")
+        if drop.weak:
+            gains = ", ".join(f"{o.module} {number(o.weight_gain)}" for o in drop.weak[:3])
+            shown.append(f"grouped convolutions before it are initialised by a fan_out that ignores groups: weight gain {gains}; fan_in gives 1.41")
+        headline = f"{drop.at.module} drowns what tells clips apart" + (", after depthwise convolutions initialised too small" if drop.weak else "")
+        return _at(drop.at, SIGNAL_DROWNED, headline, tuple(shown), "fan_in initialisation, or weights times sqrt(groups)")
+    return None
+
+
+def _drowns(drop: probes.Drop) -> bool:
+    if drop.at.rms == 0 or (drop.at.weight_gain is not None and drop.at.weight_gain < NO_WEIGHT):
+        return False
+    return bool(drop.weak) or drop.between or (drop.at.bias_to_signal or 0.0) > DROWNED
+
+
+def constant_signal(evidence: Evidence) -> Finding | None:
+    found = probes.constant_signal(evidence.train) or probes.constant_signal(evidence.eval)
+    if found is None or signal_drowned(evidence):
+        return None
+    what = {"zero": "zero", "clips": "the same for every clip", "steps": "the same at every step"}[found.same]
+    shown = (f"rms {number(found.at.rms)}, D {number(found.at.told_apart)}, over steps {number(found.at.steps_apart)}",)
+    return _at(found.at, CONSTANT_SIGNAL, f"the output of {found.at.module} is {what}", shown, "another initialisation, or leave it out")
+
+
+def vanishing_gradient(evidence: Evidence) -> Finding | None:
+    at = probes.vanishing_gradient(evidence.train)
+    if at is None:
+        return None
+    norms = [o.gradient_norm for o in probes.main_path(evidence.train) if o.gradient_norm]
+    shown = (f"gradient norm {number(norms[-1] if norms else None)} at the output, {number(norms[0] if norms else None)} at the first module",)
+    return _at(at, VANISHING_GRADIENT, f"gradients vanish from {at.module} backwards", shown, "ReLU-like activations, a skip connection, or a norm")
+
+
+def rank_bottleneck(evidence: Evidence) -> Finding | None:
+    at = probes.rank_bottleneck(evidence.train)
+    if at is None:
+        return None
+    shown = (f"effective rank of its output: {number(at.rank)}",)
+    return _at(at, RANK_BOTTLENECK, f"{at.module} lets only {number(at.rank)} directions through", shown, "more channels there")
+
+
+def _at(o: probes.Observation, record: Record, headline: str, shown: tuple[str, ...], try_: str) -> Finding:
+    where = (f"made at {o.where}",) if o.where else ()
+    return record.finding(headline=headline, evidence=(*shown, *where), module=o.module, try_=try_)
+
+
+def number(value: float | None) -> str:
+    """A measured number in words."""
+    return "unknown" if value is None else f"{value:.2g}"
+
+
+EXPLODING_SIGNAL = Record(
+    name="exploding_signal",
+    stage="network",
+    means="A module makes the signal far too large, so that a fresh output is sure of what it has not learned. The loss starts far above that of a "
+    "uniform output, and gradients point anywhere.",
+    detected="The loss of a fresh network is compared with the uniform level; on a broken rung the size of the signal is read at every module.",
+    mend="A smaller initialisation there, or a norm before the last layer; scale the features.",
+    follows=("non_finite_output", "non_finite_gradient", "unscaled_input", "unreachable_label"),
+    remedies=(RESET_MODULE, FAN_IN, RESET),
+    planted=("net-explode",),
+    spreads=True,
+)
+DEAD_UNITS = Record(
+    name="dead_units",
+    stage="network",
+    means="A rectifier puts out zeros for every clip and step: its units have no gradient and never come back.",
+    detected="The share of units that are zero for all clips and steps is counted behind every rectifier.",
+    mend="Start the bias before it at 0, and the weights so that units fall on both sides.",
+    remedies=(RESET_MODULE, FAN_IN, RESET),
+    planted=("net-dead-relu",),
+    spreads=True,
+)
+SIGNAL_DROWNED = Record(
+    name="signal_drowned",
+    stage="training",
+    means="A bias drowns what tells clips apart, because the signal before it has become too faint: as behind depthwise convolutions that torch "
+    "starts by a fan_out which ignores groups, so too small by the square root of the channels.",
+    detected="D, the share of the signal's energy that differs between clips, is read at every module in both modes; so is the energy of each bias "
+    "against that of the linear response.",
+    mend="Initialise by fan_in, or multiply depthwise weights by sqrt(groups).",
+    remedies=(FAN_IN, XAVIER, LAYER_NORM),
+    planted=("net-depthwise-init",),
+    spreads=True,
+)
+CONSTANT_SIGNAL = Record(
+    name="constant_signal",
+    stage="training",
+    means="The output of a module is zero, the same for every clip, or the same at every step: nothing behind it can tell clips or moments apart.",
+    detected="How much each module's output differs between clips, and between steps, is read in both modes.",
+    mend="Initialise it otherwise, or leave it out. Attention whose queries are too small averages over the clip.",
+    remedies=(RESET_MODULE, FAN_IN, RESET, BYPASS),
+    planted=("net-init-zero", "net-time-attention"),
+    spreads=True,
+)
+VANISHING_GRADIENT = Record(
+    name="vanishing_gradient",
+    stage="training",
+    means="Gradients shrink from module to module on their way back, until the first layers get none: as through a stack of sigmoids.",
+    detected="The norm of the gradient is read at every module of a fresh network.",
+    mend="ReLU-like activations, a skip connection, or a norm.",
+    remedies=(OPEN_ACTIVATIONS, LAYER_NORM, FAN_IN, XAVIER, BYPASS),
+    planted=("net-vanish",),
+    spreads=True,
+)
+RANK_BOTTLENECK = Record(
+    name="rank_bottleneck",
+    stage="training",
+    means="A module lets only one or two directions through: too few for as many tokens as there are.",
+    detected="The effective rank of each module's output is read (the exponential of the entropy of its singular values).",
+    mend="Give that module more channels.",
+    remedies=(WIDEN,),
+    planted=("net-capacity",),
+    spreads=True,
+)
+
+DETECTORS = (
+    Detector(record=EXPLODING_SIGNAL, look=exploding_signal),
+    Detector(record=DEAD_UNITS, look=dead_units),
+    Detector(record=SIGNAL_DROWNED, look=signal_drowned),
+    Detector(record=CONSTANT_SIGNAL, look=constant_signal),
+    Detector(record=VANISHING_GRADIENT, look=vanishing_gradient),
+    Detector(record=RANK_BOTTLENECK, look=rank_bottleneck),
+)
