@@ -232,7 +232,7 @@ def test_a_break_is_explained_with_a_seed_that_failed(tmp_path, monkeypatch):
             self.head.weight.requires_grad_(seed == 0)
 
     asked_with = []
-    monkeypatch.setattr("pytest_overfit.cases.diagnose", lambda rung, outcome, **_: asked_with.append(rung.seeds))
+    monkeypatch.setattr("pytest_overfit.explain.diagnosis.run_trials", lambda rung, *_: asked_with.append(rung.seeds) or ())
     told_by_frame = [Sample(name="c", features=torch.eye(24), target=torch.tensor([1, 1, 2]))]
     build = lambda vocab_size, feature_dim, seed: SomeSeeds(feature_dim, vocab_size, seed)  # noqa: E731
     settings = replace(QUICK, seeds=(0, 1, 2), beta=0.01, changes={"budget": 300, "fallbacks": (), "lr": 0.1})
