@@ -252,7 +252,7 @@ class Rung:
     @property
     def violated(self) -> tuple[Finding, ...]:
         """What the contracts find that is reason enough to break."""
-        return tuple(finding for one in self.checked for finding in one.findings if breaks_rungs(finding))
+        return tuple(finding for one in self.checked for finding in one.findings if breaks_rungs(finding, self.subject))
 
     def _run(self, samples: Sequence[Sample], recipe: Recipe, seed: int) -> _Run:
         return _Run(Training(self.subject, samples, recipe, seed=seed, device=self.device, size=self.size), self.criteria, seed)

@@ -16,6 +16,7 @@ from pytest_overfit.findings.catalogue import DETECTORS, record_of
 from pytest_overfit.findings.examine import breaks_rungs, without_consequences
 from pytest_overfit.findings.running import own_failure
 from pytest_overfit.ladder import Outcome, Rung
+from pytest_overfit.subject import Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
     else:
         shown, ruled_out = _shown(evidence)
     known = {finding.name for finding in found}
-    shown = _with_something_to_say(shown, found)
+    shown = _with_something_to_say(shown, found, rung.subject)
     found += accepting([finding for finding in shown if finding.name not in known], rung.subject.accept)
     tried = run_trials(rung, [finding for finding in found if not finding.accepted], outcome.seconds, trials)
     return Diagnosis(
@@ -79,10 +80,10 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
     )
 
 
-def _with_something_to_say(shown: Sequence[Finding], found: Sequence[Finding]) -> tuple[Finding, ...]:
+def _with_something_to_say(shown: Sequence[Finding], found: Sequence[Finding], subject: Subject) -> tuple[Finding, ...]:
     """Findings of training but those that follow from what is known, as a wrong loss looks like a penalty and anything like a wrong rate."""
     told = without_consequences(shown, {finding.name for finding in found if finding.fails()})
-    known = any(map(breaks_rungs, found))
+    known = any(breaks_rungs(finding, subject) for finding in found)
     return tuple(finding for finding in told if not (known and _last_resort(finding.name)))
 
 

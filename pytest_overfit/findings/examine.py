@@ -38,9 +38,9 @@ class Checked:
         return not self.findings and self.skipped is None
 
 
-def breaks_rungs(finding: Finding) -> bool:
-    """Whether a finding is reason enough for a rung to break."""
-    record = record_of(finding.name)
+def breaks_rungs(finding: Finding, subject: Subject) -> bool:
+    """Whether a finding is reason enough for a rung of this subject to break."""
+    record = record_of(finding.name, subject)
     return finding.fails() and not (record and record.harmless)
 
 

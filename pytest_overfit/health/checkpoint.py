@@ -21,6 +21,7 @@ from pytest_overfit import probes
 from pytest_overfit.explain.diagnosis import Row, examine_rung, row
 from pytest_overfit.explain.evidence import PROBED
 from pytest_overfit.finding import Finding, counted
+from pytest_overfit.findings.record import Record
 from pytest_overfit.health.run import BadRun, Run
 from pytest_overfit.ladder import Outcome, Rung
 from pytest_overfit.levels import Standing, ladder_of_levels, standing
@@ -134,14 +135,24 @@ def not_finite(network: nn.Module) -> Finding | None:
     if not bad:
         return None
     shown = f"{len(bad)} of {counted(len(network.state_dict()), 'tensor')} hold NaN or infinity, first {bad[0]}"
-    return Finding(
-        name="weights_not_finite",
+    return WEIGHTS_NOT_FINITE.finding(
         headline="the checkpoint's weights are not finite: it was saved after the run had diverged",
         evidence=(shown,),
         module=bad[0].rpartition(".")[0] or None,
         status="confirmed",
         try_="resume from an earlier checkpoint, with a smaller learning rate or clipped gradients",
     )
+
+
+WEIGHTS_NOT_FINITE = Record(
+    name="weights_not_finite",
+    stage="run",
+    means="Weights or buffers of the checkpoint are NaN or infinite: it was saved after the run had diverged.",
+    detected="Every tensor of the file is read.",
+    mend="Resume from an earlier checkpoint, with a smaller learning rate or clipped gradients.",
+    no_remedy="a checkpoint cannot be trained again here; an earlier one can be resumed",
+    planted=("checkpoint-not-finite",),
+)
 
 
 # -- reading the file --------------------------------------------------------------------------------------------------------------------

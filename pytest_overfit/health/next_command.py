@@ -7,12 +7,10 @@ import shlex
 from collections.abc import Callable, Sequence
 
 from pytest_overfit.finding import Finding
+from pytest_overfit.health.rules import RULES
 from pytest_overfit.health.rules.reading import KNOWS, error_rate
 from pytest_overfit.health.run import Run
 
-UNSTABLE = {"loss_not_finite": 0.1, "training_diverges": 0.1, "learning_undone": 0.3, "loss_oscillates": 0.3}
-"""Findings that a smaller learning rate answers, and the factor."""
-OVERFITS = {"validation_loss_rises", "validation_error_rises", "gap_wide", "nothing_carries_over"}
 RATE = ("learning_rate", "learning-rate", "lr")
 DROPOUT = ("dropout",)
 DECAY = ("weight_decay", "weight-decay", "wd")
@@ -35,10 +33,11 @@ def next_command(run: Run, findings: Sequence[Finding], verdict: str) -> str | N
         return f"{log}  # once an error rate of validation is logged beside the loss"
     if verdict == "go on":
         return onwards(run) or (None if run.finished else f"{log}  # when more is logged")
-    gravest = findings[0].name
-    if gravest in UNSTABLE:
-        return afresh(run, ((RATE, lambda rate: rate * UNSTABLE[gravest]),)) or ladder(run)
-    if memorises(run) and any(finding.name in OVERFITS for finding in findings):
+    answers = {rule.name: rule for rule in RULES}
+    slower = answers[findings[0].name].slower
+    if slower is not None:
+        return afresh(run, ((RATE, lambda rate: rate * slower),)) or ladder(run)
+    if memorises(run) and any(answers[finding.name].overfits for finding in findings):
         return afresh(run, LESS_OVERFITTING) or ladder(run)
     return ladder(run)
 

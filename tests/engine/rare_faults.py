@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pytest_overfit import ctc
 from pytest_overfit.subject import Sample, Subject
 from tests.engine.dishonest import gradient_of
 from tests.engine.faults import Fault
-from tests.engine.planting import collapsed, decoded, forwarded, rebuilt
+from tests.engine.planting import altered, collapsed, decoded, forwarded, rebuilt
 from tests.engine.subjects import BiGRU
 
 
@@ -78,6 +78,10 @@ def differing_on_gpu(subject: Subject) -> Subject:
     return replace(subject, loss=loss)
 
 
+def poisoned(network: nn.Module) -> None:
+    next(network.parameters()).fill_(torch.nan)
+
+
 RARE: tuple[Fault, ...] = (
     Fault(name="net-raises", plant=lambda s: replace(s, forward=fail), finding="network_fails"),
     Fault(name="data-raises", plant=fetched_once, finding="data_fails"),
@@ -93,5 +97,6 @@ RARE: tuple[Fault, ...] = (
         name="accept-nothing", plant=lambda s: replace(s, accept={"place_lost": "it is a mirror"}), finding="stale_acceptance", caught_by="acceptance"
     ),
     Fault(name="gpu-loss-differs", plant=differing_on_gpu, finding="device_mismatch", caught_by="gpu"),
+    Fault(name="checkpoint-not-finite", plant=lambda s: altered(s, poisoned), finding="weights_not_finite", caught_by="health"),
     Fault(name="tool-probe-raises", finding="tool_fails", caught_by="a defect of this tool"),
 )

@@ -11,6 +11,7 @@ import torch
 
 from pytest_overfit.findings.catalogue import CONTRACTS
 from pytest_overfit.findings.examine import check, examine
+from pytest_overfit.findings.running import FAILURES
 from pytest_overfit.subject import Sample, Subject
 from tests.engine.dishonest import DISHONEST, HELD_OUT
 from tests.engine.faults import FAULTS, Fault
@@ -30,10 +31,14 @@ def raw(subject: Subject, count: int = 10) -> Sequence[Sample]:
 
 
 def assert_only(fault: Fault, subject: Subject) -> None:
-    findings = check(subject, raw(subject))
+    """The fault's finding and no other, and none that its contract does not declare."""
+    checked = examine(subject, raw(subject))
+    findings = [finding for one in checked for finding in one.findings]
     told = [(finding.name, finding.severity) for finding in findings]
     assert told == [(fault.finding, fault.severity)], [finding.headline for finding in findings]
     assert fault.module is None or findings[0].module == fault.module
+    (contract,) = (one.contract for one in checked if one.findings)
+    assert fault.finding in {record.name for record in (*contract.finds, *FAILURES.values())}
 
 
 @pytest.mark.parametrize("fault", PLANTED, ids=lambda fault: fault.name)

@@ -273,6 +273,55 @@ def short_output(rng):
     return Run(name="short", curves={**made.curves, "val_wer": curve(range(1, epochs + 1), wer)}, predictions=tuple(said))
 
 
+def undone(rng):
+    """Both losses rise for good, by less than running away takes."""
+    epochs = int(rng.integers(40, 100))
+    turn = int(epochs * rng.uniform(0.3, 0.6))
+    train = decay(rng, epochs, 12, 2.0, turn / 4)
+    train[turn:] *= np.minimum(1 + rng.uniform(0.4, 0.7) * np.arange(1, epochs - turn + 1) / 4, 1.6)
+    return run_of(rng, Course(train=noisy(rng, train, 0.01), val=noisy(rng, 1.1 * train + 0.3, 0.01)))
+
+
+def gap(rng):
+    """Training is learnt by heart, validation stands far above it."""
+    epochs = int(rng.integers(60, 120))
+    train = noisy(rng, decay(rng, epochs, 20, 0.3, epochs / 10), 0.01)
+    val = noisy(rng, decay(rng, epochs, 20, rng.uniform(2.6, 3.6), epochs / 12), 0.005)
+    return run_of(rng, Course(train=train, val=val))
+
+
+def error_rises(rng):
+    """The error rate of validation gets worse while its loss stands still and training goes on."""
+    epochs = int(rng.integers(50, 100))
+    train = noisy(rng, decay(rng, epochs, 20, 0.2, epochs / 3), 0.005)
+    val = noisy(rng, decay(rng, epochs, 20, 2.2, epochs / 40), 0.003)
+    made = run_of(rng, Course(train=train, val=val), facts=False)
+    best = epochs // 3
+    wer = 0.4 + 0.5 * np.exp(-np.arange(epochs) / (best / 6)) + rng.uniform(0.2, 0.3) * np.clip(np.arange(epochs) - best, 0, None) / (epochs - best)
+    return Run(name="error", curves={**made.curves, "val_wer": curve(range(1, epochs + 1), noisy(rng, wer, 0.005))})
+
+
+def memorised(rng):
+    """Training is read, validation stands where the frequencies of tokens do."""
+    epochs = int(rng.integers(50, 100))
+    train = noisy(rng, decay(rng, epochs, 60, 0.2, 4), 0.01)
+    return run_of(rng, Course(train=train, val=noisy(rng, decay(rng, epochs, 60, 5.5, 3), 0.005)))
+
+
+def out_of_order(rng):
+    """A run was begun again into the same file."""
+    course = steady(rng)
+    made = run_of(rng, course)
+    again = {
+        name: Curve(
+            at=(*whole.at[: 2 * len(whole) // 3], *whole.at[len(whole) // 3 :]),
+            values=(*whole.values[: 2 * len(whole) // 3], *whole.values[len(whole) // 3 :]),
+        )
+        for name, whole in made.curves.items()
+    }
+    return Run(name="twice", curves=again, facts=made.facts)
+
+
 SICK: dict[str, tuple[Make, set[str]]] = {
     "overfitting": (overfitting, {"validation_loss_rises"}),
     "overfitting_sparsely": (overfitting_sparsely, {"validation_loss_rises"}),
@@ -283,6 +332,11 @@ SICK: dict[str, tuple[Make, set[str]]] = {
     "spiky": (spiky, {"loss_spikes"}),
     "swinging": (swinging, {"loss_oscillates"}),
     "short_output": (short_output, {"predictions_too_short"}),
+    "undone": (undone, {"learning_undone"}),
+    "gap": (gap, {"gap_wide"}),
+    "error_rises": (error_rises, {"validation_error_rises"}),
+    "memorised": (memorised, {"nothing_carries_over"}),
+    "out_of_order": (out_of_order, {"steps_out_of_order"}),
 }
 
 

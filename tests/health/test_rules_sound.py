@@ -31,6 +31,10 @@ def test_a_sound_run_raises_nothing_while_it_trains(kind):
             assert [rule.name for rule in RULES if rule(until(run, last))] == [], (kind, seed, last)
 
 
+STOPPED = set(SICK) - {"spiky", "out_of_order"}
+"""Illnesses with which training on is a waste."""
+
+
 @pytest.mark.parametrize("kind", SICK)
 def test_a_sick_run_is_named(kind):
     """Noise hides some: one run in twelve may be missed."""
@@ -38,7 +42,7 @@ def test_a_sick_run_is_named(kind):
     checkups = [check_up(make(np.random.default_rng([seed, 3]))) for seed in SEEDS]
     named = [checkup for checkup in checkups if {finding.name for finding in checkup.findings} & names]
     assert len(named) >= len(SEEDS) - 1
-    assert {checkup.verdict for checkup in named} == {"go on" if kind == "spiky" else "stop"}
+    assert {checkup.verdict for checkup in named} == {"stop"} if kind in STOPPED else {checkup.verdict for checkup in named} - {"stop"}
 
 
 @pytest.mark.parametrize("kind", SICK)

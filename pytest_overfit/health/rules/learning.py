@@ -6,6 +6,7 @@ import math
 from statistics import median
 
 from pytest_overfit.finding import Finding, counted
+from pytest_overfit.findings.record import Record
 from pytest_overfit.health.rules.course import still_since, too_early
 from pytest_overfit.health.rules.reading import KNOWS, error_rate, reads
 from pytest_overfit.health.rules.trend import MANY, UNMOVED, WHOLE, falls, finite, never_fell, smoothed, thinned
@@ -39,8 +40,7 @@ def nothing_learnt(run: Run) -> Finding | None:
     still = still if still is not None else _creeping_since(run, stands)
     if still is None:
         return None
-    return Finding(
-        name="nothing_learnt",
+    return NOTHING_LEARNT.finding(
         headline=f"training loss {goes} on the level `{stands.level.name}` since {place(run, still)}: its output takes no look at the input",
         evidence=(_measured("training", stands), *_ladder(stands)),
         try_=CLIMB,
@@ -56,8 +56,7 @@ def nothing_carries_over(run: Run) -> Finding | None:
         return None
     if train.measured >= stands.measured:
         return None
-    return Finding(
-        name="nothing_carries_over",
+    return NOTHING_CARRIES_OVER.finding(
         headline=f"validation loss stands still on the level `{stands.level.name}` since {place(run, still)}, training loss on `{train.level.name}`",
         evidence=(_measured("validation", stands), _measured("training", train), *_ladder(stands)),
         try_="see whether both splits are prepared alike; then more data or augmentation",
@@ -119,8 +118,7 @@ def loss_never_falls(run: Run) -> Finding | None:
     exact = finite(run.curve(told))
     third = len(exact) // 3
     before, after = median(exact.values[:third]), median(exact.values[-third:])
-    return Finding(
-        name="loss_never_falls",
+    return LOSS_NEVER_FALLS.finding(
         headline=f"{split} loss has not fallen since {place(run, exact.at[0])}: {number(before)} then, {number(after)} now",
         evidence=(
             f"{counted(len(exact), 'reading')} of {split} loss from {seen(run, told, exact.at[0])} to {seen(run, told, exact.at[-1])}, medians "
@@ -155,11 +153,49 @@ def learning_rate_zero(run: Run) -> Finding | None:
     if len(rates) - start < 3 and planned <= rates.at[-1] + 1:
         return None
     left = f", {planned:.0f} were planned" if planned > last else ""
-    return Finding(
-        name="learning_rate_zero",
+    return LEARNING_RATE_ZERO.finding(
         headline=f"the learning rate is zero {'from the start' if not start else f'since {place(run, began)}'}",
         evidence=(f"lr {rates.values[start]:g} at {seen(run, 'lr', began)}, trained on to {place(run, last)}{left}; highest {max(rates.values):g}",),
         try_="a schedule as long as the run" if start else "a learning rate above zero; see what sets it",
         status="confirmed",
         began=began,
     )
+
+
+NOTHING_LEARNT = Record(
+    name="nothing_learnt",
+    stage="run",
+    means="The training loss stands on a level that is reached without looking at the input: uniform, all blank, or the frequencies of tokens.",
+    detected="The last losses are compared with those levels, which follow from the targets and steps of the run, once the loss stands still "
+    "or creeps.",
+    mend="See whether the network can memorise a few clips at all (pytest -m overfit).",
+    no_remedy="a log cannot be trained again; the next command to run is printed, the ladder of this tool",
+    planted=("collapsed",),
+)
+NOTHING_CARRIES_OVER = Record(
+    name="nothing_carries_over",
+    stage="run",
+    means="Validation loss stands on a level that is reached without looking at the input, while training loss has left it.",
+    detected="Both losses are compared with those levels once validation stands still.",
+    mend="See whether both splits are prepared alike; then more data or augmentation.",
+    no_remedy="a log cannot be trained again; the next command to run is printed, with more dropout and weight decay",
+    planted=("memorised",),
+)
+LOSS_NEVER_FALLS = Record(
+    name="loss_never_falls",
+    stage="run",
+    means="The loss is where it began, after all that was read of the run.",
+    detected="The first third of the readings is compared with the last, beyond their noise.",
+    mend="See whether the optimiser has the parameters and the learning rate is above zero; climb the ladder (pytest -m overfit).",
+    no_remedy="a log cannot be trained again; the next command to run is printed, the ladder of this tool",
+    planted=("rate_zero",),
+)
+LEARNING_RATE_ZERO = Record(
+    name="learning_rate_zero",
+    stage="run",
+    means="The learning rate is zero while epochs are still trained: they change nothing.",
+    detected="Every reading of the rate is compared with the highest.",
+    mend="Set a schedule as long as the run, and a learning rate above zero.",
+    no_remedy="a log cannot be trained again; the next command to run is printed",
+    planted=("rate_zero",),
+)

@@ -10,6 +10,7 @@ from collections import Counter
 from statistics import median
 
 from pytest_overfit.finding import Finding, counted
+from pytest_overfit.findings.record import Record
 from pytest_overfit.health.rules.course import still_since, too_early
 from pytest_overfit.health.rules.learning import CLIMB
 from pytest_overfit.health.rules.reading import KNOWS, STUCK, called, error_rate, errors, reads, span_words, value_words
@@ -54,8 +55,7 @@ def _stuck(run: Run, rate: Curve) -> Finding | None:
     shown += [f"the loss that should bring it down stands still or rises since {place(run, loss)}"] if loss is not None else []
     train = error_rate(run, "train")
     shown += [f"{called(run, 'train')} {value_words(run, 'train', train.values[-1])} at {place(run, train.at[-1])}"] if len(train) else []
-    return Finding(
-        name="validation_wer_stuck",
+    return VALIDATION_WER_STUCK.finding(
         headline=f"{called(run, 'val')} stands at {span_words(run, 'val', stuck.values)} since {place(run, still)}",
         evidence=tuple(shown),
         try_=CARRY_OVER if memorised(run) else CLIMB,
@@ -79,8 +79,7 @@ def _never_changes(run: Run) -> Finding | None:
         return None
     what, said, name = called(run, "val"), value_words(run, "val", value), run.read_by("val") or ""
     began = read.at[since]
-    return Finding(
-        name="validation_wer_stuck",
+    return VALIDATION_WER_STUCK.finding(
         headline=f"{what} is {said} at {times} of {counted(len(read), 'reading')}: the output does not change",
         evidence=(f"{what} {said} at {seen(run, name, began)}, and to the last digit the same at {counted(times - 1, 'later reading')}",),
         try_=f"look at what is predicted, and at how it is scored; {CLIMB}",
@@ -147,8 +146,7 @@ def predictions_too_short(run: Run) -> Finding | None:
 def _finding(run: Run, split: str, ratio: float, began: float, shown: list[str], still: float) -> Finding:
     of = {"val": "validation", "train": "training"}[split]
     what = f"{of} predictions are " + ("empty" if ratio < EMPTY else "far too short")
-    return Finding(
-        name="predictions_too_short",
+    return PREDICTIONS_TOO_SHORT.finding(
         headline=f"{what}: {number(ratio)} tokens emitted for each target token",
         evidence=(*shown, f"the loss stands still or rises since {place(run, still)}, so this is not the blank phase that every CTC run begins with"),
         try_=CARRY_OVER if memorised(run) else f"{CLIMB}; a smaller blank bias, a higher learning rate, a warm-up",
@@ -206,3 +204,28 @@ def outputs(run: Run) -> str | None:
     """What `predictions_too_short` needs and a run lacks."""
     counted_ones = any(len(finite(run.curve(f"{split}_emission_ratio"))) >= 3 for split in ("val", "train"))
     return None if counted_ones or len(run.predictions) >= CLIPS else f"val_emission_ratio or {CLIPS} predictions"
+
+
+VALIDATION_WER_STUCK = Record(
+    name="validation_wer_stuck",
+    stage="run",
+    means="The error rate of validation was never below 85 % and no longer falls, nor does the loss that should bring it down; or it is the "
+    "same to the last digit at every reading.",
+    detected="The error rate and the loss are asked whether they still fall, beyond their noise.",
+    mend="See whether the network can memorise a few clips at all (pytest -m overfit); where it can, more data, augmentation or regularisation.",
+    no_remedy="a log cannot be trained again; the next command to run is printed, the ladder of this tool",
+    planted=("collapsed",),
+)
+PREDICTIONS_TOO_SHORT = Record(
+    name="predictions_too_short",
+    stage="run",
+    means="The output is empty, or has less than a third of the tokens it should, though the loss no longer falls: the blank phase that "
+    "every CTC run begins with was never left.",
+    detected="Emitted tokens are counted against those of the targets, over the whole split or the predictions that the log shows.",
+    mend="See whether the network can memorise a few clips at all (pytest -m overfit); a smaller blank bias, a higher learning rate, a warm-up.",
+    no_remedy="a log cannot be trained again; the next command to run is printed, the ladder of this tool",
+    planted=(
+        "collapsed",
+        "short_output",
+    ),
+)

@@ -6,6 +6,7 @@ A loss can get worse while reading still improves, so the error rate is asked fi
 from __future__ import annotations
 
 from pytest_overfit.finding import Finding, counted
+from pytest_overfit.findings.record import Record
 from pytest_overfit.health.rules.course import settled_rate, still_since, thrown_back
 from pytest_overfit.health.rules.learning import stands_blind
 from pytest_overfit.health.rules.reading import KNOWS, STUCK, called, error_rate, errors, reads, reads_better, value_words
@@ -57,8 +58,7 @@ def validation_loss_rises(run: Run) -> Finding | None:
     shown += _read_since(run, best, learns)
     if run.facts.parameters and run.facts.train_samples:
         shown.append(f"{run.facts.parameters / run.facts.train_samples:,.0f} parameters for each of {run.facts.train_samples} training samples")
-    return Finding(
-        name="validation_loss_rises",
+    return VALIDATION_LOSS_RISES.finding(
         headline=f"validation loss rises since {place(run, best)}" + (" while training loss falls" if trained else ""),
         evidence=tuple(shown),
         try_=f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation or data",
@@ -120,8 +120,7 @@ def validation_error_rises(run: Run) -> Finding | None:
         f"{counted(len(exact), 'reading')}; {value_words(run, 'val', exact.values[-1])} at {seen(run, name, end)}",
         sureness(rise),
     ]
-    return Finding(
-        name="validation_error_rises",
+    return VALIDATION_ERROR_RISES.finding(
         headline=f"{called(run, 'val')} gets worse since {place(run, best)}",
         evidence=tuple(shown),
         try_=f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation or data",
@@ -149,8 +148,7 @@ def gap_wide(run: Run) -> Finding | None:
     if not known:
         said = f"training loss lies more than {100 * bound:.0f} % below validation loss, which stands still, since {since}"
         told = f"training loss is {share(min(spanned))} to {share(max(spanned))} below validation loss"
-    return Finding(
-        name="gap_wide",
+    return GAP_WIDE.finding(
         headline=said,
         evidence=(
             f"{told} from {seen(run, 'val_loss', began)} on",
@@ -191,3 +189,37 @@ def _since_above(gaps: list[tuple[float, float]], bound: float) -> float:
             break
         began = at
     return began
+
+
+VALIDATION_LOSS_RISES = Record(
+    name="validation_loss_rises",
+    stage="run",
+    means="Validation loss has risen since its best while training loss fell: the network learns its clips by heart.",
+    detected="A rise since the best reading, beyond its noise and for long. Where the error rate still falls it is only suspected: a loss "
+    "can get worse while reading improves.",
+    mend="Go back to the checkpoint of the best reading; train with more dropout, weight decay, augmentation or data.",
+    no_remedy="a log cannot be trained again; the next command to run is printed, with more dropout and weight decay",
+    planted=(
+        "overfitting",
+        "overfitting_sparsely",
+    ),
+)
+VALIDATION_ERROR_RISES = Record(
+    name="validation_error_rises",
+    stage="run",
+    means="The error rate of validation has risen since its best while training loss fell and validation loss stood still, or was not read.",
+    detected="A rise since the best reading, beyond its noise and for long.",
+    mend="Go back to the checkpoint of the best reading; train with more dropout, weight decay, augmentation or data.",
+    no_remedy="a log cannot be trained again; the next command to run is printed, with more dropout and weight decay",
+    planted=("error_rises",),
+)
+GAP_WIDE = Record(
+    name="gap_wide",
+    stage="run",
+    means="Validation loss stands still far above training loss: what is learnt does not carry over.",
+    detected="The gap is more than 1.0 nats per token, or in an unknown unit a large share of the loss, at the last readings, and validation "
+    "no longer falls.",
+    mend="Train with more dropout, weight decay, augmentation or data, or a smaller network.",
+    no_remedy="a log cannot be trained again; the next command to run is printed, with more dropout and weight decay",
+    planted=("gap",),
+)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pytest_overfit.finding import Finding
+from pytest_overfit.findings.record import Record
 from pytest_overfit.health.rules.reading import errors
 from pytest_overfit.health.run import Run
 
@@ -16,15 +17,23 @@ Need = Callable[[Run], str | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """judge: named after the bad thing; finds it in a run that has what it `needs`. stops: whether training on with it is a waste."""
+    """How a record is looked for in a run.
 
+    judge: finds it in a run that has what it `needs`. stops: whether training on with it is a waste. slower: the factor of the learning rate
+    that answers it. overfits: whether more dropout and weight decay do.
+    """
+
+    record: Record
     judge: Callable[[Run], Finding | None]
     needs: tuple[Need, ...] = ()
     stops: bool = True
+    slower: float | None = None
+    overfits: bool = False
 
     @property
     def name(self) -> str:
-        return self.judge.__name__
+        """Of what it finds."""
+        return self.record.name
 
     def lacks(self, run: Run) -> str | None:
         """What must be known before this rule can judge, in words; None where nothing is missing."""

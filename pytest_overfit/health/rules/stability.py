@@ -8,6 +8,7 @@ from itertools import accumulate, pairwise
 from statistics import median
 
 from pytest_overfit.finding import Finding, counted, naming
+from pytest_overfit.findings.record import Record
 from pytest_overfit.health.rules.course import BACK, settled_rate
 from pytest_overfit.health.rules.learning import stands_blind
 from pytest_overfit.health.rules.overfitting import rise_of
@@ -63,8 +64,7 @@ def loss_not_finite(run: Run) -> Finding | None:
         ended = bad[-1] == len(curve) - 1
         began = curve.at[bad[0]]
         before = f"; {number(curve.values[bad[0] - 1])} before" if bad[0] else ""
-        return Finding(
-            name="loss_not_finite",
+        return LOSS_NOT_FINITE.finding(
             headline=f"{WORDS[name]} is not finite {'since' if ended else 'at'} {place(run, began)}",
             evidence=(f"{curve.values[bad[0]]} at {seen(run, name, began)}{before}; {len(bad)} of {counted(len(curve), 'reading')} not finite",),
             try_="a smaller learning rate, gradient clipping, CTC in float32; look for clips whose target does not fit",
@@ -99,8 +99,7 @@ def training_diverges(run: Run) -> Finding | None:
         or came_back_before(curve, tail.at[0], (high - low) / low if low > 0 else math.inf)
     ):
         return None
-    return Finding(
-        name="training_diverges",
+    return TRAINING_DIVERGES.finding(
         headline=f"training diverges since {place(run, tail.at[0])}",
         evidence=(
             f"training loss {number(low)} at {seen(run, 'train_loss', tail.at[0])}, {number(high)} at the end"
@@ -123,8 +122,7 @@ def learning_undone(run: Run) -> Finding | None:
     then, end = reading_at(train, rise.since), train.at[-1]
     low, high = (number(value) if name.endswith("loss") else value_words(run, "val", value) for value in (rise.low, rise.high))
     what = WORDS.get(name) or called(run, "val")
-    return Finding(
-        name="learning_undone",
+    return LEARNING_UNDONE.finding(
         headline=f"{what} is worse for good since {place(run, rise.since)}, and training does not make up for it",
         evidence=(
             f"{what} {low} at {seen(run, name, rise.since)}, {high} in the later half of what came after ({share(rise.share)} worse)",
@@ -176,8 +174,7 @@ def loss_spikes(run: Run) -> Finding | None:
         if len(spikes) < SPIKES:
             continue
         worst = max(spikes, key=curve.values.__getitem__)
-        return Finding(
-            name="loss_spikes",
+        return LOSS_SPIKES.finding(
             headline=f"{WORDS[name]} spikes {len(spikes)} times, first at {place(run, curve.at[spikes[0]])}",
             evidence=(
                 f"spikes at {naming([place(run, curve.at[i]) for i in spikes])}",
@@ -215,8 +212,7 @@ def loss_oscillates(run: Run) -> Finding | None:
         return None
     half, how = told
     turns, surely = _turns(half), split == "training" or run.read_by("val") is not None
-    return Finding(
-        name="loss_oscillates",
+    return LOSS_OSCILLATES.finding(
         headline=f"{split} loss {how}, and no longer falls since {place(run, half.at[0])}",
         evidence=(f"{turns} turns in {len(half)} readings, between {number(min(half.values))} and {number(max(half.values))}",),
         try_="a smaller learning rate, or larger batches (accumulation)",
@@ -269,8 +265,7 @@ def steps_out_of_order(run: Run) -> Finding | None:
             shown.append(f"{name}: {naming([place(run, at) for at in places])} after a later or the same {run.clock}")
     if not shown:
         return None
-    return Finding(
-        name="steps_out_of_order",
+    return STEPS_OUT_OF_ORDER.finding(
         headline=f"the log's {run.clock}s are out of order at {place(run, first)}",
         evidence=tuple(shown),
         try_="one log a run: a resumed one must go on where the other ended, or lie in a folder of its own",
@@ -283,3 +278,60 @@ def _disorder(places: Sequence[float]) -> list[float]:
     """Places that come after a later one, or again; none where that is so all the time: then it is no clock."""
     back = [b for a, b in pairwise(places) if b <= a]
     return sorted(set(back)) if len(back) <= max(1, len(places) // 8) else []
+
+
+LOSS_NOT_FINITE = Record(
+    name="loss_not_finite",
+    stage="run",
+    means="A loss is NaN or infinite. Once weights are, nothing that comes later is worth anything.",
+    detected="Every reading of a loss is looked at; it is confirmed where the last one is not finite.",
+    mend="Take a smaller learning rate and gradient clipping, compute CTC in float32, and look for clips whose target does not fit in their steps.",
+    no_remedy="a log cannot be trained again; the next command to run is printed, with a smaller learning rate",
+    planted=("became_nan",),
+)
+TRAINING_DIVERGES = Record(
+    name="training_diverges",
+    stage="run",
+    means="The training loss has run away from its lowest value and does not come back.",
+    detected="The loss, single readings aside, stands at twice its lowest or more, beyond its noise, and most of the way there is undone.",
+    mend="Take a smaller learning rate, a warm-up or gradient clipping; go on from the checkpoint of the lowest loss.",
+    no_remedy="a log cannot be trained again; the next command to run is printed, with a smaller learning rate",
+    planted=("diverged",),
+)
+LEARNING_UNDONE = Record(
+    name="learning_undone",
+    stage="run",
+    means="Validation has got worse for good, and training with it: what was learnt is undone, short of running away.",
+    detected="A lasting rise of validation, beyond its noise, while the training loss stands above what it was at the best reading.",
+    mend="Go back to the checkpoint of the best reading; take a smaller learning rate, a warm-up or gradient clipping.",
+    no_remedy="a log cannot be trained again; the next command to run is printed, with a smaller learning rate",
+    planted=("undone",),
+)
+LOSS_SPIKES = Record(
+    name="loss_spikes",
+    stage="run",
+    means="Single readings of a loss stand far above those on both sides: batches that throw the network back.",
+    detected="Readings that are three times those before and behind, and further off than readings scatter.",
+    mend="Clip gradients, take a smaller learning rate, and look at the clips of those batches.",
+    no_remedy="a log cannot be trained again; the next command to run is printed",
+    planted=("spiky",),
+)
+LOSS_OSCILLATES = Record(
+    name="loss_oscillates",
+    stage="run",
+    means="The loss swings up and down and gets nowhere.",
+    detected="In the later half of the run the loss no longer falls, turns at nearly every reading, and swings by a share of its level; or "
+    "it runs away and comes back.",
+    mend="Take a smaller learning rate, or larger batches (accumulation).",
+    no_remedy="a log cannot be trained again; the next command to run is printed, with a smaller learning rate",
+    planted=("swinging",),
+)
+STEPS_OUT_OF_ORDER = Record(
+    name="steps_out_of_order",
+    stage="run",
+    means="The log goes back in time, or tells one epoch twice and differently: two runs in one file, or one that was resumed.",
+    detected="The places of readings are compared with those before them.",
+    mend="Keep one log for each run: a resumed one must go on where the other ended, or lie in a folder of its own.",
+    no_remedy="nothing is wrong with what was trained",
+    planted=("out_of_order",),
+)
