@@ -86,11 +86,6 @@ def unigram_level(*, steps: int, tokens: int, label_entropy: float) -> float:
     return label_entropy + alignment_cost(steps=steps, tokens=tokens)
 
 
-def bag_level(*, steps: int, tokens: int) -> float:
-    """Loss of an output that knows which tokens a clip has and not their order: ln L + g."""
-    return math.log(tokens) + alignment_cost(steps=steps, tokens=tokens)
-
-
 def chance_level(hypothesis: Sequence[int], target: Sequence[int]) -> float | None:
     """Loss of an output that knows its target but for where some tokens stand; None where the hypothesis is not the target with tokens missing.
 
@@ -160,7 +155,7 @@ def path_loss(log_probs: Tensor, paths: Sequence[Tensor], target_lengths: Tensor
 
 
 def constant_levels(targets: Sequence[Sequence[int]], steps: Sequence[int], *, rounds: int = 12) -> list[float]:
-    """Loss of the best output that is the same at every step, for each clip: what is known of a clip without knowing when, at most `bag_level`.
+    """Loss of the best output that is the same at every step, for each clip: what is known without knowing when.
 
     By expectation maximisation: p <- mean posterior over the steps, from a p full of blanks and one of few. Where tokens repeat in a row of few
     others, filling the steps with them costs less than setting them between blanks, and the level lies far below ln L + g. Every target must fit.

@@ -392,9 +392,5 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
-def span(low: int, high: int) -> str:
-    return str(low) if low == high else f"{low}-{high}"
-
-
 def number(value: float) -> str:
     return "not finite" if not math.isfinite(value) else f"{value:.3g}"

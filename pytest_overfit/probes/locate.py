@@ -7,16 +7,13 @@ do. What falls along the way is judged on the main path only: gates and parallel
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from pytest_overfit import ctc
 from pytest_overfit.probes.graph import FEATURES
 from pytest_overfit.probes.observation import Observation
-from pytest_overfit.probes.rows import Observations, feeding, main_path
-from pytest_overfit.subject import Sample
+from pytest_overfit.probes.rows import Observations, main_path
 
 DROP = 1e3
 """Largest over smallest D along the path from which a drop is called one [85, by a head with a large blank bias]."""
@@ -26,8 +23,6 @@ FALL = 10.0
 """Fall from one station to all later ones from which one begins."""
 CONSTANT_CLIPS, CONSTANT_STEPS = 1e-9, 1e-4
 """D, and the same over steps, below which nothing differs [7e-3, 1e-2]."""
-VARIATION = 1e-4
-"""Total variation of the output below which it ignores the clips [6e-3]."""
 FADED = 1e5
 """Largest over smallest gradient_norm * rms along the path from which gradients vanish [350]. The product does not change with scale."""
 LEVEL = 0.05
@@ -73,20 +68,6 @@ class Constant:
     between: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cut:
-    """Where gradients end. last: the last module with parameters that none reaches. next: the first module after it that one reaches."""
-
-    last: Observation
-    next: Observation | None
-
-
-def needed_steps(samples: Sequence[Sample]) -> int:
-    """Fewest steps the longest clip must come out with, so that every sample's own share of them fits its target."""
-    longest = max(sample.frames for sample in samples)
-    return max(math.ceil(ctc.steps_needed(sample.target.tolist()) * longest / sample.frames) for sample in samples)
-
-
 def first_drop(observations: Observations) -> Drop | None:
     """Where D falls by a large factor and does not come back: the first of several falls that add up to it."""
     known = [(o, between, share) for o, between, share in _stations(observations, "told_apart") if share is not None]
@@ -123,30 +104,6 @@ def constant_signal(observations: Observations) -> Constant | None:
             return Constant(at=at, same="steps", between=between)
         level = steps if steps is not None else level
     return None
-
-
-def faint_output(observations: Observations) -> Observation | None:
-    """The last module, where the output distribution hardly varies over the clips, however well D tells them apart: D is blind to scale."""
-    return next((o for o in main_path(observations) if o.output_variation is not None and o.output_variation < VARIATION), None)
-
-
-def time_bottleneck(observations: Observations, needed: int) -> Observation | None:
-    """The first module that leaves fewer steps than `needed`, see `needed_steps`; upsampling later brings no information back.
-
-    Judged along the widest way to the output: a branch may be short where another goes round it.
-    """
-    widest: list[float] = []
-    ways: list[int] = []
-    for o in observations:
-        way = max(o.fed_by, key=lambda index: math.inf if index == FEATURES else widest[index])
-        ways.append(way)
-        widest.append(min(math.inf if way == FEATURES else widest[way], math.inf if o.steps_out is None else o.steps_out))
-    index = max((i for i, o in enumerate(observations) if o.on_main_path), default=FEATURES)
-    if index == FEATURES or widest[index] >= needed:
-        return None
-    while ways[index] != FEATURES and widest[ways[index]] < needed:
-        index = ways[index]
-    return observations[index]
 
 
 def vanishing_gradient(observations: Observations) -> Observation | None:
@@ -209,22 +166,6 @@ def rank_bottleneck(observations: Observations) -> Observation | None:
         if (o.rank or 0.0) <= LOW_RANK and 2 * (o.rank or 0.0) <= (before.rank or 0.0):
             return o
     return None
-
-
-def detached(observations: Observations) -> Cut | None:
-    """Where gradients end on their way back to modules that feed the output and have parameters to train."""
-    feeds = feeding(observations)
-    cut = [index for index, o in enumerate(observations) if index in feeds and o in unreached(observations)]
-    if not cut:
-        return None
-    return Cut(last=observations[cut[-1]], next=next((o for o in observations[cut[-1] + 1 :] if o.gradient_norm is not None), None))
-
-
-def unreached(observations: Observations) -> tuple[Observation, ...]:
-    """Modules with parameters of their own to train that no gradient reaches: cut off, or never used. None where no gradient was taken."""
-    if all(o.gradient_norm is None for o in observations):
-        return ()
-    return tuple(o for o in observations if o.leaf and o.parameters and o.gradient_norm is None and o.parameter_gradient_norm is None)
 
 
 def _stations(observations: Observations, field: str) -> list[tuple[Observation, bool, float | None]]:

@@ -15,19 +15,17 @@ class Observation:
     on_main_path: every way from the features to the output passes here. fed_by: indices of the observations it hangs on, FEATURES for
                   the input. through: functions of the parent's code between those and its first input, nearest first.
     same_as:      index of the earlier observation whose output it hands on: a container, dropout that is off.
-    steps_in, steps_out: time lengths, for the longest clip. width: channels.
+    steps_out:    its length in time, for the longest clip.
     told_apart, told_apart_in: D = E||h_i - mean_i h||^2 / E||h||^2 over clips i at each step, of the output and of the first input:
                   share of the energy that tells clips apart. None with one clip.
     steps_apart, steps_apart_in: the same over the steps of each clip: share of the energy that tells steps apart.
-    output_variation: on the last main-path observation only: total variation between a clip's output distribution and the clips' mean.
     rms, rms_in:  root mean square of output and input. dead_share: units at zero for every clip and step, after an activation that can
-                  shut them. saturated_share: outputs on a flat end of the activation.
+                  shut them.
     rank:         effective rank of the centred output, see `effective_rank`.
     gradient_norm: L2, of the loss with respect to the output; None where no gradient arrives. parameter_gradient_norm: the same for its
-                  parameters, those of its submodules included; gradient_to_weight: over the norm of these parameters.
+                  parameters, those of its submodules included.
     bias_to_signal: energy of its bias over the energy of its linear response. weight_gain: rms of its weights times sqrt(fan_in): 0.58 is
                   torch's default, 1.41 He's. groups: of a convolution.
-    update_size:  ||w - w before|| / ||w before|| of its parameters. trained: whether any moved.
     """
 
     module: str
@@ -40,9 +38,7 @@ class Observation:
     fed_by: tuple[int, ...]
     through: tuple[str, ...]
     same_as: int | None
-    steps_in: int | None
     steps_out: int | None
-    width: int
     told_apart_in: float | None
     told_apart: float | None
     steps_apart_in: float | None
@@ -50,15 +46,10 @@ class Observation:
     rms_in: float | None
     rms: float
     rank: float | None
-    output_variation: float | None = None
     parameters: int = 0
     dead_share: float | None = None
-    saturated_share: float | None = None
     gradient_norm: float | None = None
     parameter_gradient_norm: float | None = None
-    gradient_to_weight: float | None = None
     bias_to_signal: float | None = None
     weight_gain: float | None = None
     groups: int | None = None
-    update_size: float | None = None
-    trained: bool | None = None

@@ -19,7 +19,7 @@ from pytest_overfit.probes.layout import find_layouts, watched
 from pytest_overfit.probes.observation import Observation
 from pytest_overfit.probes.source import CONTAINERS, where
 from pytest_overfit.probes.tape import Layouts, Tape, Visit
-from pytest_overfit.probes.weights import gradient_norms, update_size, weight_gain
+from pytest_overfit.probes.weights import gradient_norm, weight_gain
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import Batch, Sample, Subject, collate
 from pytest_overfit.train import default_loss
@@ -37,14 +37,12 @@ def observe(
     *,
     mode: Literal["train", "eval"],
     device: str | torch.device = "cpu",
-    before: Mapping[str, Tensor] | None = None,
 ) -> tuple[Observation, ...]:
     """Every call of every module that carries the clips, in forward order: submodules before the module that holds them.
 
     The network is left as it was: parameters, gradients, buffers, modes, random state. In train mode dropout is switched off: its noise
     would count as signal. In eval mode, batch norms that have never seen data read their statistics off the samples first: nobody evaluates
-    a network without any. samples: at least two, or nothing can be told apart; 8 to 10 are plenty. before: an earlier state dict of the
-    network, for update sizes.
+    a network without any. samples: at least two, or nothing can be told apart; 8 to 10 are plenty.
     """
     network.to(device)
     batch = collate(samples).to(device)
@@ -56,24 +54,23 @@ def observe(
         network.train(mode == "train")
         with _without_dropout(network), _eval_gradients(network, torch.device(device)):
             try:
-                tape, log_probs, steps, gradients = _pass(subject, network, batch, layouts, tracked=True)
+                tape, log_probs, gradients = _pass(subject, network, batch, layouts, tracked=True)
             except RuntimeError as error:
                 if "requires_grad" not in str(error):
                     raise
-                tape, log_probs, steps, gradients = _pass(subject, network, batch, layouts, tracked=False)  # it sets that flag itself
+                tape, log_probs, gradients = _pass(subject, network, batch, layouts, tracked=False)  # it sets that flag itself
     last = feeders(log_probs.grad_fn, tape.owners, tape.root)[0] or {len(tape.visits) - 1}
     path = main_path([visit.fed_by for visit in tape.visits], last)
     path |= {index for index, visit in enumerate(tape.visits) if visit.same_as in path}
-    variation = _output_variation(log_probs.detach(), steps)
     observations = []
     for index, visit in enumerate(tape.visits):
-        read = _observation(network, visit, on_path=index in path, variation=variation if index == max(path, default=-1) else None)
-        observations.append(read if visit.module is None else _with_parameters(read, visit.module, gradients, before))
+        read = _observation(network, visit, on_path=index in path)
+        observations.append(read if visit.module is None else _with_parameters(read, visit.module, gradients))
     return tuple(observations)
 
 
-def _pass(subject: Subject, network: nn.Module, batch: Batch, layouts: Layouts, *, tracked: bool) -> tuple[Tape, Tensor, Tensor, Gradients]:
-    """Forward and backward with a tape running. Returns the tape, log-probabilities, steps, and gradients by the id of their parameter.
+def _pass(subject: Subject, network: nn.Module, batch: Batch, layouts: Layouts, *, tracked: bool) -> tuple[Tape, Tensor, Gradients]:
+    """Forward and backward with a tape running. Returns the tape, log-probabilities, and gradients by the id of their parameter.
 
     tracked: the features take part in the graph, so that what hangs on them is told from what is cut off.
     """
@@ -89,10 +86,10 @@ def _pass(subject: Subject, network: nn.Module, batch: Batch, layouts: Layouts, 
         else:
             loss = subject.loss(log_probs, steps, batch.targets, batch.target_lengths)
     if not loss.requires_grad:
-        return tape, log_probs, steps, {}
+        return tape, log_probs, {}
     wanted = [*parameters, leaf] if tracked else parameters
     found = torch.autograd.grad(loss, wanted, allow_unused=True)
-    return tape, log_probs, steps, {id(p): gradient for p, gradient in zip(wanted, found, strict=True) if gradient is not None}
+    return tape, log_probs, {id(p): gradient for p, gradient in zip(wanted, found, strict=True) if gradient is not None}
 
 
 def _calibrate(subject: Subject, network: nn.Module, batch: Batch) -> None:
@@ -109,7 +106,7 @@ def _calibrate(subject: Subject, network: nn.Module, batch: Batch) -> None:
         norm.momentum = momentum
 
 
-def _observation(network: nn.Module, visit: Visit, *, on_path: bool, variation: float | None) -> Observation:
+def _observation(network: nn.Module, visit: Visit, *, on_path: bool) -> Observation:
     """What the visit read, without what the module's parameters say."""
     name, module = visit.call[0], visit.module
     entering, signal = visit.entering, visit.signal
@@ -124,9 +121,7 @@ def _observation(network: nn.Module, visit: Visit, *, on_path: bool, variation: 
         fed_by=tuple(sorted(visit.fed_by)),
         through=visit.through,
         same_as=visit.same_as,
-        steps_in=entering.steps if entering else None,
         steps_out=signal.steps,
-        width=signal.width,
         told_apart_in=entering.told_apart if entering else None,
         told_apart=signal.told_apart,
         steps_apart_in=entering.steps_apart if entering else None,
@@ -134,40 +129,20 @@ def _observation(network: nn.Module, visit: Visit, *, on_path: bool, variation: 
         rms_in=entering.rms if entering else None,
         rms=signal.rms,
         rank=visit.rank,
-        output_variation=variation,
         dead_share=signal.dead_share,
-        saturated_share=signal.saturated_share,
         gradient_norm=visit.gradient_norm,
         bias_to_signal=visit.bias_to_signal,
     )
 
 
-def _with_parameters(observation: Observation, module: nn.Module, gradients: Gradients, before: Mapping[str, Tensor] | None) -> Observation:
-    norm, ratio = gradient_norms(module, gradients)
-    moved = update_size(observation.module, module, before)
+def _with_parameters(observation: Observation, module: nn.Module, gradients: Gradients) -> Observation:
     return replace(
         observation,
         parameters=sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad),
-        parameter_gradient_norm=norm,
-        gradient_to_weight=ratio,
+        parameter_gradient_norm=gradient_norm(module, gradients),
         weight_gain=weight_gain(module),
         groups=module.groups if isinstance(module, _ConvNd) else None,
-        update_size=moved,
-        trained=None if moved is None else moved > 0,
     )
-
-
-def _output_variation(log_probs: Tensor, steps: Tensor) -> float | None:
-    """Mean over valid steps of the total variation between a clip's distribution and the clips' mean: 0 to 1, None with one clip.
-
-    log_probs: (steps, batch, vocabulary). steps: (batch,).
-    """
-    if log_probs.shape[1] < 2:
-        return None
-    inside = (torch.arange(len(log_probs), device=log_probs.device)[:, None] < steps.to(log_probs.device)).unsqueeze(-1)
-    probs = log_probs.exp() * inside
-    mean = probs.sum(1, keepdim=True) / inside.sum(1, keepdim=True).clamp(min=1)
-    return float(((probs - mean) * inside).abs().sum() / 2 / inside.sum())
 
 
 @contextmanager

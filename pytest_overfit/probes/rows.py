@@ -63,11 +63,6 @@ def _opened(observations: Observations) -> set[str]:
     return opened
 
 
-def row_of(observation: Observation, rows: Observations) -> Observation | None:
-    """The one of `rows` that holds an observation's module."""
-    return next((row for row in rows if observation.module == row.module or observation.module.startswith(row.module + ".")), None)
-
-
 def _parents(name: str) -> list[str]:
     parts = name.split(".")
     return [".".join(parts[:depth]) for depth in range(1, len(parts))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,27 +12,19 @@ TINY = 1e-30
 
 RECTIFIERS = {"ReluBackward0", "HardtanhBackward0", "ThresholdBackward0", "HardswishBackward0", "GeluBackward0", "SiluBackward0"}
 """Names of the autograd nodes of activations that can shut a unit."""
-FLAT: dict[str, Callable[[Tensor], Tensor]] = {
-    "SigmoidBackward0": lambda h: (h < 0.01) | (h > 0.99),
-    "TanhBackward0": lambda h: h.abs() > 0.99,
-    "HardsigmoidBackward0": lambda h: (h <= 0) | (h >= 1),
-    "HardtanhBackward0": lambda h: (h == h.amin()) | (h == h.amax()),
-    "HardswishBackward0": lambda h: h == 0,
-}
-"""Autograd node of an activation -> which of its outputs lie on a flat end."""
+ACTIVATIONS = RECTIFIERS | {"SigmoidBackward0", "TanhBackward0", "HardsigmoidBackward0"}
+"""Those of activations that are observed also where they are functions in a module's code."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Signal:
-    """told_apart, steps_apart, rms, dead_share, saturated_share: as in `Observation`. steps, width: sizes of the tensor."""
+    """told_apart, steps_apart, rms, dead_share: as in `Observation`. steps: of the tensor."""
 
     steps: int
-    width: int
     told_apart: float | None
     steps_apart: float | None
     rms: float
     dead_share: float | None
-    saturated_share: float | None
 
 
 def valid_mask(frames: Tensor, steps: int, longest: int) -> Tensor:
@@ -49,15 +40,12 @@ def read_signal(h: Tensor, valid: Tensor, activation: str) -> Signal:
     energies = h.square().sum(-1)
     count = valid.sum() * h.shape[2]
     is_dead = (h == 0).all(1).all(0).float().mean() if activation in RECTIFIERS else None
-    is_flat = (FLAT[activation](h) & valid[..., None]).sum() / count if activation in FLAT else None
     return Signal(
         steps=h.shape[1],
-        width=h.shape[2],
         told_apart=_share_of_variation(h, energies, valid, across=0),
         steps_apart=_share_of_variation(h, energies, valid, across=1),
         rms=float((energies.sum() / count).sqrt()),
         dead_share=None if is_dead is None else float(is_dead),
-        saturated_share=None if is_flat is None else float(is_flat),
     )
 
 

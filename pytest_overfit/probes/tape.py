@@ -10,7 +10,7 @@ from torch.autograd.graph import Node
 
 from pytest_overfit.probes.graph import feeders
 from pytest_overfit.probes.layout import Call, Layout, main_tensor, padded
-from pytest_overfit.probes.signal import FLAT, RECTIFIERS, Signal, effective_rank, read_signal, valid_mask
+from pytest_overfit.probes.signal import ACTIVATIONS, Signal, effective_rank, read_signal, valid_mask
 from pytest_overfit.probes.weights import linear_response
 from pytest_overfit.subject import Batch
 
@@ -64,7 +64,7 @@ class Tape:
         sources, functions = feeders(tensor.grad_fn, self.owners, self.root)
         learned = tensor.grad_fn is not None and not sources  # a query made of parameters tells no clips apart, and need not
         self._entered[call] = (None if learned else self._signal(entering, tensor, layout), tuple(map(plain_name, functions)))
-        if functions and (functions[0] in RECTIFIERS or functions[0] in FLAT):
+        if functions and functions[0] in ACTIVATIONS:
             kind = plain_name(functions[0])
             name = f"{caller}.{kind}()".lstrip(".")
             self._add((name, sum(visit.call[0] == name for visit in self.visits)), kind, None, entering, layout)

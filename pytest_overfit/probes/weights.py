@@ -1,4 +1,4 @@
-"""What a module's own parameters say: their gain, their bias against their response, their gradient, how far they moved."""
+"""What a module's own parameters say: their gain, their bias against their response, their gradient."""
 
 from __future__ import annotations
 
@@ -36,25 +36,7 @@ def linear_response(module: nn.Module, output: Tensor) -> tuple[Tensor, Tensor] 
     return output - bias.view(-1, *[1] * spatial), bias
 
 
-def gradient_norms(module: nn.Module, gradients: Mapping[int, Tensor]) -> tuple[float | None, float | None]:
-    """L2 norm of the gradient of all parameters in `module`, and that over their own norm. gradients: id of a parameter -> its gradient."""
-    reached = [(parameter, gradients[id(parameter)]) for parameter in module.parameters() if id(parameter) in gradients]
-    if not reached:
-        return None, None
-    norm = _norm([gradient for _, gradient in reached])
-    weight = _norm([parameter.detach() for parameter, _ in reached])
-    return norm, norm / weight if weight > 0 else None
-
-
-def update_size(name: str, module: nn.Module, before: Mapping[str, Tensor] | None) -> float | None:
-    """||w - w before|| / ||w before|| over the parameters of module `name`; None without them. before: a state dict of the whole network."""
-    named = dict(module.named_parameters(prefix=name))
-    if before is None or not named.keys() <= before.keys() or not named:
-        return None
-    moved = _norm([parameter.detach() - before[key].to(parameter) for key, parameter in named.items()])
-    weight = _norm([before[key] for key in named])
-    return moved / weight if weight > 0 else math.inf if moved > 0 else 0.0
-
-
-def _norm(tensors: list[Tensor]) -> float:
-    return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor.float()) for tensor in tensors])))
+def gradient_norm(module: nn.Module, gradients: Mapping[int, Tensor]) -> float | None:
+    """L2 norm of the gradient of all parameters in `module`; None where none got one. gradients: id of a parameter -> its gradient."""
+    reached = [gradients[id(parameter)] for parameter in module.parameters() if id(parameter) in gradients]
+    return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient.float()) for gradient in reached]))) if reached else None

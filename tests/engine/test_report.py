@@ -166,4 +166,3 @@ def test_the_step_summary_is_a_markdown_table(snapshot):
 def test_numbers_are_written_in_three_digits_and_counts_with_their_nouns():
     assert [report.number(value) for value in (0.0, 0.71428, 12.345, math.nan)] == ["0", "0.714", "12.3", "not finite"]
     assert [report.plural(count, "step") for count in (0, 1, 2)] == ["0 steps", "1 step", "2 steps"]
-    assert (report.span(3, 3), report.span(3, 5)) == ("3", "3-5")
