@@ -22,7 +22,9 @@ $(VENV)/.ready: pyproject.toml
 overfit: setup
 	$(PARALLEL) -m overfit tests/overfit
 
+# Without the video one test says that it needs it; all others run.
 test: setup
+	-$(BIN)/python -m tests.fixtures.real_video
 	$(PARALLEL) -m "not benchmark"
 
 # The tests that train, once more as on other processors: instruction sets, threads, weights off by 1e-6. VARIANTS=jitter-1 runs one of them.

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fixtures.features import PARTS, POSITIONS
 from model.extent import Extent, Steps
 from model.initialisation import initialise, initialise_head
 from model.layers import BiLSTM, Downsample, Layer, Pointwise, Stages
-from model.mobilenet import PARTS, POSITIONS
 
 FUSED: Mapping[str, int] = {"pose": 256, "face": 512, "left_hand": 256, "right_hand": 256}  # channels of each part at full width
 FULL = 512  # hidden_dim of the full width, at which the channels are GoogLeNet's

@@ -15,13 +15,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fixtures.features import PARTS, POSITIONS
 from model.extent import Extent, Steps
 from model.initialisation import InitialisationName, initialise, initialise_head
 from model.layers import BiLSTM, Downsample, Layer, NormName, Pointwise, SelfAttention, SqueezeExcite, Stages, Upsample
 from model.variants import VARIANTS
 
-POSITIONS = 543 * 3  # x, y, z of MediaPipe's landmarks
-PARTS: Mapping[str, slice] = {"pose": slice(0, 99), "face": slice(99, 1503), "left_hand": slice(1503, 1566), "right_hand": slice(1566, POSITIONS)}
 ENCODED: Mapping[str, int] = {"pose": 64, "face": 128, "left_hand": 64, "right_hand": 128}  # channels out of each encoder at hidden_dim 128
 REFERENCE_WIDTH, GROWTH = 128, 0.75  # beyond a hidden_dim of 128, encoders, stem and blocks grow with its power of 0.75
 STEM_CHANNELS, STEM_STRIDE, UPSAMPLE = 16, 2, 4

@@ -16,10 +16,10 @@ from pytest_overfit.subject import Sample, Subject
 from tests.engine.dishonest import DISHONEST, HELD_OUT
 from tests.engine.faults import FAULTS, Fault
 from tests.engine.foreign import FOREIGN, TOLD, hear, wav2vec2
+from tests.engine.foreign_subjects import melodies
 from tests.engine.rare_faults import RARE
 from tests.engine.sound import SOUND
 from tests.engine.subjects import HEALTHY, VOCABULARY, bigru, clips
-from tests.engine.test_foreign import melodies
 
 OTHERS = [name for name in HEALTHY if name != "bigru"]
 PLANTED = [fault for fault in (*FAULTS, *DISHONEST, *HELD_OUT, *RARE) if fault.caught_by == "contract"]

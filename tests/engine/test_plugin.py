@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import termios
-from pathlib import Path
+import time
 
 import pytest
 import torch
@@ -543,6 +543,7 @@ SLOW = "[toy(forward=lambda network, x, frames: __import__('time').sleep(0.05) o
 
 def test_a_terminal_shows_where_the_climb_stands(project):
     ladder(project, SLOW, "(1,)")
+    project.makeconftest("import pytest_overfit.live\n\npytest_overfit.live.INTERVAL_SECONDS = 0.01")  # a step alone takes longer
     seen = on_a_terminal(project)
     assert re.search(r"\x1b\[2Ktoy 1 samples?, step \d+/400, lr 0\.005, loss \S+, token error rate \S+", seen)
 
@@ -598,11 +599,11 @@ def test_a_session_that_is_terminated_leaves_no_half_written_report(project):
     )
     with process:
         folder = project.path / "temporary"
-        while not any(path.name.startswith("progress") for path in folder.rglob("*")) and process.poll() is None:
-            pass
+        while not any(path.name.startswith("progress") for path in folder.rglob("*")):
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.01)
         os.kill(process.pid, signal.SIGINT)
         process.communicate()
     assert process.returncode == pytest.ExitCode.INTERRUPTED
-    assert not (project.path / "overfitting_test_report.json").exists() or verdicts(project) is not None
+    assert not (project.path / "overfitting_test_report.json").exists() or set(verdicts(project).values()) <= {"ok"}
     assert leftovers(project) == []
-    assert Path(project.path / "test_ladder.py").exists()

@@ -163,6 +163,6 @@ def _of_corpus(network: Callable[[int, int], nn.Module], name: str) -> Subject:
 
 
 def wav2vec2() -> Subject:
-    from tests.engine.test_foreign import SUBJECTS
+    from tests.engine.foreign_subjects import SUBJECTS
 
     return next(one for one in SUBJECTS if one.name == "wav2vec2")

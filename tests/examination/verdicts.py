@@ -129,8 +129,8 @@ def climb(jobs: Iterable[Job]) -> None:
 
 def sound_subjects() -> dict[str, Callable[[], Subject]]:
     """Name -> a sound subject."""
+    from tests.engine.foreign_subjects import SUBJECTS as FOREIGN
     from tests.engine.subjects import HEALTHY
-    from tests.engine.test_foreign import SUBJECTS as FOREIGN
     from tests.examination import others
     from tests.examination.hosts import HOSTS
 

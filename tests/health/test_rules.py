@@ -35,11 +35,6 @@ def overfitted(epochs=60, best=20, rise=0.4, **curves):
     return run(train_loss=steady(epochs, 20, 0.1, 12), val_loss=noisy(np.random.default_rng(RNG), val, 0.005), **curves)
 
 
-def test_every_rule_is_named_after_the_bad_thing_and_known_by_one_name():
-    assert len(RULE) == len(RULES)
-    assert all(rule.judge.__doc__ for rule in RULES)
-
-
 def test_a_rule_without_its_data_says_what_it_needs():
     assert RULE["validation_wer_stuck"].lacks(run(val_loss=[3, 2, 1])) == "needs an error rate of validation (val_wer)"
     assert RULE["validation_loss_rises"].lacks(run(val_loss=[3, 2])) == "needs 3 readings of val_loss, it has 2"
@@ -54,7 +49,9 @@ def test_readings_that_are_no_numbers_do_not_count():
 
 
 @pytest.mark.parametrize("name", RULE)
-def test_an_empty_run_is_accused_of_nothing(name):
+def test_an_empty_run_is_not_judged_and_accused_of_nothing(name):
+    lacks = RULE[name].lacks(run())
+    assert lacks is None if name == "steps_out_of_order" else lacks.startswith("needs ")
     assert RULE[name](run()) is None
 
 
