@@ -7,7 +7,7 @@ mode must agree, dropout aside.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,7 +22,7 @@ from pytest_overfit.findings.bench import undisturbed
 from pytest_overfit.findings.leaks import PADDING_LEAK
 from pytest_overfit.findings.modes import TRAIN_EVAL_GAP
 from pytest_overfit.findings.wiring import INPUT_IGNORED
-from pytest_overfit.subject import Sample, Subject, collate
+from pytest_overfit.subject import Batch, Sample, Subject, collate
 
 BATCH = 16
 DESTROYED = 0.5
@@ -70,11 +70,12 @@ def run_controls(
     def control(name: str, features: list[Tensor], held: bool | None = None) -> Control:
         return Control(name=name, as_is=as_is, altered=rate(_given(samples, features)), held=held)
 
-    as_is = rate(samples)
+    said, nats = read(subject, network, samples, device=device)
+    as_is = measures.token_error_rate(said, targets)
     shuffled = [sample.features[torch.randperm(sample.frames, generator=generator)] for sample in samples]
     return (
         *_swapped(samples, as_is, rate, generator),
-        _noise_control(subject, network, samples, as_is, rate, device),
+        _noise_control(subject, network, samples, (as_is, nats), device),
         _alone(subject, network, samples, as_is, device),
         control("frames shuffled", shuffled),
         *(control(f"{part} zeroed", [_zeroed(sample.features, where) for sample in samples]) for part, where in subject.parts.items()),
@@ -113,15 +114,14 @@ def _noise_control(
     subject: Subject,
     network: nn.Module,
     samples: Sequence[Sample],
-    as_is: float,
-    rate: Callable[[Sequence[Sample]], float],
+    before: tuple[float, float],
     device: torch.device | str,
 ) -> Control:
     """Noise in the place of each clip, as long as it is: like the clip, like all clips, and three times as loud around zero.
 
     A network that reads anything answers to one of them, be it by its tokens or by how sure it is of
     them; the strongest answer counts. Told and not judged where all clips are one and the same token:
-    that asks for no look at the input.
+    that asks for no look at the input. before: token error rate and nats per token of the clips.
     """
     generator = torch.Generator().manual_seed(1)
     whole = torch.cat([sample.features for sample in samples])
@@ -131,24 +131,13 @@ def _noise_control(
         [mean + deviation * _noise(sample.features, generator) for sample in samples],
         [LOUD * deviation * _noise(sample.features, generator) for sample in samples],
     )
-    noises = [_given(samples, noise) for noise in kinds]
-    altered = max(rate(noise) for noise in noises)
-    before, after = (_nats(subject, network, samples, device), [_nats(subject, network, noise, device) for noise in noises])
-    moved = altered >= as_is + UNMOVED or not max(after) < before + STIRRED
+    targets = [sample.target.tolist() for sample in samples]
+    answers = [read(subject, network, _given(samples, noise), device=device) for noise in kinds]
+    altered, after = max(measures.token_error_rate(said, targets) for said, _ in answers), max(nats for _, nats in answers)
+    as_is, nats_as_is = before
+    moved = altered >= as_is + UNMOVED or not after < nats_as_is + STIRRED
     asks = len({tuple(sample.target.tolist()) for sample in samples}) > 1 or len(samples[0].target) > 1
     return Control(name="noise", as_is=as_is, altered=altered, held=moved if asks else None)
-
-
-def _nats(subject: Subject, network: nn.Module, samples: Sequence[Sample], device: torch.device | str) -> float:
-    """CTC of clips in eval mode, in nats a token."""
-    total = 0.0
-    for start in range(0, len(samples), BATCH):
-        batch = collate(samples[start : start + BATCH]).to(device)
-        with undisturbed(network, train=False, seed=0), torch.no_grad():
-            log_probs, steps = subject.log_probs(network, batch.features, batch.frames)
-            loss = ctc.nats_per_token(log_probs, steps, batch.targets, batch.target_lengths, blank=subject.blank)
-        total += float(loss) * len(batch)
-    return total / len(samples)
 
 
 def _alone(subject: Subject, network: nn.Module, samples: Sequence[Sample], as_is: float, device: torch.device | str) -> Control:
@@ -179,14 +168,30 @@ def hypotheses(
     subject: Subject, network: nn.Module, samples: Sequence[Sample], *, train: bool = False, device: torch.device | str = "cpu"
 ) -> list[list[int]]:
     """What the network says of each clip. train: with batch statistics, dropout off all the same."""
-    decoded: list[list[int]] = []
+    return [tokens for _, outputs in _outputs(subject, network, samples, train, device) for tokens in subject.decoded(*outputs)]
+
+
+def read(subject: Subject, network: nn.Module, samples: Sequence[Sample], *, device: torch.device | str = "cpu") -> tuple[list[list[int]], float]:
+    """What the network says of each clip in eval mode, and CTC of the clips in nats per token."""
+    said: list[list[int]] = []
+    total = 0.0
+    for batch, (log_probs, steps) in _outputs(subject, network, samples, False, device):
+        said += subject.decoded(log_probs, steps)
+        loss = ctc.nats_per_token(log_probs, steps, batch.targets, batch.target_lengths, blank=subject.blank)
+        total += float(loss) * len(batch)
+    return said, total / len(samples)
+
+
+def _outputs(
+    subject: Subject, network: nn.Module, samples: Sequence[Sample], train: bool, device: torch.device | str
+) -> Iterator[tuple[Batch, tuple[Tensor, Tensor]]]:
+    """Batches with their log-probabilities (steps, batch, vocabulary) and steps, without dropout."""
     for start in range(0, len(samples), BATCH):
         batch = collate(samples[start : start + BATCH]).to(device)
         with undisturbed(network, train=train, seed=0), torch.no_grad():
             _drop_nothing(network)
-            log_probs, steps = subject.log_probs(network, batch.features, batch.frames)
-        decoded += subject.decoded(log_probs, steps)
-    return decoded
+            outputs = subject.log_probs(network, batch.features, batch.frames)
+        yield batch, outputs
 
 
 def _drop_nothing(network: nn.Module) -> None:
