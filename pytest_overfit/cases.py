@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_overfit import report
+from pytest_overfit import errors, report
 from pytest_overfit.explain.diagnosis import Diagnosis, diagnose, examine_rung
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.findings.catalogue import DETECTORS
 from pytest_overfit.findings.examine import Checked, examine, stale_acceptances
 from pytest_overfit.findings.modes import TRAIN_EVAL_GAP
 from pytest_overfit.findings.wiring import INPUT_IGNORED
-from pytest_overfit.host import flushed_denormals, keep_freed_memory
+from pytest_overfit.host import lent
 from pytest_overfit.ladder import RUNGS, Outcome, Rung, check_rungs, criteria_for
 from pytest_overfit.recipe import BadRecipe
 from pytest_overfit.settings import Settings
@@ -87,7 +87,9 @@ def parametrize_with_rungs(subjects: Iterable[Subject], *, rungs: Sequence[int] 
 
 
 def error_text(error: Exception) -> str:
-    """The exception in one line, and below it where it was raised, this package's own frames left out."""
+    """The exception in one line, and below it where it was raised: this package's own frames left out, unless it is an error of its own."""
+    if errors.is_ours(error):
+        return f"pytest-overfit itself failed: {type(error).__name__}: {errors.first_line(error)}\n{errors.whole(error)}"
     own = str(Path(__file__).parent)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(own)]
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -141,7 +143,7 @@ class OverfitContracts:
         __tracebackhide__ = True
         most = max(self.settings.rungs or RUNGS)
         samples = self.subject.offered(most)
-        with own_randomness(self.settings.device):
+        with lent(self.settings.threads), own_randomness(self.settings.device):
             checked = examine(self.subject, samples, seed=self.settings.seeds[0], device=self.settings.device, size=self.settings.size)
         stale = stale_acceptances(self.subject, checked, elsewhere=BY_TRAINING)
         self.body = report.contracts_body(checked, stale)
@@ -172,7 +174,7 @@ class OverfitDiagnosis:
         settings = self.settings
         samples = max(len(self.subject.offered(DIAGNOSED)), 1)
         rung = replace(rung_of(self.subject, samples, settings), seeds=settings.seeds[:1])
-        with flushed_denormals(), own_randomness(settings.device):
+        with lent(settings.threads), own_randomness(settings.device):
             findings = rung.violated or accepting(examine_rung(rung, rung.outcome()), self.subject.accept)
         self.body = report.findings_body(findings)
         failing, self.notes = _weighed(findings, settings)
@@ -279,9 +281,8 @@ class OverfitRung:
         """Climb, and explain a break."""
         subject, settings = self.case.subject, self.settings
         rung = rung_of(subject, samples, settings)
-        keep_freed_memory()
         climb, shown = rung.climb(), 0.0
-        with flushed_denormals(), own_randomness(device):
+        with lent(settings.threads), own_randomness(device):
             try:
                 while True:
                     progress = next(climb)

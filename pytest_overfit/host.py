@@ -10,6 +10,9 @@ from contextlib import contextmanager
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's mallopt, malloc.h."""
+LARGEST_BY_ITSELF = 32 << 20
+"""DEFAULT_MMAP_THRESHOLD_MAX of 64-bit glibc, which its threshold grows to; the one for trimming is twice that."""
+ALLOCATION_CHOSEN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 def cores() -> int:
@@ -17,13 +20,43 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def keep_freed_memory() -> None:
-    """Let glibc reuse the large blocks that each training step frees instead of handing them back to be faulted in again: 5 to 8 % a step."""
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(M_MMAP_THRESHOLD, 1 << 30)
-            mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+@contextmanager
+def lent(threads: int | None = None) -> Iterator[None]:
+    """The process as a climb wants it, and afterwards as it was found: other people's tests run in it too.
+
+    threads: of torch, where the climb is to have another number of them.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    with kept_memory(), flushed_denormals():
+        torch.set_num_threads(threads or before)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+@contextmanager
+def kept_memory() -> Iterator[None]:
+    """glibc reuses the large blocks that each training step frees instead of handing them back to be faulted in again: 5 to 8 % a step.
+
+    Its thresholds cannot be read. Afterwards they stand at the largest that glibc would have come to by itself, which it does as soon as
+    large blocks are freed, and what is free is handed back. Nothing is done where the environment has set them.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if libc is None or not hasattr(libc, "mallopt") or any(name in os.environ for name in ALLOCATION_CHOSEN):
+        yield
+        return
+    libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+    libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+    try:
+        yield
+    finally:
+        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_BY_ITSELF)
+        libc.mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_BY_ITSELF)
+        if hasattr(libc, "malloc_trim"):
+            libc.malloc_trim(0)
 
 
 @contextmanager
@@ -31,8 +64,16 @@ def flushed_denormals() -> Iterator[None]:
     """Numbers next to zero, as saturated activations make them, count as zero: they are slow on a CPU."""
     import torch
 
+    before = denormals_are_flushed()
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(False)
+        torch.set_flush_denormal(before)
+
+
+def denormals_are_flushed() -> bool:
+    """Whether this thread counts numbers next to zero as zero; torch has no getter for what it sets."""
+    import torch
+
+    return float(torch.tensor(1e-310, dtype=torch.float64) * 1.0) == 0.0

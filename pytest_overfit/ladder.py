@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -66,6 +67,13 @@ def check_rungs(rungs: Sequence[int]) -> tuple[int, ...]:
     return tuple(rungs)
 
 
+class Ended(StrEnum):
+    """What ended an attempt before its budget."""
+
+    STOOD_STILL = "stood still"
+    NOT_FINITE = "not finite"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Detour:
     """How a run was led off a plateau where tokens stand by chance. level: the plateau. step: when. path_steps: taken on one path a clip."""
@@ -77,8 +85,9 @@ class Detour:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One training on a rung: with which seed and recipe, how far it came, and what ended it before its budget, if anything did.
+    """One training on a rung: with which seed and recipe, and how far it came.
 
+    ended: what ended it before its budget, if anything did. why: that in words.
     diverged: its loss or gradient was not finite, because of numbers that had grown too large.
     standing: the level its last loss stands on. detour: over one path a clip, if CTC alone stood. controls: of a pass. findings: what the
     trained network shows: a pass that is not honest, or a network that forgets in eval mode. misread: of a failure with an output, its worst clip.
@@ -91,7 +100,8 @@ class Attempt:
     held: bool
     verdicts: tuple[Verdict, ...]
     trace: Trace
-    ended: str | None = None
+    ended: Ended | None = None
+    why: str | None = None
     diverged: bool = False
     standing: Standing | None = None
     detour: Detour | None = None
@@ -265,9 +275,10 @@ class _Run:
         self.training, self.criteria, self.seed = training, criteria, seed
         self.held = False
         self.verdicts: tuple[Verdict, ...] = ()
-        self.ended: str | None = None
+        self.ended: Ended | None = None
+        self.why: str | None = None
         self.detour: Detour | None = None
-        self.still = self.diverged = False
+        self.diverged = False
         self.located: tuple[Finding, ...] = ()
         self.seconds = 0.0
         self._pass = math.ceil(len(training.samples) / training.recipe.batch_of(len(training.samples)) / training.recipe.accumulation)
@@ -293,7 +304,7 @@ class _Run:
         level = None if self.held or self.diverged else self._chance()
         if level is None:
             return
-        training, began, self.ended, self.still = self.training, self.training.step, None, False
+        training, began, self.ended, self.why = self.training, self.training.step, None, None
         training.follow_own_paths()
         while self.ended is None and training.step < began + SPELLING:
             yield from self.train(10, patient=True, judged=False)
@@ -321,7 +332,7 @@ class _Run:
                 if judged and (self._due() or training.step == last) and self._judge():
                     break
                 if not patient and stands_still(training.trace.losses[self._since :], max(STILL, 5 * self._pass)):
-                    self.ended, self.still = f"the loss stood still for {max(STILL, 5 * self._pass)} steps", True
+                    self.ended, self.why = Ended.STOOD_STILL, f"the loss stood still for {max(STILL, 5 * self._pass)} steps"
                     self._judge()
                     break
                 readings = training.trace.readings
@@ -335,7 +346,7 @@ class _Run:
                     token_error_rate=readings[-1].token_error_rate if readings else math.nan,
                 )
         except NonFiniteLoss as error:
-            self.ended = str(error)
+            self.ended, self.why = Ended.NOT_FINITE, str(error)
             self.located = breach_of_training(training.network, training.loss_again, step=training.step, seed=self.seed)
             self.diverged = not self.located
         self.seconds += time.perf_counter() - began
@@ -362,7 +373,7 @@ class _Run:
         levels = ladder_of_levels(targets=targets, steps=given, vocabulary=len(self.training.subject.vocabulary))
         by_chance = level_by_chance(self.training.hypotheses(), targets)
         found = standing(readings[-1].loss, levels, self.training.trace.losses, by_chance=by_chance)
-        return replace(found, descending=False) if self.still else found
+        return replace(found, descending=False) if self.ended is Ended.STOOD_STILL else found
 
     def is_stuck(self) -> bool:
         """Whether the output is the same at every step of each clip, fresh and trained: no rate moves it off the level of constant outputs."""
@@ -410,6 +421,7 @@ class _Run:
             verdicts=self.verdicts,
             trace=self.training.trace,
             ended=self.ended,
+            why=self.why,
             diverged=self.diverged,
         )
 

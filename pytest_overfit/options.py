@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Container, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,19 +147,15 @@ def settings(config: pytest.Config) -> Settings:
 
 
 def read_settings(config: pytest.Config) -> Settings:
-    import torch
-
     from pytest_overfit.recipe import parse_assignments
-    from pytest_overfit.settings import Settings, choose_device, import_subject, parse_bounds, parse_rungs
+    from pytest_overfit.settings import Settings, choose_device, parse_bounds, parse_rungs
 
     option = config.getoption
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(cores() // int(worker_input(config).get("workercount", 1)), 1))
     if option("--overfit-seeds") < 1:
         raise pytest.UsageError(f"--overfit-seeds must be at least 1, got {option('--overfit-seeds')}")
     try:
         if ":" in (option("--overfit-subject") or ""):
-            import_subject(option("--overfit-subject"), run_asked(config))
+            imported(config)
         return Settings(
             rungs=parse_rungs(option("--overfit-rungs")) if option("--overfit-rungs") else None,
             recipe_source=option("--overfit-recipe"),
@@ -170,6 +168,7 @@ def read_settings(config: pytest.Config) -> Settings:
             size=option("--overfit-size"),
             trials=option("--overfit-trials"),
             strict=option("--overfit-strict"),
+            threads=None if "OMP_NUM_THREADS" in os.environ else max(cores() // int(worker_input(config).get("workercount", 1)), 1),
         ).check()
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
@@ -188,17 +187,32 @@ def run_asked(config: pytest.Config) -> Path | None:
     return Path(asked[0]) if asked else None
 
 
+def imported(config: pytest.Config) -> Subject:
+    """The subject that --overfit-subject imports. What that puts on sys.path goes with the session: until then it may import more."""
+    from pytest_overfit.settings import import_subject
+
+    before = set(sys.path)
+    try:
+        return import_subject(config.getoption("--overfit-subject"), run_asked(config))
+    finally:
+        for place in set(sys.path) - before:
+            config.add_cleanup(partial(_forget, place))
+
+
+def _forget(place: str) -> None:
+    if place in sys.path:
+        sys.path.remove(place)
+
+
 def subjects(config: pytest.Config) -> list[Subject]:
     """This project's subjects: those of its conftest files and the one that --overfit-subject imports."""
     if SUBJECTS not in config.stash:
-        from pytest_overfit.settings import import_subject
-
         try:
             found = [subject for group in config.hook.pytest_overfit_subjects(config=config) for subject in group]
             asked = config.getoption("--overfit-subject") or ""
             if ":" in asked:
-                imported = import_subject(asked, run_asked(config))
-                found = [*(subject for subject in found if subject.name != imported.name), imported]
+                own = imported(config)
+                found = [*(subject for subject in found if subject.name != own.name), own]
             config.stash[SUBJECTS] = found
         except ValueError as error:
             raise pytest.UsageError(str(error)) from error

@@ -42,8 +42,8 @@ def cause(outcome: Outcome, diagnosis: Diagnosis | None = None) -> str:
     worst = outcome.telling
     if outcome.seeds_held:
         return f"only {outcome.seeds_held} of {len(outcome.deciding)} seeds held; {_failed(worst)}{suspected}"
-    if worst.ended and not worst.trace.readings:
-        return worst.ended + suspected
+    if worst.why and not worst.trace.readings:
+        return worst.why + suspected
     return f"{_failed(worst)}; {_symptom(worst)}{suspected}"
 
 
@@ -106,12 +106,12 @@ def _diagnosis_rows(outcome: Outcome, diagnosis: Diagnosis) -> list[tuple[str, s
     for finding in diagnosis.findings:
         rows += [("", ""), *finding_rows(finding)]
     if diagnosis.failure:
-        rows.append(("why", f"cause not located: explaining it failed, which is a fault of pytest-overfit's\n{diagnosis.failure}"))
+        rows.append(("why", f"explaining it failed, which is a fault of pytest-overfit's own, not of your network\n{diagnosis.failure}"))
     elif not diagnosis.findings:
         rows.append(("why", "cause not located"))
     rows += [("", ""), ("ruled out", ", ".join(diagnosis.ruled_out))] if diagnosis.ruled_out else []
     failed = [trial for trial in diagnosis.trials if not trial.held]
-    rows += [("no help", "\n".join(f"{trial.remedy}: {trial.ended or 'the criteria do not hold'}" for trial in failed))] if failed else []
+    rows += [("no help", "\n".join(f"{trial.remedy}: {trial.why or 'the criteria do not hold'}" for trial in failed))] if failed else []
     held = [trial for trial in diagnosis.trials if trial.held]
     words = [f"{trial.remedy}: rung {outcome.samples} holds after {plural(trial.steps, 'step')}" for trial in held]
     return rows + ([("confirmed", "\n".join(words))] if words else [])
@@ -252,7 +252,7 @@ def _attempt_line(attempt: Attempt, several: bool) -> str:
     reading = attempt.trace.readings[-1] if attempt.trace.readings else None
     came = f"loss {number(reading.loss)} nats/token, token error rate {number(reading.token_error_rate)}" if reading else "no reading"
     seed = f"seed {attempt.seed}, " if several else ""
-    return f"{seed}{attempt.recipe.describe()}: {came} after {plural(attempt.steps, 'step')}" + (f"; {attempt.ended}" if attempt.ended else "")
+    return f"{seed}{attempt.recipe.describe()}: {came} after {plural(attempt.steps, 'step')}" + (f"; {attempt.why}" if attempt.why else "")
 
 
 def labelled(label: str, text: str) -> str:

@@ -29,7 +29,7 @@ class Settings:
     """rungs: None leaves each subject its own. recipe_source: a name or TOML file. changes: recipe fields set one by one.
 
     bounds: tighter criteria. seeds, alpha, beta: as in `Rung`. device: a torch device, already chosen for this process.
-    size: of the subjects' networks. trials: of remedies. strict: warnings fail.
+    size: of the subjects' networks. trials: of remedies. strict: warnings fail. threads: of a climb, None for those that torch has.
     """
 
     rungs: tuple[int, ...] | None = None
@@ -43,6 +43,7 @@ class Settings:
     size: str | None = None
     trials: Trials = "auto"
     strict: bool = False
+    threads: int | None = None
 
     def recipe(self, subject: Subject, samples: int) -> Recipe:
         """The recipe of a rung: the subject's own where it has one and none was asked for, with the changes asked for."""

@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 
 from pytest_overfit.controls import Control
 from pytest_overfit.explain.diagnosis import Diagnosis, Row
-from pytest_overfit.explain.trials import Trial
+from pytest_overfit.explain.trials import Trial, TrialEnded
 from pytest_overfit.finding import Finding
-from pytest_overfit.ladder import Attempt, Detour, Outcome, Progress, Verdict
+from pytest_overfit.ladder import Attempt, Detour, Ended, Outcome, Progress, Verdict
 from pytest_overfit.levels import Level, Standing
 from pytest_overfit.misread import Misread
 from pytest_overfit.recipe import Recipe
@@ -54,7 +54,7 @@ def diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:
 
 def diagnosis_from_json(row: dict[str, Any]) -> Diagnosis:
     findings = tuple(finding_from_json(finding) for finding in row["findings"])
-    trials = tuple(Trial(**trial) for trial in row["trials"])
+    trials = tuple(Trial(**{**trial, "ended": TrialEnded(trial["ended"]) if trial["ended"] else None}) for trial in row["trials"])
     nested = {"findings": findings, "ruled_out": tuple(row["ruled_out"]), "trials": trials, "table": tuple(Row(**r) for r in row["table"])}
     return Diagnosis(**{**row, **nested})
 
@@ -68,6 +68,7 @@ def _attempt_from_json(row: dict[str, Any]) -> Attempt:
     trace = Trace(**{**row["trace"], "readings": [Reading(**reading) for reading in row["trace"]["readings"]]})
     recipe = Recipe(**{**row["recipe"], "fallbacks": tuple(row["recipe"]["fallbacks"])})
     nested = {
+        "ended": Ended(row["ended"]) if row["ended"] else None,
         "trace": trace,
         "recipe": recipe,
         "verdicts": tuple(Verdict(**verdict) for verdict in row["verdicts"]),

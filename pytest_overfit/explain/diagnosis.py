@@ -14,7 +14,7 @@ from pytest_overfit.explain.trials import Trial, Trials, run_trials
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.findings.catalogue import DETECTORS, record_of
 from pytest_overfit.findings.examine import breaks_rungs, without_consequences
-from pytest_overfit.findings.running import own_failure
+from pytest_overfit.findings.running import TOOL_FAILS, own_failure
 from pytest_overfit.ladder import Outcome, Rung
 from pytest_overfit.subject import Subject
 
@@ -32,9 +32,9 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """findings: best first. ruled_out: diagnoses that found nothing. trials: in the order tried. table: the modules on the way.
+    """findings: best first. ruled_out: what was looked for and not found. trials: in the order tried. table: the modules on the way.
 
-    failure: what went wrong in explaining, which must not hide the break itself.
+    failure: what of this tool's own went wrong in explaining, with its traceback; it must not hide the break itself.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -59,7 +59,7 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
     failed = tuple(attempt.seed for attempt in outcome.deciding if not attempt.held)
     rung = replace(rung, seeds=failed or rung.seeds)
     evidence: Evidence | None = None
-    shown: tuple[Finding, ...] = ()
+    shown: Sequence[Finding] = ()
     ruled_out: tuple[str, ...] = ()
     try:
         evidence = gather(rung, outcome)
@@ -68,6 +68,8 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
             shown = (own_failure("reading the evidence of a broken rung", error),)
     else:
         shown, ruled_out = _shown(evidence)
+    failures = [finding for finding in (*found, *shown) if finding.name == TOOL_FAILS.name]
+    found, shown = ([finding for finding in some if finding not in failures] for some in (found, shown))
     known = {finding.name for finding in found}
     shown = _with_something_to_say(shown, found, rung.subject)
     found += accepting([finding for finding in shown if finding.name not in known], rung.subject.accept)
@@ -77,6 +79,7 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
         ruled_out=tuple(name for name in ruled_out if name not in {finding.name for finding in found}),
         trials=tried,
         table=tuple(row(o) for o in probes.rows_for_people(evidence.whole)) if evidence else (),
+        failure="\n".join(line for finding in failures for line in (finding.headline, *finding.evidence)) or None,
     )
 
 

@@ -14,12 +14,14 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from itertools import zip_longest
 from multiprocessing.connection import Connection, wait
 from typing import Literal
 
 import torch
 
+from pytest_overfit import errors
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.catalogue import record_of
 from pytest_overfit.findings.examine import check
@@ -36,29 +38,42 @@ Trials = Literal["off", "auto", "all"]
 Planned = tuple[Finding, Remedy]
 
 
+class TrialEnded(StrEnum):
+    """Why a trial did not go to its end."""
+
+    NOT_APPLICABLE = "not applicable"
+    STILL_FOUND = "still found"
+    OUT_OF_TIME = "out of time"
+    RAISED = "raised"
+    TOOL_FAILED = "pytest-overfit failed"
+    DIED = "died"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What became of a rung with a remedy. ended: why it could not be tried to its end, if so."""
+    """What became of a rung with a remedy. ended: what kept it from its end, if anything did. why: that in words."""
 
     finding: str
     remedy: str
     held: bool
     steps: int
     seconds: float
-    ended: str | None = None
+    ended: TrialEnded | None = None
+    why: str | None = None
 
 
 def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) -> Trial:
     """Climb `rung` on a fresh network with one remedy, for at most `seconds`. A finding of the contracts must be gone as well."""
     began = time.monotonic()
 
-    def trial(held: bool, steps: int = 0, ended: str | None = None) -> Trial:
-        return Trial(finding=finding.name, remedy=remedy.name, held=held, steps=steps, seconds=time.monotonic() - began, ended=ended)
+    def trial(held: bool, steps: int = 0, ended: TrialEnded | None = None, why: str | None = None) -> Trial:
+        seconds = time.monotonic() - began
+        return Trial(finding=finding.name, remedy=remedy.name, held=held, steps=steps, seconds=seconds, ended=ended, why=why)
 
     try:
         mended = replace(remedy.change(rung, finding), seeds=rung.seeds[:1])
         if _found_again(mended, finding):
-            return trial(False, ended=f"{finding.name} is still found")
+            return trial(False, ended=TrialEnded.STILL_FOUND, why=f"{finding.name} is still found")
         climb = replace(mended, recipe=replace(mended.recipe, fallbacks=())).climb()
         progress = None
         while True:
@@ -67,11 +82,13 @@ def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) 
             except StopIteration as stop:
                 return trial(stop.value.status == "ok", steps=stop.value.steps)
             if time.monotonic() - began > seconds:
-                return trial(False, steps=progress.step, ended="out of time")
+                return trial(False, steps=progress.step, ended=TrialEnded.OUT_OF_TIME, why="out of time")
     except CannotOperate as error:
-        return trial(False, ended=str(error))
+        return trial(False, ended=TrialEnded.NOT_APPLICABLE, why=str(error))
     except Exception as error:  # a changed network may fail in any way; the trial then says which
-        return trial(False, ended=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        if errors.is_ours(error):
+            return trial(False, ended=TrialEnded.TOOL_FAILED, why=f"pytest-overfit itself failed:\n{errors.whole(error)}")
+        return trial(False, ended=TrialEnded.RAISED, why=f"{type(error).__name__}: {errors.first_line(error)}")
 
 
 def _found_again(rung: Rung, finding: Finding) -> bool:
@@ -174,5 +191,6 @@ def _received(connection: Connection, planned: Planned) -> Trial:
         try:
             told: Trial = connection.recv()
         except EOFError:
-            return Trial(finding=finding.name, remedy=remedy.name, held=False, steps=0, seconds=0.0, ended="its process ended without a word")
+            why = "its process ended without a word"
+            return Trial(finding=finding.name, remedy=remedy.name, held=False, steps=0, seconds=0.0, ended=TrialEnded.DIED, why=why)
     return told

@@ -161,7 +161,7 @@ def _rise(attempt: Attempt) -> str | None:
     losses = attempt.trace.losses
     where = f"at lr {attempt.recipe.lr:g}"
     if attempt.diverged:
-        return f"{attempt.ended} {where}"
+        return f"{attempt.why} {where}"
     if len(losses) < 2 * WINDOW:
         return None
     lowest, step = min((median(losses[i : i + WINDOW]), i + WINDOW) for i in range(len(losses) - WINDOW + 1))

@@ -174,6 +174,8 @@ def read_weights(path: Path) -> object:
                 "save the weights alone, torch.save(network.state_dict(), ...)"
             ) from None
         raise BadRun(_unreadable(path)) from None
+    except OSError as error:
+        raise BadRun(f"checkpoint {path}: cannot be read ({error.strerror or error})") from None
     except Exception:  # the unpickler meets arbitrary bytes and may fail in any way
         raise BadRun(_unreadable(path)) from None
 
@@ -185,6 +187,8 @@ def _read_safetensors(path: Path) -> object:
         raise BadRun(f"checkpoint {path}: to read it, pip install safetensors") from None
     try:
         return load_file(path)
+    except OSError as error:
+        raise BadRun(f"checkpoint {path}: cannot be read ({error.strerror or error})") from None
     except Exception:  # its own error class is not public
         raise BadRun(_unreadable(path)) from None
 

@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.subjects import mobilenetv3
-from pytest_overfit.host import keep_freed_memory
+from pytest_overfit.host import lent
 from pytest_overfit.ladder import Rung, criteria_for
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject, collate
@@ -29,11 +29,8 @@ SAMPLES = 10
 @pytest.fixture
 def one_thread() -> Any:
     """One thread, and memory kept as a climb keeps it, for both sides of a comparison."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    yield
-    torch.set_num_threads(threads)
+    with lent(threads=1):
+        yield
 
 
 def hand_written_loop(subject: Subject, steps: int, samples: int = SAMPLES) -> None:

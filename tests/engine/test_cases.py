@@ -12,6 +12,7 @@ from torch import nn
 
 from pytest_overfit import Outcome, Recipe, Sample, Subject, parametrize_with_rungs
 from pytest_overfit.cases import Case, Diagnosed, LadderBroken, OverfitDiagnosis, OverfitRung, error_text
+from pytest_overfit.host import denormals_are_flushed, lent
 from pytest_overfit.ladder import BadLadder, Rung
 from pytest_overfit.settings import Settings
 from pytest_overfit.store import Store
@@ -177,6 +178,20 @@ def test_two_processes_climb_a_rung_once(tmp_path):
 
 def draws():
     return torch.rand(1).item(), np.random.rand(), random.random()
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_the_process_is_left_as_it_was_found(flushed):
+    torch.set_flush_denormal(flushed)
+    threads = torch.get_num_threads()
+    try:
+        with lent(threads=threads + 1):
+            assert denormals_are_flushed()
+            assert torch.get_num_threads() == threads + 1
+        assert denormals_are_flushed() == flushed
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_the_random_states_and_denormals_of_other_tests_are_left_alone(tmp_path):

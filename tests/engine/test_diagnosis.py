@@ -157,3 +157,14 @@ def test_a_diagnosis_of_a_network_that_does_not_run_is_its_contracts() -> None:
     diagnosis = diagnose(rung, untrained(rung, "broken"), trials="off")
     assert diagnosis.findings[0].headline == "the network does not run on its own samples: no width left"
     assert diagnosis.table == ()
+
+
+def test_an_error_of_a_diagnosis_is_told_as_this_tools_own_beside_what_others_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytest_overfit.findings.training.measures", None)
+    rung, outcome = trained("train-lr-low")
+    diagnosis = diagnose(rung, outcome, trials="off")
+    assert diagnosis.failure is not None
+    assert diagnosis.failure.startswith("pytest-overfit itself failed, looking for recipe_stalls: AttributeError: ")
+    assert "training.py" in diagnosis.failure
+    assert "tool_fails" not in {finding.name for finding in diagnosis.findings}
+    assert "dead_units" in diagnosis.ruled_out

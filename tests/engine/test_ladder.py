@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pytest_overfit import Recipe, Rung, Sample, Subject
-from pytest_overfit.ladder import BadLadder, Criterion, Outcome, _rank, check_rungs, criteria_for, stands_still
+from pytest_overfit.ladder import BadLadder, Criterion, Ended, Outcome, _rank, check_rungs, criteria_for, stands_still
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.train import Reading, Trace, Training
 
@@ -294,7 +294,7 @@ def test_a_recipe_without_fallbacks_is_tried_alone_and_to_its_end():
 
 def test_a_loss_that_stands_still_ends_an_attempt_that_has_fallbacks():
     outcome, _ = climb(of(Convolutions), 2, Recipe(lr=1e-9, fallbacks=(1.0,), budget=400))
-    assert outcome.attempts[0].ended == "the loss stood still for 100 steps"
+    assert (outcome.attempts[0].ended, outcome.attempts[0].why) == (Ended.STOOD_STILL, "the loss stood still for 100 steps")
     assert outcome.attempts[0].steps == 200
     assert outcome.attempts[0].verdicts
 
@@ -380,7 +380,7 @@ def test_numbers_that_no_rate_makes_finite_end_the_rung_at_once():
 
     outcome, _ = climb(of(Overflows), 2)
     assert outcome.status == "broken"
-    assert {attempt.ended for attempt in outcome.attempts} == {"the loss is nan at step 0 (samples c0, c1)"}
+    assert {(a.ended, a.why) for a in outcome.attempts} == {(Ended.NOT_FINITE, "the loss is nan at step 0 (samples c0, c1)")}
     assert [attempt.steps for attempt in outcome.attempts] == [0]
     assert [finding.name for finding in outcome.attempts[0].findings] == ["non_finite_output"]
     assert outcome.steps == 0

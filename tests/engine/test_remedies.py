@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_overfit import ctc
-from pytest_overfit.explain.trials import try_remedy
+from pytest_overfit.explain.trials import TrialEnded, try_remedy
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.catalogue import RECORDS
 from pytest_overfit.findings.examine import check
@@ -54,13 +54,13 @@ def test_a_trial_that_leaves_the_finding_does_not_hold() -> None:
     subject = FAULTS["ctc-softmax"].plant(bigru(loss=partial(ctc.nats_per_token, blank=0)))
     (finding,) = check(subject, clips(2))
     trial = try_remedy(rung_of(subject), finding, remedy("unnormalised_output", "torch's CTC in the place of the whole loss"), seconds=60)
-    assert (trial.held, trial.ended) == (False, "unnormalised_output is still found")
+    assert (trial.held, trial.ended, trial.why) == (False, TrialEnded.STILL_FOUND, "unnormalised_output is still found")
 
 
 def test_a_trial_ends_when_its_time_is_over() -> None:
     finding = Finding(name="recipe_diverges", headline="")
     trial = try_remedy(rung_of(bigru(), 5), finding, remedy("recipe_diverges", "learning rate x 0.001"), seconds=0.0)
-    assert (trial.held, trial.ended, trial.steps) == (False, "out of time", 1)
+    assert (trial.held, trial.ended, trial.steps) == (False, TrialEnded.OUT_OF_TIME, 1)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,8 @@ def test_a_trial_ends_when_its_time_is_over() -> None:
 )
 def test_a_remedy_that_does_not_apply_says_why(name: str, ended: str) -> None:
     every = {one.name: one for record in RECORDS.values() for one in record.remedies}
-    assert try_remedy(rung_of(bigru()), Finding(name="dead_units", headline=""), every[name], seconds=10).ended == ended
+    trial = try_remedy(rung_of(bigru()), Finding(name="dead_units", headline=""), every[name], seconds=10)
+    assert (trial.ended, trial.why) == (TrialEnded.NOT_APPLICABLE, ended)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_what_a_changed_network_raises_ends_the_trial() -> None:
         return replace(rung, subject=replace(rung.subject, forward=lambda *_: 1 / 0))  # type: ignore[arg-type, return-value]
 
     trial = try_remedy(rung_of(bigru()), Finding(name="dead_units", headline=""), Remedy(name="spoil", change=spoil), seconds=10)
-    assert trial.ended == "ZeroDivisionError: division by zero"
+    assert (trial.ended, trial.why) == (TrialEnded.RAISED, "ZeroDivisionError: division by zero")
 
 
 def test_a_smaller_stride_is_looked_for_until_targets_fit() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_overfit import Outcome, Recipe, report
 from pytest_overfit.finding import Finding
-from pytest_overfit.ladder import Attempt, Detour, Verdict, criteria_for
+from pytest_overfit.ladder import Attempt, Detour, Ended, Verdict, criteria_for
 from pytest_overfit.levels import Level
 from pytest_overfit.misread import worst
 from pytest_overfit.train import Reading, Trace
@@ -19,11 +19,11 @@ def reading(**changes):
     return Reading(**{**plain, "blank_share": 0.91, "entropy_ratio": 0.21, "normalisation_error": 1e-7, **changes})
 
 
-def attempt(*, samples=10, held=False, recipe=None, seed=0, steps=40, ended=None, readings=None, **changes):
+def attempt(*, samples=10, held=False, recipe=None, seed=0, steps=40, ended=None, why=None, readings=None, **changes):
     trace = Trace(losses=[10.0 - 0.2 * step for step in range(steps)], readings=[reading(**changes)] if readings is None else readings)
     verdicts = tuple(criterion.judge(trace.readings[-1], trace) for criterion in criteria_for(samples)) if trace.readings else ()
     recipe = recipe or Recipe()
-    return Attempt(seed=seed, recipe=recipe, steps=steps, seconds=1.25, held=held, verdicts=verdicts, trace=trace, ended=ended)
+    return Attempt(seed=seed, recipe=recipe, steps=steps, seconds=1.25, held=held, verdicts=verdicts, trace=trace, ended=ended, why=why)
 
 
 OK = attempt(held=True, loss=0.3, token_error_rate=0.1)
@@ -45,7 +45,7 @@ CAUSES = {
     "a babbling output": outcome(attempt(emission_ratio=3.2)),
     "a negative loss": outcome(attempt(loss=-0.24, normalisation_error=4.0)),
     "an output that is not normalised": outcome(attempt(normalisation_error=4.0)),
-    "a loss that is not finite": outcome(attempt(steps=3, readings=[], ended="the loss is nan at step 3 (samples c1)")),
+    "a loss that is not finite": outcome(attempt(steps=3, readings=[], ended=Ended.NOT_FINITE, why="the loss is nan at step 3 (samples c1)")),
     "a reading that is not finite": outcome(attempt(loss=math.nan, token_error_rate=1.0)),
     "too few steps": outcome(
         findings=(
@@ -75,7 +75,9 @@ def test_a_headline_is_one_line_that_stands_alone(broken, snapshot):
 BODIES = {
     **{name: CAUSES[name] for name in ("a criterion", "a worst clip", "too few steps", "an error", "one seed of three")},
     "a detour": outcome(replace(attempt(), detour=DETOUR)),
-    "several recipes": outcome(attempt(ended="the loss stood still for 100 steps"), attempt(recipe=SECOND, token_error_rate=0.6)),
+    "several recipes": outcome(
+        attempt(ended=Ended.STOOD_STILL, why="the loss stood still for 100 steps"), attempt(recipe=SECOND, token_error_rate=0.6)
+    ),
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_overfit import Outcome, Recipe
 from pytest_overfit.finding import Finding
-from pytest_overfit.ladder import Attempt, Detour, Progress, Verdict
+from pytest_overfit.ladder import Attempt, Detour, Ended, Progress, Verdict
 from pytest_overfit.levels import Level
 from pytest_overfit.live import progress_text, read_progress
 from pytest_overfit.store import Store, outcome_from_json, outcome_to_json, write_whole
@@ -32,7 +32,8 @@ def attempt(**changes):
         "held": False,
         "verdicts": (Verdict(name="loss", sign="<", bound=1.0, value=math.inf, held=False),),
         "trace": Trace(losses=[3.0, math.nan], gradient_norms=[1.0, 2.0], lrs=[0.1, 0.2], readings=[reading]),
-        "ended": "the loss is nan at step 9",
+        "ended": Ended.NOT_FINITE,
+        "why": "the loss is nan at step 9",
     }
     return Attempt(**{**fields, **changes})
 

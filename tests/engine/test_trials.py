@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from pytest_overfit.explain.trials import Trial, plan, run_trials
+from pytest_overfit.explain.trials import Trial, TrialEnded, plan, run_trials
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.training import CAUSE_NOT_LOCATED, RECIPE_STALLS
 from pytest_overfit.ladder import Rung, criteria_for
@@ -103,12 +103,12 @@ def test_trials_beside_each_other_tell_what_trials_one_by_one_tell(monkeypatch: 
     for at_once in (1, 2):
         monkeypatch.setattr("pytest_overfit.explain.trials.beside_each_other", lambda device, at_once=at_once: at_once)
         tried = run_trials(slow, stalled, 0.0, "auto")
-        known[at_once] = [(trial.remedy, trial.held, trial.steps, trial.ended) for trial in tried]
+        known[at_once] = [(trial.remedy, trial.held, trial.steps, trial.ended, trial.why) for trial in tried]
     assert known[1] == known[2]
-    assert any(held for _, held, _, _ in known[1])
+    assert any(held for _, held, *_ in known[1])
 
 
 def test_a_trial_whose_process_dies_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytest_overfit.explain.trials.beside_each_other", lambda device: 2)
     monkeypatch.setattr("pytest_overfit.explain.trials.try_remedy", lambda *_, **__: os._exit(9))
-    assert {trial.ended for trial in run_trials(rung(), FOUND, 0.0, "auto")} == {"its process ended without a word"}
+    assert {trial.ended for trial in run_trials(rung(), FOUND, 0.0, "auto")} == {TrialEnded.DIED}

@@ -139,7 +139,7 @@ def _try(row: Row, fault: Fault, subject: Subject, findings: Sequence[Finding], 
 
 def _tried(row: Row, trials: Sequence[Trial]) -> None:
     for trial in trials:
-        came = "held" if trial.held else trial.ended or "did not hold"
+        came = "held" if trial.held else trial.why or "did not hold"
         row.trials.append(re.sub(r"\s+", " ", f"{trial.finding} / {trial.remedy}: {came} ({trial.seconds:.1f} s)"))
         if trial.held and row.remedy is None:
             row.remedy = trial.remedy
