@@ -18,6 +18,7 @@ class Finding:
     began:    the epoch of a training run at which it began.
     severity: a `warning` is told and fails nothing: lawful and usual, or too small to matter.
     accepted: why the subject accepts it: it is then shown, and fails nothing either.
+    part:     of the user's own training, that is guilty: its optimiser, its batches.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Finding:
     began: float | None = None
     severity: Literal["failure", "warning"] = "failure"
     accepted: str | None = None
+    part: str | None = None
 
     def fails(self, *, strict: bool = False) -> bool:
         """Whether it fails a test. strict: warnings do too; what is accepted never does."""

@@ -24,6 +24,7 @@ from pytest_overfit import ctc
 
 if TYPE_CHECKING:
     from pytest_overfit.findings.record import Contract
+    from pytest_overfit.loop.loop import Loop
     from pytest_overfit.recipe import Recipe
 
 Forward = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -187,6 +188,7 @@ class Subject:
     tokens_a_step: how many tokens one step at the network's narrowest point may stand for, where a learned upsampling unrolls it.
     contracts: more that must hold before any training, which only who made the samples can know.
     straight_through: modules whose gradient is meant to differ from how the output changes: what passes through a rounding.
+    loop:       the user's own training, which is then what climbs; default the engine's, as the recipe says.
     accept:     finding -> why it is meant to be so; it is shown and fails nothing, and one that is no longer found is told.
     """
 
@@ -208,6 +210,7 @@ class Subject:
     contracts: Sequence[Contract] = ()
     straight_through: Sequence[str] = ()
     accept: Mapping[str, str] = field(default_factory=dict)
+    loop: Loop | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.blank < len(self.vocabulary):

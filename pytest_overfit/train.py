@@ -74,7 +74,7 @@ def smoothing(log_probs: Tensor, batch: Batch, steps: Tensor, recipe: Recipe) ->
 class Training:
     """A fresh network on a rung's samples, trained step by step.
 
-    Attributes: network, optimizer, trace, step (optimiser steps taken), paths (of the clips, while they are followed). Same seed, threads and
+    Attributes: network, optimizer, trace, step (optimiser steps taken), ended (why there are no more), paths (of the clips, while they are followed). Same seed, threads and
     device: same run.
     """
 
@@ -89,6 +89,7 @@ class Training:
         self.order = torch.Generator().manual_seed(seed)
         self.trace = Trace()
         self.step = 0
+        self.ended: str | None = None
         self.paths: list[Tensor] = []
         self._began = 0
         self._rung = collate(samples)

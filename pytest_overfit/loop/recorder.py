@@ -1,0 +1,138 @@
+"""Notes what a loop does while it runs: forward and backward passes, zeroing, clipping, scaling, steps and rates, each with its line.
+
+A loop tells nothing of itself but its losses. What it calls can be seen all the same: for as long as its code runs, and no longer, torch's own
+functions are wrapped.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+Kind = Literal["batch", "call", "ctc", "backward", "zero", "clip", "scale", "unscale", "update", "before_step", "step", "schedule", "seed", "load"]
+
+LIBRARIES = tuple(f"/{name}/" for name in ("torch", "lightning", "pytorch_lightning", "transformers", "accelerate", "pytest_overfit", "unittest", "lib/python3"))
+"""Folders whose frames are not the user's."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Event:
+    """Something that a loop did. where: `file:line` of the user's frame. of: the optimiser, scaler or samples it was done with or to."""
+
+    kind: Kind
+    where: str | None = None
+    of: Any = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+Hear = Callable[[Event], None]
+
+
+def is_users(filename: str) -> bool:
+    """Whether a frame of this file is no library's."""
+    return not filename.startswith("<") and not any(library in filename for library in LIBRARIES)
+
+
+def place(filename: str, line: int) -> str:
+    """`file:line`, relative to the working directory where the file lies below it."""
+    path = Path(filename)
+    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"
+
+
+def users_line() -> str | None:
+    """`file:line` of the innermost frame that is no library's; None where there is none."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if is_users(frame.f_code.co_filename):
+            return place(frame.f_code.co_filename, frame.f_lineno)
+        frame = frame.f_back
+    return None
+
+
+@contextmanager
+def recording(network: nn.Module, hear: Hear) -> Iterator[None]:
+    """Tell `hear` of every event until the block ends; torch is then as it was."""
+
+    def told(kind: Kind, of: Any = None, **facts: Any) -> None:
+        hear(Event(kind=kind, where=users_line(), of=of, facts=facts))
+
+    def before(kind: Kind, owner: Any, name: str, facts: Callable[..., dict[str, Any]] = lambda *_, **__: {}) -> Any:
+        inner = getattr(owner, name)
+
+        @wraps(inner)
+        def outer(*args: Any, **kwargs: Any) -> Any:
+            told(kind, args[0] if args else None, **facts(*args, **kwargs))
+            return inner(*args, **kwargs)
+
+        return patch.object(owner, name, outer)
+
+    inner_ctc, inner_clips = torch.ctc_loss, {name: getattr(nn.utils, name) for name in ("clip_grad_norm_", "clip_grad_value_")}
+
+    def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, *rest: Any, **kwargs: Any) -> Tensor:
+        value: Tensor = inner_ctc(log_probs, targets, input_lengths, target_lengths, *rest, **kwargs)
+        blank = rest[0] if rest else kwargs.get("blank", 0)
+        lengths = {"input_lengths": torch.as_tensor(input_lengths), "target_lengths": torch.as_tensor(target_lengths)}
+        told("ctc", log_probs=log_probs, targets=targets, blank=blank, value=value, training=network.training, graded=value.requires_grad, **lengths)
+        return value
+
+    def backward_facts(tensors: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        value = tensors if isinstance(tensors, Tensor) else tensors[0]
+        return {"value": float(value.detach().sum()), "training": network.training}
+
+    with ExitStack() as stack:
+        for one in (
+            patch.object(torch, "ctc_loss", ctc_loss),
+            before("backward", torch.autograd, "backward", backward_facts),
+            before("zero", Optimizer, "zero_grad"),
+            before("zero", nn.Module, "zero_grad"),
+            before("scale", torch.amp.GradScaler, "scale", lambda scaler, *_: {"enabled": scaler.is_enabled()}),
+            before("unscale", torch.amp.GradScaler, "unscale_", lambda scaler, *_: {"enabled": scaler.is_enabled()}),
+            before("update", torch.amp.GradScaler, "update", lambda scaler, *_: {"enabled": scaler.is_enabled()}),
+            before("schedule", LRScheduler, "step", lambda schedule, *_, **__: {"optimizer": schedule.optimizer}),
+            before("schedule", ReduceLROnPlateau, "step", lambda schedule, *_, **__: {"optimizer": schedule.optimizer}),
+            before("load", nn.Module, "load_state_dict"),
+            before("seed", torch, "manual_seed"),
+        ):
+            stack.enter_context(one)
+        for name, inner in inner_clips.items():
+            for owner in (nn.utils, nn.utils.clip_grad):
+                stack.enter_context(patch.object(owner, name, _clip(inner, told)))
+        hook = register_module_forward_pre_hook(lambda module, given: told("call", module, given=given))
+        stack.callback(hook.remove)
+        stack.callback(register_optimizer_step_pre_hook(lambda optimizer, *_: told("before_step", optimizer)).remove)
+        stack.callback(register_optimizer_step_post_hook(lambda optimizer, *_: told("step", optimizer)).remove)
+        yield
+
+
+def _clip(inner: Callable[..., Any], told: Callable[..., None]) -> Callable[..., Any]:
+    """Clipping that tells the norm before and after."""
+
+    @wraps(inner)
+    def outer(parameters: Any, *args: Any, **kwargs: Any) -> Any:
+        taken = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+        norm = gradient_norm(taken)
+        given = inner(taken, *args, **kwargs)
+        told("clip", taken, norm=norm, clipped=gradient_norm(taken))
+        return given
+
+    return outer
+
+
+def gradient_norm(parameters: list[Tensor]) -> float:
+    """Of all parameters together; 0 where none has a gradient."""
+    norms = [parameter.grad.detach().float().norm() for parameter in parameters if parameter.grad is not None]
+    return float(torch.stack(norms).norm()) if norms else 0.0

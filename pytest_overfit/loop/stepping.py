@@ -1,0 +1,257 @@
+"""Findings of how a loop takes its steps: gradients fresh and whole, scaled back, clipped in time, and a step for each loss."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from pytest_overfit.finding import Finding, counted
+from pytest_overfit.findings.record import Record
+from pytest_overfit.loop.rehearsal import Rehearsal, Window
+from pytest_overfit.loop.told import told
+from pytest_overfit.loop.training import LoopFailed
+
+FEWEST = 3
+"""Windows in which something must happen before it is the loop's habit."""
+SHRUNK = 1e-3
+"""Share of a gradient's norm that clipping leaves, at or below which an optimiser that goes by its size stands still."""
+SKIPPED = 0.2
+"""Share of losses without a step from which steps are skipped as a habit: a scaler skips one or two at its start."""
+ADAPTIVE = ("Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adafactor", "Lion", "Rprop")
+"""Optimisers whose steps do not go by the size of the gradient."""
+
+
+def loop_runs(rehearsal: Rehearsal) -> tuple[Finding, ...]:
+    """The loop takes steps and raises nothing."""
+    error = rehearsal.failed
+    if isinstance(error, LoopFailed) and error.stepless:
+        return told(NO_STEP, "accumulation", headline=str(error), where=rehearsal.first("backward") or rehearsal.first("batch"))
+    if isinstance(error, LoopFailed):
+        scaled = bool(re.search(r"unscale_|GradScaler|inf checks", str(error)))
+        return told(LOOP_FAILS, "precision" if scaled else None, headline=str(error), where=error.where)
+    if error is not None:
+        return told(LOOP_DIVERGES, None, headline=f"your loop: {error}", where=rehearsal.first("backward"))
+    if not rehearsal.windows:
+        return told(NO_STEP, "accumulation", headline="your loop ended before its first loss", where=None)
+    return ()
+
+
+def gradients_are_fresh(rehearsal: Rehearsal) -> tuple[Finding, ...]:
+    """Before the first backward pass of a step no gradient of the one before is left."""
+    stale = [window for window in rehearsal.windows[1:] if window.stale and window.updates and not _in_eval(window)]
+    if len(stale) < FEWEST:
+        return ()
+    share = len(stale) / max(len(rehearsal.windows) - 1, 1)
+    if share < 0.5:
+        return ()
+    return told(
+        STALE_GRADIENT,
+        "accumulation",
+        headline="gradients are never zeroed: each step is taken on the sum of all gradients before it",
+        where=_step_line(rehearsal),
+        evidence=(f"at {len(stale)} of {len(rehearsal.windows) - 1} steps {counted(len(stale[0].stale or ()), 'parameter')} had a gradient before backward()",),
+        try_="optimizer.zero_grad() once for each step, after it or before its first backward()",
+    )
+
+
+def gradients_are_whole(rehearsal: Rehearsal) -> tuple[Finding, ...]:
+    """What backward passes give is there when the step is taken, and is their mean."""
+    empty = [window for window in rehearsal.windows if window.updates and window.of("backward") and not any(u.gradients.get(n) is not None and bool(u.gradients[n].any()) for u in window.updates for n in u.gradients)]
+    lost = [window for window in rehearsal.windows if re.search("b.*zb", window.order("backward", "zero")) and window.updates]
+    zeroed = any("z" in window.order("backward", "zero", "before_step") for window in empty)
+    line = next((event.where for window in empty or lost for event in window.of("zero")), None)
+    if len(empty) >= FEWEST and any(re.search("bz+b", _before_steps(window)) for window in empty):
+        zeroed = True
+    if len(empty) >= FEWEST and zeroed and any(_zero_between(window) for window in empty):
+        return told(
+            LOST_GRADIENT,
+            "accumulation",
+            headline="gradients are zeroed between backward() and the step: the step is taken on nothing",
+            where=line,
+            evidence=(f"{len(empty)} of {len(rehearsal.windows)} steps had no gradient",),
+            try_="optimizer.zero_grad() before backward(), or after the step",
+        )
+    if len(lost) >= FEWEST:
+        parts = len(lost[0].of("backward"))
+        return told(
+            LOST_GRADIENT,
+            "accumulation",
+            headline=f"of the {parts} backward passes of a step all but the last are lost: gradients are zeroed between them",
+            where=line,
+            evidence=(f"at {len(lost)} of {len(rehearsal.windows)} steps",),
+            try_="optimizer.zero_grad() once for each step",
+        )
+    return _summed(rehearsal)
+
+
+def _before_steps(window: Window) -> str:
+    """b, z and s for backward, zero and the step that takes them."""
+    return window.order("backward", "zero", "before_step")
+
+
+def _zero_between(window: Window) -> bool:
+    kinds = [event.kind for event in window.of("backward", "zero", "before_step")]
+    step = kinds.index("before_step") if "before_step" in kinds else len(kinds)
+    earlier = kinds[:step]
+    return "backward" in earlier and "zero" in earlier[earlier.index("backward") :]
+
+
+def _summed(rehearsal: Rehearsal) -> tuple[Finding, ...]:
+    """Several losses a step, each a mean over its batch, summed instead of averaged. A warning: it is a larger rate, and to Adam nothing."""
+    parts = [window for window in rehearsal.windows if len(_graded(window)) > 1 and len(_graded(window)) == len(window.of("backward"))]
+    if len(parts) < FEWEST:
+        return ()
+    whole = [window for window in parts if all(_is_mean(loss, event.facts["value"], rehearsal) for loss, event in zip(_graded(window), window.of("backward"), strict=True))]
+    if len(whole) < len(parts):
+        return ()
+    count = len(_graded(parts[0]))
+    return told(
+        SUMMED_PARTS,
+        "accumulation",
+        headline=f"the {count} losses of a step are summed, not averaged: its gradient is {count} times that of one batch",
+        where=parts[0].of("backward")[0].where,
+        evidence=("a bound on the gradient's norm and the rate were chosen for one batch, if they were chosen so",),
+        try_=f"(loss / {count}).backward()",
+        severity="warning",
+    )
+
+
+def _graded(window: Window) -> list:
+    return [loss for loss in window.losses if loss.graded and loss.training]
+
+
+def _is_mean(loss, value: float, rehearsal: Rehearsal) -> bool:
+    """Whether a value is torch's mean over that batch: each clip's loss by its length, then their mean."""
+    import torch
+    from torch.nn import functional as F
+
+    targets = [torch.tensor(target) for target in loss.targets]
+    with torch.no_grad():
+        mean = F.ctc_loss(
+            loss.log_probs.float().cpu(), torch.cat(targets), torch.tensor(loss.input_lengths), torch.tensor([len(t) for t in targets]), blank=loss.blank, zero_infinity=True
+        )
+    return math.isclose(float(mean), value, rel_tol=1e-3)
+
+
+def scales_are_undone(rehearsal: Rehearsal) -> tuple[Finding, ...]:
+    """What a GradScaler multiplied is divided again before it is clipped and stepped on."""
+    scaled = [window for window in rehearsal.windows if any(event.facts["enabled"] for event in window.of("scale"))]
+    if len(scaled) < FEWEST:
+        return ()
+    kinds = [[event.kind for event in window.of("scale", "clip", "unscale", "update", "before_step")] for window in scaled]
+    never = [one for one in kinds if "unscale" not in one and "before_step" in one]
+    early = [one for one in kinds if "clip" in one and ("unscale" not in one or one.index("clip") < one.index("unscale"))]
+    if len(never) >= FEWEST:
+        return told(
+            GRADIENT_LEFT_SCALED, "precision", headline="steps are taken on gradients that a GradScaler multiplied: nothing divides them again",
+            where=_step_line(rehearsal), try_="scaler.step(optimizer) and scaler.update() in the place of optimizer.step()",
+        )
+    if len(early) >= FEWEST:
+        return told(
+            GRADIENT_LEFT_SCALED, "clip", headline="gradients are clipped while a GradScaler's factor is in them: the bound is that many times too small",
+            where=next((e.where for window in scaled for e in window.of("clip")), None), try_="scaler.unscale_(optimizer) before clip_grad_norm_",
+        )
+    if not any("update" in one for one in kinds):
+        return told(
+            GRADIENT_LEFT_SCALED, "precision", headline="the GradScaler's factor is never updated: one overflow, and every step after it is skipped",
+            where=rehearsal.first("scale"), try_="scaler.update() after scaler.step(optimizer)",
+        )
+    return ()
+
+
+def clipping_is_in_time(rehearsal: Rehearsal) -> tuple[Finding, ...]:
+    """Gradients are clipped before the step, and not to nothing."""
+    orders = [window.order("backward", "clip", "before_step") for window in rehearsal.windows]
+    late = [order for order in orders if re.search("b[^c]*c*$", order.replace("bc", "c")) and order.endswith("bc")]
+    if len(late) >= FEWEST:
+        return told(
+            CLIPPED_TOO_LATE, "clip", headline="gradients are clipped after the step: every step is taken on what was not clipped",
+            where=rehearsal.first("clip"), try_="clip between backward() and optimizer.step()",
+        )
+    clips = [event for window in rehearsal.windows for event in window.of("clip") if event.facts["norm"] > 0]
+    shrunk = [event for event in clips if event.facts["clipped"] <= SHRUNK * event.facts["norm"]]
+    by_size = [update for update in rehearsal.updates if not type(update.optimizer).__name__.startswith(ADAPTIVE)]
+    if by_size and len(shrunk) >= max(FEWEST, len(clips) / 2):
+        least = min(event.facts["clipped"] / event.facts["norm"] for event in shrunk)
+        return told(
+            CLIPPED_TO_NOTHING, "clip", headline=f"clipping leaves {least:.0e} of the gradient, and {type(by_size[0].optimizer).__name__} goes by its size: no step moves anything",
+            where=rehearsal.first("clip"), evidence=(f"at {len(shrunk)} of {len(clips)} times at most {SHRUNK:g} of its norm was left",), try_="a bound near the norm that the gradient has",
+        )
+    return ()
+
+
+def steps_are_taken(rehearsal: Rehearsal) -> tuple[Finding, ...]:
+    """Each loss has its step."""
+    without = [window for window in rehearsal.windows if not window.updates]
+    if len(without) < max(FEWEST, SKIPPED * len(rehearsal.windows)):
+        return ()
+    clipped = any(window.of("clip") for window in without)
+    scaled = any(window.of("scale") for window in without)
+    return told(
+        SKIPPED_STEPS, "precision" if scaled and not clipped else "clip" if clipped else "accumulation",
+        headline=f"{len(without)} of {len(rehearsal.windows)} losses were followed by no optimiser step",
+        where=next((e.where for window in without for e in window.of("clip", "backward")), None),
+        evidence=("they had a backward pass",) if any(window.of("backward") for window in without) else (),
+        try_="clip a large gradient instead of leaving its step out",
+    )
+
+
+def _in_eval(window: Window) -> bool:
+    """Whether some of its backward passes came from eval mode: another finding tells that."""
+    return any(not event.facts["training"] for event in window.of("backward"))
+
+
+def _step_line(rehearsal: Rehearsal) -> str | None:
+    return next((update.where for update in rehearsal.updates if update.where), None)
+
+
+LOOP_FAILS = Record(
+    name="loop_fails", stage="loop", means="Your own training raises an error on the rung's samples, so nothing can be learned with it.",
+    detected="A few of its steps are taken, and what it raises is told with your line.", mend="Mend what the error says, at the line that is named.",
+    no_remedy="an error in code that is not ours", planted=("unscaled_without_update",),
+)
+LOOP_DIVERGES = Record(
+    name="loop_diverges", stage="loop", means="The loss of your own training is not a finite number within a few steps.",
+    detected="Each loss that it yields is looked at.", mend="Lower the rate or clip; where half precision is used, look where numbers overflow.",
+    no_remedy="exchanging parts of the loop tells which part it is", not_planted="what a rate too large does hangs on the processor's last bits",
+)
+NO_STEP = Record(
+    name="no_step", stage="loop", means="Your training draws batch after batch and never calls optimizer.step(), or ends before its first step.",
+    detected="Batches drawn are counted between two losses.", mend="Where gradients are accumulated, count batches over epochs, or take a step at the end of each.",
+    no_remedy="a step must be taken by the loop itself", planted=("stepped_on_no_batch",),
+)
+STALE_GRADIENT = Record(
+    name="stale_gradient", stage="loop", means="Gradients are not zeroed between steps, so each step goes by the sum of all that came before it.",
+    detected="Before the first backward pass of a step no parameter may have a gradient.", mend="Call optimizer.zero_grad() once for each step.",
+    no_remedy="the part is exchanged, which shows the same", planted=("never_zeroed",),
+)
+LOST_GRADIENT = Record(
+    name="lost_gradient", stage="loop", means="Gradients are zeroed after backward() and before the step, so some or all of them are lost.",
+    detected="The order of backward(), zero_grad() and step(), and the gradients at the step.", mend="Zero before the first backward() of a step, or after the step.",
+    no_remedy="the part is exchanged, which shows the same", planted=("zeroed_before_step", "zeroed_each_part"),
+)
+SUMMED_PARTS = Record(
+    name="summed_parts", stage="loop", means="Losses of accumulated batches are summed where each is a mean, so the gradient grows with their number.",
+    detected="The losses that backward() was called on are compared with the mean of each batch.", mend="Divide each loss by the number of batches in a step.",
+    no_remedy="it is a warning, and breaks no rung by itself", planted=("summed_over_parts",), harmless=True,
+)
+GRADIENT_LEFT_SCALED = Record(
+    name="gradient_left_scaled", stage="loop", means="A GradScaler's factor is still in the gradients where they are clipped or stepped on, or is never updated.",
+    detected="The order of scale, unscale_, clip, step and update.", mend="scaler.scale(loss).backward(), scaler.unscale_(optimizer), clip, scaler.step(optimizer), scaler.update().",
+    no_remedy="the part is exchanged, which shows the same", planted=("never_unscaled", "clipped_before_unscaled", "scaler_never_updated"),
+)
+CLIPPED_TOO_LATE = Record(
+    name="clipped_too_late", stage="loop", means="Gradients are clipped after the optimiser's step, where it changes nothing.",
+    detected="The order of backward(), clipping and step().", mend="Clip between backward() and step().",
+    no_remedy="a rung that breaks by it needs the clip that was meant", planted=("clip_after_step",), harmless=True,
+)
+CLIPPED_TO_NOTHING = Record(
+    name="clipped_to_nothing", stage="loop", means="Clipping leaves next to nothing of the gradient, and the optimiser goes by its size.",
+    detected="The gradient's norm before and after clipping, where the optimiser does not normalise it.", mend="Choose the bound near the norm that gradients have, 1 to 10 for most networks.",
+    no_remedy="the part is exchanged, which shows the same", planted=("clip_too_small", "clip_by_tiny_value"),
+)
+SKIPPED_STEPS = Record(
+    name="skipped_steps", stage="loop", means="Many losses are followed by no optimiser step, so nothing is learned of their batches.",
+    detected="Losses that the loop yields are counted against its optimiser's steps.", mend="Clip large gradients instead of skipping their step; let a scaler find its factor.",
+    no_remedy="the part is exchanged, which shows the same", planted=("skipped_when_large",),
+)

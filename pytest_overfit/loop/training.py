@@ -1,0 +1,164 @@
+"""Drives a loop as the ladder drives ours: one optimiser step at a time, read in eval mode between them, and stopped at any."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pytest_overfit.loop.loop import Loop, modes_of, put_back, seed_everything
+from pytest_overfit.loop.recorder import Event, gradient_norm, is_users, place, recording
+from pytest_overfit.recipe import Recipe
+from pytest_overfit.subject import BadSubject, Batch, Sample, Subject, collate
+from pytest_overfit.train import RESIDENT_BYTES, NonFiniteLoss, Trace, Training
+
+DRAWN = 50
+"""Batches without a step after which a loop takes none, or two of its epochs, if they are longer."""
+
+
+class LoopFailed(RuntimeError):
+    """The loop raised, or takes no step. where: `file:line` of the user's frame."""
+
+    def __init__(self, message: str, *, step: int, where: str | None, stepless: bool = False) -> None:
+        super().__init__(message)
+        self.step, self.where, self.stepless = step, where, stepless
+
+
+class _NoStep(BaseException):
+    """Raised into a loop that draws batches without an end; no Exception, so that none takes it for a failure of a batch."""
+
+
+Exchange = Callable[["LoopTraining"], AbstractContextManager[object]]
+"""What is put into a loop in the place of a part of its own, while its code runs."""
+
+
+class LoopTraining(Training):
+    """A fresh network trained by the subject's own loop. Attributes and readings as those of `Training`; `ended` says why a loop is over.
+
+    hear: told of every event while the loop's code runs. exchange: what is put in the place of parts of the loop.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        samples: Sequence[Sample],
+        recipe: Recipe,
+        *,
+        seed: int,
+        device: str | torch.device = "cpu",
+        size: str | None = None,
+        hear: Callable[[Event], None] = lambda _: None,
+        exchange: Exchange = lambda _: nullcontext(),
+    ) -> None:
+        if not isinstance(subject.loop, Loop):
+            raise BadSubject(f"subject {subject.name}: loop must be a Loop(train=..., loader=...), got a {type(subject.loop).__name__}")
+        self.subject, self.samples, self.recipe, self.size, self.device = subject, samples, recipe, size, torch.device(device)
+        self.network = subject.fresh(feature_dim=samples[0].features.shape[1], seed=seed, size=size, network=recipe.network).to(self.device)
+        self.parameters = list(self.network.parameters())
+        self.order = torch.Generator().manual_seed(seed)
+        self.trace, self.step, self.paths, self.ended = Trace(), 0, [], None
+        self._rung = collate(samples)
+        if self._rung.features.nbytes <= RESIDENT_BYTES:
+            self._rung = self._rung.to(self.device)
+        self._hear, self._exchange, self.seed = hear, exchange, seed
+        self.drawn: list[int] = []
+        """Samples of the batch drawn last."""
+        self._since_step = 0
+        self._patience = max(DRAWN, 2 * len(subject.loop.loader))
+        self._norm, self._rate = math.nan, math.nan
+        self._random: Tensor | None = None
+        self._losses: Iterator[float] | None = None
+
+    def afresh(self) -> LoopTraining:
+        return LoopTraining(self.subject, self.samples, self.recipe, seed=self.seed, device=self.device, size=self.size, exchange=self._exchange)
+
+    def advance(self, steps: int) -> Iterator[float]:
+        """Let the loop take up to `steps` steps; yields its loss after each. Raises NonFiniteLoss and LoopFailed."""
+        for _ in range(steps):
+            loss = self._next()
+            if loss is None:
+                self.ended = f"the loop ended after {self.step} steps"
+                return
+            self._since_step = 0
+            if not math.isfinite(loss):
+                raise NonFiniteLoss(step=self.step, value=loss)
+            self.step += 1
+            self.trace.losses.append(loss)
+            self.trace.gradient_norms.append(self._norm if math.isfinite(self._norm) else 0.0)
+            self.trace.lrs.append(self._rate)
+            yield loss
+
+    def close(self) -> None:
+        """End the loop where it stands."""
+        if hasattr(self._losses, "close"):
+            with self._running():
+                self._losses.close()  # type: ignore[union-attr]
+        self._losses = None
+
+    def _next(self) -> float | None:
+        try:
+            with self._running():
+                if self._losses is None:
+                    assert self.subject.loop is not None
+                    self._losses = iter(self.subject.loop.train(self.network, self.subject.loop.batches(len(self.samples), self._note_batch)))
+                loss = next(self._losses, None)
+            return None if loss is None else float(loss)
+        except _NoStep:
+            message = f"your loop drew {self._patience} batches and took no optimiser step" + (f" after step {self.step}" if self.step else "")
+            raise LoopFailed(message, step=self.step, where=None, stepless=True) from None
+        except Exception as error:  # whatever the user's code raises
+            text = str(error).splitlines()[0] if str(error) else ""
+            raise LoopFailed(f"your loop raises {type(error).__name__} at step {self.step}: {text}", step=self.step, where=_raised_at(error)) from error
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """While the loop's code runs: its own random numbers, our ears, the parts exchanged."""
+        outside = torch.random.get_rng_state()
+        if self._random is None:
+            seed_everything(self.seed)
+        else:
+            torch.random.set_rng_state(self._random)
+        try:
+            with recording(self.network, self._note), self._exchange(self):
+                yield
+        finally:
+            self._random = torch.random.get_rng_state()
+            torch.random.set_rng_state(outside)
+
+    def _note(self, event: Event) -> None:
+        if event.kind == "before_step":
+            groups = event.of.param_groups
+            self._rate = float(groups[0]["lr"])
+            self._norm = gradient_norm([parameter for group in groups for parameter in group["params"]])
+        self._hear(event)
+
+    def _note_batch(self, indices: Sequence[int]) -> None:
+        self.drawn = list(indices)
+        self._since_step += 1
+        if self._since_step > self._patience:
+            raise _NoStep
+        self._hear(Event(kind="batch", of=list(indices)))
+
+    def outputs(self) -> Iterator[tuple[Batch, Tensor, Tensor]]:
+        """As `Training.outputs`; the modes that the loop had set are as it left them."""
+        modes = modes_of(self.network)
+        try:
+            yield from super().outputs()
+        finally:
+            put_back(modes)
+
+
+def recipe_of_loop(recipe: Recipe) -> Recipe:
+    """The budget for a loop: its rates are its own, and no other is tried."""
+    return replace(recipe, fallbacks=())
+
+
+def _raised_at(error: BaseException) -> str | None:
+    """`file:line` of the innermost frame of the traceback that is the user's."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
+    return place(frames[-1].filename, frames[-1].lineno or 0) if frames else None
