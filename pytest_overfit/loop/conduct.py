@@ -24,16 +24,26 @@ def modes_are_right(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     told_apart = _tells_modes_apart(rehearsal.network)
     if len(wrong) >= FEWEST:
         return told(
-            TRAINED_IN_EVAL, "mode", headline=f"{len(wrong)} of {len(passes)} backward passes come from eval mode", where=wrong[0].where,
-            evidence=(f"modules that differ in train mode: {naming(told_apart)}",) if told_apart else ("no module of this network differs in train mode",),
-            try_="network.train() at the start of each epoch, and no backward() in validation", severity="failure" if told_apart else "warning",
+            TRAINED_IN_EVAL,
+            "mode",
+            headline=f"{len(wrong)} of {len(passes)} backward passes come from eval mode",
+            where=wrong[0].where,
+            evidence=(f"modules that differ in train mode: {naming(told_apart)}",)
+            if told_apart
+            else ("no module of this network differs in train mode",),
+            try_="network.train() at the start of each epoch, and no backward() in validation",
+            severity="failure" if told_apart else "warning",
         )
     judged = [loss for window in windows for loss in window.losses if not loss.graded]
     in_train = [loss for loss in judged if loss.training]
     if told_apart and len(in_train) >= FEWEST and len(in_train) == len(judged):
         return told(
-            EVALUATED_IN_TRAIN, "mode", headline="validation runs in train mode: dropout and batch statistics are in its figures", where=in_train[0].where,
-            evidence=(f"{len(in_train)} losses without gradients; modules that differ: {naming(told_apart)}",), try_="network.eval() before validation, network.train() after it",
+            EVALUATED_IN_TRAIN,
+            "mode",
+            headline="validation runs in train mode: dropout and batch statistics are in its figures",
+            where=in_train[0].where,
+            evidence=(f"{len(in_train)} losses without gradients; modules that differ: {naming(told_apart)}",),
+            try_="network.eval() before validation, network.train() after it",
             severity="failure" if any(isinstance(module, _BatchNorm) for module in rehearsal.network.modules()) else "warning",
         )
     return ()
@@ -42,7 +52,9 @@ def modes_are_right(rehearsal: Rehearsal) -> tuple[Finding, ...]:
 def _tells_modes_apart(network: nn.Module) -> list[str]:
     """Modules that do another thing in train mode."""
     kinds = (nn.modules.dropout._DropoutNd, _BatchNorm)
-    return [name for name, module in network.named_modules() if isinstance(module, kinds) or (isinstance(module, nn.RNNBase) and module.num_layers > 1)]
+    return [
+        name for name, module in network.named_modules() if isinstance(module, kinds) or (isinstance(module, nn.RNNBase) and module.num_layers > 1)
+    ]
 
 
 def gradients_reach_the_network(rehearsal: Rehearsal) -> tuple[Finding, ...]:
@@ -59,9 +71,14 @@ def gradients_reach_the_network(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         return ()
     whole = len(cut) == len(given & rehearsal.reached)
     return told(
-        GRADIENT_CUT, "loss",
-        headline="backward() reaches no parameter of the network" if whole else f"backward() does not reach {counted(len(cut), 'parameter')}: {naming(cut)}", where=passes[0].where,
-        evidence=("by our loss each of them has a gradient",), try_="no .detach(), .item(), torch.tensor(...) or torch.no_grad() between network and loss",
+        GRADIENT_CUT,
+        "loss",
+        headline="backward() reaches no parameter of the network"
+        if whole
+        else f"backward() does not reach {counted(len(cut), 'parameter')}: {naming(cut)}",
+        where=passes[0].where,
+        evidence=("by our loss each of them has a gradient",),
+        try_="no .detach(), .item(), torch.tensor(...) or torch.no_grad() between network and loss",
     )
 
 
@@ -81,8 +98,12 @@ def weights_stay(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if len(back) >= FEWEST:
         load = rehearsal.first("load")
         return told(
-            WEIGHTS_PUT_BACK, "state", headline="weights are put back after each step: nothing that is learned stays", where=load,
-            evidence=(f"before {len(back)} of {len(windows)} backward passes they were what they had been a step before",), try_="keep a best state as copies, and load it after training",
+            WEIGHTS_PUT_BACK,
+            "state",
+            headline="weights are put back after each step: nothing that is learned stays",
+            where=load,
+            evidence=(f"before {len(back)} of {len(windows)} backward passes they were what they had been a step before",),
+            try_="keep a best state as copies, and load it after training",
         )
     named = dict(rehearsal.network.named_parameters())
     frozen = [name for name, parameter in named.items() if not parameter.requires_grad]
@@ -91,8 +112,12 @@ def weights_stay(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if not moving:
         return ()
     return told(
-        FROZEN_MOVES, "state", headline=f"{counted(len(moving), 'frozen parameter')} still move{'s' if len(moving) == 1 else ''}: {naming(moving)}", where=last[0].where,
-        evidence=("an optimiser moves what has a gradient, momentum or decay left, frozen or not",), try_="freeze before the first step, and leave frozen parameters out of the optimiser",
+        FROZEN_MOVES,
+        "state",
+        headline=f"{counted(len(moving), 'frozen parameter')} still move{'s' if len(moving) == 1 else ''}: {naming(moving)}",
+        where=last[0].where,
+        evidence=("an optimiser moves what has a gradient, momentum or decay left, frozen or not",),
+        try_="freeze before the first step, and leave frozen parameters out of the optimiser",
     )
 
 
@@ -106,37 +131,71 @@ def randomness_is_fresh(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if len(seeded) < max(FEWEST, 0.8 * len(rehearsal.windows)):
         return ()
     return told(
-        RANDOMNESS_REPEATS, "state", headline="the random generator is seeded at each step: dropout and augmentation are the same each time", where=rehearsal.first("seed"),
-        evidence=(f"torch.manual_seed in {len(seeded)} of {len(rehearsal.windows)} steps",), try_="seed once, before training",
+        RANDOMNESS_REPEATS,
+        "state",
+        headline="the random generator is seeded at each step: dropout and augmentation are the same each time",
+        where=rehearsal.first("seed"),
+        evidence=(f"torch.manual_seed in {len(seeded)} of {len(rehearsal.windows)} steps",),
+        try_="seed once, before training",
         severity="failure" if _tells_modes_apart(rehearsal.network) else "warning",
     )
 
 
 TRAINED_IN_EVAL = Record(
-    name="trained_in_eval", stage="loop", means="Gradients come from eval mode: dropout is off and batch norms use what they never gathered, or validation is trained on.",
-    detected="The network's mode at each backward().", mend="network.train() before each epoch, and no backward() in validation.",
-    no_remedy="the part is exchanged, which shows the same", planted=("eval_left_on", "never_in_train_mode", "trained_on_validation"), harmless=True,
+    name="trained_in_eval",
+    stage="loop",
+    means="Gradients come from eval mode: dropout is off and batch norms use what they never gathered, or validation is trained on.",
+    detected="The network's mode at each backward().",
+    mend="network.train() before each epoch, and no backward() in validation.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("eval_left_on", "never_in_train_mode", "trained_on_validation"),
+    harmless=True,
 )
 EVALUATED_IN_TRAIN = Record(
-    name="evaluated_in_train", stage="loop", means="Validation runs in train mode, so its figures are of another network, and batch norms learn from it.",
-    detected="The network's mode at each loss without gradients.", mend="network.eval() before validation, network.train() after it.",
-    no_remedy="it changes what is reported, not what is learned", planted=("validated_in_train_mode",), harmless=True,
+    name="evaluated_in_train",
+    stage="loop",
+    means="Validation runs in train mode, so its figures are of another network, and batch norms learn from it.",
+    detected="The network's mode at each loss without gradients.",
+    mend="network.eval() before validation, network.train() after it.",
+    no_remedy="it changes what is reported, not what is learned",
+    planted=("validated_in_train_mode",),
+    harmless=True,
 )
 GRADIENT_CUT = Record(
-    name="gradient_cut", stage="loop", means="Between network and loss the loop cuts the gradient, so a part or all of the network cannot learn.",
-    detected="Parameters in the optimiser that have a gradient by our loss and none in the loop.", mend="Take out .detach(), .item(), torch.tensor(...) and torch.no_grad() on the way.",
-    no_remedy="the part is exchanged, which shows the same", planted=("encoder_without_gradient", "output_detached", "loss_wrapped_again"),
+    name="gradient_cut",
+    stage="loop",
+    means="Between network and loss the loop cuts the gradient, so a part or all of the network cannot learn.",
+    detected="Parameters in the optimiser that have a gradient by our loss and none in the loop.",
+    mend="Take out .detach(), .item(), torch.tensor(...) and torch.no_grad() on the way.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("encoder_without_gradient", "output_detached", "loss_wrapped_again"),
 )
 WEIGHTS_PUT_BACK = Record(
-    name="weights_put_back", stage="loop", means="The loop overwrites the weights with older ones after each step.", detected="Weights before a step beside those before the step earlier.",
-    mend="Load a kept state after training, not within it.", no_remedy="the part is exchanged, which shows the same", planted=("weights_put_back",),
+    name="weights_put_back",
+    stage="loop",
+    means="The loop overwrites the weights with older ones after each step.",
+    detected="Weights before a step beside those before the step earlier.",
+    mend="Load a kept state after training, not within it.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("weights_put_back",),
 )
 FROZEN_MOVES = Record(
-    name="frozen_moves", stage="loop", means="Parameters that are frozen still move: they are in the optimiser, with an old gradient, momentum or decay.",
-    detected="Frozen parameters before and after each step.", mend="Freeze before the first backward(), and leave them out of the optimiser.",
-    no_remedy="it spoils what was to be kept, and breaks no rung by itself", planted=("frozen_too_late",), harmless=True,
+    name="frozen_moves",
+    stage="loop",
+    means="Parameters that are frozen still move: they are in the optimiser, with an old gradient, momentum or decay.",
+    detected="Frozen parameters before and after each step.",
+    mend="Freeze before the first backward(), and leave them out of the optimiser.",
+    no_remedy="it spoils what was to be kept, and breaks no rung by itself",
+    planted=("frozen_too_late",),
+    harmless=True,
 )
 RANDOMNESS_REPEATS = Record(
-    name="randomness_repeats", stage="loop", means="Every step draws the same random numbers, so dropout leaves out the same units always.", detected="Calls of torch.manual_seed between losses.",
-    mend="Seed once.", no_remedy="the part is exchanged, which shows the same", planted=("seeded_each_step",), harmless=True,
+    name="randomness_repeats",
+    stage="loop",
+    means="Every step draws the same random numbers, so dropout leaves out the same units always.",
+    detected="Calls of torch.manual_seed between losses.",
+    mend="Seed once.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("seeded_each_step",),
+    harmless=True,
 )

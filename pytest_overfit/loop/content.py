@@ -35,20 +35,30 @@ def loss_is_of_the_output(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     first = losses[0]
     if first.blank != rehearsal.subject.blank:
         return told(
-            OTHER_BLANK, "loss", headline=f"the loop's CTC has blank {first.blank}, the subject says {rehearsal.subject.blank}", where=first.where,
+            OTHER_BLANK,
+            "loss",
+            headline=f"the loop's CTC has blank {first.blank}, the subject says {rehearsal.subject.blank}",
+            where=first.where,
             try_=f"blank={rehearsal.subject.blank}",
         )
     off = max(float(loss.log_probs.float().logsumexp(-1).abs().max()) for loss in losses[:4])
     if off > UNNORMALISED:
         return told(
-            LOSS_UNNORMALISED, "loss", headline=f"the loop's CTC is given what are no log-probabilities: a step sums to exp({off:.2g})", where=first.where,
+            LOSS_UNNORMALISED,
+            "loss",
+            headline=f"the loop's CTC is given what are no log-probabilities: a step sums to exp({off:.2g})",
+            where=first.where,
             try_="log_softmax once, over the vocabulary",
         )
     kinds = [dtype for dtype in (torch.float16, torch.bfloat16) if all(_fits(loss.log_probs, dtype) for loss in losses[:4])]
     if kinds:
         return told(
-            LOSS_IN_HALF, "precision", headline=f"the loop's CTC is given {kinds[0]} numbers: sums over paths need float32", where=first.where,
-            evidence=(f"every one of {losses[0].log_probs.numel()} log-probabilities is a {kinds[0]} number",), try_="log_probs.float() before log_softmax, outside autocast",
+            LOSS_IN_HALF,
+            "precision",
+            headline=f"the loop's CTC is given {kinds[0]} numbers: sums over paths need float32",
+            where=first.where,
+            evidence=(f"every one of {losses[0].log_probs.numel()} log-probabilities is a {kinds[0]} number",),
+            try_="log_probs.float() before log_softmax, outside autocast",
         )
     return _lengths(rehearsal, losses)
 
@@ -60,16 +70,25 @@ def _fits(values: torch.Tensor, dtype: torch.dtype) -> bool:
 def _lengths(rehearsal: Rehearsal, losses: Sequence[Loss]) -> tuple[Finding, ...]:
     """Lengths given to CTC are the steps that the network says each clip has."""
     told_of = [loss for loss in losses if loss.own is not None and loss.given is not None]
-    wrong = [(loss, i, given, own) for loss in told_of for i, (given, own) in enumerate(zip(loss.input_lengths, loss.own[1].tolist(), strict=True)) if given != own]  # type: ignore[index]
+    wrong = [
+        (loss, i, given, own)
+        for loss in told_of
+        for i, (given, own) in enumerate(zip(loss.input_lengths, loss.own[1].tolist(), strict=True))
+        if given != own
+    ]  # type: ignore[index]
     if not wrong or len({loss.where for loss, *_ in wrong}) > 1:
         return ()
     loss, i, given, own = max(wrong, key=lambda one: abs(one[2] - one[3]))
     sample = rehearsal.samples[loss.given.samples[i]].name  # type: ignore[union-attr]
     padded = all(given == len(loss.log_probs) for loss, _, given, _ in wrong)
     return told(
-        OTHER_LENGTHS, "loss" if given > own else "batches",
-        headline=f"the loop's CTC reads {given} steps of {sample}, which has {own}" + (": the length of the padded batch" if padded else ""), where=loss.where,
-        evidence=(f"so at {len(wrong)} of {sum(len(loss.input_lengths) for loss in told_of)} clips",), samples=(sample,), try_="give CTC the steps that the network returns",
+        OTHER_LENGTHS,
+        "loss" if given > own else "batches",
+        headline=f"the loop's CTC reads {given} steps of {sample}, which has {own}" + (": the length of the padded batch" if padded else ""),
+        where=loss.where,
+        evidence=(f"so at {len(wrong)} of {sum(len(loss.input_lengths) for loss in told_of)} clips",),
+        samples=(sample,),
+        try_="give CTC the steps that the network returns",
     )
 
 
@@ -82,16 +101,59 @@ def targets_are_the_clips_own(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         return ()
     where, name = losses[0].where, wrong[0][1].name
     names = tuple(dict.fromkeys(sample.name for _, sample in wrong))
-    evidence = (f"{len(wrong)} of {len(pairs)} targets: {naming(list(names))}", f"{name}: {wrong[0][0]} in the place of {wrong[0][1].target.tolist()}")
+    evidence = (
+        f"{len(wrong)} of {len(pairs)} targets: {naming(list(names))}",
+        f"{name}: {wrong[0][0]} in the place of {wrong[0][1].target.tolist()}",
+    )
     if all(target[: len(sample.target)] == sample.target.tolist() for target, sample in wrong):
-        return told(TARGETS_PADDED, "batches", headline="padding is read as labels: targets go on past their end", where=where, evidence=evidence, samples=names, try_="target_lengths: the number of tokens of each target")
+        return told(
+            TARGETS_PADDED,
+            "batches",
+            headline="padding is read as labels: targets go on past their end",
+            where=where,
+            evidence=evidence,
+            samples=names,
+            try_="target_lengths: the number of tokens of each target",
+        )
     offsets = {target[0] - int(sample.target[0]) if len(target) == len(sample.target) else None for target, sample in wrong}
-    if len(offsets) == 1 and None not in offsets and all([t - offsets.copy().pop() for t in target] == sample.target.tolist() for target, sample in wrong):  # type: ignore[operator]
-        return told(TARGETS_SHIFTED, "batches", headline=f"every label is off by {offsets.pop():+d} where it reaches the loss", where=where, evidence=evidence, samples=names, try_="one vocabulary for dataset, collate and loss")
-    mixed = [loss for loss in losses if Counter(map(tuple, loss.targets)) == Counter(tuple(rehearsal.samples[i].target.tolist()) for i in loss.given.samples)]  # type: ignore[union-attr]
+    if (
+        len(offsets) == 1
+        and None not in offsets
+        and all([t - offsets.copy().pop() for t in target] == sample.target.tolist() for target, sample in wrong)
+    ):  # type: ignore[operator]
+        return told(
+            TARGETS_SHIFTED,
+            "batches",
+            headline=f"every label is off by {offsets.pop():+d} where it reaches the loss",
+            where=where,
+            evidence=evidence,
+            samples=names,
+            try_="one vocabulary for dataset, collate and loss",
+        )
+    mixed = [
+        loss
+        for loss in losses
+        if Counter(map(tuple, loss.targets)) == Counter(tuple(rehearsal.samples[i].target.tolist()) for i in loss.given.samples)
+    ]  # type: ignore[union-attr]
     if len(mixed) == len(losses):
-        return told(TARGETS_MIXED_UP, "batches", headline="clips are trained on the targets of their batch mates", where=where, evidence=evidence, samples=names, try_="sort features, lengths and targets by one order")
-    return told(TARGETS_CHANGED, "batches", headline="targets that reach the loss are not the samples' own", where=where, evidence=evidence, samples=names, try_="compare what collate gives with the dataset's items")
+        return told(
+            TARGETS_MIXED_UP,
+            "batches",
+            headline="clips are trained on the targets of their batch mates",
+            where=where,
+            evidence=evidence,
+            samples=names,
+            try_="sort features, lengths and targets by one order",
+        )
+    return told(
+        TARGETS_CHANGED,
+        "batches",
+        headline="targets that reach the loss are not the samples' own",
+        where=where,
+        evidence=evidence,
+        samples=names,
+        try_="compare what collate gives with the dataset's items",
+    )
 
 
 def features_are_the_clips_own(rehearsal: Rehearsal) -> tuple[Finding, ...]:
@@ -105,10 +167,25 @@ def features_are_the_clips_own(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if cut and len(cut) >= 0.05 * count:
         least = min(cut, key=lambda row: row.frames / rehearsal.samples[row.sample].frames)
         sample = rehearsal.samples[least.sample]
-        return told(FEATURES_CUT, "batches", headline=f"clips are cut: {least.frames} of {sample.frames} frames of {sample.name} reach the network", where=where, evidence=(f"{len(cut)} of {count} clips",), samples=(sample.name,), try_="pad to the longest clip of the batch")
+        return told(
+            FEATURES_CUT,
+            "batches",
+            headline=f"clips are cut: {least.frames} of {sample.frames} frames of {sample.name} reach the network",
+            where=where,
+            evidence=(f"{len(cut)} of {count} clips",),
+            samples=(sample.name,),
+            try_="pad to the longest clip of the batch",
+        )
     hidden = [row.zeros for row, _ in rows]
     if sum(hidden) / count > MASKED:
-        return told(FEATURES_HIDDEN, "batches", headline=f"{sum(hidden) / count:.0%} of each clip is set to zero before it reaches the network", where=where, evidence=(f"{count} clips",), try_="mask a few spans, not most of the clip")
+        return told(
+            FEATURES_HIDDEN,
+            "batches",
+            headline=f"{sum(hidden) / count:.0%} of each clip is set to zero before it reaches the network",
+            where=where,
+            evidence=(f"{count} clips",),
+            try_="mask a few spans, not most of the clip",
+        )
     return _rescaled(rehearsal, [row for row, _ in rows], count, where) or _rounded(rehearsal, count, where)
 
 
@@ -124,8 +201,12 @@ def _rescaled(rehearsal: Rehearsal, rows: Sequence[Row], count: int, where: str 
     if not unit or (abs(given_mean) < 0.5 and 0.5 < given_spread < 2):
         return ()
     return told(
-        NORMALISED_TWICE, "batches", headline=f"features are normalised twice: items have mean {mean:.2f} and deviation {spread:.2f}, the network is given {given_mean:.2f} and {given_spread:.2f}", where=where,
-        evidence=(f"each is {scale:.3g} times its item {shift:+.3g}",), try_="normalise once: in the dataset, in collate or in the network",
+        NORMALISED_TWICE,
+        "batches",
+        headline=f"features are normalised twice: items have mean {mean:.2f} and deviation {spread:.2f}, the network is given {given_mean:.2f} and {given_spread:.2f}",
+        where=where,
+        evidence=(f"each is {scale:.3g} times its item {shift:+.3g}",),
+        try_="normalise once: in the dataset, in collate or in the network",
     )
 
 
@@ -138,7 +219,14 @@ def _rounded(rehearsal: Rehearsal, count: int, where: str | None) -> tuple[Findi
     before, after = levels
     if after * 50 > before:
         return ()
-    return told(FEATURES_ROUNDED, "batches", headline=f"features are rounded: {after} different numbers are left of {before}", where=where, evidence=(f"{count} clips",), try_="keep features in floating point")
+    return told(
+        FEATURES_ROUNDED,
+        "batches",
+        headline=f"features are rounded: {after} different numbers are left of {before}",
+        where=where,
+        evidence=(f"{count} clips",),
+        try_="keep features in floating point",
+    )
 
 
 def network_is_used_as_it_is(rehearsal: Rehearsal) -> tuple[Finding, ...]:
@@ -150,13 +238,22 @@ def network_is_used_as_it_is(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     off = [i for i, gap in enumerate(gaps) if gap > 1e-2]
     if gaps[0] <= 1e-2 and len(off) >= (len(gaps) - 1) / 2:
         return told(
-            STATE_ACROSS_BATCHES, "state", headline="what the network gives for a batch depends on the batches before it: state is carried from one to the next", where=losses[off[0]].where,
-            evidence=(f"the first batch is as from fresh, {len(off)} of {len(losses) - 1} after it are not, by up to {max(gaps):.2g} nats",), try_="begin each batch from a fresh state",
+            STATE_ACROSS_BATCHES,
+            "state",
+            headline="what the network gives for a batch depends on the batches before it: state is carried from one to the next",
+            where=losses[off[0]].where,
+            evidence=(f"the first batch is as from fresh, {len(off)} of {len(losses) - 1} after it are not, by up to {max(gaps):.2g} nats",),
+            try_="begin each batch from a fresh state",
         )
     if len(off) == len(gaps):
         return told(
-            OTHER_OUTPUT, "loss", headline=f"the loop's CTC is not given what the network gives for these clips: up to {max(gaps):.2g} nats lie between", where=losses[0].where,
-            evidence=(f"at all {len(losses)} losses",), try_="compare the subject's forward with the step of your loop", severity="warning",
+            OTHER_OUTPUT,
+            "loss",
+            headline=f"the loop's CTC is not given what the network gives for these clips: up to {max(gaps):.2g} nats lie between",
+            where=losses[0].where,
+            evidence=(f"at all {len(losses)} losses",),
+            try_="compare the subject's forward with the step of your loop",
+            severity="warning",
         )
     return ()
 
@@ -171,65 +268,138 @@ def _gap(loss: Loss) -> float:
 
 
 OTHER_BLANK = Record(
-    name="other_blank", stage="loop", means="The loop's loss and the subject disagree on the blank, so what is learned cannot be read.",
-    detected="The blank that torch's CTC is called with.", mend="One blank for loss, decoder and subject.", no_remedy="the part is exchanged, which shows the same", planted=("wrong_blank",),
+    name="other_blank",
+    stage="loop",
+    means="The loop's loss and the subject disagree on the blank, so what is learned cannot be read.",
+    detected="The blank that torch's CTC is called with.",
+    mend="One blank for loss, decoder and subject.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("wrong_blank",),
 )
 LOSS_UNNORMALISED = Record(
-    name="loss_unnormalised", stage="loop", means="The loop gives CTC numbers that are no log-probabilities, so its loss means nothing.",
-    detected="The sum of probabilities at each step that reaches torch's CTC.", mend="log_softmax once, over the vocabulary.", no_remedy="the part is exchanged, which shows the same", planted=("loss_of_probabilities",),
+    name="loss_unnormalised",
+    stage="loop",
+    means="The loop gives CTC numbers that are no log-probabilities, so its loss means nothing.",
+    detected="The sum of probabilities at each step that reaches torch's CTC.",
+    mend="log_softmax once, over the vocabulary.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("loss_of_probabilities",),
 )
 LOSS_IN_HALF = Record(
-    name="loss_in_half", stage="loop", means="CTC is computed from half-precision numbers, in which sums over many steps lose what distinguishes paths.",
-    detected="The type of what reaches torch's CTC, and whether every number of it fits into half precision.", mend="Turn to float32 before log_softmax and CTC.",
-    no_remedy="the part is exchanged, which shows the same", planted=("half_ctc",), harmless=True,
+    name="loss_in_half",
+    stage="loop",
+    means="CTC is computed from half-precision numbers, in which sums over many steps lose what distinguishes paths.",
+    detected="The type of what reaches torch's CTC, and whether every number of it fits into half precision.",
+    mend="Turn to float32 before log_softmax and CTC.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("half_ctc",),
+    harmless=True,
 )
 OTHER_LENGTHS = Record(
-    name="other_lengths", stage="loop", means="CTC reads more or fewer steps of a clip than it has: padding, or half of it.",
-    detected="Lengths that reach torch's CTC beside those that the network gives for the same clips.", mend="Give CTC the steps that the network returns.",
-    no_remedy="the part is exchanged, which shows the same", planted=("lengths_of_the_padded", "frames_too_short"), harmless=True,
+    name="other_lengths",
+    stage="loop",
+    means="CTC reads more or fewer steps of a clip than it has: padding, or half of it.",
+    detected="Lengths that reach torch's CTC beside those that the network gives for the same clips.",
+    mend="Give CTC the steps that the network returns.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("lengths_of_the_padded", "frames_too_short"),
+    harmless=True,
 )
 TARGETS_PADDED = Record(
-    name="targets_padded", stage="loop", means="Padding of targets is read as labels.", detected="Targets that reach torch's CTC beside those of the samples whose features stand in the same row.",
-    mend="Give the number of tokens of each target.", no_remedy="the part is exchanged, which shows the same", planted=("labels_padded_as_labels",), harmless=True,
+    name="targets_padded",
+    stage="loop",
+    means="Padding of targets is read as labels.",
+    detected="Targets that reach torch's CTC beside those of the samples whose features stand in the same row.",
+    mend="Give the number of tokens of each target.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("labels_padded_as_labels",),
+    harmless=True,
 )
 TARGETS_SHIFTED = Record(
-    name="targets_shifted", stage="loop", means="Every label is off by the same number, so the blank or no token stands for a real one.",
-    detected="Targets that reach torch's CTC beside those of the samples whose features stand in the same row.", mend="One vocabulary everywhere.",
-    no_remedy="the part is exchanged, which shows the same", planted=("label_off_by_one",), harmless=True,
+    name="targets_shifted",
+    stage="loop",
+    means="Every label is off by the same number, so the blank or no token stands for a real one.",
+    detected="Targets that reach torch's CTC beside those of the samples whose features stand in the same row.",
+    mend="One vocabulary everywhere.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("label_off_by_one",),
+    harmless=True,
 )
 TARGETS_MIXED_UP = Record(
-    name="targets_mixed_up", stage="loop", means="Inputs were put into another order and targets were not: clips learn what others say.",
-    detected="Targets that reach torch's CTC beside those of the samples whose features stand in the same row.", mend="Sort whole items, not their parts.",
-    no_remedy="the part is exchanged, which shows the same", planted=("inputs_sorted_alone", "targets_sorted_alone"),
+    name="targets_mixed_up",
+    stage="loop",
+    means="Inputs were put into another order and targets were not: clips learn what others say.",
+    detected="Targets that reach torch's CTC beside those of the samples whose features stand in the same row.",
+    mend="Sort whole items, not their parts.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("inputs_sorted_alone", "targets_sorted_alone"),
 )
 TARGETS_CHANGED = Record(
-    name="targets_changed", stage="loop", means="Targets that reach the loss are others than the samples'.",
-    detected="Targets that reach torch's CTC beside those of the samples whose features stand in the same row.", mend="Compare what collate gives with the dataset's items.",
-    no_remedy="the part is exchanged, which shows the same", not_planted="the kinds that have a name of their own are planted", harmless=True,
+    name="targets_changed",
+    stage="loop",
+    means="Targets that reach the loss are others than the samples'.",
+    detected="Targets that reach torch's CTC beside those of the samples whose features stand in the same row.",
+    mend="Compare what collate gives with the dataset's items.",
+    no_remedy="the part is exchanged, which shows the same",
+    not_planted="the kinds that have a name of their own are planted",
+    harmless=True,
 )
 FEATURES_CUT = Record(
-    name="features_cut", stage="loop", means="Clips lose frames between dataset and network.", detected="What reaches the network's first module beside the samples.",
-    mend="Pad to the longest clip.", no_remedy="the part is exchanged, which shows the same", planted=("frames_cut",), harmless=True,
+    name="features_cut",
+    stage="loop",
+    means="Clips lose frames between dataset and network.",
+    detected="What reaches the network's first module beside the samples.",
+    mend="Pad to the longest clip.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("frames_cut",),
+    harmless=True,
 )
 FEATURES_HIDDEN = Record(
-    name="features_hidden", stage="loop", means="Most of each clip is set to zero before the network sees it.", detected="What reaches the network's first module beside the samples.",
-    mend="Mask less.", no_remedy="the part is exchanged, which shows the same", planted=("all_masked",),
+    name="features_hidden",
+    stage="loop",
+    means="Most of each clip is set to zero before the network sees it.",
+    detected="What reaches the network's first module beside the samples.",
+    mend="Mask less.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("all_masked",),
 )
 NORMALISED_TWICE = Record(
-    name="normalised_twice", stage="loop", means="Features of unit scale are normalised once more, and no longer are.", detected="What reaches the network's first module is each sample times one number plus another.",
-    mend="Normalise in one place.", no_remedy="the part is exchanged, which shows the same", planted=("normalised_twice",), harmless=True,
+    name="normalised_twice",
+    stage="loop",
+    means="Features of unit scale are normalised once more, and no longer are.",
+    detected="What reaches the network's first module is each sample times one number plus another.",
+    mend="Normalise in one place.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("normalised_twice",),
+    harmless=True,
 )
 FEATURES_ROUNDED = Record(
-    name="features_rounded", stage="loop", means="Features were turned into whole numbers on their way: most of what they say is gone.", detected="How many different numbers reach the network, and how many there were.",
-    mend="Keep them in floating point.", no_remedy="the part is exchanged, which shows the same", planted=("rounded_to_whole_numbers",), harmless=True,
+    name="features_rounded",
+    stage="loop",
+    means="Features were turned into whole numbers on their way: most of what they say is gone.",
+    detected="How many different numbers reach the network, and how many there were.",
+    mend="Keep them in floating point.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("rounded_to_whole_numbers",),
+    harmless=True,
 )
 STATE_ACROSS_BATCHES = Record(
-    name="state_across_batches", stage="loop", means="A state, such as that of an RNN, goes from one batch to the next though their clips have nothing to do with each other.",
-    detected="What reaches torch's CTC beside what a network of the same weights gives for the same clips.", mend="Start each batch from a fresh state.",
-    no_remedy="the part is exchanged, which shows the same", planted=("state_carried",), harmless=True,
+    name="state_across_batches",
+    stage="loop",
+    means="A state, such as that of an RNN, goes from one batch to the next though their clips have nothing to do with each other.",
+    detected="What reaches torch's CTC beside what a network of the same weights gives for the same clips.",
+    mend="Start each batch from a fresh state.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("state_carried",),
+    harmless=True,
 )
 OTHER_OUTPUT = Record(
-    name="other_output", stage="loop", means="The loop reads the network otherwise than the subject does, so what it trains is not what is judged.",
-    detected="What reaches torch's CTC beside what a network of the same weights gives for the same clips.", mend="Let the subject's forward and the loop's step do the same.",
-    no_remedy="it is a warning: which of both is right cannot be told", not_planted="what differs by intent looks the same", harmless=True,
+    name="other_output",
+    stage="loop",
+    means="The loop reads the network otherwise than the subject does, so what it trains is not what is judged.",
+    detected="What reaches torch's CTC beside what a network of the same weights gives for the same clips.",
+    mend="Let the subject's forward and the loop's step do the same.",
+    no_remedy="it is a warning: which of both is right cannot be told",
+    not_planted="what differs by intent looks the same",
+    harmless=True,
 )

@@ -52,6 +52,4 @@ def examine_loop(subject: Subject, *, seed: int = 0) -> dict[str, tuple[Finding,
     names = {finding.name for findings in found.values() for finding in findings}
     silent = {other for name in names for other in SILENCES.get(name, ())}
     alone = {name for name in names if "*" in SILENCES.get(name, ())}
-    return {
-        contract: tuple(f for f in findings if f.name not in silent and (not alone or f.name in alone)) for contract, findings in found.items()
-    }
+    return {contract: tuple(f for f in findings if f.name not in silent and (not alone or f.name in alone)) for contract, findings in found.items()}

@@ -25,7 +25,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 Kind = Literal["batch", "call", "ctc", "backward", "zero", "clip", "scale", "unscale", "update", "before_step", "step", "schedule", "seed", "load"]
 
-LIBRARIES = tuple(f"/{name}/" for name in ("torch", "lightning", "pytorch_lightning", "transformers", "accelerate", "pytest_overfit", "unittest", "lib/python3"))
+LIBRARIES = tuple(
+    f"/{name}/" for name in ("torch", "lightning", "pytorch_lightning", "transformers", "accelerate", "pytest_overfit", "unittest", "lib/python3")
+)
 """Folders whose frames are not the user's."""
 
 

@@ -49,14 +49,22 @@ def gradients_are_fresh(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         "accumulation",
         headline="gradients are never zeroed: each step is taken on the sum of all gradients before it",
         where=_step_line(rehearsal),
-        evidence=(f"at {len(stale)} of {len(rehearsal.windows) - 1} steps {counted(len(stale[0].stale or ()), 'parameter')} had a gradient before backward()",),
+        evidence=(
+            f"at {len(stale)} of {len(rehearsal.windows) - 1} steps {counted(len(stale[0].stale or ()), 'parameter')} had a gradient before backward()",
+        ),
         try_="optimizer.zero_grad() once for each step, after it or before its first backward()",
     )
 
 
 def gradients_are_whole(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     """What backward passes give is there when the step is taken, and is their mean."""
-    empty = [window for window in rehearsal.windows if window.updates and window.of("backward") and not any(u.gradients.get(n) is not None and bool(u.gradients[n].any()) for u in window.updates for n in u.gradients)]
+    empty = [
+        window
+        for window in rehearsal.windows
+        if window.updates
+        and window.of("backward")
+        and not any(u.gradients.get(n) is not None and bool(u.gradients[n].any()) for u in window.updates for n in u.gradients)
+    ]
     lost = [window for window in rehearsal.windows if re.search("b.*zb", window.order("backward", "zero")) and window.updates]
     zeroed = any("z" in window.order("backward", "zero", "before_step") for window in empty)
     line = next((event.where for window in empty or lost for event in window.of("zero")), None)
@@ -101,7 +109,11 @@ def _summed(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     parts = [window for window in rehearsal.windows if len(_graded(window)) > 1 and len(_graded(window)) == len(window.of("backward"))]
     if len(parts) < FEWEST:
         return ()
-    whole = [window for window in parts if all(_is_mean(loss, event.facts["value"], rehearsal) for loss, event in zip(_graded(window), window.of("backward"), strict=True))]
+    whole = [
+        window
+        for window in parts
+        if all(_is_mean(loss, event.facts["value"], rehearsal) for loss, event in zip(_graded(window), window.of("backward"), strict=True))
+    ]
     if len(whole) < len(parts):
         return ()
     count = len(_graded(parts[0]))
@@ -128,7 +140,12 @@ def _is_mean(loss, value: float, rehearsal: Rehearsal) -> bool:
     targets = [torch.tensor(target) for target in loss.targets]
     with torch.no_grad():
         mean = F.ctc_loss(
-            loss.log_probs.float().cpu(), torch.cat(targets), torch.tensor(loss.input_lengths), torch.tensor([len(t) for t in targets]), blank=loss.blank, zero_infinity=True
+            loss.log_probs.float().cpu(),
+            torch.cat(targets),
+            torch.tensor(loss.input_lengths),
+            torch.tensor([len(t) for t in targets]),
+            blank=loss.blank,
+            zero_infinity=True,
         )
     return math.isclose(float(mean), value, rel_tol=1e-3)
 
@@ -143,18 +160,27 @@ def scales_are_undone(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     early = [one for one in kinds if "clip" in one and ("unscale" not in one or one.index("clip") < one.index("unscale"))]
     if len(never) >= FEWEST:
         return told(
-            GRADIENT_LEFT_SCALED, "precision", headline="steps are taken on gradients that a GradScaler multiplied: nothing divides them again",
-            where=_step_line(rehearsal), try_="scaler.step(optimizer) and scaler.update() in the place of optimizer.step()",
+            GRADIENT_LEFT_SCALED,
+            "precision",
+            headline="steps are taken on gradients that a GradScaler multiplied: nothing divides them again",
+            where=_step_line(rehearsal),
+            try_="scaler.step(optimizer) and scaler.update() in the place of optimizer.step()",
         )
     if len(early) >= FEWEST:
         return told(
-            GRADIENT_LEFT_SCALED, "clip", headline="gradients are clipped while a GradScaler's factor is in them: the bound is that many times too small",
-            where=next((e.where for window in scaled for e in window.of("clip")), None), try_="scaler.unscale_(optimizer) before clip_grad_norm_",
+            GRADIENT_LEFT_SCALED,
+            "clip",
+            headline="gradients are clipped while a GradScaler's factor is in them: the bound is that many times too small",
+            where=next((e.where for window in scaled for e in window.of("clip")), None),
+            try_="scaler.unscale_(optimizer) before clip_grad_norm_",
         )
     if not any("update" in one for one in kinds):
         return told(
-            GRADIENT_LEFT_SCALED, "precision", headline="the GradScaler's factor is never updated: one overflow, and every step after it is skipped",
-            where=rehearsal.first("scale"), try_="scaler.update() after scaler.step(optimizer)",
+            GRADIENT_LEFT_SCALED,
+            "precision",
+            headline="the GradScaler's factor is never updated: one overflow, and every step after it is skipped",
+            where=rehearsal.first("scale"),
+            try_="scaler.update() after scaler.step(optimizer)",
         )
     return ()
 
@@ -165,8 +191,11 @@ def clipping_is_in_time(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     late = [order for order in orders if re.search("b[^c]*c*$", order.replace("bc", "c")) and order.endswith("bc")]
     if len(late) >= FEWEST:
         return told(
-            CLIPPED_TOO_LATE, "clip", headline="gradients are clipped after the step: every step is taken on what was not clipped",
-            where=rehearsal.first("clip"), try_="clip between backward() and optimizer.step()",
+            CLIPPED_TOO_LATE,
+            "clip",
+            headline="gradients are clipped after the step: every step is taken on what was not clipped",
+            where=rehearsal.first("clip"),
+            try_="clip between backward() and optimizer.step()",
         )
     clips = [event for window in rehearsal.windows for event in window.of("clip") if event.facts["norm"] > 0]
     shrunk = [event for event in clips if event.facts["clipped"] <= SHRUNK * event.facts["norm"]]
@@ -174,8 +203,12 @@ def clipping_is_in_time(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if by_size and len(shrunk) >= max(FEWEST, len(clips) / 2):
         least = min(event.facts["clipped"] / event.facts["norm"] for event in shrunk)
         return told(
-            CLIPPED_TO_NOTHING, "clip", headline=f"clipping leaves {least:.0e} of the gradient, and {type(by_size[0].optimizer).__name__} goes by its size: no step moves anything",
-            where=rehearsal.first("clip"), evidence=(f"at {len(shrunk)} of {len(clips)} times at most {SHRUNK:g} of its norm was left",), try_="a bound near the norm that the gradient has",
+            CLIPPED_TO_NOTHING,
+            "clip",
+            headline=f"clipping leaves {least:.0e} of the gradient, and {type(by_size[0].optimizer).__name__} goes by its size: no step moves anything",
+            where=rehearsal.first("clip"),
+            evidence=(f"at {len(shrunk)} of {len(clips)} times at most {SHRUNK:g} of its norm was left",),
+            try_="a bound near the norm that the gradient has",
         )
     return ()
 
@@ -188,7 +221,8 @@ def steps_are_taken(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     clipped = any(window.of("clip") for window in without)
     scaled = any(window.of("scale") for window in without)
     return told(
-        SKIPPED_STEPS, "precision" if scaled and not clipped else "clip" if clipped else "accumulation",
+        SKIPPED_STEPS,
+        "precision" if scaled and not clipped else "clip" if clipped else "accumulation",
         headline=f"{len(without)} of {len(rehearsal.windows)} losses were followed by no optimiser step",
         where=next((e.where for window in without for e in window.of("clip", "backward")), None),
         evidence=("they had a backward pass",) if any(window.of("backward") for window in without) else (),
@@ -206,52 +240,94 @@ def _step_line(rehearsal: Rehearsal) -> str | None:
 
 
 LOOP_FAILS = Record(
-    name="loop_fails", stage="loop", means="Your own training raises an error on the rung's samples, so nothing can be learned with it.",
-    detected="A few of its steps are taken, and what it raises is told with your line.", mend="Mend what the error says, at the line that is named.",
-    no_remedy="an error in code that is not ours", planted=("unscaled_without_update",),
+    name="loop_fails",
+    stage="loop",
+    means="Your own training raises an error on the rung's samples, so nothing can be learned with it.",
+    detected="A few of its steps are taken, and what it raises is told with your line.",
+    mend="Mend what the error says, at the line that is named.",
+    no_remedy="an error in code that is not ours",
+    planted=("unscaled_without_update",),
 )
 LOOP_DIVERGES = Record(
-    name="loop_diverges", stage="loop", means="The loss of your own training is not a finite number within a few steps.",
-    detected="Each loss that it yields is looked at.", mend="Lower the rate or clip; where half precision is used, look where numbers overflow.",
-    no_remedy="exchanging parts of the loop tells which part it is", not_planted="what a rate too large does hangs on the processor's last bits",
+    name="loop_diverges",
+    stage="loop",
+    means="The loss of your own training is not a finite number within a few steps.",
+    detected="Each loss that it yields is looked at.",
+    mend="Lower the rate or clip; where half precision is used, look where numbers overflow.",
+    no_remedy="exchanging parts of the loop tells which part it is",
+    not_planted="what a rate too large does hangs on the processor's last bits",
 )
 NO_STEP = Record(
-    name="no_step", stage="loop", means="Your training draws batch after batch and never calls optimizer.step(), or ends before its first step.",
-    detected="Batches drawn are counted between two losses.", mend="Where gradients are accumulated, count batches over epochs, or take a step at the end of each.",
-    no_remedy="a step must be taken by the loop itself", planted=("stepped_on_no_batch",),
+    name="no_step",
+    stage="loop",
+    means="Your training draws batch after batch and never calls optimizer.step(), or ends before its first step.",
+    detected="Batches drawn are counted between two losses.",
+    mend="Where gradients are accumulated, count batches over epochs, or take a step at the end of each.",
+    no_remedy="a step must be taken by the loop itself",
+    planted=("stepped_on_no_batch",),
 )
 STALE_GRADIENT = Record(
-    name="stale_gradient", stage="loop", means="Gradients are not zeroed between steps, so each step goes by the sum of all that came before it.",
-    detected="Before the first backward pass of a step no parameter may have a gradient.", mend="Call optimizer.zero_grad() once for each step.",
-    no_remedy="the part is exchanged, which shows the same", planted=("never_zeroed",),
+    name="stale_gradient",
+    stage="loop",
+    means="Gradients are not zeroed between steps, so each step goes by the sum of all that came before it.",
+    detected="Before the first backward pass of a step no parameter may have a gradient.",
+    mend="Call optimizer.zero_grad() once for each step.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("never_zeroed",),
 )
 LOST_GRADIENT = Record(
-    name="lost_gradient", stage="loop", means="Gradients are zeroed after backward() and before the step, so some or all of them are lost.",
-    detected="The order of backward(), zero_grad() and step(), and the gradients at the step.", mend="Zero before the first backward() of a step, or after the step.",
-    no_remedy="the part is exchanged, which shows the same", planted=("zeroed_before_step", "zeroed_each_part"),
+    name="lost_gradient",
+    stage="loop",
+    means="Gradients are zeroed after backward() and before the step, so some or all of them are lost.",
+    detected="The order of backward(), zero_grad() and step(), and the gradients at the step.",
+    mend="Zero before the first backward() of a step, or after the step.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("zeroed_before_step", "zeroed_each_part"),
 )
 SUMMED_PARTS = Record(
-    name="summed_parts", stage="loop", means="Losses of accumulated batches are summed where each is a mean, so the gradient grows with their number.",
-    detected="The losses that backward() was called on are compared with the mean of each batch.", mend="Divide each loss by the number of batches in a step.",
-    no_remedy="it is a warning, and breaks no rung by itself", planted=("summed_over_parts",), harmless=True,
+    name="summed_parts",
+    stage="loop",
+    means="Losses of accumulated batches are summed where each is a mean, so the gradient grows with their number.",
+    detected="The losses that backward() was called on are compared with the mean of each batch.",
+    mend="Divide each loss by the number of batches in a step.",
+    no_remedy="it is a warning, and breaks no rung by itself",
+    planted=("summed_over_parts",),
+    harmless=True,
 )
 GRADIENT_LEFT_SCALED = Record(
-    name="gradient_left_scaled", stage="loop", means="A GradScaler's factor is still in the gradients where they are clipped or stepped on, or is never updated.",
-    detected="The order of scale, unscale_, clip, step and update.", mend="scaler.scale(loss).backward(), scaler.unscale_(optimizer), clip, scaler.step(optimizer), scaler.update().",
-    no_remedy="the part is exchanged, which shows the same", planted=("never_unscaled", "clipped_before_unscaled", "scaler_never_updated"),
+    name="gradient_left_scaled",
+    stage="loop",
+    means="A GradScaler's factor is still in the gradients where they are clipped or stepped on, or is never updated.",
+    detected="The order of scale, unscale_, clip, step and update.",
+    mend="scaler.scale(loss).backward(), scaler.unscale_(optimizer), clip, scaler.step(optimizer), scaler.update().",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("never_unscaled", "clipped_before_unscaled", "scaler_never_updated"),
 )
 CLIPPED_TOO_LATE = Record(
-    name="clipped_too_late", stage="loop", means="Gradients are clipped after the optimiser's step, where it changes nothing.",
-    detected="The order of backward(), clipping and step().", mend="Clip between backward() and step().",
-    no_remedy="a rung that breaks by it needs the clip that was meant", planted=("clip_after_step",), harmless=True,
+    name="clipped_too_late",
+    stage="loop",
+    means="Gradients are clipped after the optimiser's step, where it changes nothing.",
+    detected="The order of backward(), clipping and step().",
+    mend="Clip between backward() and step().",
+    no_remedy="a rung that breaks by it needs the clip that was meant",
+    planted=("clip_after_step",),
+    harmless=True,
 )
 CLIPPED_TO_NOTHING = Record(
-    name="clipped_to_nothing", stage="loop", means="Clipping leaves next to nothing of the gradient, and the optimiser goes by its size.",
-    detected="The gradient's norm before and after clipping, where the optimiser does not normalise it.", mend="Choose the bound near the norm that gradients have, 1 to 10 for most networks.",
-    no_remedy="the part is exchanged, which shows the same", planted=("clip_too_small", "clip_by_tiny_value"),
+    name="clipped_to_nothing",
+    stage="loop",
+    means="Clipping leaves next to nothing of the gradient, and the optimiser goes by its size.",
+    detected="The gradient's norm before and after clipping, where the optimiser does not normalise it.",
+    mend="Choose the bound near the norm that gradients have, 1 to 10 for most networks.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("clip_too_small", "clip_by_tiny_value"),
 )
 SKIPPED_STEPS = Record(
-    name="skipped_steps", stage="loop", means="Many losses are followed by no optimiser step, so nothing is learned of their batches.",
-    detected="Losses that the loop yields are counted against its optimiser's steps.", mend="Clip large gradients instead of skipping their step; let a scaler find its factor.",
-    no_remedy="the part is exchanged, which shows the same", planted=("skipped_when_large",),
+    name="skipped_steps",
+    stage="loop",
+    means="Many losses are followed by no optimiser step, so nothing is learned of their batches.",
+    detected="Losses that the loop yields are counted against its optimiser's steps.",
+    mend="Clip large gradients instead of skipping their step; let a scaler find its factor.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("skipped_when_large",),
 )

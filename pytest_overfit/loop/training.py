@@ -113,7 +113,9 @@ class LoopTraining(Training):
             raise LoopFailed(message, step=self.step, where=None, stepless=True) from None
         except Exception as error:  # whatever the user's code raises
             text = str(error).splitlines()[0] if str(error) else ""
-            raise LoopFailed(f"your loop raises {type(error).__name__} at step {self.step}: {text}", step=self.step, where=_raised_at(error)) from error
+            raise LoopFailed(
+                f"your loop raises {type(error).__name__} at step {self.step}: {text}", step=self.step, where=_raised_at(error)
+            ) from error
 
     @contextmanager
     def _running(self) -> Iterator[None]:
