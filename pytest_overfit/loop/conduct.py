@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.record import Record
-from pytest_overfit.loop.rehearsal import Rehearsal, Window
+from pytest_overfit.loop.rehearsal import Rehearsal
+from pytest_overfit.loop.stepping import zeroed_before_step
 from pytest_overfit.loop.told import told
 
 FEWEST = 3
@@ -61,7 +60,7 @@ def gradients_reach_the_network(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     """What has a gradient by our loss has one in the loop, if an optimiser has it."""
     updates = rehearsal.updates[: 4 * FEWEST]
     passes = [event for window in rehearsal.windows for event in window.of("backward")]
-    if len(updates) < FEWEST or not passes or _zeroed_first(rehearsal.windows):
+    if len(updates) < FEWEST or not passes or any(zeroed_before_step(window) for window in rehearsal.windows):
         return ()
     given = frozenset().union(*(update.given for update in updates))
     with_gradient = {name for update in updates for name, gradient in update.gradients.items() if bool(gradient.any())}
@@ -80,12 +79,6 @@ def gradients_reach_the_network(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         evidence=("by our loss each of them has a gradient",),
         try_="no .detach(), .item(), torch.tensor(...) or torch.no_grad() between network and loss",
     )
-
-
-def _zeroed_first(windows: Sequence[Window]) -> bool:
-    """Whether gradients were zeroed before the steps: another finding tells that."""
-    kinds = [[event.kind for event in window.of("backward", "zero", "before_step")] for window in windows]
-    return any("backward" in one and "before_step" in one and "zero" in one[one.index("backward") : one.index("before_step")] for one in kinds)
 
 
 def weights_stay(rehearsal: Rehearsal) -> tuple[Finding, ...]:

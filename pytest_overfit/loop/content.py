@@ -19,6 +19,8 @@ AFFINE = 0.999
 """Correlation from which a row is its sample, scaled and shifted."""
 MASKED = 0.5
 """Share of a clip's numbers set to zero, from which more is hidden than shown."""
+SAME, SAME_IN_HALF = 1e-2, 0.3
+"""Nats that lie between two passages of one network over one batch, in float32 and where a part is in half precision."""
 CHANGED = 0.05
 """Part of the sample's spread that rounding to a few levels changes at least; augmentation changes each epoch anew, rounding does not."""
 
@@ -233,10 +235,10 @@ def network_is_used_as_it_is(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     """For the samples' own features the loop's CTC is given what a network of the same weights gives."""
     losses = [loss for loss in _graded(rehearsal) if loss.own is not None and loss.own[0].shape == loss.log_probs.shape]
     gaps = [_gap(loss) for loss in losses]
-    if len(losses) < 3 or not any(gap > 1e-2 for gap in gaps):
+    off = [i for i, (gap, loss) in enumerate(zip(gaps, losses, strict=True)) if gap > (SAME_IN_HALF if loss.half else SAME)]
+    if len(losses) < 3 or not off:
         return ()
-    off = [i for i, gap in enumerate(gaps) if gap > 1e-2]
-    if gaps[0] <= 1e-2 and len(off) >= (len(gaps) - 1) / 2:
+    if 0 not in off and len(off) >= (len(gaps) - 1) / 2:
         return told(
             STATE_ACROSS_BATCHES,
             "state",

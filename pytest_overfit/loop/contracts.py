@@ -27,6 +27,7 @@ LOOKS: dict[str, tuple[Look, ...]] = {
 SILENCES: dict[str, set[str]] = {
     "loop_fails": {"*"},
     "no_step": {"*"},
+    "optimiser_renewed": {"schedule_elsewhere"},
     "trained_in_eval": {"stale_gradient", "summed_parts", "evaluated_in_train"},
     "stale_gradient": {"update_overshoots", "update_vanishes", "clipped_to_nothing", "step_uphill"},
     "lost_gradient": {"gradient_cut", "update_vanishes", "not_optimised", "summed_parts"},
@@ -45,11 +46,17 @@ SILENCES: dict[str, set[str]] = {
 """Finding -> what is left out beside it, since it follows; * stands for all others."""
 
 
+LAST = {"loop_diverges"}
+"""Findings that say what happened and not why: told where nothing else is."""
+
+
 def examine_loop(subject: Subject, *, seed: int = 0) -> dict[str, tuple[Finding, ...]]:
     """What is found for each contract of the subject's loop."""
     rehearsal = rehearse(subject, seed=seed)
     found = {name: tuple(finding for look in looks for finding in look(rehearsal)) for name, looks in LOOKS.items()}
     names = {finding.name for findings in found.values() for finding in findings}
     silent = {other for name in names for other in SILENCES.get(name, ())}
+    if any(finding.fails() and finding.name not in LAST for findings in found.values() for finding in findings):
+        silent |= LAST
     alone = {name for name in names if "*" in SILENCES.get(name, ())}
     return {contract: tuple(f for f in findings if f.name not in silent and (not alone or f.name in alone)) for contract, findings in found.items()}

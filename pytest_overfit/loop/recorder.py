@@ -7,10 +7,11 @@ functions are wrapped.
 from __future__ import annotations
 
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -23,12 +24,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+OURS = Path(__file__).parents[1]
 Kind = Literal["batch", "call", "ctc", "backward", "zero", "clip", "scale", "unscale", "update", "before_step", "step", "schedule", "seed", "load"]
 
-LIBRARIES = tuple(
-    f"/{name}/" for name in ("torch", "lightning", "pytorch_lightning", "transformers", "accelerate", "pytest_overfit", "unittest", "lib/python3")
-)
-"""Folders whose frames are not the user's."""
+LIBRARIES = tuple(Path(folder) for folder in {sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")} | {str(OURS)})
+"""Folders whose frames are not the user's: what is installed, Python's own, and this package."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,9 +44,10 @@ class Event:
 Hear = Callable[[Event], None]
 
 
+@cache
 def is_users(filename: str) -> bool:
     """Whether a frame of this file is no library's."""
-    return not filename.startswith("<") and not any(library in filename for library in LIBRARIES)
+    return not filename.startswith("<") and not any(Path(filename).is_relative_to(library) for library in LIBRARIES)
 
 
 def place(filename: str, line: int) -> str:
@@ -113,11 +114,35 @@ def recording(network: nn.Module, hear: Hear) -> Iterator[None]:
         for name, inner in inner_clips.items():
             for owner in (nn.utils, nn.utils.clip_grad):
                 stack.enter_context(patch.object(owner, name, _clip(inner, told)))
-        hook = register_module_forward_pre_hook(lambda module, given: told("call", module, given=given))
-        stack.callback(hook.remove)
-        stack.callback(register_optimizer_step_pre_hook(lambda optimizer, *_: told("before_step", optimizer)).remove)
+        stack.callback(register_module_forward_pre_hook(lambda module, given: _called(told, module, given, {})).remove)
+        stack.callback(network.register_forward_pre_hook(lambda *given: _called(told, *given), with_kwargs=True).remove)
+        stack.callback(register_optimizer_step_pre_hook(lambda *given: _about_to_step(told, *given)).remove)
         stack.callback(register_optimizer_step_post_hook(lambda optimizer, *_: told("step", optimizer)).remove)
         yield
+
+
+def _called(told: Callable[..., None], module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+    """A module is called, by position or by keywords."""
+    autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+    told("call", module, given=(*given, *named.values()), autocast=autocast)
+
+
+def _about_to_step(
+    told: Callable[..., None], optimizer: Optimizer, given: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """A step begins: where it is given a closure, once the closure has done the backward pass."""
+    closure = named.get("closure", given[1] if len(given) > 1 else None)
+    if not callable(closure):
+        told("before_step", optimizer)
+        return None
+
+    @wraps(closure)
+    def outer() -> Any:
+        loss = closure()
+        told("before_step", optimizer)
+        return loss
+
+    return ((given[0], outer, *given[2:]), named) if "closure" not in named else (given, {**named, "closure": outer})
 
 
 def _clip(inner: Callable[..., Any], told: Callable[..., None]) -> Callable[..., Any]:

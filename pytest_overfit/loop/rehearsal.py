@@ -25,6 +25,7 @@ STEPS = 16
 EPOCH = 4
 """Batches of its epochs: what is done once an epoch is seen several times."""
 SAMPLES = 16
+LETTERS = {"backward": "b", "zero": "z", "clip": "c", "before_step": "s"}
 MANY = 10_000
 """Different numbers after which nobody counts on."""
 
@@ -55,6 +56,7 @@ class Loss:
 
     given: the clips that reached the network for it, matched with the samples; None where they could not be seen.
     own: what a network of the same weights gives for these clips, (steps, batch, vocabulary), where they are the samples' own to the last digit.
+    half: whether some of it was computed in half precision.
     """
 
     where: str | None
@@ -66,6 +68,7 @@ class Loss:
     graded: bool
     given: Given | None
     own: tuple[Tensor, Tensor] | None
+    half: bool
 
 
 @dataclass(kw_only=True, eq=False)
@@ -86,8 +89,8 @@ class Window:
         return [event for event in self.events if event.kind in kinds]
 
     def order(self, *kinds: str) -> str:
-        """The events of some kinds in their order, by their first letters."""
-        return "".join(event.kind[0] for event in self.of(*kinds))
+        """The backward passes (b), zeroings (z), clippings (c) and steps (s) among those kinds, in their order."""
+        return "".join(LETTERS[event.kind] for event in self.of(*(kinds or LETTERS)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -179,6 +182,8 @@ class _Watcher:
         self._busy = False
         self._before: dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}
         self._given: Tensor | None = None
+        self._judged = False
+        self._autocast: torch.dtype | None = None
         self._seen: set[float] = set()
         self.training = LoopTraining(subject, samples, recipe_of_loop(default_recipe(len(samples))), seed=seed, hear=self.hear)
         self.trainable = [name for name, parameter in self.training.network.named_parameters() if parameter.requires_grad]
@@ -218,6 +223,9 @@ class _Watcher:
         self._given = None
 
     def _call(self, event: Event) -> None:
+        if self._judged:  # the batch of the loss before: some loaders draw ahead
+            self._given, self._judged = None, False
+        self._autocast = event.facts["autocast"] or self._autocast
         if self._given is None:
             tensors = [one for one in event.facts["given"] if isinstance(one, Tensor) and one.is_floating_point() and one.ndim > 1]
             if tensors and len(tensors[0]) >= 1:
@@ -225,7 +233,8 @@ class _Watcher:
                 if len(self._seen) < MANY:
                     self._seen |= set(self._given.float().unique().tolist()[:MANY])
 
-    def _backward(self, _: Event) -> None:
+    def _backward(self, event: Event) -> None:
+        event.facts["version"] = sum(parameter._version for parameter in self.training.network.parameters())
         if self.window.stale is None:
             named = self._named()
             self.window.stale = frozenset(name for name, p in named.items() if p.grad is not None and bool(p.grad.any()))
@@ -275,8 +284,10 @@ class _Watcher:
                 graded=facts["graded"],
                 given=given,
                 own=self._own(given),
+                half=self._autocast is not None,
             )
         )
+        self._judged, self._autocast = True, None
 
     def _own(self, given: Given | None) -> tuple[Tensor, Tensor] | None:
         """What the twin gives for the clips, if they are the samples' own and it gives the same each time."""
@@ -289,7 +300,8 @@ class _Watcher:
         except RuntimeError:  # the loop changed the network's shape
             return None
         batch = collate([self.samples[index] for index in given.samples])
-        with _as(self._twin, modes), torch.no_grad():
+        kind = self._autocast
+        with _as(self._twin, modes), torch.no_grad(), torch.autocast("cpu", dtype=kind, enabled=kind is not None):
             first = self.subject.log_probs(self._twin, batch.features, batch.frames)
             self._twin.load_state_dict(network.state_dict())
             again = self.subject.log_probs(self._twin, batch.features, batch.frames)[0]

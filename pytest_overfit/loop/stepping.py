@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F
 
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
-from pytest_overfit.loop.rehearsal import Rehearsal, Window
+from pytest_overfit.loop.rehearsal import Loss, Rehearsal, Window
 from pytest_overfit.loop.told import told
 from pytest_overfit.loop.training import LoopFailed
 
@@ -38,7 +42,8 @@ def loop_runs(rehearsal: Rehearsal) -> tuple[Finding, ...]:
 
 def gradients_are_fresh(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     """Before the first backward pass of a step no gradient of the one before is left."""
-    stale = [window for window in rehearsal.windows[1:] if window.stale and window.updates and not _in_eval(window)]
+    stepped = frozenset().union(*(update.given for update in rehearsal.updates))
+    stale = [window for window in rehearsal.windows[1:] if (window.stale or frozenset()) & stepped and window.updates and not _in_eval(window)]
     if len(stale) < FEWEST:
         return ()
     share = len(stale) / max(len(rehearsal.windows) - 1, 1)
@@ -50,7 +55,7 @@ def gradients_are_fresh(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         headline="gradients are never zeroed: each step is taken on the sum of all gradients before it",
         where=_step_line(rehearsal),
         evidence=(
-            f"at {len(stale)} of {len(rehearsal.windows) - 1} steps {counted(len(stale[0].stale or ()), 'parameter')} had a gradient before backward()",
+            f"at {len(stale)} of {len(rehearsal.windows) - 1} steps {counted(len((stale[0].stale or frozenset()) & stepped), 'parameter')} had a gradient before backward()",
         ),
         try_="optimizer.zero_grad() once for each step, after it or before its first backward()",
     )
@@ -58,50 +63,43 @@ def gradients_are_fresh(rehearsal: Rehearsal) -> tuple[Finding, ...]:
 
 def gradients_are_whole(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     """What backward passes give is there when the step is taken, and is their mean."""
-    empty = [
-        window
-        for window in rehearsal.windows
-        if window.updates
-        and window.of("backward")
-        and not any(u.gradients.get(n) is not None and bool(u.gradients[n].any()) for u in window.updates for n in u.gradients)
-    ]
-    lost = [window for window in rehearsal.windows if re.search("b.*zb", window.order("backward", "zero")) and window.updates]
-    zeroed = any("z" in window.order("backward", "zero", "before_step") for window in empty)
-    line = next((event.where for window in empty or lost for event in window.of("zero")), None)
-    if len(empty) >= FEWEST and any(re.search("bz+b", _before_steps(window)) for window in empty):
-        zeroed = True
-    if len(empty) >= FEWEST and zeroed and any(_zero_between(window) for window in empty):
+    empty = [window for window in rehearsal.windows if zeroed_before_step(window)]
+    if len(empty) >= FEWEST:
         return told(
             LOST_GRADIENT,
             "accumulation",
             headline="gradients are zeroed between backward() and the step: the step is taken on nothing",
-            where=line,
+            where=_zero_line(empty),
             evidence=(f"{len(empty)} of {len(rehearsal.windows)} steps had no gradient",),
             try_="optimizer.zero_grad() before backward(), or after the step",
         )
+    lost = [window for window in rehearsal.windows if _zeroed_between(window)]
     if len(lost) >= FEWEST:
-        parts = len(lost[0].of("backward"))
         return told(
             LOST_GRADIENT,
             "accumulation",
-            headline=f"of the {parts} backward passes of a step all but the last are lost: gradients are zeroed between them",
-            where=line,
+            headline=f"of the {len(lost[0].of('backward'))} backward passes of a step all but the last are lost: gradients are zeroed between them",
+            where=_zero_line(lost),
             evidence=(f"at {len(lost)} of {len(rehearsal.windows)} steps",),
             try_="optimizer.zero_grad() once for each step",
         )
     return _summed(rehearsal)
 
 
-def _before_steps(window: Window) -> str:
-    """b, z and s for backward, zero and the step that takes them."""
-    return window.order("backward", "zero", "before_step")
+def zeroed_before_step(window: Window) -> bool:
+    """Whether its steps were taken on nothing since gradients were zeroed after the backward pass."""
+    taken = [bool(gradient.any()) for update in window.updates for gradient in update.gradients.values()]
+    return bool(window.updates) and not any(taken) and re.search("bz[zc]*s", window.order()) is not None
 
 
-def _zero_between(window: Window) -> bool:
-    kinds = [event.kind for event in window.of("backward", "zero", "before_step")]
-    step = kinds.index("before_step") if "before_step" in kinds else len(kinds)
-    earlier = kinds[:step]
-    return "backward" in earlier and "zero" in earlier[earlier.index("backward") :]
+def _zeroed_between(window: Window) -> bool:
+    """Whether gradients were zeroed between two backward passes with the same weights, and a step was taken on the second alone."""
+    versions = {event.facts["version"] for event in window.of("backward")}
+    return len(versions) == 1 and re.search("b[^s]*z[^s]*bc*s", window.order()) is not None
+
+
+def _zero_line(windows: Sequence[Window]) -> str | None:
+    return next((event.where for window in windows for event in window.of("zero")), None)
 
 
 def _summed(rehearsal: Rehearsal) -> tuple[Finding, ...]:
@@ -112,7 +110,7 @@ def _summed(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     whole = [
         window
         for window in parts
-        if all(_is_mean(loss, event.facts["value"], rehearsal) for loss, event in zip(_graded(window), window.of("backward"), strict=True))
+        if all(_is_mean(loss, event.facts["value"]) for loss, event in zip(_graded(window), window.of("backward"), strict=True))
     ]
     if len(whole) < len(parts):
         return ()
@@ -128,15 +126,12 @@ def _summed(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     )
 
 
-def _graded(window: Window) -> list:
+def _graded(window: Window) -> list[Loss]:
     return [loss for loss in window.losses if loss.graded and loss.training]
 
 
-def _is_mean(loss, value: float, rehearsal: Rehearsal) -> bool:
+def _is_mean(loss: Loss, value: float) -> bool:
     """Whether a value is torch's mean over that batch: each clip's loss by its length, then their mean."""
-    import torch
-    from torch.nn import functional as F
-
     targets = [torch.tensor(target) for target in loss.targets]
     with torch.no_grad():
         mean = F.ctc_loss(
@@ -188,7 +183,7 @@ def scales_are_undone(rehearsal: Rehearsal) -> tuple[Finding, ...]:
 def clipping_is_in_time(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     """Gradients are clipped before the step, and not to nothing."""
     orders = [window.order("backward", "clip", "before_step") for window in rehearsal.windows]
-    late = [order for order in orders if re.search("b[^c]*c*$", order.replace("bc", "c")) and order.endswith("bc")]
+    late = [order for order in orders if re.search("b[^c]*sc", order)]
     if len(late) >= FEWEST:
         return told(
             CLIPPED_TOO_LATE,
