@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from pytest_overfit.cases import parametrize_with_rungs as parametrize_with_rungs
     from pytest_overfit.ladder import Outcome as Outcome
     from pytest_overfit.ladder import Rung as Rung
+    from pytest_overfit.loop.loop import Loop as Loop
     from pytest_overfit.recipe import Recipe as Recipe
     from pytest_overfit.subject import Sample as Sample
     from pytest_overfit.subject import Subject as Subject
 
 _HOMES = {
+    "Loop": "loop.loop",
     "Outcome": "ladder",
     "Recipe": "recipe",
     "Rung": "ladder",
@@ -22,7 +24,7 @@ _HOMES = {
     "Subject": "subject",
     "parametrize_with_rungs": "cases",
 }
-__all__ = ["Outcome", "Recipe", "Rung", "Sample", "Subject", "parametrize_with_rungs"]
+__all__ = ["Loop", "Outcome", "Recipe", "Rung", "Sample", "Subject", "parametrize_with_rungs"]
 
 
 def __getattr__(name: str) -> Any:

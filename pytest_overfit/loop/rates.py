@@ -174,7 +174,7 @@ def updates_are_of_size(rehearsal: Rehearsal) -> tuple[Finding, ...]:
 def _damped(update: Update) -> tuple[Finding, ...] | None:
     """Adam's first step is its rate in every number; epsilon takes what the gradient lacks."""
     group = update.optimizer.param_groups[0]
-    if "eps" not in group or "betas" not in group or not update.rates[0]:
+    if "eps" not in group or "betas" not in group:
         return None
     numbers = torch.cat([update.gradients[name].abs().flatten() for name in update.given if name in update.gradients] or [torch.zeros(1)])
     numbers = numbers[numbers > 0]

@@ -122,7 +122,9 @@ def recording(network: nn.Module, hear: Hear) -> Iterator[None]:
 
 
 def _called(told: Callable[..., None], module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-    """A module is called, by position or by keywords."""
+    """A module is called, by position or by keywords; not where a checkpoint runs it once more in a backward pass."""
+    if torch._C._current_graph_task_id() != -1:
+        return
     autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
     told("call", module, given=(*given, *named.values()), autocast=autocast)
 

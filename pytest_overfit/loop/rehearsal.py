@@ -56,7 +56,7 @@ class Loss:
 
     given: the clips that reached the network for it, matched with the samples; None where they could not be seen.
     own: what a network of the same weights gives for these clips, (steps, batch, vocabulary), where they are the samples' own to the last digit.
-    half: whether some of it was computed in half precision.
+    half: whether some of it was computed in half precision. passage: counts the passages of the network; losses of one are of several heads.
     """
 
     where: str | None
@@ -69,6 +69,7 @@ class Loss:
     given: Given | None
     own: tuple[Tensor, Tensor] | None
     half: bool
+    passage: int
 
 
 @dataclass(kw_only=True, eq=False)
@@ -115,7 +116,7 @@ class Rehearsal:
 
     @property
     def losses(self) -> list[Loss]:
-        return [loss for window in self.windows for loss in window.losses]
+        return [loss for window in (*self.windows, self.rest) for loss in window.losses]
 
     def first(self, kind: str) -> str | None:
         """`file:line` of the first event of a kind."""
@@ -183,6 +184,7 @@ class _Watcher:
         self._before: dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}
         self._given: Tensor | None = None
         self._judged = False
+        self._passage = 0
         self._autocast: torch.dtype | None = None
         self._seen: set[float] = set()
         self.training = LoopTraining(subject, samples, recipe_of_loop(default_recipe(len(samples))), seed=seed, hear=self.hear)
@@ -225,6 +227,7 @@ class _Watcher:
     def _call(self, event: Event) -> None:
         if self._judged:  # the batch of the loss before: some loaders draw ahead
             self._given, self._judged = None, False
+            self._passage += 1
         self._autocast = event.facts["autocast"] or self._autocast
         if self._given is None:
             tensors = [one for one in event.facts["given"] if isinstance(one, Tensor) and one.is_floating_point() and one.ndim > 1]
@@ -285,6 +288,7 @@ class _Watcher:
                 given=given,
                 own=self._own(given),
                 half=self._autocast is not None,
+                passage=self._passage,
             )
         )
         self._judged, self._autocast = True, None
