@@ -74,8 +74,8 @@ def smoothing(log_probs: Tensor, batch: Batch, steps: Tensor, recipe: Recipe) ->
 class Training:
     """A fresh network on a rung's samples, trained step by step.
 
-    Attributes: network, optimizer, trace, step (optimiser steps taken), ended (why there are no more), paths (of the clips, while they are followed). Same seed, threads and
-    device: same run.
+    Attributes: network, optimizer, trace, step (optimiser steps taken), ended (why there are no more), paths (of the clips, while they are
+    followed). Same seed, threads and device: same run.
     """
 
     def __init__(

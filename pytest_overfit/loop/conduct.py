@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -85,7 +87,7 @@ def weights_stay(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     """What a step moved stays moved, and what is frozen does not move."""
     windows = [window for window in rehearsal.windows if window.updates and window.weights]
     back = [
-        later for earlier, later in zip(windows, windows[1:], strict=False)
+        later for earlier, later in pairwise(windows)
         if _same(earlier.weights, later.weights) and not _same(earlier.weights, earlier.updates[-1].after)
     ]  # fmt: skip
     if len(back) >= FEWEST:
@@ -147,6 +149,7 @@ TRAINED_IN_EVAL = Record(
 EVALUATED_IN_TRAIN = Record(
     name="evaluated_in_train",
     stage="loop",
+    follows=("trained_in_eval",),
     means="Validation runs in train mode, so its figures are of another network, and batch norms learn from it.",
     detected="The network's mode at each loss without gradients.",
     mend="network.eval() before validation, network.train() after it.",
@@ -157,6 +160,11 @@ EVALUATED_IN_TRAIN = Record(
 GRADIENT_CUT = Record(
     name="gradient_cut",
     stage="loop",
+    follows=(
+        "lost_gradient",
+        "optimiser_elsewhere",
+        "features_hidden",
+    ),
     means="Between network and loss the loop cuts the gradient, so a part or all of the network cannot learn.",
     detected="Parameters in the optimiser that have a gradient by our loss and none in the loop.",
     mend="Take out .detach(), .item(), torch.tensor(...) and torch.no_grad() on the way.",
@@ -187,7 +195,7 @@ RANDOMNESS_REPEATS = Record(
     stage="loop",
     means="Every step draws the same random numbers, so dropout leaves out the same units always.",
     detected="Calls of torch.manual_seed between losses.",
-    mend="Seed once.",
+    mend="Seed once, before training.",
     no_remedy="the part is exchanged, which shows the same",
     planted=("seeded_each_step",),
     harmless=True,

@@ -22,8 +22,6 @@ MASKED = 0.5
 """Share of a clip's numbers set to zero, from which more is hidden than shown."""
 SAME, SAME_IN_HALF = 1e-2, 0.3
 """Nats that lie between two passages of one network over one batch, in float32 and where a part is in half precision."""
-CHANGED = 0.05
-"""Part of the sample's spread that rounding to a few levels changes at least; augmentation changes each epoch anew, rounding does not."""
 
 
 def _graded(rehearsal: Rehearsal) -> list[Loss]:
@@ -82,17 +80,18 @@ def _fits(values: torch.Tensor, dtype: torch.dtype) -> bool:
 
 def _lengths(rehearsal: Rehearsal, losses: Sequence[Loss]) -> tuple[Finding, ...]:
     """Lengths given to CTC are the steps that the network says each clip has."""
-    told_of = _of_the_output(losses)
+    heads = Counter(loss.passage for loss in losses)
+    alone = [loss for loss in losses if heads[loss.passage] == 1 and loss.own is not None and loss.own[0].shape[-1] == loss.log_probs.shape[-1]]
+    told_of = alone or _of_the_output(losses)
     wrong = [
-        (loss, i, given, own)
+        (loss, rehearsal.samples[clip].name, given, own)
         for loss in told_of
-        for i, (given, own) in enumerate(zip(loss.input_lengths, loss.own[1].tolist(), strict=True))
+        for clip, given, own in zip(loss.clips, loss.input_lengths, loss.own_steps, strict=True)
         if given != own
-    ]  # type: ignore[index]
+    ]
     if not wrong or len({loss.where for loss, *_ in wrong}) > 1:
         return ()
-    loss, i, given, own = max(wrong, key=lambda one: abs(one[2] - one[3]))
-    sample = rehearsal.samples[loss.given.samples[i]].name  # type: ignore[union-attr]
+    loss, sample, given, own = max(wrong, key=lambda one: abs(one[2] - one[3]))
     padded = all(given == len(loss.log_probs) for loss, _, given, _ in wrong)
     return told(
         OTHER_LENGTHS,
@@ -118,55 +117,22 @@ def targets_are_the_clips_own(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         f"{len(wrong)} of {len(pairs)} targets: {naming(list(names))}",
         f"{name}: {wrong[0][0]} in the place of {wrong[0][1].target.tolist()}",
     )
+    record, headline, try_ = _what_is_wrong(rehearsal, losses, wrong)
+    return told(record, "batches", headline=headline, where=where, evidence=evidence, samples=names, try_=try_)
+
+
+def _what_is_wrong(rehearsal: Rehearsal, losses: Sequence[Loss], wrong: Sequence[tuple[list[int], Sample]]) -> tuple[Record, str, str]:
+    """Of targets that are not the clips' own: the record, what is told, and what to change."""
     if all(target[: len(sample.target)] == sample.target.tolist() for target, sample in wrong):
-        return told(
-            TARGETS_PADDED,
-            "batches",
-            headline="padding is read as labels: targets go on past their end",
-            where=where,
-            evidence=evidence,
-            samples=names,
-            try_="target_lengths: the number of tokens of each target",
-        )
-    offsets = {target[0] - int(sample.target[0]) if len(target) == len(sample.target) else None for target, sample in wrong}
-    if (
-        len(offsets) == 1
-        and None not in offsets
-        and all([t - offsets.copy().pop() for t in target] == sample.target.tolist() for target, sample in wrong)
-    ):  # type: ignore[operator]
-        return told(
-            TARGETS_SHIFTED,
-            "batches",
-            headline=f"every label is off by {offsets.pop():+d} where it reaches the loss",
-            where=where,
-            evidence=evidence,
-            samples=names,
-            try_="one vocabulary for dataset, collate and loss",
-        )
-    mixed = [
-        loss
-        for loss in losses
-        if Counter(map(tuple, loss.targets)) == Counter(tuple(rehearsal.samples[i].target.tolist()) for i in loss.given.samples)
-    ]  # type: ignore[union-attr]
-    if len(mixed) == len(losses):
-        return told(
-            TARGETS_MIXED_UP,
-            "batches",
-            headline="clips are trained on the targets of their batch mates",
-            where=where,
-            evidence=evidence,
-            samples=names,
-            try_="sort features, lengths and targets by one order",
-        )
-    return told(
-        TARGETS_CHANGED,
-        "batches",
-        headline="targets that reach the loss are not the samples' own",
-        where=where,
-        evidence=evidence,
-        samples=names,
-        try_="compare what collate gives with the dataset's items",
-    )
+        return TARGETS_PADDED, "padding is read as labels: targets go on past their end", "target_lengths: the number of tokens of each target"
+    target, sample = wrong[0]
+    offset = target[0] - int(sample.target[0]) if target else 0
+    if offset and all(target == (sample.target + offset).tolist() for target, sample in wrong):
+        return TARGETS_SHIFTED, f"every label is off by {offset:+d} where it reaches the loss", "one vocabulary for dataset, collate and loss"
+    own = [Counter(tuple(rehearsal.samples[clip].target.tolist()) for clip in loss.clips) for loss in losses]
+    if all(Counter(map(tuple, loss.targets)) == counts for loss, counts in zip(losses, own, strict=True)):
+        return TARGETS_MIXED_UP, "clips are trained on the targets of their batch mates", "sort features, lengths and targets by one order"
+    return TARGETS_CHANGED, "targets that reach the loss are not the samples' own", "compare what collate gives with the dataset's items"
 
 
 def _pairs(rehearsal: Rehearsal, loss: Loss) -> list[tuple[list[int], Sample]]:
@@ -236,9 +202,9 @@ def _rescaled(rehearsal: Rehearsal, rows: Sequence[Row], count: int, where: str 
     return told(
         NORMALISED_TWICE,
         "batches",
-        headline=f"features are normalised twice: items have mean {mean:.2f} and deviation {spread:.2f}, the network is given {given_mean:.2f} and {given_spread:.2f}",
+        headline=f"features are normalised twice: the network is given mean {given_mean:.2f} and deviation {given_spread:.2f}",
         where=where,
-        evidence=(f"each is {scale:.3g} times its item {shift:+.3g}",),
+        evidence=(f"each is {scale:.3g} times its item {shift:+.3g}; items have mean {mean:.2f} and deviation {spread:.2f}",),
         try_="normalise once: in the dataset, in collate or in the network",
     )
 
@@ -331,6 +297,10 @@ LOSS_IN_HALF = Record(
 OTHER_LENGTHS = Record(
     name="other_lengths",
     stage="loop",
+    follows=(
+        "targets_mixed_up",
+        "loss_unnormalised",
+    ),
     means="CTC reads more or fewer steps of a clip than it has: padding, or half of it.",
     detected="Lengths that reach torch's CTC beside those that the network gives for the same clips.",
     mend="Give CTC the steps that the network returns.",
@@ -392,7 +362,7 @@ FEATURES_HIDDEN = Record(
     stage="loop",
     means="Most of each clip is set to zero before the network sees it.",
     detected="What reaches the network's first module beside the samples.",
-    mend="Mask less.",
+    mend="Mask a few short spans.",
     no_remedy="the part is exchanged, which shows the same",
     planted=("all_masked",),
 )
@@ -409,11 +379,12 @@ NORMALISED_TWICE = Record(
 FEATURES_ROUNDED = Record(
     name="features_rounded",
     stage="loop",
+    follows=("features_hidden",),
     means="Features were turned into whole numbers on their way: most of what they say is gone.",
     detected="How many different numbers reach the network, and how many there were.",
     mend="Keep them in floating point.",
     no_remedy="the part is exchanged, which shows the same",
-    planted=("rounded_to_whole_numbers",),
+    planted=("rounded_to_halves",),
     harmless=True,
 )
 STATE_ACROSS_BATCHES = Record(
@@ -429,6 +400,11 @@ STATE_ACROSS_BATCHES = Record(
 OTHER_OUTPUT = Record(
     name="other_output",
     stage="loop",
+    follows=(
+        "targets_mixed_up",
+        "other_lengths",
+        "loss_unnormalised",
+    ),
     means="The loop reads the network otherwise than the subject does, so what it trains is not what is judged.",
     detected="What reaches torch's CTC beside what a network of the same weights gives for the same clips.",
     mend="Let the subject's forward and the loop's step do the same.",

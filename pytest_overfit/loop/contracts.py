@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pytest_overfit.finding import Finding
+from pytest_overfit.finding import Finding, accepting
+from pytest_overfit.findings.record import Record
 from pytest_overfit.loop import conduct, content, rates, stepping
 from pytest_overfit.loop.rehearsal import Rehearsal, rehearse
 from pytest_overfit.subject import Subject
@@ -24,28 +25,9 @@ LOOKS: dict[str, tuple[Look, ...]] = {
 }
 """Contract -> what is looked at for it, causes before what follows from them."""
 
-SILENCES: dict[str, set[str]] = {
-    "loop_fails": {"*"},
-    "no_step": {"*"},
-    "optimiser_renewed": {"schedule_elsewhere"},
-    "trained_in_eval": {"stale_gradient", "summed_parts", "evaluated_in_train"},
-    "stale_gradient": {"update_overshoots", "update_vanishes", "clipped_to_nothing", "step_uphill"},
-    "lost_gradient": {"gradient_cut", "update_vanishes", "not_optimised", "summed_parts"},
-    "gradient_cut": {"update_vanishes", "not_optimised"},
-    "rate_dies": {"update_vanishes"},
-    "rate_never_rises": {"update_vanishes"},
-    "schedule_elsewhere": {"update_vanishes", "rate_never_rises"},
-    "optimiser_elsewhere": {"gradient_cut", "update_vanishes", "rate_dies", "schedule_elsewhere"},
-    "clipped_to_nothing": {"update_vanishes"},
-    "gradient_left_scaled": {"update_overshoots", "update_vanishes", "clipped_to_nothing"},
-    "targets_mixed_up": {"other_lengths", "other_output"},
-    "other_lengths": {"other_output"},
-    "loss_unnormalised": {"other_output", "other_lengths"},
-    "weights_put_back": {"update_vanishes"},
-}
-"""Finding -> what is left out beside it, since it follows; * stands for all others."""
-
-
+RECORDS = {record.name: record for room in (content, stepping, rates, conduct) for record in vars(room).values() if isinstance(record, Record)}
+ENDS = {"loop_fails", "no_step"}
+"""Findings of a loop that could not be watched: nothing else of it is told."""
 LAST = {"loop_diverges"}
 """Findings that say what happened and not why: told where nothing else is."""
 
@@ -53,10 +35,14 @@ LAST = {"loop_diverges"}
 def examine_loop(subject: Subject, *, seed: int = 0) -> dict[str, tuple[Finding, ...]]:
     """What is found for each contract of the subject's loop."""
     rehearsal = rehearse(subject, seed=seed)
-    found = {name: tuple(finding for look in looks for finding in look(rehearsal)) for name, looks in LOOKS.items()}
-    names = {finding.name for findings in found.values() for finding in findings}
-    silent = {other for name in names for other in SILENCES.get(name, ())}
-    if any(finding.fails() and finding.name not in LAST for findings in found.values() for finding in findings):
-        silent |= LAST
-    alone = {name for name in names if "*" in SILENCES.get(name, ())}
-    return {contract: tuple(f for f in findings if f.name not in silent and (not alone or f.name in alone)) for contract, findings in found.items()}
+    found = {name: [finding for look in looks for finding in look(rehearsal)] for name, looks in LOOKS.items()}
+    every = [finding for findings in found.values() for finding in findings]
+    names = {finding.name for finding in every}
+    caused = any(finding.fails() and finding.name not in LAST for finding in every)
+
+    def is_told(finding: Finding) -> bool:
+        if names & ENDS:
+            return finding.name in ENDS
+        return not names & set(RECORDS[finding.name].follows) and not (caused and finding.name in LAST)
+
+    return {contract: accepting([one for one in findings if is_told(one)], subject.accept) for contract, findings in found.items()}

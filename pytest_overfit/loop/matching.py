@@ -18,10 +18,10 @@ SAME = 1e-3
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Row:
-    """A row and the sample that it is likest to. frames: that the two share. likeness: correlation over them. scale, shift: row = scale x sample + shift.
+    """A row and the sample that it is likest to. frames: that the two share. likeness: correlation over them.
 
-    off: rms of what the two differ by, in units of the sample's spread. kept: share of the sample's numbers that stand in the row. zeros: share
-    of the row's numbers that are 0 where the sample's are not.
+    scale, shift: row = scale x sample + shift. off: rms of what the two differ by, in units of the sample's spread. zeros: share of the row's
+    numbers that are 0 where the sample's are not.
     """
 
     sample: int
@@ -63,9 +63,10 @@ def _likest(row: Tensor, samples: Sequence[Sample]) -> Row | None:
 
 def _compared(row: Tensor, index: int, features: Tensor) -> Row | None:
     """features: (frames, dim). The row may be (frames, dim), (dim, frames), or (frames,) where dim is 1."""
-    row = _in_frames(row, features.shape[1])
-    if row is None:
+    shaped = _in_frames(row, features.shape[1])
+    if shaped is None:
         return None
+    row = shaped
     shown = int(row.abs().sum(1).nonzero().max()) + 1 if bool(row.any()) else 0
     frames = min(len(row), len(features))
     mine, theirs = features[:frames], row[:frames]

@@ -21,8 +21,8 @@ NEVER = 1e-3
 """Share of the rate that was asked for, below which a rehearsal's last step tells of a warm-up of ten thousand steps and more."""
 ASLEEP = 1e-6
 """Size of a step beside the weights, below which ten thousand of them move nothing; sound ones are 1e-4 to 1e-1."""
-LEAP = 1.0
-"""Size of a step beside the weights, from which none of them outlives it."""
+LEAP = 3.0
+"""Size of a step beside the weights, from which none of them outlives it: after a few, weights have grown to fit."""
 DECAYED = 0.05
 """Share of a weight that decay takes at each step, from which it outweighs any data: 14 steps halve it."""
 DAMPED = 0.1
@@ -159,11 +159,11 @@ def updates_are_of_size(rehearsal: Rehearsal) -> tuple[Finding, ...]:
             evidence=(f"rates up to {rate:.1e}; sound steps are 1e-4 to 1e-1 of the weights",),
             try_="a rate of 1e-4 to 1e-2",
         )
-    if middle > LEAP:
+    if max(sizes) > LEAP:
         return told(
             UPDATE_OVERSHOOTS,
             "optimiser",
-            headline=f"a step moves the weights by {middle:.1f} times their size",
+            headline=f"a step moves the weights by {max(sizes):.1f} times their size",
             where=updates[0].where,
             evidence=(f"rates up to {max(max(update.rates) for update in updates):.1e}",),
             try_="a rate of 1e-4 to 1e-2",
@@ -186,7 +186,7 @@ def _damped(update: Update) -> tuple[Finding, ...] | None:
     return told(
         EPSILON_OUTWEIGHS,
         "optimiser",
-        headline=f"epsilon {float(group['eps']):g} is {float(group['eps']) / float(numbers.median()):.0f} times the gradient: {type(update.optimizer).__name__} takes {promised:.1%} of the step it promises",
+        headline=f"epsilon {float(group['eps']):g} outweighs the gradient: {type(update.optimizer).__name__} takes {promised:.1%} of its step",
         where=update.where,
         evidence=(f"half of all gradients are below {float(numbers.median()):.0e}",),
         try_="eps=1e-8",
@@ -239,6 +239,7 @@ def _series(rates: Sequence[float]) -> str:
 RATE_DIES = Record(
     name="rate_dies",
     stage="loop",
+    follows=("optimiser_elsewhere",),
     means="The learning rate falls to next to nothing within the first steps, and training goes on without it.",
     detected="The rates of a few steps, over epochs of a few batches.",
     mend="Step a schedule that counts epochs once an epoch, and give one that counts steps as many as there are.",
@@ -248,6 +249,7 @@ RATE_DIES = Record(
 RATE_NEVER_RISES = Record(
     name="rate_never_rises",
     stage="loop",
+    follows=("schedule_elsewhere",),
     means="The learning rate stays at a tiny part of what was asked for: a warm-up without an end, or one that is never stepped.",
     detected="The rates of a few steps beside the rate that the schedule began from.",
     mend="Step the schedule, and warm up over some hundred steps.",
@@ -257,6 +259,10 @@ RATE_NEVER_RISES = Record(
 SCHEDULE_ELSEWHERE = Record(
     name="schedule_elsewhere",
     stage="loop",
+    follows=(
+        "optimiser_renewed",
+        "optimiser_elsewhere",
+    ),
     means="The schedule changes the rate of an optimiser that takes no step.",
     detected="The optimisers that schedules belong to beside those that take steps.",
     mend="Build the schedule on the optimiser that is stepped.",
@@ -276,6 +282,10 @@ OPTIMISER_ELSEWHERE = Record(
 NOT_OPTIMISED = Record(
     name="not_optimised",
     stage="loop",
+    follows=(
+        "lost_gradient",
+        "gradient_cut",
+    ),
     means="Some parameters that could learn are in no optimiser: a part was replaced after it was built, or never given.",
     detected="The parameters in the optimisers that take steps beside those of the network that the loss reaches.",
     mend="Build the optimiser last, from all parameters that are to learn.",
@@ -313,6 +323,18 @@ EPSILON_OUTWEIGHS = Record(
 UPDATE_VANISHES = Record(
     name="update_vanishes",
     stage="loop",
+    follows=(
+        "stale_gradient",
+        "lost_gradient",
+        "gradient_cut",
+        "rate_dies",
+        "rate_never_rises",
+        "schedule_elsewhere",
+        "optimiser_elsewhere",
+        "clipped_to_nothing",
+        "gradient_left_scaled",
+        "weights_put_back",
+    ),
     means="Steps are so small beside the weights that nothing is learned.",
     detected="What matrices move by at each step, in units of their own size.",
     mend="A larger rate.",
@@ -322,6 +344,10 @@ UPDATE_VANISHES = Record(
 UPDATE_OVERSHOOTS = Record(
     name="update_overshoots",
     stage="loop",
+    follows=(
+        "stale_gradient",
+        "gradient_left_scaled",
+    ),
     means="A step is larger than the weights it moves, so none outlives it.",
     detected="What matrices move by at each step, in units of their own size.",
     mend="A smaller rate.",
@@ -331,6 +357,7 @@ UPDATE_OVERSHOOTS = Record(
 STEP_UPHILL = Record(
     name="step_uphill",
     stage="loop",
+    follows=("stale_gradient",),
     means="Steps go along the gradient: the loss is maximised.",
     detected="The angle of the first step to the gradient it was taken on.",
     mend="Do not maximise, and do not negate the loss.",

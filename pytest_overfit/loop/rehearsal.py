@@ -71,6 +71,16 @@ class Loss:
     half: bool
     passage: int
 
+    @property
+    def clips(self) -> tuple[int, ...]:
+        """Which sample each row holds; none where that is not known."""
+        return () if self.given is None else self.given.samples
+
+    @property
+    def own_steps(self) -> list[int]:
+        """The steps that the network says each clip has; none where that is not known."""
+        return [] if self.own is None else [int(steps) for steps in self.own[1].tolist()]
+
 
 @dataclass(kw_only=True, eq=False)
 class Window:

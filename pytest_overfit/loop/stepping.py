@@ -46,17 +46,15 @@ def gradients_are_fresh(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     stale = [window for window in rehearsal.windows[1:] if (window.stale or frozenset()) & stepped and window.updates and not _in_eval(window)]
     if len(stale) < FEWEST:
         return ()
-    share = len(stale) / max(len(rehearsal.windows) - 1, 1)
-    if share < 0.5:
+    if len(stale) < 0.5 * (len(rehearsal.windows) - 1):
         return ()
+    many = counted(len((stale[0].stale or frozenset()) & stepped), "parameter")
     return told(
         STALE_GRADIENT,
         "accumulation",
         headline="gradients are never zeroed: each step is taken on the sum of all gradients before it",
         where=_step_line(rehearsal),
-        evidence=(
-            f"at {len(stale)} of {len(rehearsal.windows) - 1} steps {counted(len((stale[0].stale or frozenset()) & stepped), 'parameter')} had a gradient before backward()",
-        ),
+        evidence=(f"at {len(stale)} of {len(rehearsal.windows) - 1} steps {many} had a gradient before backward()",),
         try_="optimizer.zero_grad() once for each step, after it or before its first backward()",
     )
 
@@ -200,7 +198,7 @@ def clipping_is_in_time(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         return told(
             CLIPPED_TO_NOTHING,
             "clip",
-            headline=f"clipping leaves {least:.0e} of the gradient, and {type(by_size[0].optimizer).__name__} goes by its size: no step moves anything",
+            headline=f"clipping leaves {least:.0e} of the gradient, and {type(by_size[0].optimizer).__name__} goes by its size",
             where=rehearsal.first("clip"),
             evidence=(f"at {len(shrunk)} of {len(clips)} times at most {SHRUNK:g} of its norm was left",),
             try_="a bound near the norm that the gradient has",
@@ -241,7 +239,7 @@ LOOP_FAILS = Record(
     detected="A few of its steps are taken, and what it raises is told with your line.",
     mend="Mend what the error says, at the line that is named.",
     no_remedy="an error in code that is not ours",
-    planted=("unscaled_without_update",),
+    planted=("unscaled_without_update", "scaler_never_updated"),
 )
 LOOP_DIVERGES = Record(
     name="loop_diverges",
@@ -264,6 +262,7 @@ NO_STEP = Record(
 STALE_GRADIENT = Record(
     name="stale_gradient",
     stage="loop",
+    follows=("trained_in_eval",),
     means="Gradients are not zeroed between steps, so each step goes by the sum of all that came before it.",
     detected="Before the first backward pass of a step no parameter may have a gradient.",
     mend="Call optimizer.zero_grad() once for each step.",
@@ -282,6 +281,10 @@ LOST_GRADIENT = Record(
 SUMMED_PARTS = Record(
     name="summed_parts",
     stage="loop",
+    follows=(
+        "trained_in_eval",
+        "lost_gradient",
+    ),
     means="Losses of accumulated batches are summed where each is a mean, so the gradient grows with their number.",
     detected="The losses that backward() was called on are compared with the mean of each batch.",
     mend="Divide each loss by the number of batches in a step.",
@@ -296,7 +299,7 @@ GRADIENT_LEFT_SCALED = Record(
     detected="The order of scale, unscale_, clip, step and update.",
     mend="scaler.scale(loss).backward(), scaler.unscale_(optimizer), clip, scaler.step(optimizer), scaler.update().",
     no_remedy="the part is exchanged, which shows the same",
-    planted=("never_unscaled", "clipped_before_unscaled", "scaler_never_updated"),
+    planted=("never_unscaled", "clipped_before_unscaled"),
 )
 CLIPPED_TOO_LATE = Record(
     name="clipped_too_late",
@@ -311,6 +314,10 @@ CLIPPED_TOO_LATE = Record(
 CLIPPED_TO_NOTHING = Record(
     name="clipped_to_nothing",
     stage="loop",
+    follows=(
+        "stale_gradient",
+        "gradient_left_scaled",
+    ),
     means="Clipping leaves next to nothing of the gradient, and the optimiser goes by its size.",
     detected="The gradient's norm before and after clipping, where the optimiser does not normalise it.",
     mend="Choose the bound near the norm that gradients have, 1 to 10 for most networks.",

@@ -32,6 +32,7 @@ from tests.engine.subjects import bigru, clips
 from tests.examination.hosts import HOSTS
 from tests.examination.planted import faults_for
 from tests.health.made_runs import SICK
+from tests.loop.planted import FINDING_OF
 
 ROOT = Path(__file__).parents[2]
 EVERY = records()
@@ -46,6 +47,8 @@ def planted() -> dict[str, set[str]]:
     for kind, (_, names) in SICK.items():
         for name in names:
             found[name].add(kind)
+    for fault, finding in FINDING_OF.items():
+        found[finding].add(fault)
     return found
 
 
