@@ -1,11 +1,13 @@
 """Whose error it is: the subject's code runs inside ours, and what either raises must be told as its own.
 
-The innermost frame decides that belongs to neither a library nor a hook of torch. In `subject.py` ours ends: it only hands on to the
-subject's functions, so what is raised there is the subject's, a network of torch's own modules included.
+The innermost frame decides that is neither a library's nor that of a function which torch calls in the place of
+its own, and which calls it. In `subject.py` ours ends: it only hands on to the subject's functions, so what is
+raised there is the subject's, a network of torch's own modules included.
 """
 
 from __future__ import annotations
 
+import os
 import sysconfig
 import traceback
 from pathlib import Path
@@ -13,19 +15,19 @@ from typing import Literal
 
 Part = Literal["data", "loss", "decoder", "network"]
 ENGINE = Path(__file__).parent
+OWN = f"{ENGINE}{os.sep}"
 BOUNDARY = str(ENGINE / "subject.py")
 LIBRARIES = tuple(dict.fromkeys(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")))
 PARTS: dict[str, Part] = {"own_loss": "loss", "decoded": "decoder", "log_probs": "network", "fresh": "network"}
 """Functions of `subject.py` -> what of the subject they call."""
-PASSED_THROUGH = "__torch_function__"
-"""Functions of ours that torch calls in the place of its own: what they call is raised in them."""
 
 
 def is_ours(error: BaseException) -> bool:
     """Whether an error was raised by this package's own code, and not by what the subject is made of."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        own = frame.filename.startswith(f"{ENGINE}/")
-        if (not own and frame.filename.startswith((*LIBRARIES, "<"))) or frame.name == PASSED_THROUGH:
+        own = frame.filename.startswith(OWN)
+        hook = frame.name == "__torch_function__" and "func(" in (frame.line or "")
+        if hook or (not own and frame.filename.startswith((*LIBRARIES, "<"))):
             continue
         return own and frame.filename != BOUNDARY
     return False
@@ -40,7 +42,7 @@ def part_of(error: BaseException, *, otherwise: Part) -> Part:
 def place_of(error: BaseException) -> str:
     """`file:line` where the subject's code raised an error; of one that is a library's, the innermost line."""
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if not f.filename.startswith((f"{ENGINE}/", *LIBRARIES, "<"))]
+    theirs = [f for f in frames if not f.filename.startswith((OWN, *LIBRARIES, "<"))]
     place = (theirs or frames)[-1]
     return f"{place.filename}:{place.lineno}"
 

@@ -5,6 +5,7 @@ Each function takes a subject and returns another; the network itself is left al
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -228,18 +229,18 @@ def unmasked(subject: Subject) -> Subject:
 
 
 class TrueGradients(TorchFunctionMode):
-    """Within it no hook is put on a tensor's gradient, and rounding hands its gradient through."""
+    """Within it no hook is put on a tensor's gradient, and nothing is rounded, whose true gradient is zero."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.register_hook:
-            return RemovableHandle({})
+            return RemovableHandle(OrderedDict())
         if func in ROUNDING:
-            return args[0] + (func(*args, **(kwargs or {})) - args[0]).detach()
+            return args[0]
         return func(*args, **(kwargs or {}))
 
 
 def with_true_gradients(subject: Subject) -> Subject:
-    """The subject without hooks on the gradients of modules, parameters and what they compute; rounding is passed straight through."""
+    """The subject without hooks on the gradients of modules, parameters and what they compute, and without rounding."""
 
     def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         for module in network.modules():

@@ -18,11 +18,16 @@ from pytest_overfit.findings.training import CAUSE_NOT_LOCATED
 from pytest_overfit.ladder import Rung, criteria_for
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject
+from tests.engine.dishonest import DISHONEST, HELD_OUT
+from tests.engine.rare_faults import RARE
 from tests.engine.subjects import bigru, clips
 from tests.examination.hosts import HOSTS
 from tests.examination.planted import faults_for
 
 FAULTS = {fault.name: fault for fault in faults_for(HOSTS["bigru"])}
+
+
+ODD = {fault.name: fault for fault in (*DISHONEST, *HELD_OUT, *RARE)}
 
 
 def rung_of(subject: Subject, samples: int = 2) -> Rung:
@@ -48,6 +53,28 @@ def test_what_contracts_found_is_mended(fault: str, name: str) -> None:
     trial = try_remedy(rung_of(subject), finding, remedy(finding.name, name), seconds=60)
     assert (trial.held, trial.ended) == (True, None)
     assert trial.steps > 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [
+        ("net-shut-residual", "that gate at one"),
+        ("data-filled-in-front", "targets without what fills them up"),
+        ("net-pooled", "the place of each frame added to its features"),
+        ("net-backwards", "each clip's output turned back in time"),
+        ("train-latents-masked", "train mode for norms and recurrent layers alone, so that nothing is masked"),
+        ("grad-silent-clip", "no hooks on gradients, and no rounding"),
+        ("grad-undeclared-rounding", "no hooks on gradients, and no rounding"),
+        ("head-masked-label", "log_softmax of the last layer's own output"),
+        ("ctc-length-weighted", "torch's CTC in the place of the whole loss"),
+    ],
+)
+def test_a_remedy_takes_the_finding_away_and_brings_no_other(fault: str, name: str) -> None:
+    planted = ODD[fault]
+    rung = rung_of(planted.plant(bigru()), 5)
+    (finding,) = [one for one in check(rung.subject, rung.subject.offered(5)) if one.name == planted.finding]
+    mended = remedy(finding.name, name).change(rung, finding).subject
+    assert [one.name for one in check(mended, mended.offered(5)) if one.fails()] == []
 
 
 def test_a_trial_that_leaves_the_finding_does_not_hold() -> None:
