@@ -82,6 +82,7 @@ class _Watch(TorchFunctionMode):
         self.modules = [""]
         self.nan: Breach | None = None
         self.infinite: Breach | None = None
+        self.overflow: Breach | None = None
         self.places: dict[Node, _Place] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -97,8 +98,11 @@ class _Watch(TorchFunctionMode):
                 self.places.setdefault(made.grad_fn, place)
             if not self.nan and given and not had_nan and bool(made.detach().isnan().any()):
                 self.nan = _breach("output", place, made)
-            if not self.infinite and given and finite and bool(made.detach().isinf().any()):
-                self.infinite = _breach("output", place, made)
+            if given and finite and bool(made.detach().isinf().any()):
+                breach = _breach("output", place, made)
+                self.infinite = self.infinite or breach
+                rising = breach.overflowed and bool(made.detach().isposinf().any())  # masks added up fall to -inf
+                self.overflow = self.overflow or (breach if rising else None)
         return result
 
 
@@ -154,8 +158,8 @@ def _under_way(network: nn.Module, watch: _Watch) -> Iterator[None]:
 def first_breach(network: nn.Module, run: Run) -> Breach | None:
     """The first function that makes numbers which are not finite; None where all are.
 
-    Of an output that is not finite its maker is named: the first to make nan, else inf; masks made
-    of -inf count only where they reach the output. Of a finite one, the first backward step that
+    Of an output that is not finite its maker is named: who made inf of numbers too large, else the
+    first to make nan, else inf; masks made of -inf count only where they reach the output. Of a finite one, the first backward step that
     makes a gradient which is not finite is named.
     """
     watch = _Watch()
@@ -163,7 +167,7 @@ def first_breach(network: nn.Module, run: Run) -> Breach | None:
         rows, value = run()
     broken = not bool(torch.isfinite(rows).all()) or not bool(torch.isfinite(value))
     if broken:
-        return watch.nan or watch.infinite
+        return watch.overflow or watch.nan or watch.infinite
     back = _first_backward(value, watch.places) if value.requires_grad else None
     return replace(back, before=watch.infinite) if back else None
 
