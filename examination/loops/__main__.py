@@ -1,0 +1,116 @@
+"""`python -m examination loops`: plant every fault and every sound change of a loop, and write what was said of them.
+
+A results file holds a line a change, so that an examination that was cut off goes on. Without `--held-out` the third that was set aside is
+left alone, and the page is not written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from examination.loops import page, rivals
+from examination.loops.catalogue import changes
+from examination.loops.planting import KINDS, Kind
+
+Job = tuple[str, str]
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = _options(arguments)
+    if options.one:
+        return _one(*options.one.split("/"))
+    jobs: list[Job] = [
+        (kind, change.name)
+        for kind in options.kinds.split(",")
+        for change in changes(kind)
+        if (options.held_out or not change.held_out) and (not options.names or change.name in options.names.split(","))
+    ]
+    done = {} if options.fresh else {(row["kind"], row["name"]): row for row in read(options.results)}
+    run([job for job in jobs if job not in done], options.results, options.workers)
+    known = {(row["kind"], row["name"]): row for row in read(options.results)}
+    rows = [known[job] for job in jobs]
+    print("\n".join((*told(rows), *page.summary(rows))))
+    if options.held_out and not options.names:
+        options.page.write_text(page.page(rows, rivals.rows()), encoding="utf-8")
+    return 0
+
+
+def run(jobs: Sequence[Job], results: Path, workers: int) -> None:
+    """Examine, each change in a process of its own: one may leave torch in another state. Every row is written as soon as it is done."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(workers) as pool:
+        for future in as_completed([pool.submit(apart, job) for job in jobs]):
+            with results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(future.result()) + "\n")
+
+
+def apart(job: Job) -> dict[str, Any]:
+    kind, name = job
+    command = [sys.executable, "-m", "examination.loops", "--one", f"{kind}/{name}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{kind} {name}: {done.stderr.strip().splitlines()[-1]}")
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def _one(kind: Kind, name: str) -> int:
+    """Print the row of one change."""
+    import torch
+
+    from examination.loops.examine import examine
+
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
+    change = next(change for change in changes(kind) if change.name == name)
+    print(json.dumps(examine(kind, change).to_json()))
+    return 0
+
+
+def read(results: Path) -> list[dict[str, Any]]:
+    """The newest row of each change."""
+    lines = results.read_text(encoding="utf-8").splitlines() if results.exists() else []
+    return list({(row["kind"], row["name"]): row for row in map(json.loads, lines)}.values())
+
+
+def told(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each change of which too little or too much was said."""
+    lines = []
+    for row in rows:
+        good = page.named(row) if row["expected"] else not row["said"] and not page.alarmed(row)
+        if not good:
+            what = (
+                "missed" if row["expected"] and not page.detected(row) else "part" if row["expected"] else "alarm" if page.alarmed(row) else "warning"
+            )
+            said = [f"{one['name']} ({one['part']})" for one in row["said"]]
+            error = row["error"].strip().splitlines()[-1] if row["error"] else ""
+            lines.append(f"{what}: {row['kind']} {row['name']}: {', '.join(said) or 'nothing'}, broke at {row['broke_at']} {error}")
+    return lines
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=page.COMMAND, description=__doc__)
+    parser.add_argument("--kinds", default=",".join(KINDS), help="some of %(default)s")
+    parser.add_argument("--names", help="of some changes; the page is then not written")
+    parser.add_argument("--held-out", action="store_true", help="the faults and sound changes that were set aside as well")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--fresh", action="store_true", help="do again what the results file holds")
+    parser.add_argument("--results", type=Path, default=Path("logs/loop_examination.jsonl"))
+    parser.add_argument("--page", type=Path, default=Path("docs/loop_matrix.md"))
+    parser.add_argument("--one", metavar="KIND/NAME", help="print the row of one change, and write nothing")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

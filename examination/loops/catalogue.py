@@ -1,0 +1,30 @@
+"""Every change, by kind of training."""
+
+from __future__ import annotations
+
+from examination.loops import generator_changes, huggingface_changes, lightning_changes
+from examination.loops.planting import Change, Kind
+
+_FAULTS: dict[Kind, tuple[Change, ...]] = {
+    "generator": generator_changes.FAULTS,
+    "lightning": lightning_changes.FAULTS,
+    "huggingface": huggingface_changes.FAULTS,
+}
+_SOUND: dict[Kind, tuple[Change, ...]] = {
+    "generator": generator_changes.SOUND,
+    "lightning": lightning_changes.SOUND,
+    "huggingface": huggingface_changes.SOUND,
+}
+
+
+def faults(kind: Kind) -> tuple[Change, ...]:
+    return _FAULTS[kind]
+
+
+def sound_changes(kind: Kind) -> tuple[Change, ...]:
+    return _SOUND[kind]
+
+
+def changes(kind: Kind) -> tuple[Change, ...]:
+    """The sound ones first, as the sound text itself is what the others are compared with."""
+    return (*sound_changes(kind), *faults(kind))

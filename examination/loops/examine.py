@@ -1,0 +1,84 @@
+"""What the tool says of a changed training: the contracts of its loop, then the lower rungs, and where one breaks the exchange of parts."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_overfit.loop.contracts import examine_loop
+
+from examination.loops.planting import Change, Kind
+from examination.loops.subjects import subject
+from pytest_overfit.finding import Finding
+from pytest_overfit.ladder import Rung, criteria_for
+from pytest_overfit.recipe import default_recipe
+from pytest_overfit.subject import Subject
+
+RUNGS = (1, 2, 5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """A finding as a row keeps it."""
+
+    name: str
+    part: str | None
+    headline: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What was said of one change. expected: the parts that may be named; none where it is sound. broke_at: the rung that did not hold."""
+
+    kind: Kind
+    name: str
+    held_out: bool
+    expected: tuple[str, ...] = ()
+    said: tuple[Said, ...] = ()
+    broke_at: int | None = None
+    seconds: float = 0.0
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def examine(kind: Kind, change: Change) -> Row:
+    """One row; what the tool itself raises is one too."""
+    began = time.monotonic()
+    row: dict[str, Any] = {"kind": kind, "name": change.name, "held_out": change.held_out, "expected": change.parts()}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            made = subject(kind, change, Path(folder))
+            said = [_said(finding) for findings in examine_loop(made).values() for finding in findings]
+            broke_at = None
+            if not any(not one.warning for one in said):
+                broke_at, named = climb(made)
+                said = named + said
+        except Exception:  # a crash of the tool is the worst of its answers, and the others are still wanted
+            return Row(**row, seconds=time.monotonic() - began, error=traceback.format_exc())
+    said.sort(key=lambda one: one.warning)
+    return Row(**row, said=tuple(said), broke_at=broke_at, seconds=time.monotonic() - began)
+
+
+def climb(made: Subject) -> tuple[int | None, list[Said]]:
+    """The lowest rung that breaks, and what is found to have broken it."""
+    for samples in RUNGS:
+        rung = Rung(subject=made, samples=samples, recipe=default_recipe(samples), criteria=criteria_for(samples))
+        outcome = rung.outcome()
+        if outcome.status == "broken":
+            return samples, broken(rung, outcome)
+    return None, []
+
+
+def broken(rung: Rung, outcome: Any) -> list[Said]:
+    raise NotImplementedError
+
+
+def _said(finding: Finding) -> Said:
+    return Said(name=finding.name, part=finding.part, headline=finding.headline, warning=finding.severity == "warning")

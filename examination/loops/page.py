@@ -1,0 +1,143 @@
+"""`docs/loop_matrix.md`: what was said of each planted fault of a loop and of each sound change, beside what other tools say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from examination.loops.planting import KINDS
+
+Result = dict[str, Any]
+COMMAND = "python -m examination loops"
+TITLES = {"generator": "generator", "lightning": "Lightning", "huggingface": "Hugging Face"}
+RIVALS = {
+    "torch-preflight": "torch-preflight",
+    "torch-audit": "torch-audit",
+    "torchtest2": "torchtest2",
+    "lightning": "Lightning's overfit_batches",
+}
+SOUND_TEXT = "as_it_is"
+
+
+def detected(row: Result) -> bool:
+    return row["broke_at"] is not None or bool(row["said"])
+
+
+def named(row: Result) -> bool:
+    """Whether the first finding names a part that is guilty."""
+    return bool(row["said"]) and row["said"][0]["part"] in row["expected"]
+
+
+def alarmed(row: Result) -> bool:
+    """Whether a sound change would fail a test."""
+    return row["broke_at"] is not None or row["error"] is not None or any(not one["warning"] for one in row["said"])
+
+
+def warned(row: Result) -> bool:
+    return not alarmed(row) and bool(row["said"])
+
+
+def page(rows: Sequence[Result], rivals: Sequence[Result]) -> str:
+    """The whole page, as Markdown."""
+    lines = ["# Loops with planted faults", "", *_words(), "", *summary(rows), ""]
+    if rivals:
+        lines += ["## Other tools on the same faults", "", *_rivals_words(), "", *rivals_table(rows, rivals), ""]
+    for kind in KINDS:
+        of_kind = [row for row in rows if row["kind"] == kind]
+        faults, sound = [row for row in of_kind if row["expected"]], [row for row in of_kind if not row["expected"]]
+        lines += [f"## {TITLES[kind]}: faults", "", *_faults_table(faults), ""]
+        lines += [f"## {TITLES[kind]}: sound changes", "", *_sound_table(sound), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _words() -> list[str]:
+    return [
+        f"Small changes to three sound texts, as three teams would write them, and what is said of each. Made by `{COMMAND}`.",
+        "Detected: a finding of the loop's contracts, or a rung that breaks. Part named: the first finding names the part that was",
+        "changed. Held out: about a third of the faults, which were set aside while findings were written. False alarms: sound changes",
+        "that would fail a test; a warning fails none and is counted apart.",
+    ]
+
+
+def summary(rows: Sequence[Result]) -> list[str]:
+    lines = [f"| | {' | '.join(TITLES[kind] for kind in KINDS)} | all |", "| --- |" + " --- |" * (len(KINDS) + 1)]
+    for title, among, good in _figures():
+        of_all = [row for row in rows if among(row)]
+        cells = [_share([row for row in of_all if row["kind"] == kind], good) for kind in KINDS]
+        lines.append(f"| {title} | {' | '.join(cells)} | {_share(of_all, good)} |")
+    return lines
+
+
+def _figures() -> list[tuple[str, Callable[[Result], bool], Callable[[Result], bool]]]:
+    seen: Callable[[Result], bool] = lambda row: bool(row["expected"]) and not row["held_out"]  # noqa: E731
+    held_out: Callable[[Result], bool] = lambda row: bool(row["expected"]) and row["held_out"]  # noqa: E731
+    sound: Callable[[Result], bool] = lambda row: not row["expected"]  # noqa: E731
+    return [
+        ("faults seen: detected", seen, detected),
+        ("faults seen: part named", seen, named),
+        ("faults held out: detected", held_out, detected),
+        ("faults held out: part named", held_out, named),
+        ("sound changes: false alarms", sound, alarmed),
+        ("sound changes: warnings", sound, warned),
+    ]
+
+
+def _share(rows: Sequence[Result], good: Callable[[Result], bool]) -> str:
+    count = sum(good(row) for row in rows)
+    return f"{count} of {len(rows)}"
+
+
+def _rivals_words() -> list[str]:
+    return [
+        "torch-preflight reads the text. torch-audit watches forty steps through its autopatch. torchtest2's `check_model` is given the",
+        "network, the loss, the optimiser as the loop made it and the first batch, and has no place for a schedule, a step or a mode. Lightning's",
+        "`overfit_batches=4` trains 60 epochs of four batches; a loss above a tenth of its first counts as said. A fault counts as detected where",
+        "a tool says something that it does not say of the sound text. Made by `python -m examination.loops.rivals`.",
+    ]
+
+
+def rivals_table(rows: Sequence[Result], rivals: Sequence[Result]) -> list[str]:
+    faults = {(row["kind"], row["name"]) for row in rows if row["expected"]}
+    sound = {(row["kind"], row["name"]) for row in rows if not row["expected"]}
+    lines = ["| | faults detected: " + " | ".join(TITLES[kind] for kind in KINDS) + " | all | sound changes accused |"]
+    lines += ["| --- |" + " --- |" * (len(KINDS) + 2)]
+    ours = [row for row in rows if row["expected"]]
+    cells = [_share([row for row in ours if row["kind"] == kind], detected) for kind in KINDS]
+    lines.append(
+        f"| **pytest-overfit** | {' | '.join(cells)} | {_share(ours, detected)} | {_share([r for r in rows if not r['expected']], alarmed)} |"
+    )
+    for rival, title in RIVALS.items():
+        said = {(row["kind"], row["name"]): set(row["said"]) for row in rivals if row["rival"] == rival}
+        if not said:
+            continue
+        version = next(row["version"] for row in rivals if row["rival"] == rival)
+        more = {job for job, words in said.items() if words - said.get((job[0], SOUND_TEXT), set())}
+        counts = [[job for job in said if job in faults and job[0] == kind] for kind in KINDS]
+        cells = [f"{len(more.intersection(jobs))} of {len(jobs)}" if jobs else "-" for jobs in counts]
+        judged, left = [job for job in said if job in faults], [job for job in said if job in sound]
+        lines.append(
+            f"| {title} {version} | {' | '.join(cells)} | {len(more.intersection(judged))} of {len(judged)} | {len(more.intersection(left))} of {len(left)} |"
+        )
+    return lines
+
+
+def _faults_table(rows: Iterable[Result]) -> list[str]:
+    lines = ["| fault | part | | said first | part named | rung |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in rows:
+        first = row["said"][0] if row["said"] else None
+        said = f"`{first['name']}`" + (" (warning)" if first["warning"] else "") if first else "raised" if row["error"] else "-"
+        part = (first["part"] or "-") if first else "-"
+        mark = part if named(row) else f"**{part}**"
+        broke = f"R{row['broke_at']}" if row["broke_at"] else ""
+        lines.append(f"| {row['name']} | {row['expected'][0]} | {'held out' if row['held_out'] else ''} | {said} | {mark} | {broke} |")
+    return lines
+
+
+def _sound_table(rows: Iterable[Result]) -> list[str]:
+    lines = ["| change | | said |", "| --- | --- | --- |"]
+    for row in rows:
+        said = ", ".join(f"`{one['name']}`" + (" (warning)" if one["warning"] else "") for one in row["said"])
+        broke = f"R{row['broke_at']} breaks" if row["broke_at"] else ""
+        said = ", ".join(filter(None, (said, broke, "raised" if row["error"] else "")))
+        lines.append(f"| {row['name']} | {'held out' if row['held_out'] else ''} | {said or 'nothing'} |")
+    return lines

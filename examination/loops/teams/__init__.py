@@ -1,0 +1,1 @@
+"""Training as three teams would write it: the sound texts that faults are planted in."""

@@ -1,0 +1,42 @@
+"""Each example of a loop goes from its files through its own training to a climb, and costs its user at most ten lines."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from pytest_overfit.loop.contracts import examine_loop
+
+from examples import material
+from pytest_overfit.ladder import Rung, criteria_for
+from pytest_overfit.recipe import default_recipe
+from pytest_overfit.settings import import_subject
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = {"wav2vec2": "speech", "crnn": "lines", "auxiliary": "speech"}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_climbs_with_its_own_training(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if EXAMPLES[name] == "speech" and shutil.which("espeak-ng") is None:
+        pytest.skip("espeak-ng is not installed, which speaks the example: apt-get install espeak-ng")
+    monkeypatch.setattr(material, "CLIPS", 8)
+    assert material.main([EXAMPLES[name], str(tmp_path)]) == 0
+    monkeypatch.setenv("EXAMPLE_DATA", str(tmp_path))
+    subject = import_subject(f"examples.{name}:subject")
+    found = [finding for findings in examine_loop(subject).values() for finding in findings]
+    assert [finding.headline for finding in found if finding.fails()] == []
+    outcome = Rung(subject=subject, samples=1, recipe=default_recipe(1), criteria=criteria_for(1)).outcome()
+    assert outcome.status == "ok", outcome
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_has_at_most_ten_lines_for_its_user_and_a_page(name: str) -> None:
+    lines = inspect.getsource(import_module(f"examples.{name}").subject).strip().splitlines()
+    assert len(lines) <= 11, "def, and ten lines"
+    page = (ROOT / "docs" / "examples" / "loops.md").read_text(encoding="utf-8")
+    assert f"examples.{name}:subject" in page
+    assert f"examples.material {EXAMPLES[name]} " in page
