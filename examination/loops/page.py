@@ -115,9 +115,8 @@ def rivals_table(rows: Sequence[Result], rivals: Sequence[Result]) -> list[str]:
         counts = [[job for job in said if job in faults and job[0] == kind] for kind in KINDS]
         cells = [f"{len(more.intersection(jobs))} of {len(jobs)}" if jobs else "-" for jobs in counts]
         judged, left = [job for job in said if job in faults], [job for job in said if job in sound]
-        lines.append(
-            f"| {title} {version} | {' | '.join(cells)} | {len(more.intersection(judged))} of {len(judged)} | {len(more.intersection(left))} of {len(left)} |"
-        )
+        totals = [f"{len(more.intersection(among))} of {len(among)}" for among in (judged, left)]
+        lines.append(f"| {title} {version} | {' | '.join((*cells, *totals))} |")
     return lines
 
 
