@@ -9,12 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_overfit.loop.contracts import examine_loop
-
 from examination.loops.planting import Change, Kind
 from examination.loops.subjects import subject
 from pytest_overfit.finding import Finding
 from pytest_overfit.ladder import Rung, criteria_for
+from pytest_overfit.loop.contracts import examine_loop
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject
 
@@ -72,12 +71,9 @@ def climb(made: Subject) -> tuple[int | None, list[Said]]:
         rung = Rung(subject=made, samples=samples, recipe=default_recipe(samples), criteria=criteria_for(samples))
         outcome = rung.outcome()
         if outcome.status == "broken":
-            return samples, broken(rung, outcome)
+            found = (*outcome.findings, *outcome.telling.findings)
+            return samples, [_said(finding) for finding in found if finding.fails()]
     return None, []
-
-
-def broken(rung: Rung, outcome: Any) -> list[Said]:
-    raise NotImplementedError
 
 
 def _said(finding: Finding) -> Said:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pytest_overfit.loop.loop import PARTS
 
 from examination.loops import page
 from examination.loops.catalogue import changes, faults, sound_changes
 from examination.loops.planting import KINDS, TEAMS, Kind, fault
+from pytest_overfit.loop.loop import PARTS
 
 
 @pytest.mark.parametrize("kind", KINDS)
