@@ -15,14 +15,17 @@ from pytest_overfit.health.next_command import next_command
 from pytest_overfit.health.rules import RULES
 from pytest_overfit.health.rules.course import hardly_begun
 from pytest_overfit.health.rules.learning import last_standing
-from pytest_overfit.health.rules.overfitting import GAP_SHARE, GAPS, rise_of
+from pytest_overfit.health.rules.overfitting import GAP_SHARE, GAP_WIDE, GAPS, VALIDATION_LOSS_RISES, rise_of
 from pytest_overfit.health.rules.reading import KNOWS, SPLITS, STUCK, Split, called, error_rate, errors, value_words
+from pytest_overfit.health.rules.stability import LEARNING_UNDONE, TRAINING_DIVERGES
 from pytest_overfit.health.rules.trend import CREEP, between, falls, finite, lowest, reading_at, thinned
 from pytest_overfit.health.rules.words import number, place, seen
 from pytest_overfit.health.run import Curve, Run, metric
 
 ENOUGH = 12
 """Readings below which a run that is not over may still go anywhere."""
+RISING = {record.name for record in (VALIDATION_LOSS_RISES, LEARNING_UNDONE, TRAINING_DIVERGES)}
+"""Findings that tell of a validation loss which rises."""
 Verdict = Literal["healthy", "go on", "stop", "cannot tell"]
 
 
@@ -144,12 +147,12 @@ def _still_falls(curve: Curve) -> tuple[float, float] | None:
 def _notes(run: Run, findings: tuple[Finding, ...], verdict: Verdict) -> tuple[str, ...]:
     notes = [words for split in SPLITS if (words := _level_note(run, split))]
     train, val, facts = finite(run.curve("train_loss")), finite(run.curve("val_loss")), run.facts
-    if len(train) and len(val) and not any(finding.name == "gap_wide" for finding in findings):
+    if len(train) and len(val) and not any(finding.name == GAP_WIDE.name for finding in findings):
         gap = val.values[-1] - reading_at(train, val.at[-1])
         if gap > (GAPS[-1] if run.loss_unit == "nats per token" else GAP_SHARE * val.values[-1]):
             notes.append(f"gap (validation - training loss) {number(gap)} at {place(run, val.at[-1])}: no finding while validation may still fall")
     rise = rise_of(run, run.curve("val_loss"))
-    if rise and not any(finding.name in ("validation_loss_rises", "learning_undone", "training_diverges") for finding in findings):
+    if rise and not any(finding.name in RISING for finding in findings):
         then = f"{number(rise.low)} at {place(run, rise.since)}"
         notes.append(f"validation loss rose: {then}, {number(val.values[-1])} at {place(run, val.at[-1])}; not shown to be overfitting")
     if verdict == "stop" and (improving := still_improving(run)):
