@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from pytest_overfit import ctc
 from pytest_overfit.controls import Control, ignored_inputs, run_controls, train_eval_gap
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import Sample, Subject
@@ -49,6 +51,26 @@ def test_a_part_that_is_read_is_missed_and_one_that_is_still_is_not() -> None:
     *_, left, right = run_controls(subject, trained(subject, of_left), of_left)
     assert left.altered > 0.5
     assert right.altered == right.as_is == 0.0
+
+
+def as_tensors(log_probs: Tensor, steps: Tensor) -> Any:
+    """What decoders of torch hand out: tensors, of which no two are equal as keys."""
+    return (torch.tensor(tokens) for tokens in ctc.greedy_decode(log_probs, steps, blank=0))
+
+
+def test_a_decoder_that_yields_tensors_is_read_like_one_that_yields_numbers(honest: nn.Module) -> None:
+    assert run_controls(bigru(decode=as_tensors), honest, clips(3)) == run_controls(bigru(), honest, clips(3))
+
+
+def test_each_control_runs_the_network_once(honest: nn.Module) -> None:
+    """On clips as they are, two swaps, three noises, shuffled frames and each clip alone."""
+    passes: list[int] = []
+    handle = honest.register_forward_hook(lambda _, given, __: passes.append(len(given[0])))
+    try:
+        run_controls(bigru(), honest, clips(3))
+    finally:
+        handle.remove()
+    assert sorted(passes) == [1, 1, 1, 3, 3, 3, 3, 3, 3, 3]
 
 
 def test_a_single_clip_is_given_noise(honest: nn.Module) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 from pytest_overfit.explain.diagnosis import diagnose, examine_rung, ranked
 from pytest_overfit.explain.trials import Trial
 from pytest_overfit.finding import Finding
+from pytest_overfit.findings.examine import examine
 from pytest_overfit.ladder import Outcome, Rung, criteria_for
 from pytest_overfit.recipe import Recipe, default_recipe
 from pytest_overfit.subject import Subject
@@ -115,6 +116,21 @@ def test_a_remedy_that_holds_confirms_its_finding() -> None:
     assert (diagnosis.findings[0].name, diagnosis.findings[0].status) == ("recipe_stalls", "confirmed")
     assert "dead_units" in diagnosis.ruled_out
     assert [row.module for row in diagnosis.table][-1] == "head"
+
+
+def test_contracts_are_examined_once_for_a_climb_and_its_explanation(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+
+    def counted(*given: Any, seed: int, **more: Any) -> Any:
+        seeds.append(seed)
+        return examine(*given, seed=seed, **more)
+
+    monkeypatch.setattr("pytest_overfit.ladder.examine", counted)
+    rung = rung_of(FAULTS["ctc-no-collapse"].plant(bigru()), 1)
+    outcome = rung.outcome()
+    assert outcome.status == "broken"
+    assert diagnose(rung, outcome, trials="off").findings[0].name == "decoder_repeats"
+    assert seeds == [0]
 
 
 def test_without_trials_nothing_is_confirmed() -> None:
