@@ -43,6 +43,7 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mkdocs build --quiet
 
 bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/benchmarks -m benchmark
