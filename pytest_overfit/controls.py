@@ -18,10 +18,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from pytest_overfit import ctc, measures
 from pytest_overfit.finding import Finding
-from pytest_overfit.findings.bench import undisturbed
 from pytest_overfit.findings.leaks import PADDING_LEAK
 from pytest_overfit.findings.modes import TRAIN_EVAL_GAP
 from pytest_overfit.findings.wiring import INPUT_IGNORED
+from pytest_overfit.probes.recorder import undisturbed
 from pytest_overfit.subject import Batch, Sample, Subject, collate
 
 BATCH = 16

@@ -12,10 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pytest_overfit import surgery
 from pytest_overfit.finding import Finding, naming
 from pytest_overfit.findings.bench import Bench, shaken
-from pytest_overfit.findings.bench.passage import differ
 from pytest_overfit.findings.bench.wiring import UPHEAVAL, Wiring, flow
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import UNFREEZE, Remedy
+from pytest_overfit.probes.recorder import differ
 
 if TYPE_CHECKING:
     from pytest_overfit.ladder import Rung

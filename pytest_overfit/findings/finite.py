@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from pytest_overfit import ctc
 from pytest_overfit.finding import Finding
-from pytest_overfit.findings.bench import Bench, gradients, undisturbed
+from pytest_overfit.findings.bench import Bench, gradients
 from pytest_overfit.findings.bench.breach import Breach, Run, first_breach
 from pytest_overfit.findings.loss import loss_is_ctc
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import FROM_HEAD
 from pytest_overfit.measures import valid_steps
+from pytest_overfit.probes.recorder import undisturbed
 
 SURE = 40.0
 """Nats between the likeliest and the least likely token of a network that is sure of its output."""

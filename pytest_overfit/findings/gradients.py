@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.finding import Finding, counted, naming
-from pytest_overfit.findings.bench import Bench, undisturbed
+from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import TRUE_GRADIENT
 from pytest_overfit.findings.running import Unexaminable
+from pytest_overfit.probes.recorder import undisturbed
 
 STEP = 1e-7
 DIRECTIONS = 2

@@ -12,9 +12,9 @@ from torch import Tensor
 from pytest_overfit import ctc
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.bench import Bench
-from pytest_overfit.findings.bench.passage import Call, differ, distance, recorded
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import DEFAULT_LOSS, FROM_HEAD, NO_DROPOUT_AT_ALL, ONE_BY_ONE, OTHER_LAYOUT, PLAIN_CALL, STATELESS
+from pytest_overfit.probes.recorder import Call, differ, distance, recorded
 from pytest_overfit.subject import Batch, Sample, collate
 
 GRAVE = 0.5

@@ -6,10 +6,11 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pytest_overfit.finding import Finding, counted
-from pytest_overfit.findings.bench import Bench, undisturbed
+from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.bench.wiring import flow
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import LAYER_NORM, LIVELY_NORM, NO_DROPOUT_AT_ALL, NO_NORM, UNMASKED
+from pytest_overfit.probes.recorder import undisturbed
 
 
 def statistics_are_gathered(bench: Bench) -> tuple[Finding, ...]:

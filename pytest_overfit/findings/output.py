@@ -10,11 +10,11 @@ from torch import Tensor
 from pytest_overfit import ctc
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.bench import Bench, readable
-from pytest_overfit.findings.bench.passage import Call
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import BYPASS, DEFAULT_LOSS, FROM_HEAD, LOGARITHM, NORMALISE, RESET, ZERO_BIAS
 from pytest_overfit.findings.signal import EXPLODING_SIGNAL
 from pytest_overfit.measures import valid_steps
+from pytest_overfit.probes.recorder import Call
 
 NORMALISED = 0.02
 """Largest logsumexp of a row of log-probabilities that is rounding; half precision reaches 0.01."""

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.bench import Bench
-from pytest_overfit.findings.bench.passage import distance
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import PLAIN_CALL, POSITIONS, TURNED_BACK
+from pytest_overfit.probes.recorder import distance
 
 PLACES = 12
 """Places at which the input is changed, one at a time."""

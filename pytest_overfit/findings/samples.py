@@ -16,9 +16,9 @@ from torch import Tensor
 
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.bench import SOUGHT, Bench
-from pytest_overfit.findings.bench.passage import distance
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import LEAVE_OUT, Remedy, leave_out
+from pytest_overfit.probes.recorder import distance
 from pytest_overfit.subject import BadSample, Sample, look_transposed
 
 if TYPE_CHECKING:

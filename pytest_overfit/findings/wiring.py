@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from pytest_overfit import ctc
 from pytest_overfit.finding import Finding, counted, naming
-from pytest_overfit.findings.bench import Bench, shaken, undisturbed
-from pytest_overfit.findings.bench.passage import Call, differ
+from pytest_overfit.findings.bench import Bench, shaken
 from pytest_overfit.findings.bench.wiring import UPHEAVAL, Wiring, nodes_behind
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import BYPASS, PLAIN_CALL, RESET_MODULE, TRAIN_ALL, UNDETACH, UNFREEZE
 from pytest_overfit.findings.signal import DEAD_UNITS
+from pytest_overfit.probes.recorder import Call, differ, undisturbed
 
 EDGE = 0.1
 """Share of the columns, at either edge, that a stride over features may leave over."""

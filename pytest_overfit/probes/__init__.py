@@ -4,7 +4,6 @@ observations = observe(subject, network, samples, mode="eval")
 drop = first_drop(observations)
 """
 
-from pytest_overfit.probes.graph import FEATURES
 from pytest_overfit.probes.locate import (
     Constant,
     Drop,
@@ -15,9 +14,8 @@ from pytest_overfit.probes.locate import (
     rank_bottleneck,
     vanishing_gradient,
 )
-from pytest_overfit.probes.observation import Observation
+from pytest_overfit.probes.observation import FEATURES, Observation, main_path, rows_for_people
 from pytest_overfit.probes.observe import observe
-from pytest_overfit.probes.rows import main_path, rows_for_people
 
 __all__ = [
     "FEATURES",

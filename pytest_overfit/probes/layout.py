@@ -7,21 +7,17 @@ axis, clips and steps are folded into it, (clips * steps, channels), and which o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence, pad_sequence
 
+from pytest_overfit.probes.recorder import Place, tensors, watched
 from pytest_overfit.subject import Batch, Subject
 
 CLIPS, FEWER_CLIPS = 3, 2
-
-Call = tuple[str, int]
-"""dotted module name, and which of its calls in one forward pass (0 is the first)"""
-Watch = Callable[[Call, nn.Module, object], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,20 +64,8 @@ def _folded_lengths(frames: Tensor, each: int, rows: int) -> list[int] | None:
 
 
 def main_tensor(value: object) -> Tensor | None:
-    """The first floating-point tensor of a module's input or output: a tensor, a packed sequence, or one inside a tuple, mapping or dataclass."""
-    if isinstance(value, Tensor):
-        return value if value.is_floating_point() else None
-    if isinstance(value, PackedSequence):
-        return value.data
-    if isinstance(value, Mapping):
-        inner: Sequence[object] = list(value.values())
-    elif isinstance(value, tuple | list):
-        inner = value
-    elif is_dataclass(value):
-        inner = [getattr(value, field.name) for field in fields(value)]
-    else:
-        return None
-    return next((tensor for item in inner if (tensor := main_tensor(item)) is not None), None)
+    """The first floating-point tensor of a module's input or output, wherever it is packed."""
+    return next(tensors(value), None)
 
 
 def padded(value: object) -> Tensor | None:
@@ -94,37 +78,11 @@ def padded(value: object) -> Tensor | None:
     return main_tensor(value)
 
 
-@contextmanager
-def watched(network: nn.Module, leave: Watch, enter: Watch | None = None) -> Iterator[None]:
-    """Report every call of every module while the context is open: its (name, call), the module, its input (enter) or its output (leave)."""
-    calls: dict[str, int] = {}
-
-    def before(name: str) -> Callable[[nn.Module, tuple[object, ...], dict[str, object]], None]:
-        def report(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
-            calls[name] = calls.get(name, -1) + 1
-            if enter:
-                enter((name, calls[name]), module, (*args, *kwargs.values()))
-
-        return report
-
-    def after(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
-        return lambda module, _, output: leave((name, calls[name]), module, output)
-
-    named = [(name, module) for name, module in network.named_modules() if name]
-    handles = [module.register_forward_pre_hook(before(name), with_kwargs=True) for name, module in named]
-    handles += [module.register_forward_hook(after(name)) for name, module in named]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-Tensors = dict[Call, list[Tensor | None]]
+Tensors = dict[Place, list[Tensor | None]]
 """input and output of each call"""
 
 
-def find_layouts(subject: Subject, network: nn.Module, batch: Batch) -> dict[Call, tuple[Layout | None, Layout | None]]:
+def find_layouts(subject: Subject, network: nn.Module, batch: Batch) -> dict[Place, tuple[Layout | None, Layout | None]]:
     """Layouts of the input and the output of each call. The network must be in eval mode; its buffers stay as they are."""
     frames, clips = batch.features.shape[1], len(batch)
     full_length = torch.stack([batch.features[i % clips].roll(i, dims=0) for i in range(CLIPS)])
@@ -144,10 +102,10 @@ def find_layouts(subject: Subject, network: nn.Module, batch: Batch) -> dict[Cal
 def _run(subject: Subject, network: nn.Module, features: Tensor) -> Tensors:
     tensors: Tensors = {}
 
-    def enter(call: Call, _: nn.Module, entering: object) -> None:
+    def enter(call: Place, _: nn.Module, entering: object) -> None:
         tensors[call] = [padded(entering), None]
 
-    def leave(call: Call, _: nn.Module, leaving: object) -> None:
+    def leave(call: Place, _: nn.Module, leaving: object) -> None:
         tensors[call][1] = padded(leaving)
 
     frames = torch.full((len(features),), features.shape[1], device=features.device)

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from pytest_overfit.probes.graph import FEATURES
-from pytest_overfit.probes.observation import Observation
-from pytest_overfit.probes.rows import Observations, main_path
+from pytest_overfit.probes.observation import FEATURES, Observation, Observations, main_path
 
 DROP = 1e3
 """Largest over smallest D along the path from which a drop is called one [85, by a head with a large blank bias]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from typing import Literal
@@ -14,12 +14,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.dropout import _DropoutNd
 
-from pytest_overfit.probes.graph import feeders, main_path
-from pytest_overfit.probes.layout import find_layouts, watched
+from pytest_overfit.probes.layout import find_layouts
 from pytest_overfit.probes.observation import Observation
+from pytest_overfit.probes.recorder import undisturbed, watched
+from pytest_overfit.probes.signal import gradient_norm, weight_gain
 from pytest_overfit.probes.source import CONTAINERS, where
-from pytest_overfit.probes.tape import Layouts, Tape, Visit
-from pytest_overfit.probes.weights import gradient_norm, weight_gain
+from pytest_overfit.probes.tape import Layouts, Tape, Visit, dominators, feeders
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import Batch, Sample, Subject, collate
 from pytest_overfit.train import default_loss
@@ -46,13 +46,12 @@ def observe(
     """
     network.to(device)
     batch = collate(samples).to(device)
-    with _left_as_found(network, torch.device(device)):
-        network.eval()
+    with undisturbed(network, train=False, seed=0):
         layouts = find_layouts(subject, network, batch)
         if mode == "eval":
             _calibrate(subject, network, batch)
         network.train(mode == "train")
-        with _without_dropout(network), _eval_gradients(network, torch.device(device)):
+        with _without_dropout(network):
             try:
                 tape, log_probs, gradients = _pass(subject, network, batch, layouts, tracked=True)
             except RuntimeError as error:
@@ -60,7 +59,7 @@ def observe(
                     raise
                 tape, log_probs, gradients = _pass(subject, network, batch, layouts, tracked=False)  # it sets that flag itself
     last = feeders(log_probs.grad_fn, tape.owners, tape.root)[0] or {len(tape.visits) - 1}
-    path = main_path([visit.fed_by for visit in tape.visits], last)
+    path = dominators([visit.fed_by for visit in tape.visits], last)
     path |= {index for index, visit in enumerate(tape.visits) if visit.same_as in path}
     observations = []
     for index, visit in enumerate(tape.visits):
@@ -146,26 +145,6 @@ def _with_parameters(observation: Observation, module: nn.Module, gradients: Gra
 
 
 @contextmanager
-def _left_as_found(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """Put buffers, modes and the random state back afterwards."""
-    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    modes = [(module, module.training) for module in network.modules()]
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it passes the hooks by
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(0)
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        for module, mode in modes:
-            module.training = mode
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
-
-
-@contextmanager
 def _without_dropout(network: nn.Module) -> Iterator[None]:
     changed: list[tuple[object, str, float]] = []
     for module in network.modules():
@@ -180,12 +159,3 @@ def _without_dropout(network: nn.Module) -> Iterator[None]:
     finally:
         for holder, name, value in reversed(changed):
             setattr(holder, name, value)
-
-
-@contextmanager
-def _eval_gradients(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """cuDNN refuses the backward pass of recurrent layers in eval mode: do without it there."""
-    with ExitStack() as stack:
-        if device.type == "cuda" and any(isinstance(module, nn.RNNBase) and not module.training for module in network.modules()):
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        yield

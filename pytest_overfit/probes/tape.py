@@ -1,27 +1,31 @@
-"""`Tape`: reads each tensor as it passes the hooks, before anything can change it in place."""
+"""`Tape`: reads each tensor as it passes the hooks, before anything can change it in place; and how what it read hangs together.
+
+How modules feed each other is read from autograd's graph, so that functions between them do not hide it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from pytest_overfit.probes.graph import feeders
-from pytest_overfit.probes.layout import Call, Layout, main_tensor, padded
-from pytest_overfit.probes.signal import ACTIVATIONS, Signal, effective_rank, read_signal, valid_mask
-from pytest_overfit.probes.weights import linear_response
+from pytest_overfit.probes.layout import Layout, main_tensor, padded
+from pytest_overfit.probes.observation import FEATURES
+from pytest_overfit.probes.recorder import Place
+from pytest_overfit.probes.signal import ACTIVATIONS, Signal, effective_rank, linear_response, read_signal, valid_mask
 from pytest_overfit.subject import Batch
 
-Layouts = Mapping[Call, tuple[Layout | None, Layout | None]]
+Layouts = Mapping[Place, tuple[Layout | None, Layout | None]]
 
 
 @dataclass(kw_only=True, eq=False)
 class Visit:
     """One call that was read. module: None for a function between modules. same_as: the earlier visit whose output is this very tensor."""
 
-    call: Call
+    call: Place
     kind: str
     module: nn.Module | None
     entering: Signal | None
@@ -49,11 +53,11 @@ class Tape:
         self.layouts, self.frames, self.longest, self.root = layouts, batch.frames, batch.features.shape[1], root
         self.visits: list[Visit] = []
         self.owners: dict[Node, int] = {}
-        self._entered: dict[Call, tuple[Signal | None, tuple[str, ...]]] = {}
+        self._entered: dict[Place, tuple[Signal | None, tuple[str, ...]]] = {}
         self._open = [""]
         self._read: dict[tuple[int, int], tuple[Tensor, Signal | None]] = {}
 
-    def enter(self, call: Call, _: nn.Module, entering: object) -> None:
+    def enter(self, call: Place, _: nn.Module, entering: object) -> None:
         """Read what goes in; an activation that is a function in the caller's code becomes a visit of its own."""
         caller, layout = self._open[-1], self.layouts.get(call, (None, None))[0]
         self._open.append(call[0])
@@ -69,7 +73,7 @@ class Tape:
             name = f"{caller}.{kind}()".lstrip(".")
             self._add((name, sum(visit.call[0] == name for visit in self.visits)), kind, None, entering, layout)
 
-    def leave(self, call: Call, module: nn.Module, leaving: object) -> None:
+    def leave(self, call: Place, module: nn.Module, leaving: object) -> None:
         """Read what comes out, unless it does not carry the clips."""
         layout = self.layouts.get(call, (None, None))[1]
         if layout is not None:
@@ -77,7 +81,7 @@ class Tape:
         self._entered.pop(call)
         self._open.pop()
 
-    def _add(self, call: Call, kind: str, module: nn.Module | None, output: object, layout: Layout) -> None:
+    def _add(self, call: Place, kind: str, module: nn.Module | None, output: object, layout: Layout) -> None:
         tensor = main_tensor(output)
         signal = self._signal(output, tensor, layout) if tensor is not None else None
         if tensor is None or signal is None:
@@ -139,3 +143,40 @@ def plain_name(node: str) -> str:
 
 def _function(tensor: Tensor) -> str:
     return tensor.grad_fn.name() if tensor.grad_fn is not None else ""
+
+
+def feeders(node: Node | None, owners: Mapping[Node, int], root: Node | None) -> tuple[set[int], list[str]]:
+    """The nearest observed calls upstream of `node` (itself, if a call owns it), and the functions on the way, nearest first.
+
+    FEATURES is among the calls where the input is reached unobserved. There is no call where the graph is cut: nothing upstream but
+    parameters.
+    """
+    found: set[int] = set()
+    seen: dict[Node, None] = {}
+    queue = deque([node] if node is not None else [])
+    while queue:
+        current = queue.popleft()
+        if current is root:
+            found.add(FEATURES)
+        elif current in owners:
+            found.add(owners[current])
+        elif current not in seen:
+            seen[current] = None
+            queue += [upstream for upstream, _ in current.next_functions if upstream is not None]
+    return found, [node.name() for node in seen if "AccumulateGrad" not in node.name()]
+
+
+def dominators(fed_by: Sequence[set[int]], last: set[int]) -> set[int]:
+    """The calls that every way from the features to the output passes (its dominators).
+
+    fed_by: for each call its feeders, all of them earlier calls. last: the feeders of the output.
+    """
+    through: list[set[int]] = []
+    for index, sources in enumerate(fed_by):
+        through.append({index} | _common(sources, through))
+    return _common(last, through)
+
+
+def _common(sources: set[int], through: Sequence[set[int]]) -> set[int]:
+    ways = [set[int]() if source == FEATURES else through[source] for source in sources]
+    return set.intersection(*ways) if ways else set()

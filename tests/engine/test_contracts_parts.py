@@ -14,8 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pytest_overfit import ctc
-from pytest_overfit.findings.bench import Bench, shaken, undisturbed
-from pytest_overfit.findings.bench.passage import recorded, time_axis
+from pytest_overfit.findings.bench import Bench, shaken
 from pytest_overfit.findings.bench.reference import reference_nats
 from pytest_overfit.findings.bench.timeline import Clock, is_drawn, staircase
 from pytest_overfit.findings.decoder import collapsed, decoder_blanks, ideal_path
@@ -23,6 +22,7 @@ from pytest_overfit.findings.examine import check
 from pytest_overfit.findings.lengths import targets_fit
 from pytest_overfit.findings.loss import loss_blank, loss_is_ctc
 from pytest_overfit.findings.modes import statistics_are_gathered
+from pytest_overfit.probes.recorder import recorded, time_axis, undisturbed
 from tests.engine.faults import FAULTS, strided
 from tests.engine.planting import altered, of_loss
 from tests.engine.subjects import HEALTHY, BiGRU, bigru, clips, subject

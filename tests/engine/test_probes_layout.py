@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from pytest_overfit.probes.layout import Layout, find_layouts, padded, watched
+from pytest_overfit.probes.layout import Layout, find_layouts, padded
+from pytest_overfit.probes.recorder import watched
 from pytest_overfit.probes.signal import valid_mask
 from pytest_overfit.subject import Batch, Sample, Subject, collate
 

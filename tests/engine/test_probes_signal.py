@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_overfit.probes.signal import effective_rank, read_signal, without_common_level
+from pytest_overfit.probes.signal import effective_rank, linear_response, read_signal, weight_gain, without_common_level
 from pytest_overfit.probes.source import where
-from pytest_overfit.probes.weights import linear_response, weight_gain
 from tests.engine.networks import Conv, Folded, OverTime, Residual
 
 ALL = torch.ones(4, 5, dtype=torch.bool)

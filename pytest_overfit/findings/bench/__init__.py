@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import ctc
-from pytest_overfit.findings.bench.passage import Call, distance, recorded
 from pytest_overfit.findings.bench.summary import Summary
+from pytest_overfit.probes.recorder import Call, distance, recorded, undisturbed
 from pytest_overfit.subject import Batch, Loss, Sample, Subject, collate
 
 if TYPE_CHECKING:
@@ -186,30 +186,6 @@ def gradients(value: Tensor, wanted: Sequence[Tensor]) -> list[Tensor | None]:
     finally:
         for tensor, gradient in zip(wanted, kept, strict=True):
             tensor.grad = gradient
-
-
-@contextmanager
-def undisturbed(network: nn.Module, *, train: bool, seed: int) -> Iterator[None]:
-    """Run in the given mode with seeded randomness; buffers, mode and torch's generators are as before afterwards.
-
-    cuDNN is off inside: its recurrent layers cannot go backward in eval mode, and its TF32 looks like a leak. So is attention's fast path,
-    whose nested tensors hooks cannot read.
-    """
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    was_training, was_fast = network.training, torch.backends.mha.get_fastpath_enabled()
-    network.train(train)
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        devices = list({parameter.device for parameter in network.parameters() if parameter.is_cuda})
-        with torch.random.fork_rng(devices), torch.backends.cudnn.flags(enabled=False):
-            torch.manual_seed(seed)
-            yield
-    finally:
-        for name, buffer in network.named_buffers():
-            if name in buffers and buffer.shape == buffers[name].shape:
-                buffer.copy_(buffers[name])
-        network.train(was_training)
-        torch.backends.mha.set_fastpath_enabled(was_fast)
 
 
 @contextmanager

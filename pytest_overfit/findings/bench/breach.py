@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 
 from pytest_overfit.errors import OWN
 from pytest_overfit.findings.bench import gradients
-from pytest_overfit.findings.bench.passage import tensors
 from pytest_overfit.findings.bench.wiring import nodes_behind
+from pytest_overfit.probes.recorder import tensors
 
 MODERATE = 1e4
 """Largest absolute value that a network which has not blown up hands to a function."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.findings.bench import Bench
-from pytest_overfit.findings.bench.passage import Call, replayed, time_axis
+from pytest_overfit.probes.recorder import Call, replayed, time_axis
 
 FEW_LENGTHS = 24
 """Up to so many distinct lengths each is run; more are predicted by a rule."""

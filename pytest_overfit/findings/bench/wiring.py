@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
-from pytest_overfit.findings.bench import Bench, gradients, shaken, undisturbed
-from pytest_overfit.findings.bench.passage import differ
+from pytest_overfit.findings.bench import Bench, gradients, shaken
 from pytest_overfit.measures import valid_steps
+from pytest_overfit.probes.recorder import differ, undisturbed
 
 JITTER, UPHEAVAL = 0.1, 3.0
 """Noise on parameters over their rms: to leave a special starting point, and to make any effect visible."""
