@@ -1,13 +1,20 @@
 """Tell, before a merge, whether a CTC network can still learn, and if not, at which scale it breaks.
 
-Names are imported on first use: the pytest plugin lives in this package and must not import torch for projects that do not use it.
+The names here are the public ones. They are imported on first use: the pytest plugin lives in this package and must not import torch for
+projects that do not use it. `HealthCallback` needs Lightning.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_overfit.cases import OverfitRung as OverfitRung
     from pytest_overfit.cases import parametrize_with_rungs as parametrize_with_rungs
+    from pytest_overfit.finding import Finding as Finding
+    from pytest_overfit.health.checkup import check_up as check_up
+    from pytest_overfit.health.lightning import HealthCallback as HealthCallback
+    from pytest_overfit.health.readers import read_run as read_run
+    from pytest_overfit.health.watch import Watch as Watch
     from pytest_overfit.ladder import Outcome as Outcome
     from pytest_overfit.ladder import Rung as Rung
     from pytest_overfit.loop.loop import Loop as Loop
@@ -16,15 +23,35 @@ if TYPE_CHECKING:
     from pytest_overfit.subject import Subject as Subject
 
 _HOMES = {
+    "Finding": "finding",
+    "HealthCallback": "health.lightning",
     "Loop": "loop.loop",
     "Outcome": "ladder",
+    "OverfitRung": "cases",
     "Recipe": "recipe",
     "Rung": "ladder",
     "Sample": "subject",
     "Subject": "subject",
+    "Watch": "health.watch",
+    "check_up": "health.checkup",
     "parametrize_with_rungs": "cases",
+    "read_run": "health.readers",
 }
-__all__ = ["Loop", "Outcome", "Recipe", "Rung", "Sample", "Subject", "parametrize_with_rungs"]
+__all__ = [
+    "Finding",
+    "HealthCallback",
+    "Loop",
+    "Outcome",
+    "OverfitRung",
+    "Recipe",
+    "Rung",
+    "Sample",
+    "Subject",
+    "Watch",
+    "check_up",
+    "parametrize_with_rungs",
+    "read_run",
+]
 
 
 def __getattr__(name: str) -> Any:

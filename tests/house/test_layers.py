@@ -5,31 +5,61 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+import pytest_overfit
+
 ENGINE = Path(__file__).parents[2] / "pytest_overfit"
 
 
+def dotted(path: Path) -> str:
+    """`ladder` of ladder.py, `probes` of probes/__init__.py, `probes.layout` of probes/layout.py."""
+    return ".".join(path.relative_to(ENGINE).with_suffix("").parts).removesuffix(".__init__")
+
+
 def imports(path: Path) -> set[str]:
-    """Engine modules that `path` imports when it is imported, type checking aside."""
+    """Dotted names below the engine that `path` imports when it is imported, type checking aside; what is imported from a module too."""
     found = set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pytest_overfit"):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "pytest_overfit":
             inner = node.module.split(".")[1:]
-            found |= {inner[0]} if inner else {alias.name for alias in node.names}
+            found |= {".".join([*inner, alias.name]) for alias in node.names} | {".".join(inner)}
     return found
 
 
+def in_a_circle(graph: Mapping[str, set[str]]) -> list[str]:
+    """Names that are left when those that need nothing are taken away, again and again."""
+    left = {name: needed & set(graph) - {name} for name, needed in graph.items()}
+    while free := {name for name, needed in left.items() if not needed}:
+        left = {name: needed - free for name, needed in left.items() if name not in free}
+    return sorted(left)
+
+
+FILES = {dotted(path): path for path in ENGINE.rglob("*.py") if path != ENGINE / "__init__.py"}
+
+
 def test_engine_modules_import_in_one_direction() -> None:
-    graph = {path.stem: imports(path) for path in ENGINE.glob("*.py") if path.stem != "__init__"}
-    done: set[str] = set()
-    while graph:
-        free = {name for name, needed in graph.items() if needed & set(graph) <= {name}}
-        assert free, f"these import each other in a circle: {sorted(graph)}"
-        done |= free
-        graph = {name: needed for name, needed in graph.items() if name not in free}
+    assert in_a_circle({name: imports(path) for name, path in FILES.items()}) == []
+
+
+def test_rooms_and_the_modules_beside_them_import_in_one_direction() -> None:
+    graph: dict[str, set[str]] = {}
+    for name, path in FILES.items():
+        graph.setdefault(name.split(".")[0], set()).update(needed.split(".")[0] for needed in imports(path))
+    assert in_a_circle(graph) == []
+
+
+def test_a_circle_is_seen() -> None:
+    assert in_a_circle({"a": {"b"}, "b": {"a.x", "a"}, "c": {"a"}, "d": set()}) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("name", [name for name in pytest_overfit.__all__ if name != "HealthCallback" or find_spec("lightning")])
+def test_public_names_are_imported_on_first_use(name: str) -> None:
+    assert getattr(pytest_overfit, name).__name__ == name
 
 
 @pytest.mark.parametrize("module", ["pytest_overfit", "pytest_overfit.plugin", "pytest_overfit.summary", "pytest_overfit.live", "fixtures"])
