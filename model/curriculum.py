@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
+from model.atomic_files import write_whole
 from model.fitting import BEST, Result, fit, recipe_of
 from model.run_record import BadRunFolder, subject_for
 from model.settings import Settings
-from model.survival import write_whole
 from model.tables import Column, text_table
 from pytest_overfit.ladder import Outcome, Rung, criteria_for
 from pytest_overfit.recipe import Recipe

@@ -25,12 +25,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
+from model.atomic_files import METRICS, Curves, WholeCheckpoints, cut_back, read_rows, write_whole
 from model.data import Data
 from model.feed import Feed
 from model.lightning_ctc import CTC
 from model.run_record import RUN, WEIGHTS, BadRunFolder, read_record, record, subject_for, write_record
 from model.settings import PRECISIONS, BadSettings, Settings
-from model.survival import METRICS, Curves, WholeCheckpoints, cut_back, read_rows, write_whole
 from model.watching import EpochLine, Patience, Predictions, health
 from pytest_overfit.recipe import Recipe
 

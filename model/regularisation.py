@@ -13,10 +13,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from model.atomic_files import write_whole
 from model.fitting import Result, fit
 from model.run_record import BadRunFolder
 from model.settings import Settings
-from model.survival import write_whole
 from model.tables import Column, markdown_table, text_table
 
 RECORD, PAGE = "regularisation.json", "regularisation.md"

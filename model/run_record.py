@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from model.atomic_files import write_whole
 from model.data import Data
 from model.i3d import create_i3d_teacher
 from model.mobilenet import create_mobilenetv3
-from model.survival import write_whole
 from pytest_overfit.ctc import steps_needed
 from pytest_overfit.levels import ladder_of_levels
 from pytest_overfit.subject import BadSample, Sample, Subject

@@ -11,8 +11,8 @@ import lightning as L
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_only
 
+from model.atomic_files import PREDICTIONS, append_lines
 from model.lightning_ctc import CTC
-from model.survival import PREDICTIONS, append_lines
 from pytest_overfit.health.lightning import HealthCallback
 
 

@@ -73,7 +73,7 @@ ONE = (
 FEW = (
     _loss(1.0),
     _wer(0.2),
-    Criterion(name="told apart share", sign="=", bound=1.0, measure=lambda reading, _: reading.told_apart_share),
+    Criterion(name="nearest target share", sign="=", bound=1.0, measure=lambda reading, _: reading.nearest_target_share),
     *NORMALISED,
 )
 DOZENS = (

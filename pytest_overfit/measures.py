@@ -24,7 +24,7 @@ def exact_share(hypotheses: Sequence[Tokens], targets: Sequence[Tokens]) -> floa
     return sum(list(hypothesis) == list(target) for hypothesis, target in zip(hypotheses, targets, strict=True)) / len(targets)
 
 
-def told_apart_share(hypotheses: Sequence[Tokens], targets: Sequence[Tokens]) -> float:
+def nearest_target_share(hypotheses: Sequence[Tokens], targets: Sequence[Tokens]) -> float:
     """Share of clips whose hypothesis is nearer to its own target than to every other one that differs from it."""
     apart = 0
     for hypothesis, own in zip(hypotheses, targets, strict=True):

@@ -121,7 +121,7 @@ def module_table(table: Sequence[Row], blamed: set[str | None]) -> str:
     width = max(len("module"), *(len(row.module) for row in table))
     lines = [f"{'module':<{width}}  steps  tells clips apart (D)  gradient"]
     for row in table:
-        cells = (f"{row.steps or '':>5}", f"{_small(row.told_apart):>21}", f"{_small(row.gradient):>8}")
+        cells = (f"{row.steps or '':>5}", f"{_small(row.between_sample_share):>21}", f"{_small(row.gradient):>8}")
         mark = f"   <- {row.where or ''}".rstrip() if any(name and _at_or_below(name, row.module) for name in blamed) else ""
         lines.append(f"{row.module:<{width}}  {'  '.join(cells)}{mark}")
     return "\n".join(lines)

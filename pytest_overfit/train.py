@@ -37,7 +37,7 @@ class Reading:
     loss: float
     token_error_rate: float
     exact_share: float
-    told_apart_share: float
+    nearest_target_share: float
     emission_ratio: float
     blank_share: float
     entropy_ratio: float
@@ -212,7 +212,7 @@ class Training:
             loss=loss,
             token_error_rate=measures.token_error_rate(hypotheses, targets),
             exact_share=measures.exact_share(hypotheses, targets),
-            told_apart_share=measures.told_apart_share(hypotheses, targets) if len(targets) <= EVAL_BATCH else math.nan,
+            nearest_target_share=measures.nearest_target_share(hypotheses, targets) if len(targets) <= EVAL_BATCH else math.nan,
             emission_ratio=measures.emission_ratio(hypotheses, targets),
             blank_share=blanks,
             entropy_ratio=entropy,

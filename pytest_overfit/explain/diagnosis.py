@@ -26,7 +26,7 @@ class Row:
     module: str
     where: str | None
     steps: int | None
-    told_apart: float | None
+    between_sample_share: float | None
     gradient: float | None
 
 
@@ -150,4 +150,4 @@ def ranked(found: Sequence[Finding], tried: Sequence[Trial]) -> tuple[Finding, .
 
 
 def row(o: probes.Observation) -> Row:
-    return Row(module=o.module, where=o.where, steps=o.steps_out, told_apart=o.told_apart, gradient=o.gradient_norm)
+    return Row(module=o.module, where=o.where, steps=o.steps_out, between_sample_share=o.between_sample_share, gradient=o.gradient_norm)

@@ -28,8 +28,8 @@ from pytest_overfit.findings.examine import check
 from pytest_overfit.findings.remedies import Remedy
 from pytest_overfit.findings.training import CAUSE_NOT_LOCATED
 from pytest_overfit.ladder import Rung
+from pytest_overfit.network_edits import CannotEdit
 from pytest_overfit.subject import Subject
-from pytest_overfit.surgery import CannotOperate
 
 LEAST_SECONDS = 30.0
 """What trials may take at least; else as long as the climb they explain."""
@@ -83,7 +83,7 @@ def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) 
                 return trial(stop.value.status == "ok", steps=stop.value.steps)
             if time.monotonic() - began > seconds:
                 return trial(False, steps=progress.step, ended=TrialEnded.OUT_OF_TIME, why="out of time")
-    except CannotOperate as error:
+    except CannotEdit as error:
         return trial(False, ended=TrialEnded.NOT_APPLICABLE, why=str(error))
     except Exception as error:  # a changed network may fail in any way; the trial then says which
         if errors.is_ours(error):

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pytest_overfit import surgery
+from pytest_overfit import network_edits
 from pytest_overfit.finding import Finding, naming
-from pytest_overfit.findings.bench import Bench, shaken
+from pytest_overfit.findings.bench import Bench, perturbed
 from pytest_overfit.findings.bench.wiring import UPHEAVAL, Wiring, flow
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import UNFREEZE, Remedy
@@ -71,7 +71,7 @@ def _frozen_zeros(wiring: Wiring) -> set[str]:
 
 
 def _revived(bench: Bench, silent: frozenset[str], gates: set[str]) -> frozenset[str]:
-    with shaken(bench.network, gates, scale=UPHEAVAL, seed=bench.seed):
+    with perturbed(bench.network, gates, scale=UPHEAVAL, seed=bench.seed):
         return silent & (flow(bench, train=False).alive | flow(bench, train=True).alive)
 
 
@@ -100,7 +100,7 @@ def _opened(rung: Rung, finding: Finding) -> Rung:
             tensor.fill_(1.0)
         return bool(shut)
 
-    return replace(rung, subject=surgery.operated(rung.subject, open_gates))
+    return replace(rung, subject=network_edits.edited(rung.subject, open_gates))
 
 
 OPEN_GATE = Remedy(name="that gate at one", change=_opened)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pytest_overfit import ctc, rewiring, surgery
+from pytest_overfit import ctc, network_edits, subject_edits
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.bench import Bench, readable
 from pytest_overfit.findings.bench.timeline import Clock, is_cut, is_drawn
@@ -188,18 +188,18 @@ def _fits(rung: Rung) -> bool:
 def _less_stride(rung: Rung, finding: Finding) -> Rung:
     """The stride there divided by 2, 4, ... until every target fits."""
     for by in POWERS:
-        mended = module_remedy("", lambda module, by=by: surgery.divide_stride(module, by)).change(rung, finding)  # type: ignore[misc]
+        mended = module_remedy("", lambda module, by=by: network_edits.divide_stride(module, by)).change(rung, finding)  # type: ignore[misc]
         if _fits(mended):
             return mended
-    raise surgery.CannotOperate(f"targets do not fit without a stride in {finding.module} either")
+    raise network_edits.CannotEdit(f"targets do not fit without a stride in {finding.module} either")
 
 
 def _slower(rung: Rung, _: Finding) -> Rung:
     """Each frame fed 2, 4, ... times until every target fits, and as often again: some room makes learning quick."""
     for times in POWERS:
-        if _fits(replace(rung, subject=rewiring.slower(rung.subject, times))):
-            return replace(rung, subject=rewiring.slower(rung.subject, 2 * times))
-    raise surgery.CannotOperate(f"targets do not fit with {POWERS[-1]} times the frames either")
+        if _fits(replace(rung, subject=subject_edits.slower(rung.subject, times))):
+            return replace(rung, subject=subject_edits.slower(rung.subject, 2 * times))
+    raise network_edits.CannotEdit(f"targets do not fit with {POWERS[-1]} times the frames either")
 
 
 POWERS = (2, 4, 8, 16, 32)

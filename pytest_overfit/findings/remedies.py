@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from pytest_overfit import rewiring, surgery
+from pytest_overfit import network_edits, subject_edits
 from pytest_overfit.finding import Finding
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject, all_parameters
@@ -21,7 +21,7 @@ Change = Callable[["Rung", Finding], "Rung"]
 
 @dataclass(frozen=True, kw_only=True)
 class Remedy:
-    """One change that may mend a rung. change raises CannotOperate where there is nothing to change."""
+    """One change that may mend a rung. change raises CannotEdit where there is nothing to change."""
 
     name: str
     change: Change
@@ -33,7 +33,7 @@ class Remedy:
 def lr_times(factor: float) -> Remedy:
     def change(rung: Rung, _: Finding) -> Rung:
         if factor in rung.recipe.fallbacks:
-            raise surgery.CannotOperate("the climb has tried it")
+            raise network_edits.CannotEdit("the climb has tried it")
         return replace(rung, recipe=replace(rung.recipe, lr=rung.recipe.lr * factor))
 
     return Remedy(name=f"learning rate x {factor:g}", change=change)
@@ -46,26 +46,26 @@ def _longer(rung: Rung, _: Finding) -> Rung:
 def _accumulated(rung: Rung, _: Finding) -> Rung:
     passes = -(-rung.samples // rung.recipe.batch_of(rung.samples))
     if passes <= rung.recipe.accumulation:
-        raise surgery.CannotOperate("every step sees the whole rung already")
+        raise network_edits.CannotEdit("every step sees the whole rung already")
     return replace(rung, recipe=replace(rung.recipe, accumulation=passes))
 
 
 def _slow_below_the_head(rung: Rung, _: Finding) -> Rung:
-    head = surgery.head_name(_fresh(rung))
+    head = network_edits.head_name(_fresh(rung))
     if head is None:
-        raise surgery.CannotOperate("the network has no linear layer for a head")
+        raise network_edits.CannotEdit("the network has no linear layer for a head")
     return replace(rung, recipe=replace(rung.recipe, layer_lr={"": 0.1, head: 1.0}))
 
 
 def _other_reduction(rung: Rung, _: Finding) -> Rung:
     if rung.subject.loss is not None:
-        raise surgery.CannotOperate("the subject has a loss of its own")
+        raise network_edits.CannotEdit("the subject has a loss of its own")
     return replace(rung, recipe=replace(rung.recipe, reduction="mean" if rung.recipe.reduction == "sum" else "sum"))
 
 
 def _smoothed(rung: Rung, _: Finding) -> Rung:
     if rung.samples == 1 or rung.recipe.label_smoothing:
-        raise surgery.CannotOperate("smoothing keeps the loss of one sample above its bound, or is there already")
+        raise network_edits.CannotEdit("smoothing keeps the loss of one sample above its bound, or is there already")
     return replace(rung, recipe=replace(rung.recipe, label_smoothing=0.05))
 
 
@@ -77,14 +77,14 @@ def _fresh(rung: Rung) -> nn.Module:
 def _default_recipe(rung: Rung, _: Finding) -> Rung:
     recipe = replace(default_recipe(rung.samples), network=rung.recipe.network)
     if recipe == rung.recipe:
-        raise surgery.CannotOperate("the recipe is the default one")
+        raise network_edits.CannotEdit("the recipe is the default one")
     return replace(rung, recipe=recipe)
 
 
 def _unregularised(rung: Rung, _: Finding) -> Rung:
     recipe = replace(rung.recipe, weight_decay=0.0, label_smoothing=0.0)
     if recipe == rung.recipe:
-        raise surgery.CannotOperate("the recipe regularises nothing")
+        raise network_edits.CannotEdit("the recipe regularises nothing")
     return replace(rung, recipe=recipe)
 
 
@@ -101,17 +101,17 @@ UNREGULARISED = Remedy(name="no weight decay and no label smoothing", change=_un
 # -- changes of the network --------------------------------------------------------------------------------------------------------------
 
 
-def network_remedy(name: str, operation: surgery.Surgery) -> Remedy:
-    return Remedy(name=name, change=lambda rung, _: replace(rung, subject=surgery.operated(rung.subject, operation)))
+def network_remedy(name: str, operation: network_edits.NetworkEdit) -> Remedy:
+    return Remedy(name=name, change=lambda rung, _: replace(rung, subject=network_edits.edited(rung.subject, operation)))
 
 
-def module_remedy(name: str, operation: Callable[[str], surgery.Surgery]) -> Remedy:
+def module_remedy(name: str, operation: Callable[[str], network_edits.NetworkEdit]) -> Remedy:
     """A change of the module that the finding names."""
 
     def change(rung: Rung, finding: Finding) -> Rung:
         if finding.module is None:
-            raise surgery.CannotOperate("the finding names no module")
-        return replace(rung, subject=surgery.operated(rung.subject, operation(_real_name(finding.module))))
+            raise network_edits.CannotEdit("the finding names no module")
+        return replace(rung, subject=network_edits.edited(rung.subject, operation(_real_name(finding.module))))
 
     return Remedy(name=name, change=change)
 
@@ -123,27 +123,27 @@ def _real_name(module: str) -> str:
 
 def _fan_in(network: nn.Module) -> bool:
     """Recurrent and normalising layers as torch starts them, all others by fan_in."""
-    return surgery.reset(network) | surgery.fan_in(network)
+    return network_edits.reset(network) | network_edits.fan_in(network)
 
 
 FAN_IN = network_remedy("fan_in initialisation of every layer", _fan_in)
-XAVIER = network_remedy("xavier initialisation", surgery.xavier)
-RESET = network_remedy("torch's own initialisation of every layer", surgery.reset)
-RESET_MODULE = module_remedy("torch's own initialisation of that module", surgery.reinitialise)
-BYPASS = module_remedy("leave that module out", surgery.bypass)
-OPEN_ACTIVATIONS = module_remedy("GELU for sigmoid and tanh there", surgery.open_activations)
-LAYER_NORM = network_remedy("LayerNorm for BatchNorm", surgery.layer_norm)
-NO_NORM = network_remedy("no BatchNorm", surgery.without_batch_norm)
-LIVELY_NORM = network_remedy("BatchNorm momentum 0.3 and fresh statistics", surgery.lively_batch_norm)
-NO_DROPOUT = network_remedy("no dropout", surgery.without_dropout)
-UNFREEZE = network_remedy("every parameter unfrozen", surgery.unfrozen)
-ZERO_BIAS = network_remedy("no bias in the head at the start", surgery.zero_head_bias)
-WIDEN = network_remedy("64 channels at the bottleneck", surgery.widen(64))
+XAVIER = network_remedy("xavier initialisation", network_edits.xavier)
+RESET = network_remedy("torch's own initialisation of every layer", network_edits.reset)
+RESET_MODULE = module_remedy("torch's own initialisation of that module", network_edits.reinitialise)
+BYPASS = module_remedy("leave that module out", network_edits.bypass)
+OPEN_ACTIVATIONS = module_remedy("GELU for sigmoid and tanh there", network_edits.open_activations)
+LAYER_NORM = network_remedy("LayerNorm for BatchNorm", network_edits.layer_norm)
+NO_NORM = network_remedy("no BatchNorm", network_edits.without_batch_norm)
+LIVELY_NORM = network_remedy("BatchNorm momentum 0.3 and fresh statistics", network_edits.lively_batch_norm)
+NO_DROPOUT = network_remedy("no dropout", network_edits.without_dropout)
+UNFREEZE = network_remedy("every parameter unfrozen", network_edits.unfrozen)
+ZERO_BIAS = network_remedy("no bias in the head at the start", network_edits.zero_head_bias)
+WIDEN = network_remedy("64 channels at the bottleneck", network_edits.widen(64))
 
 
 def _without_blocks(rung: Rung, _: Finding) -> Rung:
-    blocks = surgery.repeated_blocks(rung.subject, _fresh(rung), rung.subject.take(1)[0])
-    return replace(rung, subject=surgery.operated(rung.subject, surgery.without(blocks)))
+    blocks = network_edits.repeated_blocks(rung.subject, _fresh(rung), rung.subject.take(1)[0])
+    return replace(rung, subject=network_edits.edited(rung.subject, network_edits.without(blocks)))
 
 
 WITHOUT_BLOCKS = Remedy(name="the blocks left out, where they keep the shape", change=_without_blocks)
@@ -158,32 +158,32 @@ def subject_remedy(name: str, change: Callable[[Subject], Subject]) -> Remedy:
     def changed(rung: Rung, _: Finding) -> Rung:
         subject = change(rung.subject)
         if all(getattr(subject, field.name) is getattr(rung.subject, field.name) for field in fields(Subject)):
-            raise surgery.CannotOperate("the subject has it so already")
+            raise network_edits.CannotEdit("the subject has it so already")
         return replace(rung, subject=subject)
 
     return Remedy(name=name, change=changed)
 
 
 DEFAULT_LOSS = subject_remedy("torch's CTC in the place of the whole loss", lambda subject: replace(subject, loss=None))
-LOSS_ON_CPU = subject_remedy("the loss computed on the CPU", rewiring.loss_on_cpu)
+LOSS_ON_CPU = subject_remedy("the loss computed on the CPU", subject_edits.loss_on_cpu)
 DEFAULT_DECODER = subject_remedy("the greedy decoder in the place of the whole decoder", lambda subject: replace(subject, decode=None))
 DEFAULT_BOTH = subject_remedy(
     "torch's CTC and the greedy decoder in the place of both, one blank", lambda subject: replace(subject, loss=None, decode=None)
 )
-NORMALISE = subject_remedy("log_softmax over the vocabulary", rewiring.normalised)
-LOGARITHM = subject_remedy("the logarithm of the probabilities", rewiring.logarithms)
-FROM_HEAD = subject_remedy("log_softmax of the last layer's own output", rewiring.from_head)
-POSITIONS = subject_remedy("the place of each frame added to its features", rewiring.placed)
-TURNED_BACK = subject_remedy("each clip's output turned back in time", rewiring.turned_back)
-UNDETACH = subject_remedy("no .detach() and no torch.no_grad in the forward pass", rewiring.undetached)
-TRUE_GRADIENT = subject_remedy("no hooks on gradients, and no rounding", rewiring.with_true_gradients)
-PLAIN_CALL = subject_remedy("the network called with features and frames, nothing around it", rewiring.plainly_called)
-NO_DROPOUT_AT_ALL = subject_remedy("no dropout, that of functions included", rewiring.undropped)
-UNMASKED = subject_remedy("train mode for norms and recurrent layers alone, so that nothing is masked", rewiring.unmasked)
-STATELESS = subject_remedy("what the network keeps from call to call put back after each", rewiring.stateless)
-COUNT_STEPS = subject_remedy("the steps that each clip really gives", rewiring.counted_steps)
-OTHER_LAYOUT = subject_remedy("time and batch the other way round", rewiring.other_layout)
-ONE_BY_ONE = subject_remedy("clips one by one, without padding or batch mates", rewiring.one_by_one)
+NORMALISE = subject_remedy("log_softmax over the vocabulary", subject_edits.normalised)
+LOGARITHM = subject_remedy("the logarithm of the probabilities", subject_edits.logarithms)
+FROM_HEAD = subject_remedy("log_softmax of the last layer's own output", subject_edits.from_head)
+POSITIONS = subject_remedy("the place of each frame added to its features", subject_edits.placed)
+TURNED_BACK = subject_remedy("each clip's output turned back in time", subject_edits.turned_back)
+UNDETACH = subject_remedy("no .detach() and no torch.no_grad in the forward pass", subject_edits.undetached)
+TRUE_GRADIENT = subject_remedy("no hooks on gradients, and no rounding", subject_edits.with_true_gradients)
+PLAIN_CALL = subject_remedy("the network called with features and frames, nothing around it", subject_edits.plainly_called)
+NO_DROPOUT_AT_ALL = subject_remedy("no dropout, that of functions included", subject_edits.undropped)
+UNMASKED = subject_remedy("train mode for norms and recurrent layers alone, so that nothing is masked", subject_edits.unmasked)
+STATELESS = subject_remedy("what the network keeps from call to call put back after each", subject_edits.stateless)
+COUNT_STEPS = subject_remedy("the steps that each clip really gives", subject_edits.counted_steps)
+OTHER_LAYOUT = subject_remedy("time and batch the other way round", subject_edits.other_layout)
+ONE_BY_ONE = subject_remedy("clips one by one, without padding or batch mates", subject_edits.one_by_one)
 TRAIN_ALL = subject_remedy("every parameter in the optimiser", lambda subject: replace(subject, trainable=all_parameters))
 
 
@@ -191,11 +191,11 @@ TRAIN_ALL = subject_remedy("every parameter in the optimiser", lambda subject: r
 
 
 def leave_out(rung: Rung, names: Sequence[str]) -> Rung:
-    """The rung without the samples of these names. Raises CannotOperate where none is left, or none goes."""
+    """The rung without the samples of these names. Raises CannotEdit where none is left, or none goes."""
     samples = rung.subject.offered(rung.samples)
     kept = [sample for sample in samples if sample.name not in names]
     if not kept or len(kept) == len(samples):
-        raise surgery.CannotOperate("no sample is left, or none is named")
+        raise network_edits.CannotEdit("no sample is left, or none is named")
     return replace(rung, subject=replace(rung.subject, samples=kept), samples=len(kept))
 
 

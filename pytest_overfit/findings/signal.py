@@ -65,7 +65,7 @@ def constant_signal(evidence: Evidence) -> Finding | None:
     if found is None or signal_drowned(evidence):
         return None
     what = {"zero": "zero", "clips": "the same for every clip", "steps": "the same at every step"}[found.same]
-    shown = (f"rms {number(found.at.rms)}, D {number(found.at.told_apart)}, over steps {number(found.at.steps_apart)}",)
+    shown = (f"rms {number(found.at.rms)}, D {number(found.at.between_sample_share)}, over steps {number(found.at.between_step_share)}",)
     return _at(found.at, CONSTANT_SIGNAL, f"the output of {found.at.module} is {what}", shown, "another initialisation, or leave it out")
 
 

@@ -13,7 +13,7 @@ from pytest_overfit import ctc
 from pytest_overfit.findings.bench import Bench, readable
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import FROM_HEAD, LEAVE_OUT, Remedy
-from pytest_overfit.surgery import CannotOperate
+from pytest_overfit.network_edits import CannotEdit
 
 if TYPE_CHECKING:
     from pytest_overfit.ladder import Rung
@@ -155,11 +155,11 @@ def _unfilled(rung: Rung, _: Finding) -> Rung:
     samples = rung.subject.offered(rung.samples)
     filler = _filler([sample.target.tolist() for sample in samples])
     if filler is None:
-        raise CannotOperate("the targets are not filled up, but alike")
+        raise CannotEdit("the targets are not filled up, but alike")
     where, runs = filler[1:]
     cut = [s.target[: len(s.target) - run] if where == "end" else s.target[run:] for s, run in zip(samples, runs, strict=True)]
     if not all(len(target) for target in cut):
-        raise CannotOperate("nothing is left of a target")
+        raise CannotEdit("nothing is left of a target")
     own = [replace(sample, target=target) for sample, target in zip(samples, cut, strict=True)]
     return replace(rung, subject=replace(rung.subject, samples=own))
 

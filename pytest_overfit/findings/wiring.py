@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pytest_overfit import ctc
 from pytest_overfit.finding import Finding, counted, naming
-from pytest_overfit.findings.bench import Bench, shaken
+from pytest_overfit.findings.bench import Bench, perturbed
 from pytest_overfit.findings.bench.wiring import UPHEAVAL, Wiring, nodes_behind
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import BYPASS, PLAIN_CALL, RESET_MODULE, TRAIN_ALL, UNDETACH, UNFREEZE
@@ -164,7 +164,7 @@ def _first_behind(wiring: Wiring, modules: list[str]) -> str | None:
     bench = wiring.bench
     calls, *_ = bench.passage(bench.clips[0].features)
     names: set[str] = set().union(*(wiring.below(module) for module in modules))
-    with shaken(bench.network, names, scale=UPHEAVAL, seed=bench.seed):
+    with perturbed(bench.network, names, scale=UPHEAVAL, seed=bench.seed):
         others, *_ = bench.passage(bench.clips[0].features)
     pairs: Iterable[tuple[Call, Call]] = zip(calls, others, strict=False)
     return next((one.module for one, other in pairs if _owns(wiring, one.module) and differ(one.inputs, other.inputs)), None)

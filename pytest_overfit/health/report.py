@@ -60,7 +60,7 @@ def _rest(checkup: Checkup) -> list[tuple[str, str]]:
         "ruled out": ", ".join(checkup.ruled_out),
         "not judged": "\n".join(f"{name}: {reason}" for name, reason in checkup.not_judged),
         "notes": "\n".join(checkup.notes),
-        "log": "\n".join(checkup.run.complaints),
+        "log": "\n".join(checkup.run.warnings),
         "tells more": "\n".join(checkup.more_evidence),
         "next": checkup.next_command or "nothing: keep the best checkpoint",
     }
@@ -161,7 +161,7 @@ def to_json(checkup: Checkup) -> str:
     said = {
         "version": 1,
         "run": {"name": run.name, "sources": [str(path) for path in run.sources], "clock": run.clock, "metrics": metrics},
-        "complaints": run.complaints,
+        "warnings": run.warnings,
         "checkpoint": str(run.checkpoint) if run.checkpoint else None,
         "verdict": checkup.verdict,
         "reasons": checkup.reasons,

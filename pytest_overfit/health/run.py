@@ -200,7 +200,7 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """A run. sources: the files read. clock: what `Curve.at` counts. complaints: one clear line for each thing left out of the reading.
+    """A run. sources: the files read. clock: what `Curve.at` counts. warnings: one clear line for each thing left out of the reading.
 
     checkpoint: the newest one beside the log. finished: why no more will be logged, in words, each with its place in the log: "max_steps 3000
     reached (trainer_state.json)"; empty where nothing tells. planned_steps: how many the trainer meant to take.
@@ -213,7 +213,7 @@ class Run:
     curves: Mapping[str, Curve] = field(default_factory=dict)
     predictions: tuple[Prediction, ...] = ()
     facts: Facts = field(default_factory=Facts)
-    complaints: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     checkpoint: Path | None = None
     finished: tuple[str, ...] = ()
     planned_steps: int | None = None

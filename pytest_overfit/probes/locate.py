@@ -68,9 +68,9 @@ class Constant:
 
 def first_drop(observations: Observations) -> Drop | None:
     """Where D falls by a large factor and does not come back: the first of several falls that add up to it."""
-    known = [(o, between, share) for o, between, share in _stations(observations, "told_apart") if share is not None]
+    known = [(o, between, share) for o, between, share in _stations(observations, "between_sample_share") if share is not None]
     shares = [share for _, _, share in known]
-    shares[:1] = [max([*shares[:1], *(o.told_apart_in or 0.0 for o in observations if o.fed_by == (FEATURES,))], default=0.0)]
+    shares[:1] = [max([*shares[:1], *(o.between_sample_share_in or 0.0 for o in observations if o.fed_by == (FEATURES,))], default=0.0)]
     lost = (i for i in range(1, len(shares)) if shares[i] * DROP <= max(shares[:i]) and max(shares[i:]) * LASTING <= max(shares[:i]))
     last = next(lost, None)
     if last is None:
@@ -84,7 +84,7 @@ def first_drop(observations: Observations) -> Drop | None:
         at=at,
         before=shares[index - 1],
         after=share,
-        between=(at is o and between) or (at.told_apart_in is not None and at.told_apart_in * FALL <= shares[index - 1]),
+        between=(at is o and between) or (at.between_sample_share_in is not None and at.between_sample_share_in * FALL <= shares[index - 1]),
         weak=tuple(o for o in passed if o.groups and o.groups > 1 and o.weight_gain is not None and o.weight_gain < WEAK_GROUPED),
     )
 
@@ -92,7 +92,7 @@ def first_drop(observations: Observations) -> Drop | None:
 def constant_signal(observations: Observations) -> Constant | None:
     """The first module whose output is zero, the same for every clip, or the same at every step though it was not before."""
     level = 0.0
-    fields = (_stations(observations, name) for name in ("rms", "told_apart", "steps_apart"))
+    fields = (_stations(observations, name) for name in ("rms", "between_sample_share", "between_step_share"))
     for (at, between, rms), (_, _, clips), (_, _, steps) in zip(*fields, strict=True):
         if rms == 0:
             return Constant(at=at, same="zero", between=between)
@@ -151,7 +151,7 @@ def fed_the_same(observations: Observations) -> set[int]:
     """
     still: set[int] = set()
     for index, o in enumerate(observations):
-        same = o.told_apart_in is not None and (o.told_apart_in or 0.0) + (o.steps_apart_in or 0.0) < SAME
+        same = o.between_sample_share_in is not None and (o.between_sample_share_in or 0.0) + (o.between_step_share_in or 0.0) < SAME
         if o.leaf and o.fed_by and all((same if source == FEATURES else source in still) for source in o.fed_by):
             still.add(index)
     return still
@@ -178,9 +178,9 @@ def _stations(observations: Observations, field: str) -> list[tuple[Observation,
 
 def _upstream(o: Observation, observations: Observations, low: float) -> Observation:
     """From a module that has lost the signal to what gives it so: back, off the main path, along what feeds it most strongly."""
-    while not o.leaf or (o.told_apart_in is not None and o.told_apart_in <= low):
+    while not o.leaf or (o.between_sample_share_in is not None and o.between_sample_share_in <= low):
         strongest = max((observations[index] for index in o.fed_by if index != FEATURES), key=lambda f: f.rms, default=o)
-        if strongest.on_main_path or strongest.told_apart is None or strongest.told_apart > low:
+        if strongest.on_main_path or strongest.between_sample_share is None or strongest.between_sample_share > low:
             break
         o = strongest
     return o

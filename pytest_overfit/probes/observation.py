@@ -20,9 +20,9 @@ class Observation:
                   the input. through: functions of the parent's code between those and its first input, nearest first.
     same_as:      index of the earlier observation whose output it hands on: a container, dropout that is off.
     steps_out:    its length in time, for the longest clip.
-    told_apart, told_apart_in: D = E||h_i - mean_i h||^2 / E||h||^2 over clips i at each step, of the output and of the first input:
-                  share of the energy that tells clips apart. None with one clip.
-    steps_apart, steps_apart_in: the same over the steps of each clip: share of the energy that tells steps apart.
+    between_sample_share, between_sample_share_in: D = E||h_i - mean_i h||^2 / E||h||^2 over clips i at each step, of the output and of the
+                  first input: share of the energy that tells clips apart. None with one clip.
+    between_step_share, between_step_share_in: the same over the steps of each clip: share of the energy that tells steps apart.
     rms, rms_in:  root mean square of output and input. dead_share: units at zero for every clip and step, after an activation that can
                   shut them.
     rank:         effective rank of the centred output, see `effective_rank`.
@@ -43,10 +43,10 @@ class Observation:
     through: tuple[str, ...]
     same_as: int | None
     steps_out: int | None
-    told_apart_in: float | None
-    told_apart: float | None
-    steps_apart_in: float | None
-    steps_apart: float | None
+    between_sample_share_in: float | None
+    between_sample_share: float | None
+    between_step_share_in: float | None
+    between_step_share: float | None
     rms_in: float | None
     rms: float
     rank: float | None

@@ -22,11 +22,11 @@ ACTIVATIONS = RECTIFIERS | {"SigmoidBackward0", "TanhBackward0", "HardsigmoidBac
 
 @dataclass(frozen=True, kw_only=True)
 class Signal:
-    """told_apart, steps_apart, rms, dead_share: as in `Observation`. steps: of the tensor."""
+    """between_sample_share, between_step_share, rms, dead_share: as in `Observation`. steps: of the tensor."""
 
     steps: int
-    told_apart: float | None
-    steps_apart: float | None
+    between_sample_share: float | None
+    between_step_share: float | None
     rms: float
     dead_share: float | None
 
@@ -46,8 +46,8 @@ def read_signal(h: Tensor, valid: Tensor, activation: str) -> Signal:
     is_dead = (h == 0).all(1).all(0).float().mean() if activation in RECTIFIERS else None
     return Signal(
         steps=h.shape[1],
-        told_apart=_share_of_variation(h, energies, valid, across=0),
-        steps_apart=_share_of_variation(h, energies, valid, across=1),
+        between_sample_share=_share_of_variation(h, energies, valid, across=0),
+        between_step_share=_share_of_variation(h, energies, valid, across=1),
         rms=float((energies.sum() / count).sqrt()),
         dead_share=None if is_dead is None else float(is_dead),
     )

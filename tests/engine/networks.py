@@ -234,7 +234,7 @@ def observed(build: Build, mode: Mode, *, seed: int = 0, samples: list[Sample] |
     return observe(described, described.fresh(feature_dim=DIM, seed=seed), taken, mode=mode)
 
 
-def complaints(observations: tuple[Observation, ...]) -> dict[str, str]:
+def detected(observations: tuple[Observation, ...]) -> dict[str, str]:
     """Which detectors speak, and the module they name."""
     drop, constant = first_drop(observations), constant_signal(observations)
     named = {

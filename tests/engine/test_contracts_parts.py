@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pytest_overfit import ctc
-from pytest_overfit.findings.bench import Bench, shaken
+from pytest_overfit.findings.bench import Bench, perturbed
 from pytest_overfit.findings.bench.reference import reference_nats
 from pytest_overfit.findings.bench.timeline import Clock, is_drawn, staircase
 from pytest_overfit.findings.decoder import collapsed, decoder_blanks, ideal_path
@@ -179,7 +179,7 @@ def test_runs_leave_no_trace_in_the_network() -> None:
     expected = torch.rand(1)
     torch.manual_seed(0)
     made.run(made.batch.features, made.batch.frames, train=True)
-    with shaken(made.network, set(dict(made.network.named_parameters())), scale=1.0, seed=0):
+    with perturbed(made.network, set(dict(made.network.named_parameters())), scale=1.0, seed=0):
         pass
     assert all(torch.equal(tensor, before[name]) for name, tensor in made.network.state_dict().items())
     assert torch.equal(torch.rand(1), expected)

@@ -71,7 +71,7 @@ def climb(subject, samples, recipe=None, *, bounds=None, **fields):
 
 
 def reading(**changes):
-    perfect = {"step": 9, "loss": 0.001, "token_error_rate": 0.0, "exact_share": 1.0, "told_apart_share": 1.0}
+    perfect = {"step": 9, "loss": 0.001, "token_error_rate": 0.0, "exact_share": 1.0, "nearest_target_share": 1.0}
     return Reading(**{**perfect, "emission_ratio": 1.0, "blank_share": 0.8, "entropy_ratio": 0.05, "normalisation_error": 0.0, **changes})
 
 
@@ -113,7 +113,7 @@ def test_a_reading_without_numbers_holds_on_no_scale(samples):
         ({"loss": 0.01}, ["loss"]),
         ({"token_error_rate": 0.001}, ["token error rate"]),
         ({"exact_share": 0.0}, ["exact share"]),
-        ({"told_apart_share": 0.0, "entropy_ratio": 1.0}, []),
+        ({"nearest_target_share": 0.0, "entropy_ratio": 1.0}, []),
     ],
 )
 def test_one_sample_must_be_reconstructed_exactly_at_a_loss_below_a_hundredth(changes, failed):
@@ -127,7 +127,7 @@ def test_one_sample_must_be_reconstructed_exactly_at_a_loss_below_a_hundredth(ch
         ({"loss": 0.99, "token_error_rate": 0.19, "exact_share": 0.0}, []),
         ({"loss": 1.0}, ["loss"]),
         ({"token_error_rate": 0.2}, ["token error rate"]),
-        ({"told_apart_share": 0.8}, ["told apart share"]),
+        ({"nearest_target_share": 0.8}, ["nearest target share"]),
     ],
 )
 def test_two_to_five_samples_must_be_told_apart_at_a_loss_below_one_and_a_fifth_of_errors(samples, changes, failed):
@@ -138,7 +138,7 @@ def test_two_to_five_samples_must_be_told_apart_at_a_loss_below_one_and_a_fifth_
 @pytest.mark.parametrize(
     ("changes", "failed"),
     [
-        ({"loss": 4.99, "token_error_rate": 0.49, "told_apart_share": 0.0}, []),
+        ({"loss": 4.99, "token_error_rate": 0.49, "nearest_target_share": 0.0}, []),
         ({"loss": 5.0}, ["loss"]),
         ({"token_error_rate": 0.5}, ["token error rate"]),
         ({"trace": FLAT}, ["loss, last tenth over first"]),
@@ -152,7 +152,7 @@ def test_ten_to_twenty_samples_must_improve_to_a_loss_below_five_and_half_of_err
 @pytest.mark.parametrize(
     ("changes", "failed"),
     [
-        ({"loss": 50.0, "token_error_rate": 0.69, "told_apart_share": math.nan}, []),
+        ({"loss": 50.0, "token_error_rate": 0.69, "nearest_target_share": math.nan}, []),
         ({"token_error_rate": 0.7}, ["token error rate"]),
         ({"entropy_ratio": 0.95}, ["entropy / ln V"]),
         ({"trace": FLAT}, ["loss trend"]),
@@ -188,7 +188,7 @@ def test_a_bound_that_is_no_number_can_hold_nothing_and_is_turned_away():
 
 
 def test_an_unknown_criterion_is_turned_away_with_those_there_are():
-    with pytest.raises(BadLadder, match=r"no criterion is called 'cer'; there are entropy / ln V, .*told apart share"):
+    with pytest.raises(BadLadder, match=r"no criterion is called 'cer'; there are entropy / ln V, .*nearest target share"):
         criteria_for(2, {"cer": 0.1})
 
 
@@ -356,7 +356,7 @@ def test_a_network_that_ignores_its_input_breaks_where_clips_must_be_told_apart(
     short = {"budget": 120, "fallbacks": (0.3,)}
     outcome, _ = climb(of(Blind), 2, Recipe(**short))
     assert outcome.status == "broken"
-    assert outcome.deciding[0].trace.readings[-1].told_apart_share < 1
+    assert outcome.deciding[0].trace.readings[-1].nearest_target_share < 1
 
 
 def test_a_stride_that_leaves_too_few_steps_is_said_without_training():

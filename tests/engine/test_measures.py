@@ -54,26 +54,26 @@ def test_only_clips_that_are_equal_token_for_token_count_as_exact():
 
 @given(st.lists(tokens.filter(bool), min_size=1, max_size=5))
 def test_perfect_hypotheses_tell_all_clips_apart(targets):
-    assert measures.told_apart_share(targets, targets) == 1.0
+    assert measures.nearest_target_share(targets, targets) == 1.0
 
 
 def test_one_output_for_every_clip_tells_none_apart_but_the_one_it_is():
     targets = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
-    assert measures.told_apart_share([[1, 2, 3]] * 3, targets) == pytest.approx(1 / 3)
-    assert measures.told_apart_share([[]] * 3, targets) == 0.0
+    assert measures.nearest_target_share([[1, 2, 3]] * 3, targets) == pytest.approx(1 / 3)
+    assert measures.nearest_target_share([[]] * 3, targets) == 0.0
 
 
 def test_swapped_outputs_tell_no_clip_apart():
     targets = [[1, 2, 3], [4, 5, 6]]
-    assert measures.told_apart_share(targets[::-1], targets) == 0.0
+    assert measures.nearest_target_share(targets[::-1], targets) == 0.0
 
 
 def test_an_output_half_way_between_two_targets_tells_nothing():
-    assert measures.told_apart_share([[1, 4], [4, 4]], [[1, 1], [4, 4]]) == 0.5
+    assert measures.nearest_target_share([[1, 4], [4, 4]], [[1, 1], [4, 4]]) == 0.5
 
 
 def test_equal_targets_need_not_be_told_apart_from_each_other():
-    assert measures.told_apart_share([[1, 2], [1, 2], [3, 4]], [[1, 2], [1, 2], [3, 4]]) == 1.0
+    assert measures.nearest_target_share([[1, 2], [1, 2], [3, 4]], [[1, 2], [1, 2], [3, 4]]) == 1.0
 
 
 def test_the_emission_ratio_counts_emitted_over_target_tokens():

@@ -18,7 +18,7 @@ from pytest_overfit.probes import (
     rows_for_people,
     vanishing_gradient,
 )
-from tests.engine.networks import DIM, MODES, WIDTH, Build, Conv, Mode, Net, OverTime, Recurrent, clips, complaints, observed
+from tests.engine.networks import DIM, MODES, WIDTH, Build, Conv, Mode, Net, OverTime, Recurrent, clips, detected, observed
 
 Observations = tuple[Observation, ...]
 
@@ -177,7 +177,7 @@ def test_a_drop_carries_its_causes(mode: Mode) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_batch_norm_hides_the_drop_and_hurts_nobody(mode: Mode) -> None:
-    assert not complaints(observed(lambda: Net(Historical(nn.BatchNorm1d)), mode))
+    assert not detected(observed(lambda: Net(Historical(nn.BatchNorm1d)), mode))
 
 
 def test_a_function_between_modules_is_told_from_a_module() -> None:

@@ -24,7 +24,7 @@ from tests.engine.networks import (
     OverTime,
     Recurrent,
     clips,
-    complaints,
+    detected,
     observed,
     subject,
 )
@@ -50,7 +50,7 @@ def test_dropout_is_no_signal() -> None:
         return Net(nn.Sequential(nn.Linear(DIM, WIDTH), nn.Dropout(0.9), nn.Linear(WIDTH, WIDTH)))
 
     train, still = (observed(build, mode) for mode in MODES)
-    assert [o.told_apart for o in train] == [o.told_apart for o in still]
+    assert [o.between_sample_share for o in train] == [o.between_sample_share for o in still]
 
 
 def test_gates_and_parts_of_residual_blocks_are_off_the_main_path() -> None:
@@ -115,7 +115,7 @@ def test_writing_into_an_output_does_not_hide_its_module() -> None:
     observations = observed(lambda: Net(Writes()), "eval")
     assert [o.module for o in main_path(observations)] == ["body.project", "body.norm", "head"]
     assert observations[0].gradient_norm is not None
-    assert not complaints(observations)
+    assert not detected(observations)
 
 
 def test_a_network_may_set_its_inputs_own_gradient_flag() -> None:
@@ -131,7 +131,7 @@ def test_a_network_may_set_its_inputs_own_gradient_flag() -> None:
 
     observations = observed(lambda: Net(Flags()), "train")
     assert [o.module for o in main_path(observations)] == ["body.project", "head"]
-    assert not complaints(observations)
+    assert not detected(observations)
 
 
 def test_gradients_are_those_of_the_loss() -> None:
@@ -149,7 +149,7 @@ def test_gradients_are_those_of_the_loss() -> None:
 
 def test_one_clip_is_observed_without_comparison() -> None:
     observations = observed(Recurrent, "train", samples=clips(1))
-    assert all(o.told_apart is None for o in observations)
+    assert all(o.between_sample_share is None for o in observations)
     assert first_drop(observations) is None
 
 

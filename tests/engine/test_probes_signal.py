@@ -17,18 +17,18 @@ ALL = torch.ones(4, 5, dtype=torch.bool)
 def test_tells_clips_apart() -> None:
     own, common = torch.randn(4, 1, 300), torch.randn(1, 5, 300)
     own = own - own.mean(0)
-    told_apart = read_signal(own + 3 * common, ALL, "").told_apart
-    assert told_apart == pytest.approx(0.075, rel=0.2)
-    assert read_signal(own.expand(4, 5, 300), ALL, "").told_apart == pytest.approx(1.0)
-    assert read_signal(common.expand(4, 5, 300), ALL, "").told_apart == pytest.approx(0.0, abs=1e-12)
+    between_sample_share = read_signal(own + 3 * common, ALL, "").between_sample_share
+    assert between_sample_share == pytest.approx(0.075, rel=0.2)
+    assert read_signal(own.expand(4, 5, 300), ALL, "").between_sample_share == pytest.approx(1.0)
+    assert read_signal(common.expand(4, 5, 300), ALL, "").between_sample_share == pytest.approx(0.0, abs=1e-12)
 
 
 def test_tells_steps_apart() -> None:
     common = torch.randn(1, 5, 300)
     common = common - common.mean(1, keepdim=True)
     signal = read_signal(common.expand(4, 5, 300), ALL, "")
-    assert signal.steps_apart == pytest.approx(1.0)
-    assert read_signal(torch.randn(4, 1, 30).expand(4, 5, 30), ALL, "").steps_apart == pytest.approx(0.0, abs=1e-12)
+    assert signal.between_step_share == pytest.approx(1.0)
+    assert read_signal(torch.randn(4, 1, 30).expand(4, 5, 30), ALL, "").between_step_share == pytest.approx(0.0, abs=1e-12)
 
 
 def test_padding_counts_for_nothing() -> None:
@@ -40,14 +40,14 @@ def test_padding_counts_for_nothing() -> None:
 
 def test_one_clip_cannot_be_told_apart() -> None:
     signal = read_signal(torch.randn(1, 5, 30), ALL[:1], "")
-    assert signal.told_apart is None
-    assert signal.steps_apart is not None
+    assert signal.between_sample_share is None
+    assert signal.between_step_share is not None
 
 
 def test_sees_what_differs_by_a_millionth() -> None:
     h = 1 + 1e-5 * torch.randn(4, 5, 300)
-    told_apart = read_signal(h, ALL, "").told_apart
-    assert told_apart == pytest.approx(0.75e-10, rel=0.1)
+    between_sample_share = read_signal(h, ALL, "").between_sample_share
+    assert between_sample_share == pytest.approx(0.75e-10, rel=0.1)
 
 
 def test_logits_and_log_probabilities_tell_the_same() -> None:

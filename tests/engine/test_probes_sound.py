@@ -10,14 +10,14 @@ from pytest_overfit.probes import dead_units, observe
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import Sample
 from pytest_overfit.train import Training
-from tests.engine.networks import DIM, MODES, SOUND, WIDTH, Mode, Net, Recurrent, clips, complaints, observed, subject
+from tests.engine.networks import DIM, MODES, SOUND, WIDTH, Mode, Net, Recurrent, clips, detected, observed, subject
 from tests.engine.subjects import HEALTHY
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("name", SOUND)
 def test_is_silent_about_sound_networks(name: str, mode: Mode) -> None:
-    spoken = {seed: complaints(observed(SOUND[name], mode, seed=seed, samples=clips(seed=seed))) for seed in range(10)}
+    spoken = {seed: detected(observed(SOUND[name], mode, seed=seed, samples=clips(seed=seed))) for seed in range(10)}
     assert not any(spoken.values()), spoken
 
 
@@ -27,13 +27,13 @@ def test_is_silent_about_healthy_subjects(name: str, mode: Mode) -> None:
     healthy = HEALTHY[name]()
     samples = healthy.take(10)
     dim = samples[0].features.shape[1]
-    spoken = {seed: complaints(observe(healthy, healthy.fresh(feature_dim=dim, seed=seed), samples[seed:][:6], mode=mode)) for seed in range(5)}
+    spoken = {seed: detected(observe(healthy, healthy.fresh(feature_dim=dim, seed=seed), samples[seed:][:6], mode=mode)) for seed in range(5)}
     assert not any(spoken.values()), spoken
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_is_silent_about_raw_features(mode: Mode) -> None:
-    spoken = {name: complaints(observed(build, mode, samples=clips(raw=True))) for name, build in SOUND.items()}
+    spoken = {name: detected(observed(build, mode, samples=clips(raw=True))) for name, build in SOUND.items()}
     assert not any(spoken.values()), spoken
 
 
@@ -44,7 +44,7 @@ def test_is_silent_while_training(name: str) -> None:
     training = Training(described, samples, Recipe(), seed=0)
     for _ in range(3):
         list(training.advance(15))
-        assert not any(complaints(observe(described, training.network, samples, mode=mode)) for mode in MODES)
+        assert not any(detected(observe(described, training.network, samples, mode=mode)) for mode in MODES)
 
 
 def test_is_silent_about_a_last_layer_that_starts_at_zero() -> None:
@@ -53,7 +53,7 @@ def test_is_silent_about_a_last_layer_that_starts_at_zero() -> None:
         nn.init.zeros_(network.head.weight)
         return network
 
-    assert not complaints(observed(build, "train"))
+    assert not detected(observed(build, "train"))
 
 
 class TwoHands(nn.Module):

@@ -15,7 +15,7 @@ from pytest_overfit.train import Reading, Trace
 
 
 def reading(**changes):
-    plain = {"step": 40, "loss": 2.412, "token_error_rate": 0.71, "exact_share": 0.0, "told_apart_share": 0.5, "emission_ratio": 0.8}
+    plain = {"step": 40, "loss": 2.412, "token_error_rate": 0.71, "exact_share": 0.0, "nearest_target_share": 0.5, "emission_ratio": 0.8}
     return Reading(**{**plain, "blank_share": 0.91, "entropy_ratio": 0.21, "normalisation_error": 1e-7, **changes})
 
 

@@ -21,7 +21,7 @@ from pytest_overfit.train import Reading, Trace
 
 def attempt(**changes):
     reading = Reading(
-        step=9, loss=math.inf, token_error_rate=0.5, exact_share=0.0, told_apart_share=math.nan, emission_ratio=1.0, blank_share=0.9,
+        step=9, loss=math.inf, token_error_rate=0.5, exact_share=0.0, nearest_target_share=math.nan, emission_ratio=1.0, blank_share=0.9,
         entropy_ratio=0.1, normalisation_error=0.0,
     )  # fmt: skip
     fields = {

@@ -58,7 +58,7 @@ def test_two_clocks_told_one_after_the_other_share_the_steps_evenly(tmp_path: Pa
 def test_steps_of_one_clock_are_left_alone(tmp_path: Path) -> None:
     rows = [*trained(1, 10, 1), {"step": 10, "val/loss": 4.0}, *trained(11, 20, 1), {"step": 20, "val/loss": 3.0}, *trained(21, 30, 1)]
     run = jsonl(tmp_path, *rows, {"step": 30, "val/loss": 2.0})
-    assert (run.clock, run.curves["val_loss"].at, run.complaints) == ("step", (10, 20, 30), ())
+    assert (run.clock, run.curves["val_loss"].at, run.warnings) == ("step", (10, 20, 30), ())
 
 
 # -- epochs that mislead
@@ -76,7 +76,7 @@ def test_steps_are_trusted_where_epochs_mislead(tmp_path: Path, epochs: list[flo
     assert points(run, "train_loss") == [(100, 4.0), (200, 3.0), (300, 2.0), (400, 1.0), (500, 0.0)]
     assert points(run, "val_loss") == [(500, 1.0)]
     assert run.curves["train_loss"].epochs == tuple(epochs)
-    assert run.complaints == ("epochs are rounded or start anew while steps go on: readings are placed by step",)
+    assert run.warnings == ("epochs are rounded or start anew while steps go on: readings are placed by step",)
 
 
 def test_rounded_epochs_without_steps_lose_no_reading(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def epochs(first: float, *losses: float) -> str:
 def test_of_two_runs_in_one_file_the_newer_is_read(tmp_path: Path) -> None:
     run = read(tmp_path, "train.log", epochs(1, 5.0, 4.0, 3.0, 2.0) + epochs(1, 5.25, 3.75, 2.5))
     assert points(run, "train_loss") == [(1, 5.25), (2, 3.75), (3, 2.5)]
-    assert run.complaints == ("the log starts anew 1 times; number 2 is read, from train.log:5 on",)
+    assert run.warnings == ("the log starts anew 1 times; number 2 is read, from train.log:5 on",)
 
 
 def test_a_run_hardly_begun_gives_way_to_the_one_before(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_tests_are_no_validation_but_where_there_is_no_other(tmp_path: Path) -> 
     alone = "".join(f"Epoch {n}: train loss {5 - n}.0, test loss {6 - n}.0\n" for n in (1, 2, 3))
     run = read(tmp_path, "train.log", alone)
     assert points(run, "val_loss") == [(1, 5), (2, 4), (3, 3)]
-    assert run.complaints == ("nothing tells of validation: test loss taken for it",)
+    assert run.warnings == ("nothing tells of validation: test loss taken for it",)
 
 
 def test_a_progress_bar_that_shows_an_old_validation_again_tells_nothing_new(tmp_path: Path) -> None:

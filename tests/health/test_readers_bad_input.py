@@ -93,14 +93,14 @@ def test_a_last_line_cut_off_is_told(tmp_path: Path, name: str, content: str) ->
     run = read(tmp_path / name, content)
     assert run.curves["val_loss"].values == (4.6, 4.5)
     line = content.count("\n") + 1
-    assert run.complaints == (f"{tmp_path}/{name}: the last line, {line}, is cut off: left out",)
+    assert run.warnings == (f"{tmp_path}/{name}: the last line, {line}, is cut off: left out",)
 
 
 def test_a_state_cut_off_is_read_up_to_there(tmp_path: Path) -> None:
     whole = (Path(__file__).parent / "specimens" / "trainer_state.json").read_text()
     run = read(tmp_path / "trainer_state.json", whole[: whole.index('"eval_wer": 0.8')])
     assert run.curves["val_wer"].values == (0.9,)
-    assert run.complaints == (f"{tmp_path}/trainer_state.json: the JSON is cut off or damaged: read up to there",)
+    assert run.warnings == (f"{tmp_path}/trainer_state.json: the JSON is cut off or damaged: read up to there",)
 
 
 @given(cut=st.integers(1, len(JSONL)))
@@ -134,32 +134,32 @@ def test_two_formats_in_one_file_are_told(tmp_path: Path) -> None:
     text = "starting\n" + JSONL + "Epoch 3: Train 4.1 | Val 4.2\n"
     run = read(tmp_path / "train.log", text)
     assert run.curves["val_loss"].values == (4.6, 4.5)
-    assert run.complaints == (f"{tmp_path}/train.log: 2 lines left out: not a JSON object (the first is line 1: 'starting')",)
+    assert run.warnings == (f"{tmp_path}/train.log: 2 lines left out: not a JSON object (the first is line 1: 'starting')",)
 
 
 def test_rows_of_another_table_are_told(tmp_path: Path) -> None:
     run = read(tmp_path / "metrics.csv", "epoch,val_loss\n1,4.5\n2,4.25,extra\n\nEpoch 3 done\n4,4.0\n")
     assert run.curves["val_loss"].at == (1, 4)
     what = "2 lines left out: not a row of this csv (the first is line 3: 3 fields where the header has 2)"
-    assert run.complaints[0] == f"{tmp_path}/metrics.csv: {what}"
+    assert run.warnings[0] == f"{tmp_path}/metrics.csv: {what}"
 
 
 def test_a_header_that_comes_again_starts_its_columns_anew(tmp_path: Path) -> None:
     run = read(tmp_path / "metrics.csv", "epoch,val_loss\n1,4.5\nepoch,lr,val_loss\n2,0.1,4.25\nval_loss,lr,epoch\n4.0,0.1,3\n")
     assert run.curves["val_loss"].at == (1, 2, 3)
     assert run.curves["val_loss"].values == (4.5, 4.25, 4.0)
-    assert run.complaints == ()
+    assert run.warnings == ()
 
 
 def test_what_is_not_utf8_is_replaced_and_told(tmp_path: Path) -> None:
     run = read(tmp_path / "train.log", "Epoch 1: Train 4.5 | Val 4.6\nTarget: GRÜN\nPred: GRÜN\n".encode("latin-1"))
     assert run.curves["val_loss"].values == (4.6,)
-    assert run.complaints == (f"{tmp_path}/train.log: 2 lines not UTF-8: what could not be read there was replaced (the first is line 2)",)
+    assert run.warnings == (f"{tmp_path}/train.log: 2 lines not UTF-8: what could not be read there was replaced (the first is line 2)",)
 
 
 def test_epochs_missing_and_repeated_are_told(tmp_path: Path) -> None:
     run = read(tmp_path / "train.log", "".join(f"Epoch {epoch}: val_loss 4.5\n" for epoch in (1, 2, 2, 5, 6, 9)))
-    assert run.complaints == (
+    assert run.warnings == (
         "val_loss: 1 epoch told more than once; the last value counts",
         "4 epochs missing from the log: 3-4, 7-8",
     )
@@ -167,9 +167,9 @@ def test_epochs_missing_and_repeated_are_told(tmp_path: Path) -> None:
 
 def test_a_log_of_every_fifth_epoch_misses_none(tmp_path: Path) -> None:
     run = read(tmp_path / "train.log", "".join(f"Epoch {epoch}: val_loss 4.5\n" for epoch in (5, 10, 15, 20, 30)))
-    assert run.complaints == ("1 epoch missing from the log: 25",)
+    assert run.warnings == ("1 epoch missing from the log: 25",)
 
 
 def test_rows_without_a_clock_are_counted(tmp_path: Path) -> None:
     run = read(tmp_path / "log.jsonl", '{"config": {"lr": 0.1}}\n' + JSONL)
-    assert run.complaints == (f"{tmp_path}/log.jsonl: 1 line left out: neither epoch nor step (line 1)",)
+    assert run.warnings == (f"{tmp_path}/log.jsonl: 1 line left out: neither epoch nor step (line 1)",)

@@ -37,7 +37,7 @@ def test_scalars_are_read_on_the_clock_of_epochs(tmp_path: Path, tensors: bool) 
     assert points(run, "train_loss") == [(0, 4.25), (1, 3.25)]
     assert points(run, "val_loss") == [(0, 5.0), (1, 4.5)]
     assert points(run, "train_loss_step") == [(0.4, 4.5), (0.9, 4.0), (1.4, 3.5), (1.9, 3.0)]
-    assert run.complaints == ()
+    assert run.warnings == ()
 
 
 def test_without_an_epoch_steps_count(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_several_files_of_a_folder_are_one_run_resumed(tmp_path: Path) -> None:
     run = read_run(tmp_path)
     assert points(run, "val_loss") == [(0, 5.0), (1, 4.5), (1, 5.0), (2, 4.5)]
     assert run.curve("val_loss").values == (5.0, 5.0, 4.5)
-    assert run.complaints == ("train_loss_step: goes back to an earlier epoch 1 time; of a repeated epoch the last value counts",)
+    assert run.warnings == ("train_loss_step: goes back to an earlier epoch 1 time; of a repeated epoch the last value counts",)
 
 
 def test_a_resumed_session_replaces_what_was_told_from_its_start_on(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_resumed_session_replaces_what_was_told_from_its_start_on(tmp_path: Pa
     run = read_run(tmp_path)
     assert points(run, "val_loss") == [(0, 5.0), (1, 4.0)]
     assert points(run, "train_loss_step") == [(0.4, 4.5), (0.9, 4.0), (1.4, 3.0), (1.9, 2.5)]
-    assert run.complaints == ()
+    assert run.warnings == ()
 
 
 def test_texts_pictures_and_tensors_of_many_numbers_are_passed_over(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_record_too_large_for_scalars_is_passed_over(tmp_path: Path, monkeypat
     monkeypatch.setattr(events, "LARGEST", 1_000)
     run = read_run(path)
     assert points(run, "val_loss") == [(1, 4.5), (3, 4.0)]
-    assert run.complaints == (f"{path}: 1 record of more than 0 MiB passed over",)
+    assert run.warnings == (f"{path}: 1 record of more than 0 MiB passed over",)
 
 
 @pytest.mark.parametrize("missing", [1, 4, 10, 25])
@@ -92,7 +92,7 @@ def test_a_record_cut_off_at_the_end_is_a_complaint(tmp_path: Path, missing: int
     path.write_bytes(path.read_bytes()[:-missing])
     run = read_run(path)
     assert points(run, "val_loss") == [(10, 4.5)]
-    assert [complaint.partition("the record at byte ")[2].split(" ", 1)[1] for complaint in run.complaints] == ["is cut off: left out"]
+    assert [warning.partition("the record at byte ")[2].split(" ", 1)[1] for warning in run.warnings] == ["is cut off: left out"]
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 4096, b"\xff" * 100])
@@ -101,14 +101,14 @@ def test_zeros_or_rubbish_at_the_end_are_a_complaint(tmp_path: Path, tail: bytes
     path.write_bytes(path.read_bytes() + tail)
     run = read_run(path)
     assert points(run, "val_loss") == [(10, 4.5)]
-    assert [complaint.endswith("is damaged: the rest is left out") for complaint in run.complaints] == [True]
+    assert [warning.endswith("is damaged: the rest is left out") for warning in run.warnings] == [True]
 
 
 def test_a_record_that_is_no_event_is_a_complaint(tmp_path: Path) -> None:
     path = write_events(tmp_path, [(10, {"val_loss": 4.5})])
     path.write_bytes(path.read_bytes() + struct.pack("<QI", 4, events._checksum(4)) + b"\xff\xff\xff\xff" + b"\0" * 4)
     run = read_run(path)
-    assert [complaint.endswith("is no event: the rest is left out") for complaint in run.complaints] == [True]
+    assert [warning.endswith("is no event: the rest is left out") for warning in run.warnings] == [True]
 
 
 def test_folders_named_after_splits_are_parts_of_a_run(tmp_path: Path) -> None:

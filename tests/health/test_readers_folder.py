@@ -41,7 +41,7 @@ def test_the_log_is_found_among_other_files(tmp_path: Path) -> None:
     written(tmp_path / "weights.pt", PLAIN)
     log = written(tmp_path / "version_0" / "out.txt", PLAIN)
     run = read_run(tmp_path)
-    assert (run.sources, run.name, run.complaints) == ((log,), tmp_path.name, ())
+    assert (run.sources, run.name, run.warnings) == ((log,), tmp_path.name, ())
 
 
 def test_of_two_formats_the_richer_is_read_and_named(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_of_two_formats_the_richer_is_read_and_named(tmp_path: Path) -> None:
     log.rename(tmp_path / "csv" / "version_0" / "train.log")
     run = read_run(tmp_path)
     assert run.sources == (table,)
-    assert run.complaints == (f"{tmp_path}: two formats of one run; read from the csv, which tells no less than train.log",)
+    assert run.warnings == (f"{tmp_path}: two formats of one run; read from the csv, which tells no less than train.log",)
 
 
 def test_predictions_may_come_from_the_other_format(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_predictions_may_come_from_the_other_format(tmp_path: Path) -> None:
     run = read_run(tmp_path)
     assert "lr" in run.curves
     assert [(one.at, one.prediction) for one in run.predictions] == [(2, ("A",))]
-    assert run.complaints[-1] == "predictions are from the plain log"
+    assert run.warnings[-1] == "predictions are from the plain log"
 
 
 def test_csv_and_events_in_folders_of_their_own_are_one_run(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_format_that_cannot_be_read_does_not_hide_the_other(tmp_path: Path, mo
     monkeypatch.setattr(events, "find_spec", lambda name: None)
     run = read_run(tmp_path)
     assert len(run.curves["val_loss"]) == 2
-    assert f"{path}: to read TensorBoard event files, pip install pytest-overfit[curves]" in run.complaints
+    assert f"{path}: to read TensorBoard event files, pip install pytest-overfit[curves]" in run.warnings
 
 
 def test_two_runs_are_named(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_two_logs_of_one_format_that_agree_are_one_run(tmp_path: Path) -> None:
     log = written(tmp_path / "train.log", PLAIN + "Epoch 3: Train 4.3 | Val 4.4\n")
     run = read_run(tmp_path)
     assert run.sources == (log,)
-    assert run.complaints == (f"{tmp_path}: 2 logs of one run; read from the train.log, which tells no less than console.log",)
+    assert run.warnings == (f"{tmp_path}: 2 logs of one run; read from the train.log, which tells no less than console.log",)
 
 
 def test_logs_of_different_metrics_are_one_run(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_log_at_the_top_goes_before_those_below(tmp_path: Path) -> None:
     written(tmp_path / "old" / "metrics.csv", CSV)
     run = read_run(tmp_path)
     assert run.sources == (top,)
-    assert run.complaints == (f"{tmp_path}: 1 log of other runs in folders below left out: old/metrics.csv",)
+    assert run.warnings == (f"{tmp_path}: 1 log of other runs in folders below left out: old/metrics.csv",)
 
 
 def test_of_hugging_face_states_the_last_is_read(tmp_path: Path) -> None:
@@ -198,5 +198,5 @@ def test_predictions_beside_the_log_are_read_and_the_newest_kept(tmp_path: Path)
     assert [sum(one.split == split for one in run.predictions) for split in ("train", "val")] == [200, 200]
     assert (run.predictions[0].at, run.predictions[0].target, run.predictions[0].prediction) == (50, ("A", "B C"), ())
     path = tmp_path / "predictions.jsonl"
-    assert run.complaints == (f"{path}: 2 lines left out: no object with a target and a prediction (the first is line 501: 'not JSON')",)
+    assert run.warnings == (f"{path}: 2 lines left out: no object with a target and a prediction (the first is line 501: 'not JSON')",)
     assert run.sources == (tmp_path / "metrics.csv", path)

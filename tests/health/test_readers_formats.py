@@ -187,7 +187,7 @@ def test_mlflow_keeps_a_file_a_metric(tmp_path: Path) -> None:
     run = read_run(tmp_path / "mlruns")
     assert points(run, "train_loss") == [(100, 3.5), (200, 2.5)]
     assert points(run, "val_loss") == [(100, 3.25), (200, 2.25)]
-    assert run.complaints == (f"{folder}/metrics/val/loss: 1 line left out: no time, value and step (line 3: 'rubbish')",)
+    assert run.warnings == (f"{folder}/metrics/val/loss: 1 line left out: no time, value and step (line 3: 'rubbish')",)
 
 
 def test_kaldi_keeps_a_log_an_iteration(tmp_path: Path) -> None:
@@ -267,4 +267,4 @@ def test_the_history_of_weights_and_biases_is_read(tmp_path: Path) -> None:
     path.write_bytes(offline_history(rows)[:50_000])
     run = read_run(path)
     assert points(run, "train_loss") == [(0, 5.0), (1, 4.0)]
-    assert run.complaints[0] == f"{path}: cut off or damaged: read up to there"
+    assert run.warnings[0] == f"{path}: cut off or damaged: read up to there"

@@ -66,7 +66,7 @@ def test_a_line_too_long_is_left_out_and_the_next_ones_are_read(tmp_path: Path) 
     path.write_text("Epoch 1: Train 4.5\n" + "x" * (3 * MIB) + "\nEpoch 2: Train 4.25\n")
     run, peak, _ = read_watched(path)
     assert run.curves["train_loss"].at == (1, 2)
-    assert run.complaints == (f"{path}: 1 line left out: longer than 1 MiB (line 2)",)
+    assert run.warnings == (f"{path}: 1 line left out: longer than 1 MiB (line 2)",)
     assert peak < 12 * MIB
 
 
@@ -85,7 +85,7 @@ def test_of_unknown_names_only_so_many_are_kept(tmp_path: Path) -> None:
     run = read_run(path)
     assert len(run.curves) == 201
     strange = "layer_0, layer_1, layer_2, layer_3, layer_4 and 195 more"
-    assert run.complaints == (
+    assert run.warnings == (
         "100 metrics beyond 200 of unknown name left out (the first by name is layer_200)",
         f"not understood: {strange}; --overfit-metric train_loss=layer_0 says what one is",
     )

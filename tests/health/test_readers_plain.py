@@ -82,7 +82,7 @@ def test_the_log_of_the_team() -> None:
     assert [(one.at, len(one.target), len(one.prediction)) for one in run.predictions] == [(25, 10, 1), (60, 3, 0)]
     facts = run.facts
     assert (facts.parameters, facts.train_samples, facts.val_samples, facts.vocabulary) == (14_404_568, 5672, 540, 1232)
-    assert run.complaints == ("56 epochs missing from the log: 2-24, 26-49, 51-59",)
+    assert run.warnings == ("56 epochs missing from the log: 2-24, 26-49, 51-59",)
     assert set(run.curves) == {"train_loss", "val_loss", "train_wer", "val_wer"}
 
 
@@ -91,7 +91,7 @@ def test_progress_bars_count_as_a_terminal_shows_them(name: str) -> None:
     run = read_run(SPECIMENS / name)
     assert len(run.curves["train_loss"]) == len(run.curves["val_loss"]) == len(run.curves["val_wer"]) == 3
     assert run.curves["train_loss"].in_order
-    assert run.complaints == ()
+    assert run.warnings == ()
 
 
 def test_a_metric_without_a_split_beside_the_validation_one_is_the_training_one() -> None:
@@ -143,12 +143,12 @@ def test_a_log_of_steps_counts_steps(tmp_path: Path) -> None:
 def test_steps_that_are_epochs_are_taken_for_them(tmp_path: Path) -> None:
     run = run_of(tmp_path, "".join(f"step {n}: train loss {4 - n / 10:.1f}, val loss 4.5\n" for n in range(3)))
     assert run.clock == "epoch"
-    assert run.complaints == ("the log counts one by one and validates at each count: its steps are taken for epochs",)
+    assert run.warnings == ("the log counts one by one and validates at each count: its steps are taken for epochs",)
 
 
 def test_metrics_before_the_first_epoch_are_counted(tmp_path: Path) -> None:
     run = run_of(tmp_path, "val_loss: 7.5\nEpoch 1: Train 4.5 | Val 4.6\n")
-    assert run.complaints == (f"{tmp_path}/train.log: 1 line left out: metrics before the first epoch or step (line 1)",)
+    assert run.warnings == (f"{tmp_path}/train.log: 1 line left out: metrics before the first epoch or step (line 1)",)
 
 
 @pytest.mark.parametrize("line", ["Trainable params: 3.4 M", "3.4 M    Trainable params", "parameters=3,400,000", "model with 3_400_000 parameters"])

@@ -70,8 +70,8 @@ def test_epochs_out_of_order_are_kept_and_told(order: list[int]) -> None:
     assert run.curves["val_loss"].at == tuple(order)
     goes_back = any(b < a for a, b in pairwise(order))
     repeats = any(a == b for a, b in pairwise(order))
-    assert any("goes back" in complaint for complaint in run.complaints) == goes_back
-    assert any("told more than once" in complaint for complaint in run.complaints) == (repeats and not goes_back)
+    assert any("goes back" in warning for warning in run.warnings) == goes_back
+    assert any("told more than once" in warning for warning in run.warnings) == (repeats and not goes_back)
 
 
 def test_lightning_csv_has_sparse_rows_and_rates_without_an_epoch() -> None:
@@ -81,14 +81,14 @@ def test_lightning_csv_has_sparse_rows_and_rates_without_an_epoch() -> None:
     assert run.curves["train_loss_step"].at == pytest.approx([0.2, 0.45, 0.7, 0.95, 1.2, 1.45, 1.7, 1.95, 2.2, 2.45, 2.7, 2.95])
     assert run.curves["lr"].in_order
     assert set(run.curves) == {"train_loss", "val_loss", "train_loss_step", "lr", "lr-AdamW/pg2"}
-    assert run.complaints == ()
+    assert run.warnings == ()
 
 
 def test_hugging_face_state_has_fractional_epochs_and_no_mean_over_the_run() -> None:
     run = read_run(SPECIMENS / "trainer_state.json")
     assert run.curves["train_loss"].at == (0.5, 1, 1.5, 2, 2.5, 3)
     assert points(run, "val_wer") == [(1, 0.9), (2, 0.8), (3, 0.7)]
-    assert (run.facts.epochs, run.complaints) == (3, ())
+    assert (run.facts.epochs, run.warnings) == (3, ())
 
 
 def test_steps_alone_are_interpolated_where_epochs_are_fractional(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_delimiters_and_quotes_are_found(tmp_path: Path) -> None:
 def test_percent_is_told_from_shares(tmp_path: Path, values: tuple[float, ...], percent: bool) -> None:
     run = run_of(tmp_path, "metrics.csv", "epoch,val_wer\n" + "".join(f"{n},{value}\n" for n, value in enumerate(values)))
     assert run.curves["val_wer"].values == pytest.approx([value / 100 if percent else value for value in values])
-    assert run.complaints == ((f"val_wer: taken for percent, since values reach {max(values):g}",) if percent else ())
+    assert run.warnings == ((f"val_wer: taken for percent, since values reach {max(values):g}",) if percent else ())
 
 
 def test_train_and_validation_error_rates_are_in_one_unit(tmp_path: Path) -> None:
@@ -169,5 +169,5 @@ def test_of_names_that_mean_the_same_the_plainest_counts(tmp_path: Path) -> None
 
 def test_a_lone_metric_without_a_split_is_the_validation_one(tmp_path: Path) -> None:
     run = run_of(tmp_path, "metrics.csv", "epoch,wer\n1,0.5\n")
-    assert run.complaints == ("wer does not say of which split it is: taken for validation",)
+    assert run.warnings == ("wer does not say of which split it is: taken for validation",)
     assert points(run, "val_wer") == [(1, 0.5)]

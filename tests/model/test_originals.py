@@ -18,7 +18,7 @@ def parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def told_apart(values: Tensor) -> float:
+def between_sample_share(values: Tensor) -> float:
     """Share of the energy that tells clips apart, of (clips, ...)."""
     return float(values.var(0, unbiased=False).mean() / values.square().mean())
 
@@ -76,8 +76,8 @@ def test_in_eval_mode_at_the_start_the_upsampling_drowns_the_signal(student: Mob
         handle.remove()
     assert seen["stem"].square().mean().sqrt() > 1
     assert seen["blocks"].square().mean().sqrt() < 1e-2
-    assert told_apart(seen["blocks"]) > 0.1
-    assert told_apart(seen["temporal_upsample"]) < 1e-4
+    assert between_sample_share(seen["blocks"]) > 0.1
+    assert between_sample_share(seen["temporal_upsample"]) < 1e-4
 
 
 def test_without_batch_norm_the_probes_name_the_upsampling(samples: list[Sample]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.survival import METRICS, PREDICTIONS, append_lines, cut_back, read_rows, write_whole
+from model.atomic_files import METRICS, PREDICTIONS, append_lines, cut_back, read_rows, write_whole
 from model.train import BAD_INPUT, main
 from tests.model.training import SMALL, rows
 

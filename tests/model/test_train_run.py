@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import nn
 
+from model.atomic_files import PREDICTIONS
 from model.feed import Feed
 from model.fitting import Result, fit, load_weights, quiet, recipe_of, trainer_for
 from model.lightning_ctc import CTC, unfused
 from model.run_record import BadRunFolder, read_record, subject_for, subject_of_run
 from model.settings import BadSettings, Settings
-from model.survival import PREDICTIONS
 from model.train import BAD_INPUT, main
 from pytest_overfit import ctc, measures
 from pytest_overfit.subject import BadSample, Sample, Subject, collate

@@ -189,7 +189,7 @@ def gradients(value: Tensor, wanted: Sequence[Tensor]) -> list[Tensor | None]:
 
 
 @contextmanager
-def shaken(network: nn.Module, names: set[str], *, scale: float, seed: int) -> Iterator[None]:
+def perturbed(network: nn.Module, names: set[str], *, scale: float, seed: int) -> Iterator[None]:
     """Add noise to the named parameters and buffers while the block runs: `scale` times each one's rms, or a fifth of it where all are zero."""
     chosen = {name: tensor for name, tensor in (*network.named_parameters(), *network.named_buffers()) if name in names}
     kept = {name: tensor.detach().clone() for name, tensor in chosen.items()}

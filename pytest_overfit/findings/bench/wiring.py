@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
-from pytest_overfit.findings.bench import Bench, gradients, shaken
+from pytest_overfit.findings.bench import Bench, gradients, perturbed
 from pytest_overfit.measures import valid_steps
 from pytest_overfit.probes.recorder import differ, undisturbed
 
@@ -130,7 +130,7 @@ class Wiring:
         plain = flow(self.bench, train=False) | flow(self.bench, train=True)
         if self.trained <= plain.alive and not self._silent_columns(plain) and not self._silent_frames(plain):
             return plain
-        with shaken(self.bench.network, set(self.trained), scale=JITTER, seed=self.bench.seed):
+        with perturbed(self.bench.network, set(self.trained), scale=JITTER, seed=self.bench.seed):
             return plain | flow(self.bench, train=False) | flow(self.bench, train=True)
 
     def _silent_columns(self, flow: Flow) -> list[int]:
@@ -188,7 +188,7 @@ class Wiring:
     def moves(self, module: str) -> bool:
         """Whether the output answers to other parameters of a module."""
         before = self._output(self.bench.batch.features)
-        with shaken(self.bench.network, self.below(module) & self.trained, scale=UPHEAVAL, seed=self.bench.seed):
+        with perturbed(self.bench.network, self.below(module) & self.trained, scale=UPHEAVAL, seed=self.bench.seed):
             after = self._output(self.bench.batch.features)
         return differ((before,), (after,))
 

@@ -55,7 +55,7 @@ def read_run(path: Path, *, progress: Callable[[float], None] | None = None, mea
     runs = _runs_of(path, groups[0], progress, meanings or {})
     if len(runs) > 1:
         raise BadRun(f"{path}: holds {len(runs)} runs, {named(path, [run.sources[0] for run in runs])}; give one of them")
-    return replace(runs[0], complaints=(*left_out, *runs[0].complaints))
+    return replace(runs[0], warnings=(*left_out, *runs[0].warnings))
 
 
 def read_runs(
@@ -69,7 +69,7 @@ def read_runs(
             found = _runs_of(path, group, progress, meanings or {})
             if len(groups) > 1 or len(found) > 1:
                 found = [replace(run, name=_name_below(path, group, run, alone=len(found) == 1)) for run in found]
-            runs += [replace(run, complaints=(*left_out, *run.complaints)) for run in found]
+            runs += [replace(run, warnings=(*left_out, *run.warnings)) for run in found]
     return tuple(_told_apart(runs))
 
 
@@ -128,7 +128,7 @@ def _runs_of(path: Path, group: Group, progress: Callable[[float], None] | None,
                 curves=reading.curves,
                 predictions=reading.predictions,
                 facts=_with_told(facts, reading),
-                complaints=(*reading.complaints, *left_out, *shown.complaints),
+                warnings=(*reading.warnings, *left_out, *shown.warnings),
                 checkpoint=newest_checkpoint(folders),
                 finished=reading.finished,
                 planned_steps=reading.planned_steps,
@@ -149,7 +149,7 @@ def _folders(path: Path, group: Group) -> list[Path]:
 
 
 def _readings(path: Path, pieces: Sequence[Piece], progress: Progress, empty: Gathering) -> tuple[list[tuple[Piece, Reading]], tuple[str, ...]]:
-    """What each piece tells, and a complaint for each that cannot be read. Raises BadRun where none can."""
+    """What each piece tells, and a warning for each that cannot be read. Raises BadRun where none can."""
     readings: list[tuple[Piece, Reading]] = []
     refused: list[str] = []
     for piece in sorted(pieces, key=lambda piece: piece.size):
@@ -183,7 +183,7 @@ def _read(piece: Piece, progress: Progress, gathering: Gathering) -> Reading:
         raise BadRun(f"{paths[0]}: cannot be read ({os.strerror(error.errno) if error.errno else error})") from error
     reading = gathering.reading()
     if not reading.curves:
-        reasons = f" ({reading.complaints[0]})" if reading.complaints else ""
+        reasons = f" ({reading.warnings[0]})" if reading.warnings else ""
         raise BadRun(f"{paths[0]}: no metric with an epoch or a step in this {piece.format.name}{reasons}; give a log with both")
     return reading
 
@@ -219,12 +219,12 @@ def _both(one: Reading, other: Reading, name: str) -> list[tuple[float, float]]:
 def _merged(path: Path, told: Sequence[tuple[Piece, Reading]]) -> _Told:
     (best, reading), *others = told
     formats = {piece.format.name for piece, _ in told}
-    complaints = reading.complaints
+    warnings = reading.warnings
     if others and formats not in ALIKE:
         names = ", ".join(sorted({log.path.name for piece, _ in others for log in piece.logs}))
         what = "two formats of one run" if len(formats) > 1 else f"{len(told)} logs of one run"
         where = best.format.name if len(formats) > 1 else best.logs[0].path.name
-        complaints = (f"{path}: {what}; read from the {where}, which tells no less than {names}", *complaints)
+        warnings = (f"{path}: {what}; read from the {where}, which tells no less than {names}", *warnings)
     pieces = [best]
     for piece, other in others:
         if formats not in ALIKE:
@@ -232,12 +232,12 @@ def _merged(path: Path, told: Sequence[tuple[Piece, Reading]]) -> _Told:
         more = {name: curve for name, curve in other.curves.items() if name not in reading.curves and metric(name)}
         if more and other.clock == reading.clock and formats not in ALIKE:
             reading, pieces = replace(reading, curves={**reading.curves, **more}), [*pieces, piece]
-            complaints += (f"{', '.join(sorted(more))} from {piece.logs[0].path.name}",)
+            warnings += (f"{', '.join(sorted(more))} from {piece.logs[0].path.name}",)
         if other.predictions and not reading.predictions and other.clock == reading.clock:
             reading = replace(reading, predictions=other.predictions)
-            complaints += (f"predictions are from the {piece.format.name}",)
+            warnings += (f"predictions are from the {piece.format.name}",)
         reading = replace(reading, finished=reading.finished or other.finished, told={**other.told, **reading.told})
-    return _Told(pieces=tuple(pieces), reading=replace(reading, complaints=complaints))
+    return _Told(pieces=tuple(pieces), reading=replace(reading, warnings=warnings))
 
 
 def _finer(name: str, curve: Curve, other: Reading) -> Curve:

@@ -32,15 +32,15 @@ FASTER = 4.0
 """Steps of training between two readings of validation, for each that validation counts, from which on it counts another thing."""
 
 
-def one_axis(series: Sequence[Series], epochs: Epochs, complaints: list[str]) -> tuple[Clock, Epochs]:
+def one_axis(series: Sequence[Series], epochs: Epochs, warnings: list[str]) -> tuple[Clock, Epochs]:
     """Give every reading an epoch or a step where its log left that open. Returns the clock of the axis, and what maps steps to it."""
     if not any(one.clocked for one in series):
-        _count(series, complaints)
+        _count(series, warnings)
         epochs = _learnt(series)
-    elif not epochs.any and _two_clocks(series, complaints):
+    elif not epochs.any and _two_clocks(series, warnings):
         epochs = _learnt(series)
     if epochs.any and epochs.misleading:
-        complaints.append("epochs are rounded or start anew while steps go on: readings are placed by step")
+        warnings.append("epochs are rounded or start anew while steps go on: readings are placed by step")
         return "step", epochs
     return ("epoch" if epochs.any else "step"), epochs
 
@@ -61,7 +61,7 @@ def placed(one: Series, clock: Clock, steps: StepMap) -> list[tuple[float, Point
     return [(point.at, point._replace(at=at)) for at, point in zip(places, points, strict=True) if at == at]
 
 
-def last_run(curves: Placed, complaints: list[str]) -> dict[str, Curve]:
+def last_run(curves: Placed, warnings: list[str]) -> dict[str, Curve]:
     """The readings of the newest run of those that one log holds: it begins where the loss is back at the place that it began at.
 
     One that was hardly begun gives way to the one before. Where the loss goes on from where it was, the run was resumed, and its clock goes on.
@@ -81,7 +81,7 @@ def last_run(curves: Placed, complaints: list[str]) -> dict[str, Curve]:
         where = main[starts[first]][1].where
         since = f", from {where} on" if where else ""
         how = f"the last of {chosen - first + 1} that go on from each other" if first < chosen else f"number {chosen + 1}"
-        complaints.append(f"the log starts anew {len(parts) - 1} times; {how} is read{since}")
+        warnings.append(f"the log starts anew {len(parts) - 1} times; {how} is read{since}")
     kept = parts[first]
     for part in parts[first + 1 : chosen + 1]:
         kept = _continued(kept, part)
@@ -102,7 +102,7 @@ def _in_order(series: Sequence[Series], splits: tuple[str, ...], metrics: tuple[
     return [next(row) for _, row in groupby(sorted(found, key=lambda point: point.at), key=lambda point: point.at)]
 
 
-def _two_clocks(series: Sequence[Series], complaints: list[str]) -> bool:
+def _two_clocks(series: Sequence[Series], warnings: list[str]) -> bool:
     """Whether validation counts epochs while training counts steps; then its readings get both."""
     train, val = _in_order(series, ("train", ""), ("loss",)), _in_order(series, ("val",))
     counts = [point.step for point in val]
@@ -116,7 +116,7 @@ def _two_clocks(series: Sequence[Series], complaints: list[str]) -> bool:
     for one in series:
         if one.split == "val":
             one.place([p._replace(epoch=p.step, step=steps.get(p.step, math.nan)) for p in one.points])
-    complaints.append("training counts steps and validation counts epochs under one name: placed on one axis of epochs by their order in the log")
+    warnings.append("training counts steps and validation counts epochs under one name: placed on one axis of epochs by their order in the log")
     return True
 
 
@@ -131,7 +131,7 @@ def _steps_before(train: Sequence[Point], val: Sequence[Point]) -> list[float]:
     return [math.ceil((point.step - first + 1) * length) for point in val]
 
 
-def _count(series: Sequence[Series], complaints: list[str]) -> None:
+def _count(series: Sequence[Series], warnings: list[str]) -> None:
     """Without any clock: each reading of validation, or of whatever was told least often, ends or begins an epoch."""
     usual = [one for one in series if one.meant and one.split == "val" and one.count >= LEAST] or [
         one for one in series if one.meant and one.count >= LEAST
@@ -143,7 +143,7 @@ def _count(series: Sequence[Series], complaints: list[str]) -> None:
     ends = everything[0] < base[0]
     for one in series:
         one.place(_counted_by(base, one.points, ends=ends))
-    complaints.append("the log counts neither epochs nor steps: its readings are counted, and taken for one an epoch")
+    warnings.append("the log counts neither epochs nor steps: its readings are counted, and taken for one an epoch")
 
 
 def _counted_by(base: list[float], points: Sequence[Point], *, ends: bool) -> list[Point]:

@@ -119,5 +119,5 @@ def read_predictions(path: Path, gathering: Gathering, progress: Progress) -> No
             malformed.add(number, shortened(text))
         else:
             gathering.predict(found)
-    gathering.complaints += malformed.said(path, "left out: no object with a target and a prediction")
-    gathering.complaints += lines.complaints()
+    gathering.warnings += malformed.said(path, "left out: no object with a target and a prediction")
+    gathering.warnings += lines.warnings()

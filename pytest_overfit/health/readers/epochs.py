@@ -69,7 +69,7 @@ class Epochs:
         return StepMap(steps=known.at, epochs=known.values, fractional=True)
 
     def missing(self) -> tuple[str, ...]:
-        """A complaint that names the whole epochs that the log skips."""
+        """A warning that names the whole epochs that the log skips."""
         if not self.whole or len(self._seen) == MOST_EPOCHS:
             return ()
         count, holes = gaps(tuple(sorted(self._seen)))

@@ -90,7 +90,7 @@ def _scalars(path: Path, gathering: Gathering, progress: Progress) -> Iterator[t
         try:
             event: Any = Event.FromString(record)
         except DecodeError:
-            gathering.complaints.append(f"{path}: the record at byte {start} is no event: the rest is left out")
+            gathering.warnings.append(f"{path}: the record at byte {start} is no event: the rest is left out")
             return
         for value in event.summary.value:
             if value.HasField("simple_value"):
@@ -136,9 +136,9 @@ def _records(path: Path, gathering: Gathering, progress: Progress) -> Iterator[t
                 told = place
     progress.advance(size - told)
     if wrong:
-        gathering.complaints.append(f"{path}: the record at byte {place} {wrong}")
+        gathering.warnings.append(f"{path}: the record at byte {place} {wrong}")
     if passed_over:
-        gathering.complaints.append(f"{path}: {counted(passed_over, 'record')} of more than {LARGEST >> 20} MiB passed over")
+        gathering.warnings.append(f"{path}: {counted(passed_over, 'record')} of more than {LARGEST >> 20} MiB passed over")
 
 
 @lru_cache(maxsize=4096)

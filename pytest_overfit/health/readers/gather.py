@@ -1,4 +1,4 @@
-"""Rows of any log -> curves under canonical names, on one clock, with complaints. Every reader feeds a `Gathering`."""
+"""Rows of any log -> curves under canonical names, on one clock, with warnings. Every reader feeds a `Gathering`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Reading:
     curves: Mapping[str, Curve]
     predictions: tuple[Prediction, ...] = ()
     told: Mapping[str, int] = field(default_factory=dict)
-    complaints: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     finished: tuple[str, ...] = ()
     planned_steps: int | None = None
     not_understood: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class Gathering:
         self.epochs = Epochs()
         self.predictions: dict[str, deque[Prediction]] = {}
         self.told: dict[str, int] = {}
-        self.complaints: list[str] = []
+        self.warnings: list[str] = []
         self._own: dict[tuple[str, str, str], Series] = {}
         self._met: dict[tuple[str, str, str], Series] = {}
         self._unknown = 0
@@ -161,35 +161,35 @@ class Gathering:
         return not self._own
 
     def reading(self) -> Reading:
-        complaints = list(self.complaints)
-        clock, epochs = one_axis(tuple(self._own.values()), self.epochs, complaints)
+        warnings = list(self.warnings)
+        clock, epochs = one_axis(tuple(self._own.values()), self.epochs, warnings)
         steps = epochs.map()
-        named = name_series(self._own.values(), complaints)
-        curves = last_run({name: placed(series, clock, steps) for name, series in named.items()}, complaints)
+        named = name_series(self._own.values(), warnings)
+        curves = last_run({name: placed(series, clock, steps) for name, series in named.items()}, warnings)
         if clock == "step" and _counts_epochs(curves):
             clock = "epoch"
-            complaints.append("the log counts one by one and validates at each count: its steps are taken for epochs")
+            warnings.append("the log counts one by one and validates at each count: its steps are taken for epochs")
         told = {name for name, series in named.items() if series.meant is not None and series.meant.percent}
-        as_shares(curves, told, complaints, likely=self._shares)
-        _losses_of_perplexities(curves, complaints)
-        complaints += _disorders(curves, clock)
-        complaints += epochs.missing() if clock == "epoch" else ()
+        as_shares(curves, told, warnings, likely=self._shares)
+        _losses_of_perplexities(curves, warnings)
+        warnings += _disorders(curves, clock)
+        warnings += epochs.missing() if clock == "epoch" else ()
         if self._dropped:
             more = "at least " * (len(self._dropped) == MOST_UNKNOWN) + counted(len(self._dropped), "metric")
-            complaints.append(f"{more} beyond {MOST_UNKNOWN} of unknown name left out (the first by name is {min(self._dropped)})")
+            warnings.append(f"{more} beyond {MOST_UNKNOWN} of unknown name left out (the first by name is {min(self._dropped)})")
         strange = tuple(name for name in not_understood(named) if name in curves)
         lacking = [name for name in ("val_loss", "train_loss") if name not in curves]
         lacking += (
             [] if any(MEASURED[metric_of(name)].kind in ("error rate", "score") for name in curves if metric_of(name) in MEASURED) else ["val_wer"]
         )
         if strange and lacking:
-            complaints.append(f"not understood: {naming(strange)}; --overfit-metric {lacking[0]}={strange[0]} says what one is")
+            warnings.append(f"not understood: {naming(strange)}; --overfit-metric {lacking[0]}={strange[0]} says what one is")
         return Reading(
             clock=clock,
             curves=curves,
             predictions=tuple(prediction for split in sorted(self.predictions) for prediction in self.predictions[split]),
             told=dict(self.told),
-            complaints=tuple(complaints),
+            warnings=tuple(warnings),
             finished=self._finished(clock, curves),
             unmet=tuple(name for name in self.meanings if _spelled(name) not in self._used),
             planned_steps=self.planned_steps,
@@ -208,7 +208,7 @@ def _counts_epochs(curves: Mapping[str, Curve]) -> bool:
     return train is not None and val is not None and len(train) > 1 and train.at == val.at and all(b - a == 1 for a, b in pairwise(train.at))
 
 
-def as_shares(curves: dict[str, Curve], told: set[str], complaints: list[str], *, likely: bool) -> None:
+def as_shares(curves: dict[str, Curve], told: set[str], warnings: list[str], *, likely: bool) -> None:
     """Divide percent by 100. A metric of train and validation is in one unit; so are all error rates where one is surely percent.
 
     told: curves whose unit the log tells. likely: whether shares are expected.
@@ -225,16 +225,16 @@ def as_shares(curves: dict[str, Curve], told: set[str], complaints: list[str], *
     for metric in sorted(percent):
         for name in untold[metric]:
             curves[name] = replace(curves[name], values=tuple(value / 100 for value in curves[name].values))
-        complaints.append(f"{' and '.join(untold[metric])}: taken for percent, since values reach {max(values[metric]):g}")
+        warnings.append(f"{' and '.join(untold[metric])}: taken for percent, since values reach {max(values[metric]):g}")
 
 
-def _losses_of_perplexities(curves: dict[str, Curve], complaints: list[str]) -> None:
+def _losses_of_perplexities(curves: dict[str, Curve], warnings: list[str]) -> None:
     """Where a log tells the perplexity of a split and no loss, its logarithm is the loss in nats a token."""
     for split in ("train", "val"):
         perplexity = curves.get(f"{split}_perplexity")
         if perplexity is not None and f"{split}_loss" not in curves and all(value > 0 for value in perplexity.values):
             curves[f"{split}_loss"] = replace(perplexity, values=tuple(map(math.log, perplexity.values)))
-            complaints.append(f"{split}_loss: the logarithm of {split}_perplexity")
+            warnings.append(f"{split}_loss: the logarithm of {split}_perplexity")
 
 
 def metric_of(name: str) -> str:

@@ -25,7 +25,7 @@ class LeftOut:
         self.count += 1
 
     def said(self, path: Path, what: str) -> tuple[str, ...]:
-        """One complaint, or none. what: such as "left out: not JSON"."""
+        """One warning, or none. what: such as "left out: not JSON"."""
         if not self.count:
             return ()
         first = f"line {self.first}" + (f": {self.why}" if self.why else "")
@@ -88,7 +88,7 @@ class TextLines:
             text = raw.decode("utf-8", errors="replace")
         return text.removeprefix("\ufeff") if number == 1 else text
 
-    def complaints(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[str, ...]:
         return (
             *self.not_utf8.said(self.path, "not UTF-8: what could not be read there was replaced"),
             *self.too_long.said(self.path, f"left out: longer than {LONGEST >> 20} MiB"),

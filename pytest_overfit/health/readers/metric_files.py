@@ -38,7 +38,7 @@ def read_metric_files(paths: Sequence[Path], prefixes: Sequence[str], gathering:
                 malformed.add(number, shortened(text))
             else:
                 gathering.add([(name, value)], step=float(match[3]), where=Where(path, number), order=float(match[1]))
-        gathering.complaints += malformed.said(path, "left out: no time, value and step")
+        gathering.warnings += malformed.said(path, "left out: no time, value and step")
 
 
 def is_scalar_export(text: str) -> bool:
@@ -58,4 +58,4 @@ def read_scalar_exports(paths: Sequence[Path], prefixes: Sequence[str], gatherin
                 gathering.add([(name, value or 0.0)], step=step or 0.0, where=Where(path, number), order=time)
             elif number > 1 and text.strip():
                 malformed.add(number, shortened(text))
-        gathering.complaints += malformed.said(path, "left out: no time, step and value")
+        gathering.warnings += malformed.said(path, "left out: no time, step and value")

@@ -31,7 +31,7 @@ def is_offline_history(head: bytes) -> bool:
 
 
 def read_offline_history(path: Path, gathering: Gathering, progress: Progress) -> None:
-    """Rows without a clock of their own stand at `_step`. A file that is cut off is read up to there, with a complaint."""
+    """Rows without a clock of their own stand at `_step`. A file that is cut off is read up to there, with a warning."""
     unplaced = LeftOut()
     try:
         for number, record in enumerate(_records(path, progress), 1):
@@ -40,8 +40,8 @@ def read_offline_history(path: Path, gathering: Gathering, progress: Progress) -
                     found = row(flattened(_row(message)))
                     found.give(gathering, Where(path, number, "record")) if found.placed else unplaced.add(number)
     except (ValueError, IndexError, struct.error):
-        gathering.complaints.append(f"{path}: cut off or damaged: read up to there")
-    gathering.complaints += (text.replace("line", "record") for text in unplaced.said(path, "left out: neither epoch nor step"))
+        gathering.warnings.append(f"{path}: cut off or damaged: read up to there")
+    gathering.warnings += (text.replace("line", "record") for text in unplaced.said(path, "left out: neither epoch nor step"))
 
 
 def _row(message: bytes) -> dict[str, object]:

@@ -100,8 +100,8 @@ def read_plain(path: Path, gathering: Gathering, progress: Progress, *, most_lin
             break
     reader.finish()
     if gathering.any_clock:
-        gathering.complaints += reader.unplaced.said(path, "left out: metrics before the first epoch or step")
-    gathering.complaints += lines.complaints()
+        gathering.warnings += reader.unplaced.said(path, "left out: metrics before the first epoch or step")
+    gathering.warnings += lines.warnings()
 
 
 class _Reader:

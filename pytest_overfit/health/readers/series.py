@@ -41,7 +41,7 @@ class Series:
         self._placed = points
 
 
-def name_series(all_series: Iterable[Series], complaints: list[str]) -> dict[str, Series]:
+def name_series(all_series: Iterable[Series], warnings: list[str]) -> dict[str, Series]:
     """Canonical names for those that have one: of several candidates the epoch-level, then the plainest; the others keep their own name.
 
     A step-level loss beside an epoch-level one is `train_loss_step`. A bare `loss` is the training one; another bare metric is the validation
@@ -49,15 +49,15 @@ def name_series(all_series: Iterable[Series], complaints: list[str]) -> dict[str
     what is told of tests again and again is taken for it.
     """
     all_series = list(all_series)
-    _test_for_validation(all_series, complaints)
-    _share_of_a_split(all_series, complaints)
+    _test_for_validation(all_series, warnings)
+    _share_of_a_split(all_series, warnings)
     told = {canonical(series.meant.metric, series.split) for series in all_series if series.meant and series.split}
     # A trainer that tells a bare loss of each batch tells a bare accuracy of it too.
     told |= {"val_accuracy" for series in all_series if series.meant and series.meant.metric == "loss" and not series.split}
     candidates: dict[str, list[Series]] = {}
     for series in all_series:
         if series.meant is not None:
-            candidates.setdefault(_wanted(series, series.meant, told, complaints), []).append(series)
+            candidates.setdefault(_wanted(series, series.meant, told, warnings), []).append(series)
     named: dict[str, Series] = {}
     losing: list[tuple[str, Series]] = [(series.name, series) for series in all_series if series.meant is None]
     for name, rivals in candidates.items():
@@ -75,7 +75,7 @@ def name_series(all_series: Iterable[Series], complaints: list[str]) -> dict[str
     return named
 
 
-def _test_for_validation(all_series: Sequence[Series], complaints: list[str]) -> None:
+def _test_for_validation(all_series: Sequence[Series], warnings: list[str]) -> None:
     if any(series.split == "val" and series.meant and MEASURED[series.meant.metric].better for series in all_series):
         return
     taken = []
@@ -86,10 +86,10 @@ def _test_for_validation(all_series: Sequence[Series], complaints: list[str]) ->
             series.place([replace_value(point, meant) for point in series.points])
             taken.append(series.name)
     if taken:
-        complaints.append(f"nothing tells of validation: {', '.join(taken)} taken for it")
+        warnings.append(f"nothing tells of validation: {', '.join(taken)} taken for it")
 
 
-def _share_of_a_split(all_series: Sequence[Series], complaints: list[str]) -> None:
+def _share_of_a_split(all_series: Sequence[Series], warnings: list[str]) -> None:
     """What is told as `dev 35.2%`: the error rate, where it falls, else the accuracy."""
     for series in all_series:
         bare = series.logged.removesuffix(" %").strip().lower()
@@ -98,7 +98,7 @@ def _share_of_a_split(all_series: Sequence[Series], complaints: list[str]) -> No
             series.meant = Known(metric="wer" if falls else "accuracy", percent=True, rank=90)
             series.split = SPLITS[bare]
             series.place([replace_value(point, series.meant) for point in series.points])
-            complaints.append(f"{bare} in percent {'falls: taken for the WER' if falls else 'does not fall: taken for the accuracy'}")
+            warnings.append(f"{bare} in percent {'falls: taken for the WER' if falls else 'does not fall: taken for the accuracy'}")
 
 
 def replace_value(point: Point, meant: Known) -> Point:
@@ -122,12 +122,12 @@ def _preference(series: Series) -> tuple[int, bool, int, int]:
     return {"epoch": 0, "": 1, "step": 2}[series.level], not series.split, rank, -series.count
 
 
-def _wanted(series: Series, meant: Known, told: set[str], complaints: list[str]) -> str:
+def _wanted(series: Series, meant: Known, told: set[str], warnings: list[str]) -> str:
     if series.split or meant.metric in WITHOUT_SPLIT:
         return canonical(meant.metric, series.split)
     if MEASURED[meant.metric].kind == "loss" or canonical(meant.metric, "val") in told:
         return canonical(meant.metric, "train")
-    complaints.append(f"{series.name} does not say of which split it is: taken for validation")
+    warnings.append(f"{series.name} does not say of which split it is: taken for validation")
     return canonical(meant.metric, "val")
 
 

@@ -153,7 +153,7 @@ def shortened(text: str, most: int = 40) -> str:
 def _end(gathering: Gathering, lines: TextLines, malformed: LeftOut, unplaced: LeftOut, what: str, *, cut: bool, number: int) -> None:
     if cut:
         malformed.count -= 1
-        gathering.complaints.append(f"{lines.path}: the last line, {number}, is cut off: left out")
-    gathering.complaints += malformed.said(lines.path, f"left out: {what}")
-    gathering.complaints += unplaced.said(lines.path, "left out: neither epoch nor step")
-    gathering.complaints += lines.complaints()
+        gathering.warnings.append(f"{lines.path}: the last line, {number}, is cut off: left out")
+    gathering.warnings += malformed.said(lines.path, f"left out: {what}")
+    gathering.warnings += unplaced.said(lines.path, "left out: neither epoch nor step")
+    gathering.warnings += lines.warnings()

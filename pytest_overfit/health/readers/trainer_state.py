@@ -22,7 +22,7 @@ PLANNED = {name: re.compile(rf'"{name}"\s*:\s*(\d{{1,12}})\b') for name in ("num
 
 
 def read_trainer_state(path: Path, gathering: Gathering, progress: Progress) -> None:
-    """Raises BadRun where the history does not start. One that is cut off is read up to there, with a complaint."""
+    """Raises BadRun where the history does not start. One that is cut off is read up to there, with a warning."""
     unplaced = LeftOut()
     loose: list[tuple[Row, Where]] = []
     around: dict[str, int] = {}
@@ -40,7 +40,7 @@ def read_trainer_state(path: Path, gathering: Gathering, progress: Progress) -> 
             unplaced.add(number)
     for found, where in loose:
         found.give(gathering, where) if len(loose) == number else unplaced.add(where.number)
-    gathering.complaints += (text.replace("line", "row") for text in unplaced.said(path, "left out: neither epoch nor step"))
+    gathering.warnings += (text.replace("line", "row") for text in unplaced.said(path, "left out: neither epoch nor step"))
     if "num_train_epochs" in around:
         gathering.told |= {"epochs": around["num_train_epochs"]}
     gathering.planned_steps = around.get("max_steps")
@@ -79,7 +79,7 @@ def _rows(path: Path, gathering: Gathering, progress: Progress, around: dict[str
             break
     if not inside:
         raise BadRun(f"{path}: JSON whose rows do not start; give a trainer_state.json with its log_history")
-    gathering.complaints.append(f"{path}: the JSON is cut off or damaged: read up to there")
+    gathering.warnings.append(f"{path}: the JSON is cut off or damaged: read up to there")
 
 
 def _blocks(path: Path, progress: Progress) -> Iterator[str]:

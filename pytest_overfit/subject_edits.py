@@ -19,8 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from pytest_overfit import ctc
+from pytest_overfit.network_edits import CannotEdit
 from pytest_overfit.subject import Subject, call_network
-from pytest_overfit.surgery import CannotOperate
 
 DETACHING = {torch.detach, torch.detach_, Tensor.detach, Tensor.detach_, Tensor.data.__get__}  # type: ignore[attr-defined]
 ROUNDING = {torch.round, torch.floor, torch.ceil, torch.sign, Tensor.round, Tensor.floor, Tensor.ceil, Tensor.sign}
@@ -83,9 +83,9 @@ def stateless(subject: Subject) -> Subject:
 
 
 def plainly_called(subject: Subject) -> Subject:
-    """The subject without its own `forward`: the network is called with features and frames. Raises CannotOperate where it has none."""
+    """The subject without its own `forward`: the network is called with features and frames. Raises CannotEdit where it has none."""
     if subject.forward is call_network:
-        raise CannotOperate(f"{subject.name} has no forward of its own")
+        raise CannotEdit(f"{subject.name} has no forward of its own")
     return replace(subject, forward=call_network)
 
 
@@ -105,11 +105,11 @@ def normalised(subject: Subject) -> Subject:
 
 
 def logarithms(subject: Subject) -> Subject:
-    """The subject with the logarithm of what are probabilities. Running it raises CannotOperate where the output has negative numbers."""
+    """The subject with the logarithm of what are probabilities. Running it raises CannotEdit where the output has negative numbers."""
 
     def logarithm(output: Tensor) -> Tensor:
         if float(output.detach().min()) < 0:
-            raise CannotOperate("the output holds negative numbers: they are no probabilities")
+            raise CannotEdit("the output holds negative numbers: they are no probabilities")
         return output.clamp(min=torch.finfo(output.dtype).tiny).log()
 
     return of_output(subject, logarithm)
@@ -118,7 +118,7 @@ def logarithms(subject: Subject) -> Subject:
 def from_head(subject: Subject) -> Subject:
     """The subject that reads the last layer's own output, before whatever stands behind it, through log_softmax.
 
-    Running it raises CannotOperate where no layer has the vocabulary for its width.
+    Running it raises CannotEdit where no layer has the vocabulary for its width.
     """
     size = len(subject.vocabulary)
     turned = [subject.layout == "BTV"]
@@ -127,12 +127,12 @@ def from_head(subject: Subject) -> Subject:
         with _outputs(network, size) as logits:
             after, steps = subject.log_probs(network, features, frames)
         if not logits:
-            raise CannotOperate(f"no layer of {subject.name} puts out {size} numbers a step")
+            raise CannotEdit(f"no layer of {subject.name} puts out {size} numbers a step")
         if after.shape[0] != after.shape[1]:  # where there are as many clips as steps, an earlier call tells which axis is which
             turned[0] = logits[-1].shape != after.shape
         own = logits[-1].transpose(0, 1) if turned[0] else logits[-1]
         if own.shape != after.shape:
-            raise CannotOperate(f"the last layer puts out {tuple(logits[-1].shape)}, the subject {tuple(after.shape)}")
+            raise CannotEdit(f"the last layer puts out {tuple(logits[-1].shape)}, the subject {tuple(after.shape)}")
         return own.log_softmax(-1), steps
 
     return replace(subject, forward=forward, outputs="log_probs", layout="TBV")

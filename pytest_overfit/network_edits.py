@@ -1,4 +1,4 @@
-"""Changes to a network that is already built: what a remedy does to a fresh network before it is trained. Those of the rest: `rewiring`.
+"""Changes to a network that is already built: what a remedy does to a fresh network before it is trained. Those of the rest: `subject_edits`.
 
 Each function changes the network in place and returns whether it found something to change.
 """
@@ -19,21 +19,21 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from pytest_overfit.subject import Sample, Subject
 
-Surgery = Callable[[nn.Module], bool]
+NetworkEdit = Callable[[nn.Module], bool]
 
 
-class CannotOperate(ValueError):
+class CannotEdit(ValueError):
     """The network has nothing that this change applies to."""
 
 
-def operated(subject: Subject, surgery: Surgery) -> Subject:
-    """The subject whose fresh networks are changed by `surgery`; building one raises CannotOperate where there is nothing to change."""
+def edited(subject: Subject, edit: NetworkEdit) -> Subject:
+    """The subject whose fresh networks are changed by `edit`; building one raises CannotEdit where there is nothing to change."""
 
     def build(vocab_size: int, feature_dim: int, seed: int, **keywords: Any) -> nn.Module:
         network = subject.build(vocab_size=vocab_size, feature_dim=feature_dim, seed=seed, **subject.accepted(keywords))
         with torch.no_grad():
-            if not surgery(network):
-                raise CannotOperate(f"nothing in {subject.name} to change by this remedy")
+            if not edit(network):
+                raise CannotEdit(f"nothing in {subject.name} to change by this remedy")
         return network
 
     return replace(subject, build=build)
@@ -144,17 +144,17 @@ def zero_head_bias(network: nn.Module) -> bool:
     return bool(heads)
 
 
-def bypass(module: str) -> Surgery:
+def bypass(module: str) -> NetworkEdit:
     """Leave one module out: its input goes on in its place, where shapes allow."""
 
-    def surgery(network: nn.Module) -> bool:
+    def edit(network: nn.Module) -> bool:
         parent, _, child = module.rpartition(".")
         if not module or not hasattr(network.get_submodule(parent), child):
             return False
         setattr(network.get_submodule(parent), child, nn.Identity())
         return True
 
-    return surgery
+    return edit
 
 
 def repeated_blocks(subject: Subject, network: nn.Module, sample: Sample) -> list[str]:
@@ -180,16 +180,16 @@ def repeated_blocks(subject: Subject, network: nn.Module, sample: Sample) -> lis
     return list(dict.fromkeys(kept))
 
 
-def without(modules: Sequence[str]) -> Surgery:
+def without(modules: Sequence[str]) -> NetworkEdit:
     """Leave these modules out: their input goes on in their place."""
 
-    def surgery(network: nn.Module) -> bool:
+    def edit(network: nn.Module) -> bool:
         for name in modules:
             parent, _, child = name.rpartition(".")
             setattr(network.get_submodule(parent), child, nn.Identity())
         return bool(modules)
 
-    return surgery
+    return edit
 
 
 def head_name(network: nn.Module) -> str | None:
@@ -197,20 +197,20 @@ def head_name(network: nn.Module) -> str | None:
     return next((name for name, module in reversed(list(network.named_modules())) if isinstance(module, nn.Linear)), None)
 
 
-def open_activations(module: str) -> Surgery:
+def open_activations(module: str) -> NetworkEdit:
     """GELU in the place of every sigmoid and tanh among the module's siblings and below them."""
     return lambda network: swap(network, lambda inner: nn.GELU() if isinstance(inner, nn.Sigmoid | nn.Tanh) else None, module.rpartition(".")[0])
 
 
-def reinitialise(module: str) -> Surgery:
+def reinitialise(module: str) -> NetworkEdit:
     """One module, and all below it, as its classes initialise it."""
     return lambda network: reset(network.get_submodule(module))
 
 
-def divide_stride(module: str, by: int) -> Surgery:
+def divide_stride(module: str, by: int) -> NetworkEdit:
     """Divide the stride in time of every convolution and pooling in `module` by `by`, down to 1 at most."""
 
-    def surgery(network: nn.Module) -> bool:
+    def edit(network: nn.Module) -> bool:
         found = False
         for inner in network.get_submodule(module).modules():
             stride = getattr(inner, "stride", None)
@@ -222,13 +222,13 @@ def divide_stride(module: str, by: int) -> Surgery:
                 found = True
         return found
 
-    return surgery
+    return edit
 
 
-def widen(width: int = 64) -> Surgery:
+def widen(width: int = 64) -> NetworkEdit:
     """Give linear layers and convolutions that squeeze to one or two channels `width` of them, and what reads them the same."""
 
-    def surgery(network: nn.Module) -> bool:
+    def edit(network: nn.Module) -> bool:
         leaves = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv1d)]
         for (name, narrow), (reader_name, reader) in pairwise(leaves):
             if _outputs(narrow) <= 2 and _inputs(reader) == _outputs(narrow):
@@ -237,7 +237,7 @@ def widen(width: int = 64) -> Surgery:
                 return True
         return False
 
-    return surgery
+    return edit
 
 
 def _outputs(module: nn.Linear | nn.Conv1d) -> int:

@@ -1,4 +1,4 @@
-"""Surgery: each operation does what it says, tells whether there was something to do, and leaves a network that learns."""
+"""NetworkEdit: each operation does what it says, tells whether there was something to do, and leaves a network that learns."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit import surgery
+from pytest_overfit import network_edits
+from pytest_overfit.network_edits import CannotEdit, NetworkEdit
 from pytest_overfit.subject import collate
-from pytest_overfit.surgery import CannotOperate, Surgery
 from tests.engine.subjects import DIM, BiGRU, TemporalConv, Transformer, bigru, clips, subject
 
 V = 25
@@ -51,20 +51,20 @@ class Squeezed(BiGRU):
         self.encoder.append(nn.Linear(1, 48))
 
 
-OPERATIONS: dict[str, tuple[Callable[[], nn.Module], Surgery]] = {
-    "reset": (net, surgery.reset),
-    "fan_in": (net, surgery.fan_in),
-    "xavier": (net, surgery.xavier),
-    "LayerNorm for BatchNorm": (net, surgery.layer_norm),
-    "no BatchNorm": (net, surgery.without_batch_norm),
-    "lively BatchNorm": (net, surgery.lively_batch_norm),
-    "no dropout": (net, surgery.without_dropout),
-    "no bias in the head": (net, surgery.zero_head_bias),
-    "bypass": (net, surgery.bypass("norm")),
-    "open activations": (lambda: net(activation=nn.Sigmoid), surgery.open_activations("activation")),
-    "reinitialise": (net, surgery.reinitialise("conv")),
-    "smaller stride": (lambda: TemporalConv(DIM, V), surgery.divide_stride("stem", 2)),
-    "widen": (lambda: Squeezed(DIM, V), surgery.widen(64)),
+OPERATIONS: dict[str, tuple[Callable[[], nn.Module], NetworkEdit]] = {
+    "reset": (net, network_edits.reset),
+    "fan_in": (net, network_edits.fan_in),
+    "xavier": (net, network_edits.xavier),
+    "LayerNorm for BatchNorm": (net, network_edits.layer_norm),
+    "no BatchNorm": (net, network_edits.without_batch_norm),
+    "lively BatchNorm": (net, network_edits.lively_batch_norm),
+    "no dropout": (net, network_edits.without_dropout),
+    "no bias in the head": (net, network_edits.zero_head_bias),
+    "bypass": (net, network_edits.bypass("norm")),
+    "open activations": (lambda: net(activation=nn.Sigmoid), network_edits.open_activations("activation")),
+    "reinitialise": (net, network_edits.reinitialise("conv")),
+    "smaller stride": (lambda: TemporalConv(DIM, V), network_edits.divide_stride("stem", 2)),
+    "widen": (lambda: Squeezed(DIM, V), network_edits.widen(64)),
 }
 
 
@@ -80,29 +80,29 @@ def test_an_operated_network_learns(name: str) -> None:
 @pytest.mark.parametrize(
     ("network", "operation"),
     [
-        (lambda: TemporalConv(DIM, V), surgery.without_dropout),
-        (lambda: Transformer(DIM, V), surgery.layer_norm),
-        (lambda: Transformer(DIM, V), surgery.lively_batch_norm),
-        (net, surgery.unfrozen),
-        (net, surgery.widen(64)),
-        (net, surgery.bypass("nothing")),
-        (net, surgery.open_activations("encoder.2")),
-        (net, surgery.divide_stride("rnn", 2)),
+        (lambda: TemporalConv(DIM, V), network_edits.without_dropout),
+        (lambda: Transformer(DIM, V), network_edits.layer_norm),
+        (lambda: Transformer(DIM, V), network_edits.lively_batch_norm),
+        (net, network_edits.unfrozen),
+        (net, network_edits.widen(64)),
+        (net, network_edits.bypass("nothing")),
+        (net, network_edits.open_activations("encoder.2")),
+        (net, network_edits.divide_stride("rnn", 2)),
     ],
 )
-def test_an_operation_says_when_there_is_nothing_to_do(network: Callable[[], nn.Module], operation: Surgery) -> None:
+def test_an_operation_says_when_there_is_nothing_to_do(network: Callable[[], nn.Module], operation: NetworkEdit) -> None:
     assert not operation(network())
 
 
 def test_a_network_without_what_is_operated_on_cannot_be_built() -> None:
-    operated = surgery.operated(subject(TemporalConv, "convolutions"), surgery.without_dropout)
-    with pytest.raises(CannotOperate, match="nothing in convolutions"):
-        operated.fresh(feature_dim=DIM, seed=0)
+    edited = network_edits.edited(subject(TemporalConv, "convolutions"), network_edits.without_dropout)
+    with pytest.raises(CannotEdit, match="nothing in convolutions"):
+        edited.fresh(feature_dim=DIM, seed=0)
 
 
 def test_an_operated_subject_builds_the_same_network_each_time() -> None:
-    operated = surgery.operated(bigru(), surgery.xavier)
-    first, second = (operated.fresh(feature_dim=DIM, seed=3) for _ in range(2))
+    edited = network_edits.edited(bigru(), network_edits.xavier)
+    first, second = (edited.fresh(feature_dim=DIM, seed=3) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
@@ -112,7 +112,7 @@ def test_an_operated_subject_builds_the_same_network_each_time() -> None:
 )
 def test_fan_in_keeps_the_scale_of_a_rectified_signal(layer: nn.Module) -> None:
     torch.manual_seed(0)
-    surgery.fan_in(layer)
+    network_edits.fan_in(layer)
     x = torch.randn(8, 64, 400).relu()
     out = layer(x.transpose(1, 2)) if isinstance(layer, nn.Linear) else layer(x)
     assert out.square().mean().item() == pytest.approx(2 * float(x.square().mean()), rel=0.35)
@@ -120,20 +120,20 @@ def test_fan_in_keeps_the_scale_of_a_rectified_signal(layer: nn.Module) -> None:
 
 def test_no_dropout_is_left_inside_recurrent_layers_or_attention() -> None:
     network = nn.ModuleList([nn.LSTM(8, 8, 2, dropout=0.4), nn.MultiheadAttention(8, 2, dropout=0.3), nn.Dropout(0.5)])
-    assert surgery.without_dropout(network)
+    assert network_edits.without_dropout(network)
     assert [network[0].dropout, network[1].dropout, network[2].p] == [0.0, 0.0, 0.0]
 
 
 def test_frozen_parameters_are_unfrozen() -> None:
     network = net()
     network.head.requires_grad_(False)
-    assert surgery.unfrozen(network)
+    assert network_edits.unfrozen(network)
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_layer_norm_stands_over_channels() -> None:
     network = net(norm=nn.BatchNorm1d)
-    surgery.layer_norm(network)
+    network_edits.layer_norm(network)
     out = network.norm(torch.randn(2, 48, 7))
     assert torch.allclose(out.mean(1), torch.zeros(2, 7), atol=1e-5)
 
@@ -141,38 +141,38 @@ def test_layer_norm_stands_over_channels() -> None:
 def test_a_stride_is_divided_down_to_one() -> None:
     network = nn.Sequential(nn.Conv1d(4, 4, 3, stride=6), nn.MaxPool1d(2), nn.ConvTranspose1d(4, 4, 2, 2))
     outer = nn.ModuleDict({"inner": network})
-    assert surgery.divide_stride("inner", 4)(outer)
+    assert network_edits.divide_stride("inner", 4)(outer)
     assert (network[0].stride, network[1].stride, network[2].stride) == ((1,), 1, (2,))
 
 
 def test_what_is_bypassed_hands_on_its_input() -> None:
     network = net()
-    surgery.bypass("encoder.2")(network)
+    network_edits.bypass("encoder.2")(network)
     assert isinstance(network.encoder[2], nn.Identity)
 
 
 def test_blocks_that_keep_the_shape_are_found_and_left_out() -> None:
     network = Transformer(DIM, V)
-    found = surgery.repeated_blocks(subject(Transformer, "transformer"), network, clips(1)[0])
+    found = network_edits.repeated_blocks(subject(Transformer, "transformer"), network, clips(1)[0])
     assert found == ["encoder.layers.0", "encoder.layers.1"]
-    assert surgery.without(found)(network)
+    assert network_edits.without(found)(network)
     assert [type(layer) for layer in network.encoder.layers] == [nn.Identity, nn.Identity]
-    assert not surgery.without([])(network)
+    assert not network_edits.without([])(network)
 
 
 def test_the_head_is_the_last_linear_layer() -> None:
-    assert surgery.head_name(net()) == "head"
-    assert surgery.head_name(nn.Conv1d(2, 2, 1)) is None
+    assert network_edits.head_name(net()) == "head"
+    assert network_edits.head_name(nn.Conv1d(2, 2, 1)) is None
 
 
 def test_a_bottleneck_is_widened_with_its_reader() -> None:
     network = Squeezed(DIM, V)
-    assert surgery.widen(64)(network)
+    assert network_edits.widen(64)(network)
     assert (network.encoder[4].out_features, network.encoder[5].in_features) == (64, 64)
 
 
 def test_operations_keep_what_they_do_not_change() -> None:
-    plain, operated = net(), net()
-    partial(surgery.reinitialise("conv"))(operated)
-    assert torch.equal(plain.head.weight, operated.head.weight)
-    assert not torch.equal(plain.conv.conv.weight, operated.conv.conv.weight)
+    plain, edited = net(), net()
+    partial(network_edits.reinitialise("conv"))(edited)
+    assert torch.equal(plain.head.weight, edited.head.weight)
+    assert not torch.equal(plain.conv.conv.weight, edited.conv.conv.weight)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pytest_overfit import rewiring
+from pytest_overfit import subject_edits
 from pytest_overfit.findings.examine import check
+from pytest_overfit.network_edits import CannotEdit
 from pytest_overfit.subject import Subject, collate
-from pytest_overfit.surgery import CannotOperate
 from tests.engine.faults import FAULTS
 from tests.engine.planting import fed, forwarded, hooked
 from tests.engine.subjects import DIM, HEALTHY, bigru, clips
@@ -28,20 +28,20 @@ def run(subject: Subject, *, train: bool = False) -> tuple[Tensor, Tensor]:
 
 
 MENDS: dict[str, Callable[[Subject], Subject]] = {
-    "ctc-softmax": rewiring.logarithms,
-    "ctc-softmax-twice": rewiring.logarithms,
-    "ctc-logits": rewiring.normalised,
-    "head-relu": rewiring.from_head,
-    "net-batch-mean": rewiring.from_head,
-    "ctc-axes-output": rewiring.other_layout,
-    "ctc-axes-square": rewiring.one_by_one,
-    "ctc-input-lengths-max": rewiring.counted_steps,
-    "ctc-input-lengths": rewiring.counted_steps,
-    "data-padding": rewiring.one_by_one,
-    "net-detach": rewiring.undetached,
-    "net-dropout-in-eval": rewiring.undropped,
-    "net-columns-ignored": rewiring.plainly_called,
-    "net-frames-ignored": rewiring.plainly_called,
+    "ctc-softmax": subject_edits.logarithms,
+    "ctc-softmax-twice": subject_edits.logarithms,
+    "ctc-logits": subject_edits.normalised,
+    "head-relu": subject_edits.from_head,
+    "net-batch-mean": subject_edits.from_head,
+    "ctc-axes-output": subject_edits.other_layout,
+    "ctc-axes-square": subject_edits.one_by_one,
+    "ctc-input-lengths-max": subject_edits.counted_steps,
+    "ctc-input-lengths": subject_edits.counted_steps,
+    "data-padding": subject_edits.one_by_one,
+    "net-detach": subject_edits.undetached,
+    "net-dropout-in-eval": subject_edits.undropped,
+    "net-columns-ignored": subject_edits.plainly_called,
+    "net-frames-ignored": subject_edits.plainly_called,
 }
 
 
@@ -52,7 +52,9 @@ def test_it_takes_the_fault_away(fault: str) -> None:
     assert check(MENDS[fault](faulty), clips(4)) == ()
 
 
-@pytest.mark.parametrize("change", [rewiring.normalised, rewiring.from_head, rewiring.undetached, rewiring.counted_steps, rewiring.undropped])
+@pytest.mark.parametrize(
+    "change", [subject_edits.normalised, subject_edits.from_head, subject_edits.undetached, subject_edits.counted_steps, subject_edits.undropped]
+)
 @pytest.mark.parametrize("name", HEALTHY)
 def test_a_sound_subject_gives_what_it_gave(change: Callable[[Subject], Subject], name: str) -> None:
     subject = HEALTHY[name]()
@@ -68,15 +70,15 @@ def test_gradients_pass_through_detach_data_and_no_grad() -> None:
             return F.relu(x.detach().data) * 2
 
     subject = hooked("encoder", cut)(bigru())
-    for one, reached in ((subject, False), (rewiring.undetached(subject), True)):
+    for one, reached in ((subject, False), (subject_edits.undetached(subject), True)):
         network = one.fresh(feature_dim=DIM, seed=0)
         one.log_probs(network, BATCH.features, BATCH.frames)[0].sum().backward()
         assert (network.get_submodule("encoder.0").weight.grad is not None) == reached
 
 
 def test_probabilities_are_told_from_logarithms() -> None:
-    with pytest.raises(CannotOperate, match="no probabilities"):
-        run(rewiring.logarithms(bigru()))
+    with pytest.raises(CannotEdit, match="no probabilities"):
+        run(subject_edits.logarithms(bigru()))
 
 
 def test_a_network_without_a_layer_of_the_vocabulary_is_told() -> None:
@@ -89,22 +91,22 @@ def test_a_network_without_a_layer_of_the_vocabulary_is_told() -> None:
             return (features @ self.words.T).log_softmax(-1).transpose(0, 1), frames
 
     subject = replace(bigru(), build=lambda vocab_size, feature_dim, seed: Tied())
-    with pytest.raises(CannotOperate, match="no layer of bigru puts out 25 numbers"):
-        run(rewiring.from_head(subject))
+    with pytest.raises(CannotEdit, match="no layer of bigru puts out 25 numbers"):
+        run(subject_edits.from_head(subject))
 
 
 def test_frames_fed_several_times_make_as_many_more_steps() -> None:
-    assert run(rewiring.slower(bigru(), 4))[1].tolist() == (BATCH.frames * 2).tolist()
+    assert run(subject_edits.slower(bigru(), 4))[1].tolist() == (BATCH.frames * 2).tolist()
 
 
 def test_only_a_forward_of_its_own_can_be_left_out() -> None:
-    with pytest.raises(CannotOperate):
-        rewiring.plainly_called(bigru())
-    assert torch.equal(run(rewiring.plainly_called(fed(bigru(), lambda x: x * 0)))[0], run(bigru())[0])
+    with pytest.raises(CannotEdit):
+        subject_edits.plainly_called(bigru())
+    assert torch.equal(run(subject_edits.plainly_called(fed(bigru(), lambda x: x * 0)))[0], run(bigru())[0])
 
 
 def test_steps_are_counted_in_eval_mode_and_the_network_left_in_train_mode() -> None:
-    subject = rewiring.counted_steps(forwarded(bigru(), lambda out, steps, _: (out, steps // 3)))
+    subject = subject_edits.counted_steps(forwarded(bigru(), lambda out, steps, _: (out, steps // 3)))
     network = subject.fresh(feature_dim=DIM, seed=0).train()
     subject.log_probs(network, BATCH.features, BATCH.frames)
     assert network.training
