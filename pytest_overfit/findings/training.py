@@ -89,8 +89,7 @@ def penalty_share(evidence: Evidence) -> float:
     What hangs on the targets and is not CTC of them is a wrong loss, which a contract names.
     """
     subject, batch = evidence.rung.subject, collate(evidence.samples[:CLIPS])
-    own_loss = subject.loss
-    if own_loss is None:
+    if subject.loss is None:
         return 0.0
     steps = torch.full((len(batch),), max(2 * max(ctc.steps_needed(target) for target in batch.target_lists()), 20))
     logits = 3 * torch.randn(int(steps[0]), len(batch), len(subject.vocabulary), generator=torch.Generator().manual_seed(0))
@@ -106,7 +105,7 @@ def penalty_share(evidence: Evidence) -> float:
             (found,) = torch.autograd.grad(value, leaf) if value.requires_grad else (torch.zeros_like(leaf),)
             return torch.as_tensor(found).transpose(0, 1).flatten(1).double()
 
-        own, reference = gradient(own_loss), gradient(lambda *of: ctc.nats_per_token(*of, blank=subject.blank))
+        own, reference = gradient(subject.own_loss), gradient(lambda *of: ctc.nats_per_token(*of, blank=subject.blank))
         explained = (own * reference).sum(1, keepdim=True) / reference.square().sum(1, keepdim=True) * reference
         return own - explained, float(own.square().sum())
 

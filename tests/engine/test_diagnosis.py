@@ -175,6 +175,17 @@ def test_a_diagnosis_of_a_network_that_does_not_run_is_its_contracts() -> None:
     assert diagnosis.table == ()
 
 
+def test_what_the_subjects_loss_raises_is_told_once_and_as_its_own() -> None:
+    def fail(*_: object) -> torch.Tensor:
+        raise LookupError("no such label")
+
+    rung = rung_of(bigru(loss=fail))
+    diagnosis = diagnose(rung, untrained(rung, "broken"), trials="off")
+    assert [(one.name, one.headline) for one in diagnosis.findings] == [("loss_fails", "`own loss` cannot be examined: no such label")]
+    assert diagnosis.failure is None
+    assert "regulariser_dominates" not in diagnosis.ruled_out
+
+
 def test_an_error_of_a_diagnosis_is_told_as_this_tools_own_beside_what_others_find(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytest_overfit.findings.training.measures", None)
     rung, outcome = trained("train-lr-low")
