@@ -299,6 +299,6 @@ def attach(result: pytest.TestReport, rung: OverfitRung, known: list[Outcome]) -
     if outcome is None:
         return
     diagnosis = rung.diagnosis() if outcome.status == "broken" else None
-    result.overfit = told_to_json(outcome, diagnosis)  # type: ignore[attr-defined]
+    result.overfit = {**told_to_json(outcome, diagnosis), "rerun": rung.rerun}  # type: ignore[attr-defined]
     if result.failed and outcome.status == "broken":
         result.sections.append(("overfit", report.body(outcome, known, rung.selected, rung.rerun, diagnosis)))

@@ -86,7 +86,7 @@ def body(outcome: Outcome, known: Sequence[Outcome], rungs: Sequence[int], rerun
     several = len(outcome.deciding) > 1
     for attempt in outcome.deciding:
         if not attempt.held:
-            rows += _attempt_rows(attempt, several)
+            rows += attempt_rows(attempt, several=several)
     if outcome.attempts:
         rows.append(("recipes", "\n".join(_attempt_line(attempt, several) for attempt in outcome.attempts)))
     if outcome.chance_of_error is not None:
@@ -122,9 +122,14 @@ def module_table(table: Sequence[Row], blamed: set[str | None]) -> str:
     lines = [f"{'module':<{width}}  steps  tells clips apart (D)  gradient"]
     for row in table:
         cells = (f"{row.steps or '':>5}", f"{_small(row.between_sample_share):>21}", f"{_small(row.gradient):>8}")
-        mark = f"   <- {row.where or ''}".rstrip() if any(name and _at_or_below(name, row.module) for name in blamed) else ""
+        mark = f"   <- {row.where or ''}".rstrip() if is_blamed(row, blamed) else ""
         lines.append(f"{row.module:<{width}}  {'  '.join(cells)}{mark}")
     return "\n".join(lines)
+
+
+def is_blamed(row: Row, blamed: set[str | None]) -> bool:
+    """Whether a finding names the row's module or one inside it."""
+    return any(name and _at_or_below(name, row.module) for name in blamed)
 
 
 def _at_or_below(name: str, module: str) -> bool:
@@ -199,7 +204,8 @@ def _rung_word(samples: int, outcome: Outcome, known: Sequence[Outcome]) -> str:
     return f"{samples} not tried"
 
 
-def _attempt_rows(attempt: Attempt, several: bool) -> list[tuple[str, str]]:
+def attempt_rows(attempt: Attempt, *, several: bool = False) -> list[tuple[str, str]]:
+    """How far an attempt came, as labelled rows. several: it is one of several seeds, and says which."""
     rows = [("seed", str(attempt.seed))] if several else []
     if attempt.verdicts:
         rows.append(("criterion", "\n".join(f"{phrase(v)}{'' if v.held else '   <- failed'}" for v in attempt.verdicts)))
@@ -272,8 +278,13 @@ def summary(outcomes: Sequence[Outcome], *, width: int = WIDTH) -> str:
             table.add_column(column, justify="left" if column in ("verdict", "level", "recipe") else "right", overflow="fold")
         for outcome in own:
             table.add_row(*summary_row(outcome))
-        blocks.append("\n".join([rendered(table, width), *_seeds_lines(own), *detour_lines(own), *_controls_line(own)]))
+        blocks.append("\n".join([rendered(table, width), *lines_below(own)]))
     return "\n".join(blocks)
+
+
+def lines_below(outcomes: Sequence[Outcome]) -> list[str]:
+    """What stands below a subject's table: seeds, detours, controls."""
+    return [*_seeds_lines(outcomes), *detour_lines(outcomes), *_controls_line(outcomes)]
 
 
 def _seeds_lines(outcomes: Sequence[Outcome]) -> list[str]:

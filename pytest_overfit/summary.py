@@ -11,6 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_overfit.live import LiveLine
+    from pytest_overfit.page import Notes
     from pytest_overfit.store import Told
 
 REPORT = "overfitting_test_report"
@@ -75,14 +76,14 @@ class SessionSummary:
         annotations += [report.note_annotation(subject, finding) for subject, finding in notes if not finding.accepted]
         noted = [report.note_line(subject, finding) for subject, finding in notes]
         terminalreporter.section("overfit")
-        for line in self._write_files(told, noted) if told else noted:
+        for line in self._write_files(told, noted, notes) if told else noted:
             terminalreporter.write_line(line)
         for line in annotations if os.environ.get("GITHUB_ACTIONS") == "true" else ():
             terminalreporter.write_line(line)
 
-    def _write_files(self, told: list[Told], noted: list[str]) -> list[str]:
+    def _write_files(self, told: list[Told], noted: list[str], notes: Notes) -> list[str]:
         """Write the report and the curves; returns what is to be printed: the summary, the notes, a line on each file."""
-        from pytest_overfit import curves, report
+        from pytest_overfit import curves, page, report
         from pytest_overfit.store import write_whole
 
         folder = Path(self.config.getoption("--overfit-report") or self.config.rootpath)
@@ -92,7 +93,9 @@ class SessionSummary:
         summed = [report.summary(outcomes), *noted]
         write_whole(folder / f"{REPORT}.txt", "\n".join([*summed, *headlines]) + "\n")
         write_whole(folder / f"{REPORT}.json", report.to_json(told))
-        lines = [*summed, f"report: {folder / REPORT}.txt, .json"]
+        reruns = {(row["outcome"]["subject"], row["outcome"]["samples"]): row["rerun"] for row in self.rows if "rerun" in row}
+        write_whole(folder / f"{REPORT}.html", page.page(told, notes=notes, reruns=reruns))
+        lines = [*summed, f"report: {folder / REPORT}.txt, .json, .html"]
         if curves.available():
             lines.append(f"curves: {curves.write_curves(outcomes, folder / CURVES)} in {folder / CURVES} (tensorboard --logdir)")
         else:
