@@ -29,6 +29,7 @@ class Criterion:
         return bound > self.bound if self.sign == "<" else bound < self.bound
 
     def judge(self, reading: Reading, trace: Trace) -> Verdict:
+        """The verdict on a reading and the trace that it ends."""
         value = self.measure(reading, trace)
         held = {"<": value < self.bound, "=": value == self.bound, ">=": value >= self.bound}[self.sign]
         return Verdict(name=self.name, sign=self.sign, bound=self.bound, value=value, held=held)
@@ -53,6 +54,7 @@ NORMALISED = (
 
 
 def worst_normalisation(reading: Reading, trace: Trace) -> float:
+    """The largest normalisation error that any reading of the rung had."""
     return max((one.normalisation_error for one in trace.readings), default=reading.normalisation_error)
 
 

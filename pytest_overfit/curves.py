@@ -10,6 +10,7 @@ from pytest_overfit.ladder import Attempt, Outcome
 
 
 def available() -> bool:
+    """Whether TensorBoard is installed."""
     return find_spec("tensorboard") is not None
 
 

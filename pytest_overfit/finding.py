@@ -38,6 +38,7 @@ class Finding:
         return self.accepted is None and (strict or self.severity == "failure")
 
     def to_json(self) -> dict[str, object]:
+        """Its fields, in plain types."""
         return asdict(self)
 
 

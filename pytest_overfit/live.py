@@ -21,9 +21,11 @@ class LiveLine:
         self._thread = threading.Thread(target=self._run, name="overfit live line", daemon=True)
 
     def start(self) -> None:
+        """Begin to watch, in a thread of its own."""
         self._thread.start()
 
     def stop(self) -> None:
+        """Stop watching, clear the line and close the terminal."""
         self._stop.set()
         self._thread.join()
         self.terminal.write(CLEAR)

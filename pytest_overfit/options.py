@@ -44,6 +44,7 @@ OF_A_SESSION = ("--overfit-run", "--overfit-report", "--overfit-explain")
 
 
 def add_options(parser: pytest.Parser) -> None:
+    """Declare every option of the plugin."""
     group = parser.getgroup("overfit", "overfit ladder")
 
     def add(name: str, metavar: str, text: str, **keywords: Any) -> None:
@@ -124,10 +125,12 @@ def _looks_like_tests(path: str) -> bool:
 
 
 def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is a worker of xdist."""
     return hasattr(config, "workerinput")
 
 
 def worker_input(config: pytest.Config) -> dict[str, Any]:
+    """What the controller has told this worker; empty elsewhere."""
     return getattr(config, "workerinput", {})
 
 
@@ -147,6 +150,7 @@ def settings(config: pytest.Config) -> Settings:
 
 
 def read_settings(config: pytest.Config) -> Settings:
+    """The settings that the options ask for. Raises pytest.UsageError where one cannot be met."""
     from pytest_overfit.recipe import parse_assignments
     from pytest_overfit.settings import Settings, choose_device, parse_bounds, parse_rungs
 

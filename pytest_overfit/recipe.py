@@ -62,6 +62,7 @@ class Recipe:
                 raise BadRecipe(f"recipe: {name} must be {kind}, got {getattr(self, name)!r}")
 
     def batch_of(self, samples: int) -> int:
+        """Clips in a batch of a rung of so many samples."""
         return min(self.batch or samples, samples)
 
     def lr_factor(self, step: int) -> float:
@@ -79,6 +80,7 @@ class Recipe:
         return floor + (1 - floor) * (1 + math.cos(math.pi * min(done / length, 1.0))) / 2
 
     def layer_factor(self, parameter: str) -> float:
+        """By what the learning rate of a parameter is multiplied: of the prefixes that match its name the longest decides."""
         prefixes = [prefix for prefix in self.layer_lr if parameter.startswith(prefix)]
         return self.layer_lr[max(prefixes, key=len)] if prefixes else 1.0
 

@@ -73,6 +73,7 @@ def parse_rungs(text: str) -> tuple[int, ...]:
 
 
 def parse_bounds(assignments: list[str]) -> dict[str, float]:
+    """`name=bound` assignments -> bounds by name. Raises BadLadder where a bound is no number."""
     bounds = parse_assignments(assignments)
     for name, bound in bounds.items():
         if not isinstance(bound, int | float) or isinstance(bound, bool):

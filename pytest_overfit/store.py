@@ -33,6 +33,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
+    """An outcome in plain types."""
     return asdict(outcome)
 
 
@@ -41,18 +42,22 @@ Told = tuple[Outcome, Diagnosis | None]
 
 
 def told_to_json(outcome: Outcome, diagnosis: Diagnosis | None) -> dict[str, Any]:
+    """An outcome and its diagnosis in plain types."""
     return {"outcome": outcome_to_json(outcome), "diagnosis": diagnosis_to_json(diagnosis) if diagnosis else None}
 
 
 def told_from_json(row: dict[str, Any]) -> Told:
+    """What `told_to_json` wrote."""
     return outcome_from_json(row["outcome"]), diagnosis_from_json(row["diagnosis"]) if row["diagnosis"] else None
 
 
 def diagnosis_to_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    """A diagnosis in plain types."""
     return asdict(diagnosis)
 
 
 def diagnosis_from_json(row: dict[str, Any]) -> Diagnosis:
+    """What `diagnosis_to_json` wrote."""
     findings = tuple(finding_from_json(finding) for finding in row["findings"])
     trials = tuple(Trial(**{**trial, "ended": TrialEnded(trial["ended"]) if trial["ended"] else None}) for trial in row["trials"])
     nested = {"findings": findings, "ruled_out": tuple(row["ruled_out"]), "trials": trials, "table": tuple(Row(**r) for r in row["table"])}
@@ -60,6 +65,7 @@ def diagnosis_from_json(row: dict[str, Any]) -> Diagnosis:
 
 
 def outcome_from_json(row: dict[str, Any]) -> Outcome:
+    """What `outcome_to_json` wrote."""
     attempts = tuple(_attempt_from_json(attempt) for attempt in row["attempts"])
     return Outcome(**{**row, "attempts": attempts, "findings": tuple(finding_from_json(finding) for finding in row["findings"])})
 
@@ -86,6 +92,7 @@ def _standing_from_json(row: dict[str, Any]) -> Standing:
 
 
 def finding_from_json(row: dict[str, Any]) -> Finding:
+    """What `Finding.to_json` wrote."""
     return Finding(**{**row, "evidence": tuple(row["evidence"]), "samples": tuple(row["samples"])})
 
 
@@ -96,6 +103,7 @@ class Store:
     folder: Path
 
     def get(self, key: str, samples: int) -> Outcome | None:
+        """The outcome of a rung; None while it is not known."""
         path = self._path(key, samples, "json")
         return outcome_from_json(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
@@ -106,6 +114,7 @@ class Store:
         write_whole(self._path(key, outcome.samples, "json"), json.dumps(outcome_to_json(outcome)))
 
     def diagnosis(self, key: str, samples: int) -> Diagnosis | None:
+        """Why a rung broke; None where it did not, or while it is not known."""
         path = self._path(key, samples, "diagnosis")
         return diagnosis_from_json(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 

@@ -79,6 +79,7 @@ class Sample:
 
     @property
     def frames(self) -> int:
+        """Length in frames."""
         return self.features.shape[0]
 
 
@@ -104,6 +105,7 @@ class Batch:
         return replace(self, features=self.features.to(device), frames=self.frames.to(device))
 
     def target_lists(self) -> list[list[int]]:
+        """The targets without their padding."""
         return [row[:length] for row, length in zip(self.targets.tolist(), self.target_lengths.tolist(), strict=True)]
 
 
@@ -288,6 +290,7 @@ class Subject:
         return network_
 
     def size_keywords(self, size: str | None) -> Mapping[str, Any]:
+        """What `build` is given for a size, the first where none is named. Raises BadSubject where the subject has no such size."""
         if size is None:
             return next(iter(self.sizes.values()), {})
         if size not in self.sizes:

@@ -54,6 +54,7 @@ class Trace:
     readings: list[Reading] = field(default_factory=list)
 
     def to_json(self) -> dict[str, object]:
+        """Its fields, in plain types."""
         return asdict(self)
 
 

@@ -45,6 +45,7 @@ class Diagnosis:
 
     @property
     def confirmed(self) -> Trial | None:
+        """The first trial that held, if any did."""
         return next((trial for trial in self.trials if trial.held), None)
 
 
@@ -150,4 +151,5 @@ def ranked(found: Sequence[Finding], tried: Sequence[Trial]) -> tuple[Finding, .
 
 
 def row(o: probes.Observation) -> Row:
+    """The line of the module table that tells of an observation."""
     return Row(module=o.module, where=o.where, steps=o.steps_out, between_sample_share=o.between_sample_share, gradient=o.gradient_norm)

@@ -42,6 +42,7 @@ class Evidence:
 
 
 def gather(rung: Rung, outcome: Outcome) -> Evidence:
+    """Observe a fresh network of the rung on its first samples, in train and in eval mode."""
     samples = rung.subject.take(rung.samples)
     network = fresh(rung, samples)
     shown = rung.subject.take(min(PROBED, len(rung.subject.offered(PROBED))))

@@ -67,10 +67,12 @@ def ideal_path(target: Path, blank: int, width: int) -> list[int]:
 
 
 def collapsed(path: Path) -> list[int]:
+    """A path with each run of equal tokens as one token, blanks included."""
     return [token for token, _ in groupby(path)]
 
 
 def decoder_reads_ideal_paths(bench: Bench) -> tuple[Finding, ...]:
+    """Whether the decoder gives back the target of a path that spells it, at one, two and three steps a token."""
     blanks = bench.once(decoder_blanks)
     blank = blanks[0] if len(blanks) == 1 else bench.subject.blank
     targets = _targets(bench, blank)

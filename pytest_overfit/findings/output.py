@@ -156,6 +156,7 @@ def output_starts_uniform(bench: Bench) -> tuple[Finding, ...]:
 
 
 def readable_list(target: list[int], bench: Bench) -> bool:
+    """`readable` for a target that is a list."""
     return readable(torch.tensor(target), bench.vocabulary, bench.subject.blank)
 
 

@@ -31,6 +31,8 @@ class Remedy:
 
 
 def lr_times(factor: float) -> Remedy:
+    """The recipe's learning rate times a factor."""
+
     def change(rung: Rung, _: Finding) -> Rung:
         if factor in rung.recipe.fallbacks:
             raise network_edits.CannotEdit("the climb has tried it")
@@ -102,6 +104,7 @@ UNREGULARISED = Remedy(name="no weight decay and no label smoothing", change=_un
 
 
 def network_remedy(name: str, operation: network_edits.NetworkEdit) -> Remedy:
+    """A change of the fresh network, whatever the finding names."""
     return Remedy(name=name, change=lambda rung, _: replace(rung, subject=network_edits.edited(rung.subject, operation)))
 
 

@@ -33,6 +33,7 @@ ABSURD_FAINT, ABSURD = 1e-6, 1e3
 
 
 def features_are_finite(bench: Bench) -> tuple[Finding, ...]:
+    """Samples without features, or with numbers that are not finite."""
     bad: dict[str, str] = {}
     for sample, summary in zip(bench.samples, bench.summaries, strict=True):
         if sample.features.numel() == 0:
@@ -66,6 +67,7 @@ def _odd_widths(bench: Bench) -> tuple[Finding, ...]:
 
 
 def features_are_scaled(bench: Bench) -> tuple[Finding, ...]:
+    """Features that are far louder or fainter than what networks are started for, all of them or some columns."""
     finite = [summary.rms for summary in bench.summaries if math.isfinite(summary.rms)]
     rms = math.sqrt(sum(value**2 for value in finite) / len(finite)) if finite else 1.0
     absurd = not ABSURD_FAINT <= rms <= ABSURD
@@ -128,6 +130,7 @@ def _normalises_itself(bench: Bench, factor: float | Tensor) -> bool:
 
 
 def features_vary(bench: Bench) -> tuple[Finding, ...]:
+    """Samples whose frames are all the same."""
     still = tuple(sample.name for sample, summary in zip(bench.samples, bench.summaries, strict=True) if summary.still)
     if not still:
         return ()
@@ -142,6 +145,7 @@ def features_vary(bench: Bench) -> tuple[Finding, ...]:
 
 
 def samples_do_not_conflict(bench: Bench) -> tuple[Finding, ...]:
+    """Samples with the same features and different targets."""
     groups: dict[tuple[object, ...], list[Sample]] = defaultdict(list)
     for sample, summary in zip(bench.samples, bench.summaries, strict=True):
         if math.isfinite(summary.total) and not summary.still:

@@ -19,6 +19,7 @@ DROWNED = 10.0
 
 
 def exploding_signal(evidence: Evidence) -> Finding | None:
+    """A module that amplifies its input, or has weights far too large for it."""
     at = probes.exploding_signal(evidence.train)
     if at is None:
         return None
@@ -30,6 +31,7 @@ def exploding_signal(evidence: Evidence) -> Finding | None:
 
 
 def dead_units(evidence: Evidence) -> Finding | None:
+    """An activation almost all of whose units are zero."""
     at = probes.dead_units(evidence.train)
     if at is None:
         return None
@@ -61,6 +63,7 @@ def _drowns(drop: probes.Drop) -> bool:
 
 
 def constant_signal(evidence: Evidence) -> Finding | None:
+    """A module whose output is zero, or the same for every clip or at every step."""
     found = probes.constant_signal(evidence.train) or probes.constant_signal(evidence.eval)
     if found is None or signal_drowned(evidence):
         return None
@@ -70,6 +73,7 @@ def constant_signal(evidence: Evidence) -> Finding | None:
 
 
 def vanishing_gradient(evidence: Evidence) -> Finding | None:
+    """A module through which the gradient shrinks to nothing."""
     at = probes.vanishing_gradient(evidence.train)
     if at is None:
         return None
@@ -79,6 +83,7 @@ def vanishing_gradient(evidence: Evidence) -> Finding | None:
 
 
 def rank_bottleneck(evidence: Evidence) -> Finding | None:
+    """A module that lets only one or two directions through."""
     at = probes.rank_bottleneck(evidence.train)
     if at is None:
         return None

@@ -30,6 +30,7 @@ OUT_OF_REACH = -50.0
 
 
 def targets_are_readable(bench: Bench) -> tuple[Finding, ...]:
+    """Targets that are empty, hold the blank, or hold labels outside the vocabulary."""
     blank, vocabulary = bench.subject.blank, bench.vocabulary
     bad: dict[str, str] = {}
     for sample in bench.samples:

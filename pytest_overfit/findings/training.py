@@ -118,6 +118,7 @@ def penalty_share(evidence: Evidence) -> float:
 
 
 def trace_length(attempt: Attempt) -> int:
+    """Optimiser steps that an attempt took."""
     return len(attempt.trace.losses)
 
 

@@ -48,6 +48,7 @@ class Checkup:
     next_command: str | None
 
     def finding(self, name: str) -> Finding | None:
+        """The finding of this name; None where there is none."""
         return next((finding for finding in self.findings if finding.name == name), None)
 
 

@@ -59,10 +59,12 @@ class Panel:
 
     @property
     def finite(self) -> list[float]:
+        """Every finite value of its lines."""
         return [value for curve in self.lines.values() for value in curve.values if math.isfinite(value)]
 
 
 def draw_panel(panel: Panel, ax: Axes) -> None:
+    """Draw a panel's lines, levels and marks on an axis."""
     ax.set_title(panel.title, loc="left", size=10, pad=24 if panel.main else 5)
     _set_scale(panel, ax)
     if panel.main:
@@ -95,6 +97,7 @@ def number_findings(ax: Axes, findings: Sequence[Finding]) -> None:
 
 
 def finite(curve: Curve) -> Curve:
+    """A curve without its values that are not finite."""
     pairs = [(at, value) for at, value in zip(curve.at, curve.values, strict=True) if math.isfinite(value)]
     return Curve(at=tuple(at for at, _ in pairs), values=tuple(value for _, value in pairs))
 

@@ -118,6 +118,7 @@ class Curve:
 
     @cached_property
     def points(self) -> tuple[Point, ...]:
+        """Its readings, each with all that is known of it."""
         unknown = (math.nan,) * len(self)
         columns = (self.at, self.values, self.epochs or unknown, self.steps or unknown, self.where or (None,) * len(self))
         return tuple(map(Point, *columns))
@@ -132,6 +133,7 @@ class Curve:
 
     @cached_property
     def in_order(self) -> bool:
+        """Whether each reading stands after the one before."""
         return all(a < b for a, b in pairwise(self.at))
 
 
@@ -144,6 +146,7 @@ class CurveBuilder:
         self._share, self._held = 1, 0
 
     def add(self, at: float, value: float, *, epoch: float = math.nan, step: float = math.nan, where: Where | None = None) -> None:
+        """Take one more reading, after those before it."""
         point = Point(at, value, epoch, step, where)
         if self._held and self._held < self._share:
             self._points[-1] = _larger(self._points[-1], point)
@@ -158,9 +161,11 @@ class CurveBuilder:
 
     @property
     def points(self) -> tuple[Point, ...]:
+        """The readings kept so far."""
         return tuple(self._points)
 
     def curve(self) -> Curve:
+        """The curve of the readings kept so far."""
         return Curve.of(self._points)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,6 +18,8 @@ from pytest_overfit.ladder import Rung, criteria_for
 from pytest_overfit.recipe import default_recipe
 from tests.engine.subjects import bigru
 
+MOST_SECONDS = 60.0
+"""How long one trial waits for another: what takes as long will never come."""
 FOUND = [Finding(name=name, headline=name) for name in ("signal_drowned", "recipe_stalls")]
 
 
@@ -65,30 +67,39 @@ def test_trials_one_by_one_end_with_the_time_that_the_climb_took(monkeypatch: py
 
 
 def test_trials_beside_each_other_end_with_the_time_that_the_climb_took(monkeypatch: pytest.MonkeyPatch) -> None:
-    def try_(_: Rung, finding: Finding, remedy: Any, *, seconds: float) -> Trial:
-        assert seconds <= 0.5
-        time.sleep(seconds)
-        return told(finding, remedy)
+    context = multiprocessing.get_context("fork")
+    now, both = context.Value("d", 0.0), context.Barrier(2)
 
-    monkeypatch.setattr("pytest_overfit.explain.trials.LEAST_SECONDS", 0.5)
+    def try_(_: Rung, finding: Finding, remedy: Any, *, seconds: float) -> Trial:
+        both.wait(MOST_SECONDS)
+        now.value = seconds
+        return told(finding, remedy, seconds=seconds)
+
     monkeypatch.setattr("pytest_overfit.explain.trials.beside_each_other", lambda device: 2)
     monkeypatch.setattr("pytest_overfit.explain.trials.try_remedy", try_)
-    assert len(run_trials(rung(), FOUND, 0.0, "auto")) == 2
+    monkeypatch.setattr("pytest_overfit.explain.trials.time.monotonic", lambda: now.value)
+    assert [trial.seconds for trial in run_trials(rung(), FOUND, 50.0, "auto")] == [50.0, 50.0]
 
 
 def test_the_first_of_the_plan_to_hold_ends_what_comes_after_it(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """Beside each other the first waits for the second to hold, and the third for ever."""
     names = [remedy.name for _, remedy in plan(FOUND, "auto")]
+    context = multiprocessing.get_context("fork")
+    second, never = context.Event(), context.Event()
 
     def try_(_: Rung, finding: Finding, remedy: Any, *, seconds: float) -> Trial:
         place = names.index(remedy.name)
-        time.sleep((0.6, 0.3, 60.0)[place] if threads > 1 else 0.0)
+        if threads > 1 and place == 0:
+            assert second.wait(MOST_SECONDS)
+        if place == 1:
+            second.set()
+        if place > 1:
+            never.wait()
         return told(finding, remedy, held=place == 1)
 
     monkeypatch.setattr("pytest_overfit.explain.trials.try_remedy", try_)
-    began = time.monotonic()
-    tried = run_trials(rung(), FOUND, 30.0, "auto")
+    tried = run_trials(rung(), FOUND, 10 * MOST_SECONDS, "auto")
     assert [(trial.remedy, trial.held) for trial in tried] == [(names[0], False), (names[1], True)]
-    assert time.monotonic() - began < 20
     assert (os.getpid() in {trial.steps for trial in tried}) == (threads == 1)
 
 

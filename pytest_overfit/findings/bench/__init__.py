@@ -55,10 +55,12 @@ class Bench:
 
     @property
     def vocabulary(self) -> int:
+        """How many tokens the network emits, the blank among them."""
         return len(self.subject.vocabulary)
 
     @cached_property
     def summaries(self) -> tuple[Summary, ...]:
+        """A summary of each sample, in their order."""
         return tuple(Summary.of(sample) for sample in self.samples)
 
     @cached_property
@@ -81,6 +83,7 @@ class Bench:
 
     @cached_property
     def batch(self) -> Batch:
+        """The clips as one batch, on the bench's device."""
         return collate(self.clips).to(self.device)
 
     @cached_property

@@ -51,6 +51,7 @@ class Exercise:
 
     @cached_property
     def log_probs(self) -> Tensor:
+        """(padded steps, clips, vocabulary)"""
         return self.logits.log_softmax(-1)
 
     def of(self, log_probs: Tensor, targets: list[list[int]], steps: list[int], *, filler: int | None = None, spare: int = 1) -> Tensor:
@@ -77,4 +78,5 @@ class Exercise:
 
 
 def exercise(bench: Bench, *, blank: int | None = None) -> Exercise:
+    """The bench's loss, with an output to try it on. blank: that of the subject where none is given."""
     return Exercise(loss=bench.loss, vocabulary=bench.vocabulary, blank=bench.subject.blank if blank is None else blank, seed=bench.seed)

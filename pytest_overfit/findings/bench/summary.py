@@ -26,6 +26,7 @@ class Summary:
 
     @staticmethod
     def of(sample: Sample) -> Summary:
+        """What is kept of a sample's features; NaN where it has none."""
         features = sample.features
         if features.numel() == 0:
             return Summary(total=math.nan, low=math.nan, high=math.nan, rms=math.nan, still=False)

@@ -116,6 +116,7 @@ class Wiring:
 
     @staticmethod
     def of(bench: Bench) -> Wiring:
+        """The wiring of a bench's network, for `Bench.once`."""
         return Wiring(bench=bench)
 
     @cached_property
@@ -167,6 +168,7 @@ class Wiring:
         return differ((self._output(self.bench.batch.features),), (self._output(self.disturbed(mask)),))
 
     def disturbed(self, mask: Tensor) -> Tensor:
+        """The features of the batch, with noise of their own size where the mask is set. mask: (batch, frames, dim) bool."""
         features = self.bench.batch.features
         noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(self.bench.seed)).to(features)
         return torch.where(mask, features + noise * (1 + features.std()), features)
@@ -193,6 +195,7 @@ class Wiring:
         return differ((before,), (after,))
 
     def below(self, module: str) -> set[str]:
+        """Names of the parameters of a module and of what it holds."""
         return {name for name, _ in self.bench.network.get_submodule(module).named_parameters(prefix=module)}
 
 

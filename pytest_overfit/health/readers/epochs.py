@@ -62,6 +62,7 @@ class Epochs:
         return self._restarted or (self._rounded and not self.whole)
 
     def map(self) -> StepMap:
+        """How epochs and steps stand to each other in this log."""
         both = self._both.curve().ascending
         if len(both) and self.whole:
             return StepMap.of_ends(self._ends, first_step=self._first_step)
@@ -88,6 +89,7 @@ class StepMap:
 
     @classmethod
     def of_ends(cls, ends: dict[float, float], *, first_step: float) -> StepMap:
+        """The map of a log that tells at which step each epoch ends; ends that fall back are left out."""
         told = sorted(ends.items())
         rising = [told[0]]
         for epoch, step in told[1:]:

@@ -36,6 +36,7 @@ class Row:
 
     @property
     def placed(self) -> bool:
+        """Whether it says at which epoch or step it stands."""
         return math.isfinite(self.epoch) or math.isfinite(self.step)
 
     @property

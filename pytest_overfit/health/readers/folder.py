@@ -51,6 +51,7 @@ class Piece:
 
     @property
     def size(self) -> int:
+        """Bytes of its logs."""
         return sum(log.path.stat().st_size for log in self.logs)
 
 

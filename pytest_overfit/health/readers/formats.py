@@ -48,14 +48,17 @@ class Head:
 
     @cached_property
     def text(self) -> str:
+        """What was read of it, decoded."""
         return self.raw.decode("utf-8", errors="replace").removeprefix("\ufeff").lstrip()
 
     @cached_property
     def lines(self) -> list[str]:
+        """Lines that are not empty."""
         return [line for line in self.text.split("\n") if line.strip()]
 
     @cached_property
     def binary(self) -> bool:
+        """Whether it is no text."""
         return b"\0" in self.raw or self.text.count("\ufffd") > UNREADABLE * len(self.text)
 
     @cached_property
@@ -90,6 +93,7 @@ class Format:
 
 
 def head_of(path: Path) -> Head:
+    """The beginning of a file."""
     with path.open("rb") as file:
         return Head(path=path, raw=file.read(HEAD))
 

@@ -129,6 +129,7 @@ class Gathering:
         return replace(meant, rank=-1, percent=name.endswith(" %"), level=own.level if own else "")
 
     def predict(self, prediction: Prediction) -> None:
+        """Take one more prediction; of each split the last ones are kept."""
         self.predictions.setdefault(prediction.split, deque(maxlen=MOST_PREDICTIONS)).append(prediction)
 
     def end(self, why: str, *, order: float | None = None) -> None:
@@ -154,13 +155,16 @@ class Gathering:
 
     @property
     def any_clock(self) -> bool:
+        """Whether any row said at which epoch or step it stands."""
         return any(one.clocked for one in self._own.values())
 
     @property
     def empty(self) -> bool:
+        """Whether no metric was found."""
         return not self._own
 
     def reading(self) -> Reading:
+        """What the rows come to: curves on one clock under canonical names, and warnings."""
         warnings = list(self.warnings)
         clock, epochs = one_axis(tuple(self._own.values()), self.epochs, warnings)
         steps = epochs.map()

@@ -18,6 +18,7 @@ ACCURACY = re.compile(r"Overall accuracy for '?output'? is ([\d.]+)", re.IGNOREC
 
 
 def is_kaldi(path: Path) -> bool:
+    """Whether a file is named as Kaldi names its progress logs."""
     return FILE.fullmatch(path.name) is not None
 
 

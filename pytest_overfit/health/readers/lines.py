@@ -20,6 +20,7 @@ class LeftOut:
     why: str = ""
 
     def add(self, number: int, why: str = "") -> None:
+        """Count one more, and keep where the first stands and why."""
         if not self.count:
             self.first, self.why = number, why
         self.count += 1
@@ -41,6 +42,7 @@ class Progress:
     _read: int = field(default=0, init=False)
 
     def advance(self, count: int) -> None:
+        """So many bytes more are read."""
         self._read += count
         if self.heard is not None:
             self.heard(min(self._read / max(self.bytes_total, 1), 1.0))
@@ -89,6 +91,7 @@ class TextLines:
         return text.removeprefix("\ufeff") if number == 1 else text
 
     def warnings(self) -> tuple[str, ...]:
+        """What could not be read as it stands."""
         return (
             *self.not_utf8.said(self.path, "not UTF-8: what could not be read there was replaced"),
             *self.too_long.said(self.path, f"left out: longer than {LONGEST >> 20} MiB"),

@@ -42,6 +42,7 @@ def read_metric_files(paths: Sequence[Path], prefixes: Sequence[str], gathering:
 
 
 def is_scalar_export(text: str) -> bool:
+    """Whether a table has the header of TensorBoard's own export."""
     return [cell.lower() for cell in split_cells(text.split("\n", 1)[0], ",")] == COLUMNS
 
 

@@ -27,6 +27,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 def is_offline_history(head: bytes) -> bool:
+    """Whether a file begins as W&B's offline histories do."""
     return head.startswith(MARK)
 
 

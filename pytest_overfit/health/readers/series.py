@@ -26,6 +26,7 @@ class Series:
         self.clocked = False
 
     def add(self, value: float, *, order: float, epoch: float, step: float, where: Where | None) -> None:
+        """Take one more value, as a share where percent is meant."""
         if self.meant is not None:
             value = value / 100 if self.meant.percent else -value if self.meant.negated else value
         self._builder.add(order, value, epoch=epoch, step=step, where=where)
@@ -34,6 +35,7 @@ class Series:
 
     @property
     def points(self) -> Sequence[Point]:
+        """Its values with their places."""
         return self._builder.points if self._placed is None else self._placed
 
     def place(self, points: Sequence[Point]) -> None:

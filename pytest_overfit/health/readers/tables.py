@@ -87,6 +87,7 @@ def is_header(cells: list[str]) -> bool:
 
 
 def split_cells(text: str, delimiter: str) -> list[str]:
+    """The cells of one line, quoted ones unquoted."""
     try:
         cells = next(csv.reader([text.rstrip("\r")], delimiter=delimiter), []) if '"' in text else text.split(delimiter)
     except csv.Error:

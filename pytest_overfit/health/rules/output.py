@@ -191,6 +191,7 @@ def settled_below(curve: Curve, bound: float, *, else_at: float) -> float:
 
 
 def words_span(counts: list[int]) -> str:
+    """A range of counts in words, from counts in ascending order."""
     return f"{counts[0]}" if counts[0] == counts[-1] else f"{counts[0]}-{counts[-1]}"
 
 
