@@ -25,6 +25,9 @@ from pytest_overfit.findings.modes import TRAIN_EVAL_GAP
 from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.host import lent
 from pytest_overfit.ladder import RUNGS, Outcome, Rung, check_rungs, criteria_for
+from pytest_overfit.loop.contracts import examine_loop
+from pytest_overfit.loop.exchange import diagnose_loop
+from pytest_overfit.loop.training import recipe_of_loop
 from pytest_overfit.recipe import BadRecipe
 from pytest_overfit.settings import Settings
 from pytest_overfit.store import Store
@@ -110,10 +113,11 @@ def own_randomness(device: str) -> Iterator[None]:
 
 def rung_of(subject: Subject, samples: int, settings: Settings) -> Rung:
     """The rung that these settings ask for."""
+    recipe = settings.recipe(subject, samples)
     return Rung(
         subject=subject,
         samples=samples,
-        recipe=settings.recipe(subject, samples),
+        recipe=recipe if subject.loop is None else recipe_of_loop(recipe, subject.loop),
         criteria=criteria_for(samples, settings.bounds),
         seeds=settings.seeds,
         alpha=settings.alpha,
@@ -145,6 +149,8 @@ class OverfitContracts:
         samples = self.subject.offered(most)
         with lent(self.settings.threads), own_randomness(self.settings.device):
             checked = examine(self.subject, samples, seed=self.settings.seeds[0], device=self.settings.device, size=self.settings.size)
+            if self.subject.loop is not None:
+                checked += examine_loop(self.subject, seed=self.settings.seeds[0])
         stale = stale_acceptances(self.subject, checked, elsewhere=BY_TRAINING)
         self.body = report.contracts_body(checked, stale)
         violated, self.notes = _weighed([*(finding for one in checked for finding in one.findings), *stale], self.settings)
@@ -297,7 +303,8 @@ class OverfitRung:
     def _explained(self, rung: Rung, outcome: Outcome) -> Diagnosis:
         """Why a rung broke. What goes wrong in explaining is told and hides no verdict."""
         try:
-            return diagnose(rung, outcome, trials=self.settings.trials)
+            explain = diagnose if rung.subject.loop is None else diagnose_loop
+            return explain(rung, outcome, trials=self.settings.trials)
         except Exception as error:
             return Diagnosis(failure="".join(traceback.format_exception(error)).rstrip())
 

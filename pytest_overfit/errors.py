@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import Literal
 
-Part = Literal["data", "loss", "decoder", "network"]
+Part = Literal["data", "loss", "decoder", "network", "loop"]
 ENGINE = Path(__file__).parent
 OWN = f"{ENGINE}{os.sep}"
 BOUNDARY = str(ENGINE / "subject.py")

@@ -12,6 +12,7 @@ import inspect
 import math
 import time
 from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -31,6 +32,8 @@ from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.findings.examine import Checked, breaks_rungs, examine, fit
 from pytest_overfit.findings.finite import breach_of_training
 from pytest_overfit.levels import BY_CHANCE, Level, Standing, ladder_of_levels, level_by_chance, standing, still_descending
+from pytest_overfit.loop.running import failed
+from pytest_overfit.loop.training import LoopFailed, LoopTraining
 from pytest_overfit.misread import Misread, worst
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.seeds import ALPHA, BETA, SeedTest
@@ -72,6 +75,8 @@ class Ended(StrEnum):
 
     STOOD_STILL = "stood still"
     NOT_FINITE = "not finite"
+    LOOP_OVER = "loop over"
+    LOOP_FAILED = "loop failed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,24 +208,25 @@ class Rung:
         test, held = SeedTest(alpha=self.alpha, beta=self.beta, most=len(self.seeds)), list[bool]()
         for seed in self.seeds:
             first = self._run(samples, self.recipe, seed)
-            network = first.training.network
-            outcome = replace(outcome, parameters=sum(p.numel() for p in network.parameters()), where=class_line(network))
-            given = steps_given(first.training)
-            findings = fit(self.subject, samples, seed=seed, device=self.device, size=self.size)
-            if any(finding.fails() for finding in findings):
-                return replace(outcome, status="broken", findings=findings)
-            yield from first.train_to_the_end(patient=not self.recipe.fallbacks)
-            explained = not first.held and not any(held) and self._no_training_mends(first)
-            if self.recipe.fallbacks and not explained:
-                yield from first.leave_chance()
-            attempts.append(first.attempt(given))
-            if explained or (first.held and not attempts[-1].held and not any(held)):  # another seed would meet it again
-                return replace(outcome, attempts=tuple(attempts), status="broken")
-            if self.recipe.fallbacks and not first.held:
-                attempts += yield from self._race(samples, given, seed)
-            held.append(any(attempt.held for attempt in attempts if attempt.seed == seed))
-            if status := test.verdict(held):
-                return replace(outcome, attempts=tuple(attempts), status=status, chance_of_error=test.chance_of_error(held))
+            with closing(first.training):
+                network = first.training.network
+                outcome = replace(outcome, parameters=sum(p.numel() for p in network.parameters()), where=class_line(network))
+                given = steps_given(first.training)
+                findings = fit(self.subject, samples, seed=seed, device=self.device, size=self.size)
+                if any(finding.fails() for finding in findings):
+                    return replace(outcome, status="broken", findings=findings)
+                yield from first.train_to_the_end(patient=not self.recipe.fallbacks)
+                explained = not first.held and not any(held) and self._no_training_mends(first)
+                if self.recipe.fallbacks and not explained:
+                    yield from first.leave_chance()
+                attempts.append(first.attempt(given))
+                if explained or (first.held and not attempts[-1].held and not any(held)):  # another seed would meet it again
+                    return replace(outcome, attempts=tuple(attempts), status="broken")
+                if self.recipe.fallbacks and not first.held:
+                    attempts += yield from self._race(samples, given, seed)
+                held.append(any(attempt.held for attempt in attempts if attempt.seed == seed))
+                if status := test.verdict(held):
+                    return replace(outcome, attempts=tuple(attempts), status=status, chance_of_error=test.chance_of_error(held))
         raise AssertionError("the last seed comes to a verdict")
 
     def outcome(self) -> Outcome:
@@ -265,7 +271,8 @@ class Rung:
         return tuple(finding for one in self.checked for finding in one.findings if breaks_rungs(finding, self.subject))
 
     def _run(self, samples: Sequence[Sample], recipe: Recipe, seed: int) -> _Run:
-        return _Run(Training(self.subject, samples, recipe, seed=seed, device=self.device, size=self.size), self.criteria, seed)
+        kind = Training if self.subject.loop is None else LoopTraining
+        return _Run(kind(self.subject, samples, recipe, seed=seed, device=self.device, size=self.size), self.criteria, seed)
 
 
 class _Run:
@@ -345,10 +352,16 @@ class _Run:
                     loss=loss,
                     token_error_rate=readings[-1].token_error_rate if readings else math.nan,
                 )
+            if training.ended and self.ended is None and not self.held:
+                self.ended, self.why = Ended.LOOP_OVER, training.ended
+                self._judge()
         except NonFiniteLoss as error:
             self.ended, self.why = Ended.NOT_FINITE, str(error)
             self.located = breach_of_training(training.network, training.loss_again, step=training.step, seed=self.seed)
             self.diverged = not self.located
+        except LoopFailed as error:
+            self.ended, self.why = Ended.LOOP_FAILED, str(error)
+            self.located = (failed(error),)
         self.seconds += time.perf_counter() - began
 
     def _due(self) -> bool:

@@ -32,6 +32,7 @@ class Recipe:
     network:       keywords for the subject's `build`, such as hidden_dim or dropout; those it does not take are left out.
     overtime:      share of the budget that may be added while the loss still falls.
     fallbacks:     factors on lr that are raced when the recipe fails: a rung is broken only if they fail too.
+    own:           the user's own loop trains; of this recipe it has the budget alone, and `batch` says what its loader gives.
     """
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
@@ -55,6 +56,7 @@ class Recipe:
     budget: int = 400
     overtime: float = 1.0
     fallbacks: tuple[float, ...] = (0.3, 0.1, 0.03, 3.0)
+    own: bool = False
 
     def __post_init__(self) -> None:
         for name, (kind, fits) in _KINDS.items():
@@ -86,6 +88,8 @@ class Recipe:
 
     def describe(self) -> str:
         """One line: what differs from a plain optimiser."""
+        if self.own:
+            return "your loop"
         words = [f"{self.optimizer} lr {self.lr:g}"]
         words += [f"momentum {self.momentum:g}"] if self.momentum else []
         words += [f"weight decay {self.weight_decay:g}"] if self.weight_decay else []
@@ -234,6 +238,7 @@ _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "norm_momentum": ("a number from 0 to 1 or none", lambda value: value is None or _share(value)),
     "network": ("a table of keywords", lambda value: isinstance(value, Mapping)),
     "budget": ("a positive whole number", _count),
+    "own": ("true or false", lambda value: isinstance(value, bool)),
     "fallbacks": ("a list of positive factors", lambda value: isinstance(value, tuple) and all(map(_positive, value))),
 }
 """What the value of a field must be, in words and as a test."""

@@ -325,6 +325,7 @@ def summary_row(outcome: Outcome) -> tuple[str, ...]:
     loss, error = (number(reading.loss), number(reading.token_error_rate)) if reading else ("", "")
     first = next(attempt for attempt in outcome.attempts if attempt.seed == shown.seed)
     recipe = f"{shown.recipe.optimizer}, lr {shown.recipe.lr:g}" if outcome.status == "ok" else f"{plural(len(outcome.attempts), 'recipe')} tried"
+    recipe = "your loop" if shown.recipe.own else recipe
     if outcome.status == "ok" and shown.recipe != first.recipe:
         recipe += f" ({first.recipe.lr:g} failed)"
     level = shown.standing.level.name if shown.standing else ""

@@ -117,6 +117,9 @@ class Training:
             self.trace.lrs.append(self.recipe.lr * factor)
             yield loss
 
+    def close(self) -> None:
+        """Nothing is left open: for those that have a loop of their own to end."""
+
     def loss(self, batch: Batch) -> Tensor:
         """The loss that is trained on, for one batch. Scalar."""
         log_probs, steps = self.subject.log_probs(self.network, batch.features, batch.frames)

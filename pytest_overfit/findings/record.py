@@ -16,13 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_overfit.finding import Finding
 
 if TYPE_CHECKING:
     from pytest_overfit.explain.evidence import Evidence
-    from pytest_overfit.findings.bench import Bench
     from pytest_overfit.findings.remedies import Remedy
 
 Stage = Literal["data", "loss", "decoder", "network", "training", "loop", "run", "tool"]
@@ -96,21 +95,22 @@ class Record:
         )
 
 
-About = Literal["data", "loss", "decoder", "network"]
+About = Literal["data", "loss", "decoder", "network", "loop"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contract:
     """What must hold before any training.
 
-    name: of one glance. holds: the sentence that is true where nothing was found. about: what it examines. examine: bench -> findings.
+    name: of one glance. holds: the sentence that is true where nothing was found. about: what it examines. examine: bench -> findings, or, of a
+    loop, its rehearsal -> findings.
     finds: the records that it may give findings of.
     """
 
     name: str
     holds: str
     about: About
-    examine: Callable[[Bench], tuple[Finding, ...]]
+    examine: Callable[[Any], tuple[Finding, ...]]
     finds: tuple[Record, ...] = ()
 
 

@@ -5,37 +5,83 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pytest_overfit.finding import Finding, accepting
-from pytest_overfit.findings.record import Record
-from pytest_overfit.loop import conduct, content, rates, stepping
+from pytest_overfit.findings.examine import Checked
+from pytest_overfit.findings.record import Contract, Record
+from pytest_overfit.loop import conduct, content, rates, running, stepping
 from pytest_overfit.loop.rehearsal import Rehearsal, rehearse
+from pytest_overfit.loop.told import told
+from pytest_overfit.loop.training import LoopFailed
 from pytest_overfit.subject import Subject
+
+
+def loop_runs(rehearsal: Rehearsal) -> tuple[Finding, ...]:
+    """The loop takes steps and raises nothing."""
+    error, line = rehearsal.failed, rehearsal.first("backward") or rehearsal.first("batch")
+    if isinstance(error, LoopFailed):
+        return (running.failed(error, line if error.stepless else None),)
+    if error is not None:
+        return told(running.LOOP_DIVERGES, None, headline=f"your loop: {error}", where=line)
+    if not rehearsal.windows:
+        return told(running.NO_STEP, "accumulation", headline="your loop ended before its first loss", where=None)
+    return ()
+
 
 Look = Callable[[Rehearsal], tuple[Finding, ...]]
 
-LOOKS: dict[str, tuple[Look, ...]] = {
-    "running loop": (stepping.loop_runs,),
-    "own batches": (content.targets_are_the_clips_own, content.features_are_the_clips_own),
-    "loss of the output": (content.loss_is_of_the_output, content.network_is_used_as_it_is),
-    "right modes": (conduct.modes_are_right,),
-    "fresh gradients": (stepping.gradients_are_fresh, stepping.gradients_are_whole, stepping.scales_are_undone, conduct.gradients_reach_the_network),
-    "steps taken": (stepping.clipping_is_in_time, stepping.steps_are_taken),
-    "own optimiser": (rates.optimisers_have_the_network, rates.optimisers_last, rates.steps_go_downhill, rates.updates_are_of_size),
-    "living rates": (rates.rates_live, rates.schedules_are_of_this_optimiser),
-    "own state": (conduct.weights_stay, conduct.randomness_is_fresh),
-}
-"""Contract -> what is looked at for it, causes before what follows from them."""
 
-RECORDS = {record.name: record for room in (content, stepping, rates, conduct) for record in vars(room).values() if isinstance(record, Record)}
+def _contract(name: str, holds: str, *looks: Look) -> Contract:
+    return Contract(name=name, holds=holds, about="loop", examine=lambda rehearsal: tuple(finding for look in looks for finding in look(rehearsal)))
+
+
+CONTRACTS: tuple[Contract, ...] = (
+    _contract("running loop", "the loop takes steps, and raises nothing", loop_runs),
+    _contract(
+        "own batches",
+        "features, lengths and targets that reach network and loss are the samples' own",
+        content.targets_are_the_clips_own,
+        content.features_are_the_clips_own,
+    ),
+    _contract(
+        "loss of the output",
+        "the loss is CTC, in float32, of what the network gives for the batch",
+        content.loss_is_of_the_output,
+        content.network_is_used_as_it_is,
+    ),
+    _contract("right modes", "gradients come from train mode, validation from eval mode", conduct.modes_are_right),
+    _contract(
+        "fresh gradients",
+        "each step is taken on the whole gradient of its batches, and on no other",
+        stepping.gradients_are_fresh,
+        stepping.gradients_are_whole,
+        stepping.scales_are_undone,
+        conduct.gradients_reach_the_network,
+    ),
+    _contract("steps taken", "each loss has its step, clipped before it", stepping.clipping_is_in_time, stepping.steps_are_taken),
+    _contract(
+        "own optimiser",
+        "every parameter that learns moves, downhill, by the size that the optimiser promises",
+        rates.optimisers_have_the_network,
+        rates.optimisers_last,
+        rates.steps_go_downhill,
+        rates.updates_are_of_size,
+    ),
+    _contract("living rates", "the rate rises to what was asked for, and does not die", rates.rates_live, rates.schedules_are_of_this_optimiser),
+    _contract("own state", "weights and randomness go on from step to step", conduct.weights_stay, conduct.randomness_is_fresh),
+)
+"""Causes before what follows from them."""
+RECORDS = {
+    record.name: record for room in (running, content, stepping, rates, conduct) for record in vars(room).values() if isinstance(record, Record)
+}
 ENDS = {"loop_fails", "no_step"}
 """Findings of a loop that could not be watched: nothing else of it is told."""
 LAST = {"loop_diverges"}
 """Findings that say what happened and not why: told where nothing else is."""
 
 
-def examine_loop(subject: Subject, *, seed: int = 0) -> dict[str, tuple[Finding, ...]]:
-    """What is found for each contract of the subject's loop."""
+def examine_loop(subject: Subject, *, seed: int = 0) -> tuple[Checked, ...]:
+    """What the contracts of the subject's loop find, after a rehearsal of some steps."""
     rehearsal = rehearse(subject, seed=seed)
-    found = {name: [finding for look in looks for finding in look(rehearsal)] for name, looks in LOOKS.items()}
+    found = {contract: contract.examine(rehearsal) for contract in CONTRACTS}
     every = [finding for findings in found.values() for finding in findings]
     names = {finding.name for finding in every}
     caused = any(finding.fails() and finding.name not in LAST for finding in every)
@@ -45,4 +91,17 @@ def examine_loop(subject: Subject, *, seed: int = 0) -> dict[str, tuple[Finding,
             return finding.name in ENDS
         return not names & set(RECORDS[finding.name].follows) and not (caused and finding.name in LAST)
 
-    return {contract: accepting([one for one in findings if is_told(one)], subject.accept) for contract, findings in found.items()}
+    ended = bool(names & (ENDS | LAST))
+    return tuple(
+        Checked(
+            contract=contract,
+            findings=accepting([one for one in findings if is_told(one)], subject.accept),
+            skipped="the loop ended before it could be watched" if ended and not any(map(is_told, findings)) else None,
+        )
+        for contract, findings in found.items()
+    )
+
+
+def findings_of_loop(subject: Subject, *, seed: int = 0) -> tuple[Finding, ...]:
+    """All that `examine_loop` finds, causes first."""
+    return tuple(finding for one in examine_loop(subject, seed=seed) for finding in one.findings)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import nn
@@ -19,16 +20,26 @@ PARTS: tuple[Part, ...] = get_args(Part)
 Train = Callable[[Any, "DataLoader[Any]"], Iterator[float]]
 
 
+class Exchanged(Protocol):
+    """A part of ours in a loop that runs. during: entered while its code runs. heard: told of what it does."""
+
+    def during(self) -> AbstractContextManager[object]: ...
+
+    def heard(self, event: Any) -> None: ...
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Loop:
     """The user's own training.
 
     train:  (network, batches) -> iterator of the loss after each optimiser step: a generator that yields where `optimizer.step()` was called.
     loader: the DataLoader it trains on. Item i of its dataset is sample i of the subject.
+    exchange: puts a part of ours in the place of one of the loop's, for a trial.
     """
 
     train: Train
     loader: DataLoader[Any]
+    exchange: Callable[[Any], Exchanged] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.loader, DataLoader):

@@ -42,7 +42,7 @@ def rates_live(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         return told(
             RATE_DIES,
             "scheduler",
-            headline=f"the learning rate is {rates[dead]:.1e} from step {dead} on, {peak:.1e} at its peak, and the loop goes on",
+            headline=f"the learning rate is {rates[dead]:.2g} from step {dead} on, {peak:.2g} at its peak, and the loop goes on",
             where=line,
             evidence=(f"rates of the steps: {_series(rates)}",),
             try_="step the schedule once an epoch if it counts epochs, and let it last as long as the training",
@@ -52,7 +52,7 @@ def rates_live(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         return told(
             RATE_NEVER_RISES,
             "scheduler",
-            headline=f"the learning rate is {peak:.1e} at its highest of {len(updates)} steps, {asked:.1e} was asked for",
+            headline=f"the learning rate is {peak:.2g} at its highest of {len(updates)} steps, {asked:.2g} was asked for",
             where=line,
             evidence=(f"rates of the steps: {_series(rates)}",),
             try_="a warm-up of some hundred steps, and a schedule that is stepped",
@@ -232,7 +232,7 @@ def steps_go_downhill(rehearsal: Rehearsal) -> tuple[Finding, ...]:
 
 
 def _series(rates: Sequence[float]) -> str:
-    shown = Counter(f"{rate:.1e}" for rate in rates)
+    shown = Counter(f"{rate:.2g}" for rate in rates)
     return ", ".join(shown if len(shown) <= 8 else [*list(shown)[:5], "...", *list(shown)[-2:]])
 
 

@@ -7,11 +7,10 @@ functions are wrapped.
 from __future__ import annotations
 
 import sys
-import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cache, wraps
+from functools import wraps
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -24,11 +23,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-OURS = Path(__file__).parents[1]
-Kind = Literal["batch", "call", "ctc", "backward", "zero", "clip", "scale", "unscale", "update", "before_step", "step", "schedule", "seed", "load"]
+from pytest_overfit.errors import ENGINE, LIBRARIES
 
-LIBRARIES = tuple(Path(folder) for folder in {sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")} | {str(OURS)})
-"""Folders whose frames are not the user's: what is installed, Python's own, and this package."""
+Kind = Literal["batch", "call", "ctc", "backward", "zero", "clip", "scale", "unscale", "update", "before_step", "step", "schedule", "seed", "load"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,10 +41,9 @@ class Event:
 Hear = Callable[[Event], None]
 
 
-@cache
 def is_users(filename: str) -> bool:
-    """Whether a frame of this file is no library's."""
-    return not filename.startswith("<") and not any(Path(filename).is_relative_to(library) for library in LIBRARIES)
+    """Whether a frame of this file is no library's and not ours."""
+    return not filename.startswith((f"{ENGINE}/", *LIBRARIES, "<"))
 
 
 def place(filename: str, line: int) -> str:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from pytest_overfit.loop.loop import Loop
 from pytest_overfit.loop.matching import Given, match
 from pytest_overfit.loop.recorder import Event
-from pytest_overfit.loop.training import LoopFailed, LoopTraining, recipe_of_loop
+from pytest_overfit.loop.training import LoopFailed, LoopTraining
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Sample, Subject, collate
 from pytest_overfit.train import NonFiniteLoss
@@ -197,7 +197,7 @@ class _Watcher:
         self._passage = 0
         self._autocast: torch.dtype | None = None
         self._seen: set[float] = set()
-        self.training = LoopTraining(subject, samples, recipe_of_loop(default_recipe(len(samples))), seed=seed, hear=self.hear)
+        self.training = LoopTraining(subject, samples, default_recipe(len(samples)), seed=seed, hear=self.hear)
         self.trainable = [name for name, parameter in self.training.network.named_parameters() if parameter.requires_grad]
         self._twin = subject.fresh(feature_dim=samples[0].features.shape[1], seed=seed)
         for network in (self.training.network, self._twin):

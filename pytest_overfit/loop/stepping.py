@@ -13,7 +13,6 @@ from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
 from pytest_overfit.loop.rehearsal import Loss, Rehearsal, Window
 from pytest_overfit.loop.told import told
-from pytest_overfit.loop.training import LoopFailed
 
 FEWEST = 3
 """Windows in which something must happen before it is the loop's habit."""
@@ -23,21 +22,6 @@ SKIPPED = 0.2
 """Share of losses without a step from which steps are skipped as a habit: a scaler skips one or two at its start."""
 ADAPTIVE = ("Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adafactor", "Lion", "Rprop")
 """Optimisers whose steps do not go by the size of the gradient."""
-
-
-def loop_runs(rehearsal: Rehearsal) -> tuple[Finding, ...]:
-    """The loop takes steps and raises nothing."""
-    error = rehearsal.failed
-    if isinstance(error, LoopFailed) and error.stepless:
-        return told(NO_STEP, "accumulation", headline=str(error), where=rehearsal.first("backward") or rehearsal.first("batch"))
-    if isinstance(error, LoopFailed):
-        scaled = bool(re.search(r"unscale_|GradScaler|inf checks", str(error)))
-        return told(LOOP_FAILS, "precision" if scaled else None, headline=str(error), where=error.where)
-    if error is not None:
-        return told(LOOP_DIVERGES, None, headline=f"your loop: {error}", where=rehearsal.first("backward"))
-    if not rehearsal.windows:
-        return told(NO_STEP, "accumulation", headline="your loop ended before its first loss", where=None)
-    return ()
 
 
 def gradients_are_fresh(rehearsal: Rehearsal) -> tuple[Finding, ...]:
@@ -232,33 +216,6 @@ def _step_line(rehearsal: Rehearsal) -> str | None:
     return next((update.where for update in rehearsal.updates if update.where), None)
 
 
-LOOP_FAILS = Record(
-    name="loop_fails",
-    stage="loop",
-    means="Your own training raises an error on the rung's samples, so nothing can be learned with it.",
-    detected="A few of its steps are taken, and what it raises is told with your line.",
-    mend="Mend what the error says, at the line that is named.",
-    no_remedy="an error in code that is not ours",
-    planted=("unscaled_without_update", "scaler_never_updated"),
-)
-LOOP_DIVERGES = Record(
-    name="loop_diverges",
-    stage="loop",
-    means="The loss of your own training is not a finite number within a few steps.",
-    detected="Each loss that it yields is looked at.",
-    mend="Lower the rate or clip; where half precision is used, look where numbers overflow.",
-    no_remedy="exchanging parts of the loop tells which part it is",
-    not_planted="what a rate too large does hangs on the processor's last bits",
-)
-NO_STEP = Record(
-    name="no_step",
-    stage="loop",
-    means="Your training draws batch after batch and never calls optimizer.step(), or ends before its first step.",
-    detected="Batches drawn are counted between two losses.",
-    mend="Where gradients are accumulated, count batches over epochs, or take a step at the end of each.",
-    no_remedy="a step must be taken by the loop itself",
-    planted=("stepped_on_no_batch",),
-)
 STALE_GRADIENT = Record(
     name="stale_gradient",
     stage="loop",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -21,6 +21,10 @@ DRAWN = 50
 """Batches without a step after which a loop takes none, or two of its epochs, if they are longer."""
 
 
+PATIENCE = 2
+"""Times the steps that our own training is given, for one whose rate was chosen for a corpus."""
+
+
 class LoopFailed(RuntimeError):
     """The loop raised, or takes no step. where: `file:line` of the user's frame."""
 
@@ -33,14 +37,10 @@ class _NoStep(BaseException):
     """Raised into a loop that draws batches without an end; no Exception, so that none takes it for a failure of a batch."""
 
 
-Exchange = Callable[["LoopTraining"], AbstractContextManager[object]]
-"""What is put into a loop in the place of a part of its own, while its code runs."""
-
-
 class LoopTraining(Training):
     """A fresh network trained by the subject's own loop. Attributes and readings as those of `Training`; `ended` says why a loop is over.
 
-    hear: told of every event while the loop's code runs. exchange: what is put in the place of parts of the loop.
+    hear: told of every event while the loop's code runs.
     """
 
     def __init__(
@@ -53,7 +53,6 @@ class LoopTraining(Training):
         device: str | torch.device = "cpu",
         size: str | None = None,
         hear: Callable[[Event], None] = lambda _: None,
-        exchange: Exchange = lambda _: nullcontext(),
     ) -> None:
         if not isinstance(subject.loop, Loop):
             raise BadSubject(f"subject {subject.name}: loop must be a Loop(train=..., loader=...), got a {type(subject.loop).__name__}")
@@ -65,17 +64,17 @@ class LoopTraining(Training):
         self._rung = collate(samples)
         if self._rung.features.nbytes <= RESIDENT_BYTES:
             self._rung = self._rung.to(self.device)
-        self._hear, self._exchange, self.seed = hear, exchange, seed
+        self._hear, self._exchanged, self.seed = hear, subject.loop.exchange(self) if subject.loop.exchange else None, seed
         self.drawn: list[int] = []
         """Samples of the batch drawn last."""
         self._since_step = 0
         self._patience = max(DRAWN, 2 * len(subject.loop.loader))
         self._norm, self._rate = math.nan, math.nan
-        self._random: Tensor | None = None
+        self._inside: Settings | None = None
         self._losses: Iterator[float] | None = None
 
     def afresh(self) -> LoopTraining:
-        return LoopTraining(self.subject, self.samples, self.recipe, seed=self.seed, device=self.device, size=self.size, exchange=self._exchange)
+        return LoopTraining(self.subject, self.samples, self.recipe, seed=self.seed, device=self.device, size=self.size)
 
     def advance(self, steps: int) -> Iterator[float]:
         """Let the loop take up to `steps` steps; yields its loss after each. Raises NonFiniteLoss and LoopFailed."""
@@ -119,24 +118,25 @@ class LoopTraining(Training):
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """While the loop's code runs: its own random numbers, our ears, the parts exchanged."""
-        outside = torch.random.get_rng_state()
-        if self._random is None:
+        """While the loop's code runs: its own random numbers and settings of torch, our ears, the parts exchanged."""
+        outside = _settings()
+        if self._inside is None:
             seed_everything(self.seed)
         else:
-            torch.random.set_rng_state(self._random)
+            _set(self._inside)
         try:
-            with recording(self.network, self._note), self._exchange(self):
+            with recording(self.network, self._note), self._exchanged.during() if self._exchanged else nullcontext():
                 yield
         finally:
-            self._random = torch.random.get_rng_state()
-            torch.random.set_rng_state(outside)
+            self._inside = _settings()
+            _set(outside)
 
     def _note(self, event: Event) -> None:
         if event.kind == "before_step":
             groups = event.of.param_groups
-            self._rate = float(groups[0]["lr"])
-            self._norm = gradient_norm([parameter for group in groups for parameter in group["params"]])
+            self._rate, self._norm = float(groups[0]["lr"]), gradient_norm([parameter for group in groups for parameter in group["params"]])
+        if self._exchanged:
+            self._exchanged.heard(event)
         self._hear(event)
 
     def _note_batch(self, indices: Sequence[int]) -> None:
@@ -145,6 +145,10 @@ class LoopTraining(Training):
         if self._since_step > self._patience:
             raise _NoStep
         self._hear(Event(kind="batch", of=list(indices)))
+
+    def loss_of_drawn(self) -> Tensor:
+        """The subject's own loss on the samples of the batch drawn last, by the network as it stands. Scalar."""
+        return self.loss(collate([self.samples[index] for index in self.drawn]).to(self.device))
 
     def outputs(self) -> Iterator[tuple[Batch, Tensor, Tensor]]:
         """As `Training.outputs`; the modes that the loop had set are as it left them."""
@@ -155,9 +159,24 @@ class LoopTraining(Training):
             put_back(modes)
 
 
-def recipe_of_loop(recipe: Recipe) -> Recipe:
-    """The budget for a loop: its rates are its own, and no other is tried."""
-    return replace(recipe, fallbacks=())
+Settings = tuple[Tensor, bool, torch.dtype]
+
+
+def _settings() -> Settings:
+    """What holds for the whole of torch: its generator, whether gradients are kept, the default type."""
+    return torch.random.get_rng_state(), torch.is_grad_enabled(), torch.get_default_dtype()
+
+
+def _set(settings: Settings) -> None:
+    random, graded, dtype = settings
+    torch.random.set_rng_state(random)
+    torch.set_grad_enabled(graded)
+    torch.set_default_dtype(dtype)
+
+
+def recipe_of_loop(recipe: Recipe, loop: Loop) -> Recipe:
+    """The budget for a loop: PATIENCE times ours, since its rate is its own and no other is tried."""
+    return replace(recipe, own=True, fallbacks=(), batch=loop.loader.batch_size, accumulation=1, budget=PATIENCE * recipe.budget)
 
 
 def _raised_at(error: BaseException) -> str | None:

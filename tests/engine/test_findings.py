@@ -32,7 +32,7 @@ from tests.engine.subjects import bigru, clips
 from tests.examination.hosts import HOSTS
 from tests.examination.planted import faults_for
 from tests.health.made_runs import SICK
-from tests.loop.planted import FINDING_OF
+from tests.loop.planted import BY_EXCHANGE, FINDING_OF
 
 ROOT = Path(__file__).parents[2]
 EVERY = records()
@@ -47,7 +47,7 @@ def planted() -> dict[str, set[str]]:
     for kind, (_, names) in SICK.items():
         for name in names:
             found[name].add(kind)
-    for fault, finding in FINDING_OF.items():
+    for fault, finding in (FINDING_OF | BY_EXCHANGE).items():
         found[finding].add(fault)
     return found
 

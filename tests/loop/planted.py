@@ -55,3 +55,5 @@ FINDING_OF = {
     "normalised_twice": "normalised_twice",
     "rounded_to_halves": "features_rounded",
 }
+BY_EXCHANGE = {"broken_by_schedule": "loop_breaks", "broken_by_zeroing": "loop_breaks", "broken_by_network": "network_breaks"}
+"""Faults that `test_exchange` plants."""

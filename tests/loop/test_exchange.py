@@ -1,0 +1,99 @@
+"""Network or loop: which of both breaks a rung, and which part of the loop, shown by exchange."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from pytest_overfit import report
+from pytest_overfit.explain.diagnosis import Diagnosis
+from pytest_overfit.explain.trials import Trials
+from pytest_overfit.ladder import Outcome
+from pytest_overfit.loop.exchange import PARTS, diagnose_loop, exchanged
+from pytest_overfit.loop.training import LoopTraining
+from pytest_overfit.recipe import default_recipe
+from pytest_overfit.subject import Subject
+from tests.engine.subjects import BiGRU
+from tests.loop.plain import plain, trained
+from tests.loop.test_loop import rung
+
+
+def diagnosed(subject: Subject, *, trials: Trials = "auto") -> tuple[Outcome, Diagnosis]:
+    climb = rung(subject)
+    outcome = climb.outcome()
+    assert outcome.status == "broken"
+    return outcome, diagnose_loop(climb, outcome, trials=trials)
+
+
+def test_a_rate_that_dies_is_shown_by_our_scheduler_and_named_with_its_line() -> None:
+    outcome, diagnosis = diagnosed(plain(trained(rate=lambda step: (step + 1) / 4 if step < 4 else 0.0, epochs=12)))
+    first = diagnosis.findings[0]
+    assert (first.name, first.part, first.status) == ("loop_breaks", "scheduler", "confirmed")
+    assert diagnosis.confirmed is not None
+    assert diagnosis.confirmed.remedy == "our scheduler"
+    line = report.headline(outcome, diagnosis)
+    assert line.startswith("plain breaks at 2 samples: with our scheduler your loop holds after ")
+    assert "the learning rate is 0 from step 4 on" in line
+    assert "plain.py:" in line
+
+
+def zeroed_at_once(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    loss.backward()
+    optimizer.zero_grad()
+
+
+def test_gradients_that_are_zeroed_before_the_step_are_shown_by_our_zeroing() -> None:
+    _, diagnosis = diagnosed(plain(trained(backward=zeroed_at_once, epochs=12)))
+    assert diagnosis.findings[0].part == "accumulation"
+    assert diagnosis.confirmed is not None
+    assert diagnosis.confirmed.remedy == "our zeroing of gradients"
+    assert "lost_gradient" in [finding.name for finding in diagnosis.findings]
+
+
+class Coarse(BiGRU):
+    """Leaves too few steps for any target."""
+
+    def forward(self, features: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        log_probs, steps = super().forward(features, frames)
+        return log_probs[::20], (steps - 1) // 20 + 1
+
+
+def test_a_network_that_breaks_with_our_training_too_is_blamed_itself() -> None:
+    _, diagnosis = diagnosed(plain(trained(epochs=3), Coarse), trials="off")
+    names = [finding.name for finding in diagnosis.findings]
+    assert "loop_breaks" not in names
+    assert "network_breaks" in names
+    assert names.index("time_collapse") < names.index("network_breaks"), "what is found of the network stands before it"
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_no_part_of_ours_breaks_a_sound_loop(part: str) -> None:
+    trial = exchanged(rung(plain(trained())), part, ends=float("inf"))  # type: ignore[arg-type]
+    assert trial.held, trial
+
+
+def test_after_an_exchange_torch_is_as_before() -> None:
+    before = (
+        torch.autograd.backward,
+        torch.optim.Optimizer.zero_grad,
+        nn.utils.clip_grad_norm_,
+        torch.autocast.__init__,
+        torch.amp.GradScaler.__init__,
+    )
+    for part in PARTS:
+        exchanged(rung(plain(trained())), part, ends=0.0)
+    after = torch.autograd.backward, torch.optim.Optimizer.zero_grad, nn.utils.clip_grad_norm_, torch.autocast.__init__, torch.amp.GradScaler.__init__
+    assert after == before
+
+
+def test_our_optimiser_moves_what_theirs_does_not_hold() -> None:
+    subject = plain(trained(optimizer=lambda parameters: torch.optim.Adam(list(parameters)[-2:], lr=0.0)))
+    assert subject.loop is not None
+    run = LoopTraining(replace(subject, loop=replace(subject.loop, exchange=PARTS["optimiser"])), subject.take(2), default_recipe(2), seed=0)
+    before = [parameter.detach().clone() for parameter in run.network.parameters()]
+    list(run.advance(2))
+    run.close()
+    assert all(bool((parameter != old).any()) for parameter, old in zip(run.network.parameters(), before, strict=True))
