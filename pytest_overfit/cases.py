@@ -18,6 +18,7 @@ import torch
 
 from pytest_overfit import errors, report
 from pytest_overfit.explain.diagnosis import Diagnosis, diagnose, examine_rung
+from pytest_overfit.explain.exchange import diagnose_loop
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.findings.catalogue import DETECTORS
 from pytest_overfit.findings.examine import Checked, examine, stale_acceptances
@@ -26,7 +27,6 @@ from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.host import lent
 from pytest_overfit.ladder import RUNGS, Outcome, Rung, check_rungs, criteria_for
 from pytest_overfit.loop.contracts import examine_loop
-from pytest_overfit.loop.exchange import diagnose_loop
 from pytest_overfit.loop.training import recipe_of_loop
 from pytest_overfit.recipe import BadRecipe
 from pytest_overfit.settings import Settings

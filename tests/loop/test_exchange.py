@@ -10,9 +10,9 @@ from torch import nn
 
 from pytest_overfit import report
 from pytest_overfit.explain.diagnosis import Diagnosis
+from pytest_overfit.explain.exchange import PARTS, diagnose_loop, exchanged
 from pytest_overfit.explain.trials import Trials
 from pytest_overfit.ladder import Outcome
-from pytest_overfit.loop.exchange import PARTS, diagnose_loop, exchanged
 from pytest_overfit.loop.training import LoopTraining
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject
