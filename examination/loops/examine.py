@@ -11,9 +11,11 @@ from typing import Any
 
 from examination.loops.planting import Change, Kind
 from examination.loops.subjects import subject
+from pytest_overfit.explain.exchange import diagnose_loop
 from pytest_overfit.finding import Finding
 from pytest_overfit.ladder import Rung, criteria_for
-from pytest_overfit.loop.contracts import examine_loop
+from pytest_overfit.loop.contracts import findings_of_loop
+from pytest_overfit.loop.training import recipe_of_loop
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject
 
@@ -54,7 +56,7 @@ def examine(kind: Kind, change: Change) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         try:
             made = subject(kind, change, Path(folder))
-            said = [_said(finding) for findings in examine_loop(made).values() for finding in findings]
+            said = [_said(finding) for finding in findings_of_loop(made)]
             broke_at = None
             if not any(not one.warning for one in said):
                 broke_at, named = climb(made)
@@ -67,12 +69,13 @@ def examine(kind: Kind, change: Change) -> Row:
 
 def climb(made: Subject) -> tuple[int | None, list[Said]]:
     """The lowest rung that breaks, and what is found to have broken it."""
+    loop = made.loop
+    assert loop is not None
     for samples in RUNGS:
-        rung = Rung(subject=made, samples=samples, recipe=default_recipe(samples), criteria=criteria_for(samples))
+        rung = Rung(subject=made, samples=samples, recipe=recipe_of_loop(default_recipe(samples), loop), criteria=criteria_for(samples))
         outcome = rung.outcome()
         if outcome.status == "broken":
-            found = (*outcome.findings, *outcome.telling.findings)
-            return samples, [_said(finding) for finding in found if finding.fails()]
+            return samples, [_said(finding) for finding in diagnose_loop(rung, outcome).findings if finding.fails()]
     return None, []
 
 
