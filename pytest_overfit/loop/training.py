@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -125,7 +126,8 @@ class LoopTraining(Training):
         else:
             _set(self._inside)
         try:
-            with recording(self.network, self._note), self._exchanged.during() if self._exchanged else nullcontext():
+            with warnings.catch_warnings(), recording(self.network, self._note), self._exchanged.during() if self._exchanged else nullcontext():
+                warnings.simplefilter("default")  # what a test makes of warnings is no part of the loop
                 yield
         finally:
             self._inside = _settings()

@@ -1,0 +1,83 @@
+"""Contracts of a loop: planted faults are found, by the right finding, part and line; sound changes are not.
+
+All of them, in three kinds of training: python -m examination.loops
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from examination.loops.catalogue import faults, sound_changes
+from examination.loops.generator_changes import FEATURES
+from examination.loops.planting import Change, fault
+from examination.loops.subjects import subject
+from pytest_overfit.findings.examine import Checked
+from pytest_overfit.loop.contracts import CONTRACTS, examine_loop, findings_of_loop
+from tests.loop.planted import FINDING_OF
+
+OWN = (fault("rounded_to_halves", "batches", (FEATURES, '    features = [(2 * clip["features"]).round() / 2 for clip in clips]\n')),)
+PLANTED = {change.name: change for change in (*faults("generator"), *OWN)}
+SOUND = {change.name: change for change in sound_changes("generator")}
+SHOWN = (
+    "never_zeroed",
+    "zeroed_before_step",
+    "schedule_per_batch",
+    "never_unscaled",
+    "half_ctc",
+    "skipped_when_large",
+    "clip_after_step",
+    "optimizer_before_head",
+    "eval_left_on",
+    "loss_wrapped_again",
+    "state_carried",
+    "inputs_sorted_alone",
+    "labels_padded_as_labels",
+    "normalised_twice",
+    "rounded_to_halves",
+)
+QUIET = ("as_it_is", "bfloat16", "accumulation", "average_of_weights", "checkpointed", "schedule_per_step")
+
+
+def examined(change: Change, folder: Path) -> tuple[Checked, ...]:
+    return examine_loop(subject("generator", change, folder))
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_fault_is_found_with_its_part_and_line(name: str, tmp_path: Path) -> None:
+    found = [finding for one in examined(PLANTED[name], tmp_path) for finding in one.findings]
+    assert found, name
+    assert found[0].name == FINDING_OF[name]
+    assert found[0].part in PLANTED[name].parts()
+    assert found[0].status == "confirmed"
+    assert re.search(rf"\(.*generator_{name}\.py:\d+\)$", found[0].headline), found[0].headline
+
+
+@pytest.mark.parametrize("name", QUIET)
+def test_a_sound_change_is_left_alone(name: str, tmp_path: Path) -> None:
+    checked = examined(SOUND[name], tmp_path)
+    assert [finding.headline for one in checked for finding in one.findings] == []
+    assert all(one.held for one in checked)
+    assert [one.contract for one in checked] == list(CONTRACTS)
+
+
+def test_every_fault_that_a_record_names_is_planted() -> None:
+    assert set(FINDING_OF) <= set(PLANTED)
+
+
+def test_what_a_subject_accepts_is_told_with_its_reason(tmp_path: Path) -> None:
+    accepting = replace(subject("generator", PLANTED["clip_after_step"], tmp_path), accept={"clipped_too_late": "it is only logged"})
+    (finding,) = findings_of_loop(accepting)
+    assert finding.accepted == "it is only logged"
+    assert not finding.fails()
+
+
+def test_watching_a_loop_leaves_torch_as_it_was(tmp_path: Path) -> None:
+    before = torch.random.get_rng_state(), torch.ctc_loss, torch.is_grad_enabled()
+    examined(PLANTED["seeded_each_step"], tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert (torch.ctc_loss, torch.is_grad_enabled()) == before[1:]
