@@ -93,7 +93,7 @@ def _rung(outcome: Outcome) -> dict[str, object]:
 
 def _break(outcome: Outcome, diagnosis: Diagnosis | None, outcomes: Sequence[Outcome], reruns: Reruns) -> dict[str, object]:
     findings = diagnosis.findings if diagnosis else outcome.findings
-    blamed = {finding.module for finding in findings if finding.module}
+    blamed: set[str | None] = {finding.module for finding in findings if finding.module}
     return {
         "headline": report.headline(outcome, diagnosis),
         "samples": outcome.samples,

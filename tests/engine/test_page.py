@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
@@ -37,10 +38,11 @@ def told(name="toy"):
         Row(module="conv", where="net.py:3", steps=11, between_sample_share=0.7, gradient=0.5),
     )
     trial = Trial(finding="time_collapse", remedy="a smaller stride there", held=True, steps=25, seconds=1.0)
+    explained = Diagnosis(findings=(finding,), table=table, trials=(trial,))
     rungs = {"subject": name, "parameters": 1234}
     return [
         (Outcome(**rungs, samples=1, status="ok", attempts=(attempt([8.0, 1.0, 0.01], held=True),)), None),
-        (Outcome(**rungs, samples=5, status="broken", attempts=(attempt([8.0, 4.0, 2.31]),)), Diagnosis(findings=(finding,), table=table, trials=(trial,))),
+        (Outcome(**rungs, samples=5, status="broken", attempts=(attempt([8.0, 4.0, 2.31]),)), explained),
         (Outcome(subject=name, samples=10, status="not tried", broke_at=5), None),
     ]  # fmt: skip
 
@@ -116,4 +118,4 @@ def test_a_picture_keeps_to_its_frame_whatever_the_losses(losses):
 def test_names_of_levels_that_lie_close_do_not_cover_each_other():
     places = sorted(line.y for line in picture(attempt([8.0, 2.3])).levels)
     assert len(places) == len(LEVELS)
-    assert all(later - earlier >= APART - 0.2 for earlier, later in zip(places, places[1:], strict=False))
+    assert all(later - earlier >= APART - 0.2 for earlier, later in pairwise(places))
