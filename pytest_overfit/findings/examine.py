@@ -17,7 +17,8 @@ import torch
 from pytest_overfit.finding import Finding, accepting, naming
 from pytest_overfit.findings.acceptance import STALE_ACCEPTANCE
 from pytest_overfit.findings.bench import Bench
-from pytest_overfit.findings.catalogue import CONTRACTS, record_of
+from pytest_overfit.findings.book import nearest
+from pytest_overfit.findings.catalogue import CONTRACTS, RECORDS, record_of
 from pytest_overfit.findings.lengths import targets_fit
 from pytest_overfit.findings.record import Contract
 from pytest_overfit.findings.running import FAILURES, Unexaminable, network_runs, raised
@@ -74,12 +75,20 @@ def stale_acceptances(subject: Subject, checked: Sequence[Checked], *, elsewhere
     return (
         STALE_ACCEPTANCE.finding(
             headline=f"the subject accepts what is no longer found: {naming(gone)}",
-            evidence=tuple(f"{name}: {subject.accept[name]}" for name in gone),
+            evidence=tuple(f"{name}: {subject.accept[name]}{_misspelt(name, subject)}" for name in gone),
             try_="take it out of Subject(accept=...), or check how it is spelt",
             status="confirmed",
             severity="warning",
         ),
     )
+
+
+def _misspelt(name: str, subject: Subject) -> str:
+    """That there is no finding of that name, and what it is like, in words; nothing where there is one."""
+    if record_of(name, subject):
+        return ""
+    near = nearest(name, [*RECORDS])
+    return " (there is no such finding" + (f"; did you mean {near[0]}?)" if near else ")")
 
 
 def without_consequences(found: Sequence[Finding], causes: Collection[str]) -> tuple[Finding, ...]:
