@@ -98,13 +98,19 @@ def _fit(module: Any, batches: Any, data: Any, settings: Mapping[str, Any], step
     validates = is_overridden("validation_step", module)
     given: dict[str, Any] = {"train_dataloaders": batches, "val_dataloaders": batches if validates else None}
     if isinstance(data, LightningDataModule):
+        theirs = data.val_dataloader if is_overridden("val_dataloader", data) else list
         data = copy.copy(data)
         data.train_dataloader = lambda: batches
-        data.val_dataloader = lambda: batches if validates else []
+        data.val_dataloader = lambda: _as_many(theirs(), batches) if validates else []
         given = {"datamodule": data}
     callbacks = [*settings.get("callbacks", ()), Steps()]
     trainer = Trainer(**{"limit_val_batches": VALIDATED, **settings, **QUIET, "callbacks": callbacks})
     trainer.fit(module, **given)
+
+
+def _as_many(theirs: Any, batches: Any) -> Any:
+    """These batches in the place of each validation loader; once, where there is none."""
+    return [batches] * len(theirs) if isinstance(theirs, Sequence) and theirs else batches
 
 
 def _loss(outputs: Any) -> float:
