@@ -63,7 +63,7 @@ def climb_rung(settings: Settings) -> Climbed:
         criteria=criteria_for(RUNG),
         seeds=(settings.seed,),
         device="cuda" if settings.accelerator != "cpu" and torch.cuda.is_available() else "cpu",
-    ).outcome()
+    ).climb()
     if outcome.status != "ok":
         raise RungBroken(headline(outcome))
     held = outcome.deciding[0]

@@ -25,7 +25,7 @@ from pytest_overfit.findings.examine import Checked, examine, stale_acceptances
 from pytest_overfit.findings.modes import TRAIN_EVAL_GAP
 from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.host import lent
-from pytest_overfit.ladder import RUNGS, Outcome, Rung, check_rungs, criteria_for
+from pytest_overfit.ladder import RUNGS, Outcome, Progress, Rung, check_rungs, criteria_for
 from pytest_overfit.loop.contracts import examine_loop
 from pytest_overfit.loop.training import recipe_of_loop
 from pytest_overfit.recipe import BadRecipe
@@ -181,7 +181,7 @@ class OverfitDiagnosis:
         samples = max(len(self.subject.offered(DIAGNOSED)), 1)
         rung = replace(rung_of(self.subject, samples, settings), seeds=settings.seeds[:1])
         with lent(settings.threads), own_randomness(settings.device):
-            findings = rung.violated or accepting(examine_rung(rung, rung.outcome()), self.subject.accept)
+            findings = rung.violated or accepting(examine_rung(rung, rung.climb()), self.subject.accept)
         self.body = report.findings_body(findings)
         failing, self.notes = _weighed(findings, settings)
         if failing:
@@ -287,18 +287,18 @@ class OverfitRung:
         """Climb, and explain a break."""
         subject, settings = self.case.subject, self.settings
         rung = rung_of(subject, samples, settings)
-        climb, shown = rung.climb(), 0.0
+        shown = -math.inf
+
+        def on_step(progress: Progress) -> None:
+            nonlocal shown
+            if time.monotonic() - shown > SHOW_SECONDS:
+                shown = time.monotonic()
+                self.store.show(subject.name, progress)
+                self._abandon_above_a_break(samples)
+
         with lent(settings.threads), own_randomness(device):
-            try:
-                while True:
-                    progress = next(climb)
-                    if time.monotonic() - shown > SHOW_SECONDS:
-                        shown = time.monotonic()
-                        self.store.show(subject.name, progress)
-                        self._abandon_above_a_break(samples)
-            except StopIteration as stop:
-                outcome: Outcome = stop.value
-                return outcome, self._explained(rung, outcome) if outcome.status == "broken" else None
+            outcome = rung.climb(on_step)
+            return outcome, self._explained(rung, outcome) if outcome.status == "broken" else None
 
     def _explained(self, rung: Rung, outcome: Outcome) -> Diagnosis:
         """Why a rung broke. What goes wrong in explaining is told and hides no verdict."""

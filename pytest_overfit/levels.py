@@ -39,7 +39,7 @@ class Level:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class LevelMatch:
     """Where a loss stands. level: the nearest plateau. measured: the loss, in nats a target token. ladder: every plateau, highest first.
 
     descending: whether the loss still fell when the run ended; None where no trace was given.
@@ -88,13 +88,13 @@ def _unrepeated(tokens: Sequence[int]) -> list[int]:
     return [token for token, _ in groupby(tokens)]
 
 
-def standing(measured: float, ladder: Sequence[Level], losses: Sequence[float] = (), *, by_chance: Level | None = None) -> Standing:
+def standing(measured: float, ladder: Sequence[Level], losses: Sequence[float] = (), *, by_chance: Level | None = None) -> LevelMatch:
     """Place a loss. measured: nats a target token, in eval mode. ladder: of the same clips. losses: the run's trace, in any unit.
 
     by_chance: the level that the output's missing tokens predict, if that is all it lacks.
     """
     placed = by_chance is not None and ALIGNED * by_chance.loss <= measured <= BY_CHANCE * by_chance.loss
-    return Standing(
+    return LevelMatch(
         level=by_chance if by_chance is not None and placed else _nearest(measured, ladder),
         measured=measured,
         ladder=tuple(ladder),

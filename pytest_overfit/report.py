@@ -17,7 +17,7 @@ from pytest_overfit.explain.diagnosis import Diagnosis, Row
 from pytest_overfit.finding import Finding, naming
 from pytest_overfit.findings.examine import Checked
 from pytest_overfit.ladder import Attempt, Detour, Outcome, Verdict
-from pytest_overfit.levels import Standing
+from pytest_overfit.levels import LevelMatch
 from pytest_overfit.misread import Misread
 from pytest_overfit.store import Told, diagnosis_to_json, outcome_to_json
 
@@ -233,7 +233,7 @@ def misread_text(misread: Misread) -> str:
     return "\n".join((first, *misread.lines))
 
 
-def standing_text(standing: Standing) -> str:
+def standing_text(standing: LevelMatch) -> str:
     """ "the loss stands on the level `bag of clip` (2.41 nats/token, predicted 2.38), no longer falling when the run ended"."""
     text = f"the loss stands on the level `{standing.level.name}` ({number(standing.measured)} nats/token, predicted {number(standing.level.loss)})"
     if standing.descending is not None:

@@ -19,7 +19,7 @@ from pytest_overfit.explain.diagnosis import Diagnosis, Row
 from pytest_overfit.explain.trials import Trial, TrialEnded
 from pytest_overfit.finding import Finding
 from pytest_overfit.ladder import Attempt, Detour, Ended, Outcome, Progress, Verdict
-from pytest_overfit.levels import Level, Standing
+from pytest_overfit.levels import Level, LevelMatch
 from pytest_overfit.misread import Misread
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.train import Reading, Trace
@@ -87,8 +87,8 @@ def _attempt_from_json(row: dict[str, Any]) -> Attempt:
     return Attempt(**{**row, **nested})
 
 
-def _standing_from_json(row: dict[str, Any]) -> Standing:
-    return Standing(**{**row, "level": Level(**row["level"]), "ladder": tuple(Level(**level) for level in row["ladder"])})
+def _standing_from_json(row: dict[str, Any]) -> LevelMatch:
+    return LevelMatch(**{**row, "level": Level(**row["level"]), "ladder": tuple(Level(**level) for level in row["ladder"])})
 
 
 def finding_from_json(row: dict[str, Any]) -> Finding:

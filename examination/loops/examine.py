@@ -73,7 +73,7 @@ def climb(made: Subject) -> tuple[int | None, list[Said]]:
     assert loop is not None
     for samples in RUNGS:
         rung = Rung(subject=made, samples=samples, recipe=recipe_of_loop(default_recipe(samples), loop), criteria=criteria_for(samples))
-        outcome = rung.outcome()
+        outcome = rung.climb()
         if outcome.status == "broken":
             return samples, [_said(finding) for finding in diagnose_loop(rung, outcome).findings if finding.fails()]
     return None, []

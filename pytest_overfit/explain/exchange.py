@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pytest_overfit.attempt import OutOfTime, until
 from pytest_overfit.explain.diagnosis import Diagnosis, diagnose
 from pytest_overfit.explain.trials import LEAST_SECONDS, Trial, TrialEnded, Trials
 from pytest_overfit.finding import Finding
@@ -226,7 +227,7 @@ def diagnose_loop(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> D
     """Explain a rung that the subject's loop broke: by the network, if our training breaks there too, else by the part of the loop."""
     found = findings_of_loop(rung.subject, seed=rung.seeds[0])
     ours = replace(rung, subject=replace(rung.subject, loop=None), recipe=default_recipe(rung.samples))
-    climbed = ours.outcome()
+    climbed = ours.climb()
     if climbed.status != "ok":
         explained = diagnose(ours, climbed, trials=trials)
         told = NETWORK_BREAKS.finding(
@@ -260,23 +261,20 @@ def exchanged(rung: Rung, part: Part, *, ends: float) -> Trial:
     assert isinstance(rung.subject.loop, Loop)
     make: Callable[[Any], Exchanged] = PARTS[part]
     mended = replace(rung, subject=replace(rung.subject, loop=replace(rung.subject.loop, exchange=make)), seeds=rung.seeds[:1])
-    climb, steps = mended.climb(), 0
+    steps = 0
     remedy = f"our {SAYS.get(part, part)}"
 
     def trial(held: bool, ended: TrialEnded | None = None, why: str | None = None) -> Trial:
         return Trial(finding=LOOP_BREAKS.name, remedy=remedy, held=held, steps=steps, seconds=time.monotonic() - began, ended=ended, why=why)
 
-    while True:
-        try:
-            steps = next(climb).step
-        except StopIteration as stop:
-            outcome: Outcome = stop.value
-            steps = outcome.steps
-            failed = outcome.status != "ok" and outcome.attempts and outcome.telling.why
-            return trial(outcome.status == "ok", why=failed or None)
-        if time.monotonic() > ends:
-            climb.close()
-            return trial(False, ended=TrialEnded.OUT_OF_TIME, why="out of time")
+    try:
+        outcome = mended.climb(until(ends))
+    except OutOfTime as late:
+        steps = late.step
+        return trial(False, ended=TrialEnded.OUT_OF_TIME, why="out of time")
+    steps = outcome.steps
+    failed = outcome.status != "ok" and outcome.attempts and outcome.telling.why
+    return trial(outcome.status == "ok", why=failed or None)
 
 
 def _verdict(ours: Outcome, found: Sequence[Finding], tried: Sequence[Trial]) -> Finding:

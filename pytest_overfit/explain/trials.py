@@ -22,6 +22,7 @@ from typing import Literal
 import torch
 
 from pytest_overfit import errors
+from pytest_overfit.attempt import OutOfTime, until
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.catalogue import record_of
 from pytest_overfit.findings.examine import check
@@ -74,15 +75,10 @@ def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) 
         mended = replace(remedy.change(rung, finding), seeds=rung.seeds[:1])
         if _found_again(mended, finding):
             return trial(False, ended=TrialEnded.STILL_FOUND, why=f"{finding.name} is still found")
-        climb = replace(mended, recipe=replace(mended.recipe, fallbacks=())).climb()
-        progress = None
-        while True:
-            try:
-                progress = next(climb)
-            except StopIteration as stop:
-                return trial(stop.value.status == "ok", steps=stop.value.steps)
-            if time.monotonic() - began > seconds:
-                return trial(False, steps=progress.step, ended=TrialEnded.OUT_OF_TIME, why="out of time")
+        outcome = replace(mended, recipe=replace(mended.recipe, fallbacks=())).climb(until(began + seconds))
+        return trial(outcome.status == "ok", steps=outcome.steps)
+    except OutOfTime as late:
+        return trial(False, steps=late.step, ended=TrialEnded.OUT_OF_TIME, why="out of time")
     except CannotEdit as error:
         return trial(False, ended=TrialEnded.NOT_APPLICABLE, why=str(error))
     except Exception as error:  # a changed network may fail in any way; the trial then says which

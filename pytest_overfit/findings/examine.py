@@ -113,7 +113,7 @@ def _without_consequences(checked: Checked, causes: Collection[str]) -> Checked:
     return Checked(contract=checked.contract, findings=own, skipped=None if own else f"{dropped} follows from what was found elsewhere")
 
 
-def fit(
+def check_feasible(
     subject: Subject, samples: Sequence[Sample], *, seed: int = 0, device: str | torch.device = "cpu", size: str | None = None
 ) -> tuple[Finding, ...]:
     """The one contract that a rung cannot do without: every target fits in the steps that the network has for it."""

@@ -24,7 +24,7 @@ from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
 from pytest_overfit.health.run import BadRun, Run
 from pytest_overfit.ladder import Outcome, Rung
-from pytest_overfit.levels import Standing, ladder_of_levels, standing
+from pytest_overfit.levels import LevelMatch, ladder_of_levels, standing
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import BadSample, Sample, Subject
 from pytest_overfit.train import Reading, Training
@@ -53,7 +53,7 @@ class CheckpointReading:
     samples: int
     epoch: int | None
     reading: Reading
-    standing: Standing | None
+    standing: LevelMatch | None
     expected_blank_share: float
     table: tuple[Row, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -121,7 +121,7 @@ def _signal_findings(subject: Subject, samples: int, recipe: Recipe, device: str
     return examine_rung(rung, Outcome(subject=subject.name, samples=samples, status="not tried"))
 
 
-def _standing(loss: float, subject: Subject, clips: Sequence[Sample], steps: Sequence[int]) -> Standing | None:
+def _standing(loss: float, subject: Subject, clips: Sequence[Sample], steps: Sequence[int]) -> LevelMatch | None:
     try:
         levels = ladder_of_levels(targets=[clip.target.tolist() for clip in clips], steps=steps, vocabulary=len(subject.vocabulary))
     except ValueError:  # no target fits

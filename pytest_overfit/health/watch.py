@@ -27,7 +27,7 @@ from pytest_overfit.health.run import MEASURED, WITHOUT_SPLIT, BadRun, CurveBuil
 OF_A_SPLIT = tuple(name for name in MEASURED if name not in WITHOUT_SPLIT)
 METRICS = (*(f"{split}_{metric}" for split, metric in product(("train", "val"), OF_A_SPLIT)), *sorted(WITHOUT_SPLIT, reverse=True))
 """What rules read, see `health.run.MEASURED`."""
-GONE = 10
+GONE_READINGS = 10
 """Readings for which a finding must have been gone to be told again."""
 SELDOM = {"epoch": 1000, "step": 50}
 """Calls up to which each is judged; from then on one each time that this share of what was logged is new, so that judging costs no more.
@@ -147,8 +147,8 @@ class Watch:
         return float(at)
 
     def _news(self, findings: Sequence[Finding]) -> tuple[Finding, ...]:
-        """Those not seen for GONE readings."""
-        new = tuple(f for f in findings if f.name not in self._seen or self._readings - self._seen[f.name] > GONE)
+        """Those not seen for GONE_READINGS readings."""
+        new = tuple(f for f in findings if f.name not in self._seen or self._readings - self._seen[f.name] > GONE_READINGS)
         self._seen |= {finding.name: self._readings for finding in findings}
         return new
 

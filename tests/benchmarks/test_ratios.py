@@ -115,7 +115,7 @@ def test_a_climb_costs_less_than_twice_its_steps(ratio: Any) -> None:
     """Readings, criteria and controls beside the steps. How many steps a rung takes, `make overfit` shows."""
     subject, samples = mobilenetv3(), 2
     rung = Rung(subject=subject, samples=samples, recipe=default_recipe(samples), criteria=criteria_for(samples))
-    steps = rung.outcome().steps
+    steps = rung.climb().steps
     measured = paired(rung.outcome, lambda: hand_written_loop(subject, steps, samples), pairs=LEAST)
     ratio("climb / its steps by hand", measured, f"mobilenetv3, {samples} samples, {steps} steps; promised < 2")
     assert not measured.above(2)

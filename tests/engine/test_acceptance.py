@@ -94,8 +94,8 @@ def test_nothing_is_called_stale_where_a_contract_could_not_look() -> None:
 def test_an_accepted_finding_of_lengths_does_not_keep_a_rung_from_training() -> None:
     subject = faulty("ctc-part-infeasible", accept={"time_collapse": "two long sentences, known"})
     rung = Rung(subject=subject, samples=FEW, recipe=Recipe(budget=3, fallbacks=()), criteria=criteria_for(FEW))
-    assert replace(rung, subject=faulty("ctc-part-infeasible")).outcome().attempts == ()
-    outcome = rung.outcome()
+    assert replace(rung, subject=faulty("ctc-part-infeasible")).climb().attempts == ()
+    outcome = rung.climb()
     assert (outcome.findings, len(outcome.attempts)) == ((), 1)
 
 

@@ -283,7 +283,7 @@ def test_bounds_and_changes_reach_the_rung(tmp_path):
 
 
 def test_a_diagnosis_examines_the_contracts_first_and_climbs_nothing_where_one_is_violated(monkeypatch):
-    monkeypatch.setattr(Rung, "outcome", lambda rung: pytest.fail("it climbed"))
+    monkeypatch.setattr(Rung, "climb", lambda *_: pytest.fail("it climbed"))
     faulty = replace(bigru(), forward=lambda network, features, frames: (network(features, frames)[0].exp(), network(features, frames)[1]))
     with pytest.raises(Diagnosed, match="unnormalised_output"):
         OverfitDiagnosis(subject=faulty, settings=Settings()).check()

@@ -47,7 +47,7 @@ def seen(fault: str) -> tuple[Finding, ...]:
 def trained(fault: str, samples: int = 2, budget: int = 60) -> tuple[Rung, Outcome]:
     recipe = replace(FAULTS[fault].recipe(default_recipe(samples)), budget=budget, fallbacks=())
     rung = rung_of(FAULTS[fault].plant(bigru()), samples, recipe)
-    return rung, rung.outcome()
+    return rung, rung.climb()
 
 
 SIGNALS = ["net-dead-relu", "net-init-zero", "net-depthwise-init", "net-time-attention", "net-capacity", "net-vanish", "net-dropout"]
@@ -80,7 +80,7 @@ def test_a_learning_rate_far_too_high_is_named() -> None:
     """At this one the weights overflow in the first steps, on any machine; at 300 a run may come to rest."""
     recipe = replace(default_recipe(5), optimizer="sgd", clip=None, lr=1e36, budget=40, fallbacks=())
     rung = rung_of(bigru(), 5, recipe)
-    assert "recipe_diverges" in [finding.name for finding in examine_rung(rung, rung.outcome())]
+    assert "recipe_diverges" in [finding.name for finding in examine_rung(rung, rung.climb())]
 
 
 @pytest.mark.parametrize("fault", [*SIGNALS, *RECIPES])
@@ -105,7 +105,7 @@ def test_sound_changes_are_left_alone(name: str) -> None:
 
 def test_a_climb_that_held_shows_nothing() -> None:
     rung = rung_of(bigru(), 2)
-    assert examine_rung(rung, rung.outcome()) == ()
+    assert examine_rung(rung, rung.climb()) == ()
 
 
 def test_a_remedy_that_holds_confirms_its_finding() -> None:
@@ -127,7 +127,7 @@ def test_contracts_are_examined_once_for_a_climb_and_its_explanation(monkeypatch
 
     monkeypatch.setattr("pytest_overfit.ladder.examine", counted)
     rung = rung_of(FAULTS["ctc-no-collapse"].plant(bigru()), 1)
-    outcome = rung.outcome()
+    outcome = rung.climb()
     assert outcome.status == "broken"
     assert diagnose(rung, outcome, trials="off").findings[0].name == "decoder_repeats"
     assert seeds == [0]

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 def climb(subject: Subject, samples: int, device: str, size: str | None = None) -> Outcome:
     rung = Rung(subject=subject, samples=samples, recipe=default_recipe(samples), criteria=criteria_for(samples), device=device, size=size)
-    return rung.outcome()
+    return rung.climb()
 
 
 def test_the_loss_is_the_same_on_cpu_and_gpu() -> None:

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from pytest_overfit import Recipe, Rung, Sample, Subject
-from pytest_overfit.ladder import BadLadder, Criterion, Ended, Outcome, _rank, check_rungs, criteria_for, stands_still
+from pytest_overfit.attempt import rank_of, stands_still
+from pytest_overfit.ladder import BadLadder, Criterion, Ended, Outcome, Progress, check_rungs, criteria_for
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.train import Reading, Trace, Training
 
@@ -62,12 +63,8 @@ def of(network, name="toy", **changes):
 
 def climb(subject, samples, recipe=None, *, bounds=None, **fields):
     rung = Rung(subject=subject, samples=samples, recipe=recipe or default_recipe(samples), criteria=criteria_for(samples, bounds), **fields)
-    progress, climbing = [], rung.climb()
-    while True:
-        try:
-            progress.append(next(climbing))
-        except StopIteration as stop:
-            return stop.value, progress
+    progress: list[Progress] = []
+    return rung.climb(progress.append), progress
 
 
 def reading(**changes):
@@ -268,8 +265,8 @@ def test_of_runs_with_the_same_errors_one_that_stands_still_is_dropped_first():
         return Trace(losses=losses, readings=[reading(loss=losses[-1], token_error_rate=error)])
 
     still, falling = [0.67] * 100, [2.0 - 0.01 * step for step in range(100)]
-    assert _rank(False, trace(falling, 0.75)) < _rank(False, trace(still, 0.75))
-    assert _rank(False, trace(still, 0.5)) < _rank(False, trace(falling, 0.75)) < _rank(False, Trace())
+    assert rank_of(False, trace(falling, 0.75)) < rank_of(False, trace(still, 0.75))
+    assert rank_of(False, trace(still, 0.5)) < rank_of(False, trace(falling, 0.75)) < rank_of(False, Trace())
 
 
 def test_a_loss_that_still_falls_at_the_end_of_the_budget_is_given_overtime():
@@ -411,7 +408,7 @@ def climb_merged(recipe=PLAIN, *, tied=False, **described):
     build = lambda vocab_size, feature_dim, seed: Table(tied)  # noqa: E731
     accept = {"input_ignored": "a table of logits has no input"}
     subject = of(None, build=build, samples=[MERGED], vocabulary=("-", "A", "B"), accept=accept, **described)
-    return Rung(subject=subject, samples=1, recipe=recipe, criteria=criteria_for(2)).outcome()
+    return Rung(subject=subject, samples=1, recipe=recipe, criteria=criteria_for(2)).climb()
 
 
 def test_a_run_that_stands_where_repeats_are_merged_is_led_off_and_holds_by_its_own_loss():
@@ -473,7 +470,7 @@ def test_a_run_that_spells_every_clip_and_still_falls_is_given_more_time():
         target = torch.tensor([1]) if spelt else torch.tensor([2])
         build = lambda vocab_size, feature_dim, seed: Table(tied=True)  # noqa: E731
         subject = of(None, build=build, samples=[replace(MERGED, target=target)], vocabulary=("-", "A", "B"))
-        return Rung(subject=subject, samples=1, recipe=recipe, criteria=(sure,)).outcome().steps
+        return Rung(subject=subject, samples=1, recipe=recipe, criteria=(sure,)).climb().steps
 
     assert steps(spelt=True) == 160
     assert steps(spelt=False) == 80

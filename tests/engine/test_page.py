@@ -11,7 +11,7 @@ from pytest_overfit.explain.diagnosis import Diagnosis, Row
 from pytest_overfit.explain.trials import Trial
 from pytest_overfit.finding import Finding
 from pytest_overfit.ladder import Attempt, Outcome
-from pytest_overfit.levels import Level, Standing
+from pytest_overfit.levels import Level, LevelMatch
 from pytest_overfit.page import APART, HEIGHT, WIDTH, page, picture
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.train import Reading, Trace
@@ -27,7 +27,7 @@ def reading(step, loss):
 
 def attempt(losses, *, held=False):
     trace = Trace(losses=list(losses), readings=[reading(len(losses), losses[-1])])
-    standing = Standing(level=LEVELS[3], measured=losses[-1], descending=False, ladder=LEVELS)
+    standing = LevelMatch(level=LEVELS[3], measured=losses[-1], descending=False, ladder=LEVELS)
     return Attempt(seed=0, recipe=Recipe(), steps=len(losses), seconds=1.0, held=held, verdicts=(), trace=trace, standing=standing)
 
 

@@ -109,7 +109,7 @@ def _climb(row: Row, fault: Fault, subject: Subject, seed: int) -> tuple[Rung, O
     for samples in CLIMBED:
         recipe = fault.recipe(default_recipe(samples))
         rung = Rung(subject=subject, samples=samples, recipe=recipe, criteria=criteria_for(samples), seeds=(seed,))
-        outcome = rung.outcome()
+        outcome = rung.climb()
         row.runs += 1
         if outcome.status == "broken":
             controlled = any(attempt.findings and all(v.held for v in attempt.verdicts) for attempt in outcome.attempts)

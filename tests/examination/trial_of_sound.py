@@ -38,7 +38,7 @@ def examine_sound(name: str, seed: int, clips: Path | None = None) -> Row:
     row.runs += 1
     for samples in () if name in NOT_CLIMBED else CLIMBED:
         rung = Rung(subject=subject, samples=samples, recipe=default_recipe(samples), criteria=criteria_for(samples), seeds=(seed,))
-        outcome = rung.outcome()
+        outcome = rung.climb()
         row.runs += 1
         row.alarms += [f"rung {samples} is broken"] if outcome.status != "ok" else []
         row.alarms += [f"rung {samples}: {finding.name}: {finding.headline}" for finding in examine_rung(rung, outcome)]

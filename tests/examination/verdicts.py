@@ -119,7 +119,7 @@ def climb(jobs: Iterable[Job]) -> None:
         for samples in (1,) if name in ONE_RUNG else RUNGS:
             rung = Rung(subject=subject, samples=samples, recipe=default_recipe(samples), criteria=criteria_for(samples), seeds=(seed,))
             with flushed_denormals():
-                outcome = rung.outcome()
+                outcome = rung.climb()
             rungs[str(samples)] = outcome.status
             detours += outcome.status == "ok" and outcome.telling.detour is not None
         seconds = time.monotonic() - began

@@ -28,7 +28,7 @@ def test_climbs_from_its_files(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     subject = import_subject(f"examples.{name}:subject")
     assert [finding.headline for finding in check(subject, subject.take(12)) if finding.fails()] == []
     for samples in (1, 2):
-        outcome = Rung(subject=subject, samples=samples, recipe=default_recipe(samples), criteria=criteria_for(samples)).outcome()
+        outcome = Rung(subject=subject, samples=samples, recipe=default_recipe(samples), criteria=criteria_for(samples)).climb()
         assert outcome.status == "ok", outcome
 
 

@@ -16,7 +16,7 @@ from pytest_overfit.finding import Finding
 from pytest_overfit.health import watch as watching
 from pytest_overfit.health.checkup import Checkup, check_up
 from pytest_overfit.health.run import MOST_POINTS, BadRun, Curve, Run
-from pytest_overfit.health.watch import GONE, MOST_PREDICTIONS, Watch
+from pytest_overfit.health.watch import GONE_READINGS, MOST_PREDICTIONS, Watch
 from tests.health.made_runs import SICK, SOUND
 
 
@@ -42,7 +42,11 @@ def overfitting(epoch: int) -> dict[str, float]:
     return {"train_loss": 5 * math.exp(-epoch / 6) + 0.1, "val_loss": turn + 0.08 * max(0, epoch - 12)}
 
 
-@pytest.mark.parametrize("kind", [*SICK, "steady", "restarts", "all_blank"])
+IN_ORDER = [kind for kind in SICK if kind != "out_of_order"]
+"""Runs whose readings can be logged as they come: a watch is told them in the order of their places."""
+
+
+@pytest.mark.parametrize("kind", [*IN_ORDER, "steady", "restarts", "all_blank"])
 def test_it_ends_with_what_a_checkup_of_the_whole_log_finds(kind: str) -> None:
     made = (SICK[kind][0] if kind in SICK else SOUND[kind])(np.random.default_rng(3))
     watch = Watch(name=made.name, facts=made.facts)
@@ -81,9 +85,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch, present: Any) -> None:
 
 
 def test_a_finding_that_was_gone_for_long_is_told_again_and_a_flicker_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    scripted(monkeypatch, lambda n: n in (3, 5, 5 + GONE, 6 + 2 * GONE))
+    scripted(monkeypatch, lambda n: n in (3, 5, 5 + GONE_READINGS, 6 + 2 * GONE_READINGS))
     watch = Watch()
-    assert [n for n in range(50) if watch.log(epoch=n, train_loss=1.0)] == [3, 6 + 2 * GONE]
+    assert [n for n in range(50) if watch.log(epoch=n, train_loss=1.0)] == [3, 6 + 2 * GONE_READINGS]
 
 
 def test_a_loss_that_is_not_finite_is_told_at_once() -> None:

@@ -23,7 +23,7 @@ from tests.loop.test_loop import rung
 
 def diagnosed(subject: Subject, *, trials: Trials = "auto") -> tuple[Outcome, Diagnosis]:
     climb = rung(subject)
-    outcome = climb.outcome()
+    outcome = climb.climb()
     assert outcome.status == "broken"
     return outcome, diagnose_loop(climb, outcome, trials=trials)
 

@@ -31,7 +31,7 @@ def rung(subject: Subject, samples: int = 2) -> Rung:
 
 
 def test_a_sound_loop_climbs_and_is_called_yours() -> None:
-    outcome = rung(plain(trained())).outcome()
+    outcome = rung(plain(trained())).climb()
     assert outcome.status == "ok"
     assert outcome.telling.recipe.describe() == "your loop"
     assert outcome.telling.controls
@@ -93,7 +93,7 @@ def test_what_a_loop_sets_for_the_whole_of_torch_holds_for_it_alone() -> None:
 
 
 def test_a_loop_that_ends_is_judged_by_what_it_came_to() -> None:
-    outcome = rung(plain(trained(epochs=1))).outcome()
+    outcome = rung(plain(trained(epochs=1))).climb()
     assert outcome.status == "broken"
     assert outcome.telling.ended is Ended.LOOP_OVER
     assert outcome.telling.why == "the loop ended after 8 steps"
@@ -107,7 +107,7 @@ def broken_in_the_third_step(network: nn.Module, step: int) -> None:
 
 def test_what_a_loop_raises_is_told_with_its_line() -> None:
     subject = plain(trained(between=broken_in_the_third_step))
-    outcome = rung(subject).outcome()
+    outcome = rung(subject).climb()
     assert outcome.status == "broken"
     assert outcome.telling.ended is Ended.LOOP_FAILED
     (finding,) = outcome.telling.findings

@@ -21,7 +21,7 @@ from pytest_overfit.health.rules.trend import (
 from pytest_overfit.health.rules.words import place
 from pytest_overfit.health.run import Curve, Run
 
-BACK = 0.15
+THROWN_BACK_SHARE = 0.15
 """Share of its lowest value by which a training loss that was thrown back stands above it."""
 RESTED = 0.3
 """Share of the highest learning rate at which a restarted one has come down again."""
@@ -38,10 +38,10 @@ def thrown_back(run: Run) -> bool:
     """
     curve = thinned(run.curve("train_loss"))
     if len(curve) < FEW:
-        return any(value > (1 + BACK) * low for value, low in zip(curve.values, accumulate(curve.values, min), strict=True))
+        return any(value > (1 + THROWN_BACK_SHARE) * low for value, low in zip(curve.values, accumulate(curve.values, min), strict=True))
     calm = smoothed(curve)
     since = between(curve, calm.at[lowest(calm)])
-    return median(curve.values[-3:]) - min(calm.values) > max(BACK * abs(min(calm.values)), 3 * noise(since))
+    return median(curve.values[-3:]) - min(calm.values) > max(THROWN_BACK_SHARE * abs(min(calm.values)), 3 * noise(since))
 
 
 def restarted(run: Run, place: float, best: float) -> bool:

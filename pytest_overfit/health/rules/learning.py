@@ -12,7 +12,7 @@ from pytest_overfit.health.rules.reading import KNOWS, error_rate, reads
 from pytest_overfit.health.rules.trend import MANY, UNMOVED, WHOLE, falls, finite, never_fell, smoothed, thinned
 from pytest_overfit.health.rules.words import number, place, seen
 from pytest_overfit.health.run import Run
-from pytest_overfit.levels import Standing, standing
+from pytest_overfit.levels import LevelMatch, standing
 
 BLIND = ("uniform", "blank", "unigram")
 """Levels that an output reaches without looking at its input."""
@@ -25,7 +25,7 @@ BEGINNING = 0.1
 CLIMB = "see whether the network can memorise a few clips at all (pytest -m overfit)"
 
 
-def last_standing(run: Run, split: str) -> Standing | None:
+def last_standing(run: Run, split: str) -> LevelMatch | None:
     """The level that a split's loss stands on at the end of a run, by the median of its last readings."""
     ladder, losses = run.facts.levels.get(split), thinned(run.curve(f"{split}_loss"))
     return standing(median(losses.values[-3:]), ladder) if ladder and len(losses) else None
@@ -65,7 +65,7 @@ def nothing_carries_over(run: Run) -> Finding | None:
     )
 
 
-def _creeping_since(run: Run, stands: Standing) -> float | None:
+def _creeping_since(run: Run, stands: LevelMatch) -> float | None:
     """The place since which training loss is on blind levels for MANY readings, half of the run, and would be after as long a run again."""
     curve = smoothed(thinned(run.curve("train_loss")))
     floor = (1 - NEAR) * min(level.loss for level in stands.ladder if level.name in BLIND)
@@ -88,16 +88,16 @@ def stands_blind(run: Run, split: str) -> bool:
     return stands is not None and _on(stands)
 
 
-def _on(stands: Standing) -> bool:
+def _on(stands: LevelMatch) -> bool:
     """Whether a loss is on one of the levels that take no look at the input."""
     return stands.level.name in BLIND and abs(stands.measured - stands.level.loss) <= NEAR * stands.level.loss
 
 
-def _measured(what: str, stands: Standing) -> str:
+def _measured(what: str, stands: LevelMatch) -> str:
     return f"{what} loss {number(stands.measured)} nats a token; `{stands.level.name}` is at {number(stands.level.loss)}"
 
 
-def _ladder(stands: Standing) -> tuple[str, ...]:
+def _ladder(stands: LevelMatch) -> tuple[str, ...]:
     return ("levels: " + ", ".join(f"{level.name} {number(level.loss)}" for level in stands.ladder),)
 
 

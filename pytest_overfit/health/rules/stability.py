@@ -9,7 +9,7 @@ from statistics import median
 
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.record import Record
-from pytest_overfit.health.rules.course import BACK, settled_rate
+from pytest_overfit.health.rules.course import THROWN_BACK_SHARE, settled_rate
 from pytest_overfit.health.rules.learning import stands_blind
 from pytest_overfit.health.rules.overfitting import rise_of
 from pytest_overfit.health.rules.reading import called, errors, reads_better, value_words
@@ -34,7 +34,7 @@ LOSSES = ("train_loss", "val_loss")
 WORDS = {"train_loss": "training loss", "val_loss": "validation loss"}
 TWICE = 2.0
 """Multiple of its lowest value that a loss has run away to."""
-UNDONE = 0.75
+UNDONE_SHARE = 0.75
 """Share of the way to its lowest value, in epochs, that a loss which has run away has lost again."""
 JUMP = 3.0
 """Multiple of the readings before and behind that a spike is."""
@@ -87,8 +87,8 @@ def training_diverges(run: Run) -> Finding | None:
     high = median(last)
     within_noise = len(curve) >= FEW and _within_noise(between(curve, tail.at[0]), low, high)
     reached = next(at for at, value in zip(calm.at, calm.values, strict=True) if value <= high or at == calm.at[best])
-    undone = reached - calm.at[0] <= UNDONE * (calm.at[best] - calm.at[0])
-    coming_back = median(after[: max(len(after) // 3, 1)]) - high > BACK * (high - low)
+    undone = reached - calm.at[0] <= UNDONE_SHARE * (calm.at[best] - calm.at[0])
+    coming_back = median(after[: max(len(after) // 3, 1)]) - high > THROWN_BACK_SHARE * (high - low)
     if (
         high <= low
         or high < TWICE * low
@@ -141,7 +141,7 @@ def _undone(run: Run, train: Curve) -> tuple[str, Rise] | None:
     rises = {name: rise for name, curve in curves.items() if (rise := rise_of(run, curve)) and _stays(curve, rise)}
     few = len(curves["val_loss"]) < FEW
     for name, rise in rises.items():
-        undone = reading_at(train, train.at[-1]) > (1 + BACK) * reading_at(train, rise.since)
+        undone = reading_at(train, train.at[-1]) > (1 + THROWN_BACK_SHARE) * reading_at(train, rise.since)
         if undone and rise.readings >= LASTING and (not few or len(rises) == len(curves)):
             return name, rise
     rise = rise_of(run, train)

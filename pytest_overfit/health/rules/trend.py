@@ -24,7 +24,7 @@ FEW = 8
 """Below so many readings noise cannot be measured, and only plain comparisons are made."""
 CREEP = 0.03
 """Share of its level by which a curve that stands may still sink from the first to the last third of a stretch."""
-MAY = 5 / 3
+MAY_FALL_FACTOR = 5 / 3
 """Multiple of that by which it must not have sunk by chance."""
 NEARBY = 2.0
 """Multiple of its lowest value up to which a curve is in the same region."""
@@ -38,7 +38,7 @@ TAIL = 0.15
 """Share of a run that a rise must have lasted."""
 AGAIN = 1.5
 """Multiple of a rise that came back up to which another may, while it has not lasted twice as long."""
-BACK = 0.5
+CAME_BACK_SHARE = 0.5
 """Share of its highest, counted from the lowest, above which a curve that rose has not come back."""
 MANY = 30
 """Readings that a curve must have gone nowhere for to stand still, where it once fell; at least half of its run."""
@@ -187,7 +187,7 @@ def may_fall(curve: Curve, creep: float | None = None) -> bool:
     if len(curve) < FEW:
         return falls(curve, creep)
     fallen, by_chance, allowed = _fallen(curve, creep)
-    return fallen + by_chance > MAY * allowed or falls(curve, creep)
+    return fallen + by_chance > MAY_FALL_FACTOR * allowed or falls(curve, creep)
 
 
 def _fallen(curve: Curve, creep: float | None) -> tuple[float, float, float]:
@@ -213,7 +213,7 @@ def lasting_rise(curve: Curve, best: int | None = None) -> Rise | None:
     last = after[-max(len(after) // 3, 2) :]
     low, high = values[best], median(last) if len(curve) >= FEW else after[-1]
     risen, share, peak = high - low, (high - low) / abs(low), max(smoothed(_tail(curve, best)).values)
-    back = median(after[-max(len(after) // 4, 1) :]) < low + BACK * (peak - low)
+    back = median(after[-max(len(after) // 4, 1) :]) < low + CAME_BACK_SHARE * (peak - low)
     if back or risen <= _least(values, best):
         return None
     scatter = None
