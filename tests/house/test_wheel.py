@@ -59,7 +59,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         names = set(archive.namelist())
         (entries,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
         assert archive.read(entries).decode().split() == ["[pytest11]", "overfit", "=", "pytest_overfit.plugin"]
-    files = (path for path in (ROOT / "pytest_overfit").rglob("*") if path.suffix in (".py", ".j2") or path.name == "py.typed")
+    files = (path for path in (ROOT / "pytest_overfit").rglob("*") if path.suffix in (".py", ".j2", ".json") or path.name == "py.typed")
     assert {name for name in names if ".dist-info/" not in name} == {path.relative_to(ROOT).as_posix() for path in files}
     assert any(name.endswith("LICENSE") for name in names)
 
