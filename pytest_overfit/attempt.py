@@ -7,18 +7,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from statistics import median
 
 from pytest_overfit.controls import Control, ignored_inputs, run_controls, train_eval_gap
 from pytest_overfit.criteria import Criterion, Verdict
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.findings.finite import breach_of_training
-from pytest_overfit.levels import BY_CHANCE, Level, LevelMatch, ladder_of_levels, level_by_chance, standing, still_descending
+from pytest_overfit.levels import BY_CHANCE, Level, LevelMatch, ladder_of_levels, level_by_chance, standing
 from pytest_overfit.loop.running import failed
 from pytest_overfit.loop.training import LoopFailed
 from pytest_overfit.misread import Misread, worst
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.train import NonFiniteLoss, Trace, Training
+from pytest_overfit.trend import stands_still, still_descending
 
 CONTROLLED = 20
 """Clips that controls are run on: more cost time and tell the same."""
@@ -258,9 +258,11 @@ class Run:
 
     @property
     def began(self) -> bool:
+        """Whether it took a step, or ended before its first."""
         return self.training.step > 0 or self.ended is not None
 
     def rank(self) -> tuple[bool, float, bool, float]:
+        """Its `rank_of`: smaller is nearer to holding."""
         return rank_of(self.held, self.training.trace)
 
     def attempt(self, given: Sequence[int]) -> Attempt:
@@ -301,14 +303,6 @@ def constant_in_time(training: Training) -> bool:
         for _, log_probs, steps in training.outputs()
         for clip, given in zip(log_probs.unbind(1), steps.tolist(), strict=True)
     )
-
-
-def stands_still(losses: Sequence[float], window: int) -> bool:
-    """Whether the median loss of the last `window` steps is within 2 % of that of the window before."""
-    if len(losses) < 2 * window:
-        return False
-    before = median(losses[-2 * window : -window])
-    return median(losses[-window:]) > before - 0.02 * abs(before)
 
 
 def steps_given(training: Training) -> list[int]:

@@ -88,6 +88,7 @@ class Outcome:
 
     @property
     def seeds_held(self) -> int:
+        """How many seeds held."""
         return sum(attempt.held for attempt in self.deciding)
 
     @property
@@ -97,6 +98,7 @@ class Outcome:
 
     @property
     def seconds(self) -> float:
+        """Of all attempts together."""
         return sum(attempt.seconds for attempt in self.attempts)
 
 

@@ -13,10 +13,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from statistics import fmean, median
+from statistics import fmean
 
 from pytest_overfit import ctc
-from pytest_overfit.measures import loss_trend
+from pytest_overfit.trend import still_descending
 
 ALIGNED = 0.5
 """Share of the lowest plateau below which a loss has left it."""
@@ -26,8 +26,6 @@ NOTHING = 1e-3
 """Nats a token below which a plateau cannot be told from aligned."""
 BY_CHANCE = 1.25
 """Multiple of its predicted loss up to which a loss stands on the level that the output's missing tokens predict."""
-FALL = 0.02
-"""Share of its loss by which the last third of a run must have fallen to count as descending."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +108,3 @@ def _nearest(measured: float, ladder: Sequence[Level]) -> Level:
     if measured < ALIGNED * plateaus[-1].loss:
         return aligned
     return min(plateaus, key=lambda level: abs(math.log(measured / level.loss)) if level.loss > 0 else math.inf)
-
-
-def still_descending(losses: Sequence[float]) -> bool:
-    """Whether a run was still learning when it ended: its last third falls in rank, and by 2 % from its first to its last quarter."""
-    last = list(losses[-max(len(losses) // 3, 4) :])
-    if len(last) < 4 or not all(map(math.isfinite, last)):
-        return False
-    quarter = max(len(last) // 4, 1)
-    before, after = median(last[:quarter]), median(last[-quarter:])
-    return loss_trend(last) < -0.5 and before - after > FALL * abs(before)

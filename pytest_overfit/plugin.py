@@ -103,6 +103,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def store_folder(config: pytest.Config) -> Path:
+    """Where the processes of this session share what they know."""
     return Path(worker_input(config)["overfit_store"]) if is_worker(config) else config.stash[STORE]
 
 
@@ -131,6 +132,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def case_of(item: pytest.Item) -> Case | None:
+    """The rung that a test climbs; None where it climbs none."""
     callspec = getattr(item, "callspec", None)
     return callspec.params.get("overfit_rung") if callspec else None
 

@@ -118,6 +118,7 @@ def _diagnosis_rows(outcome: Outcome, diagnosis: Diagnosis) -> list[tuple[str, s
 
 
 def module_table(table: Sequence[Row], blamed: set[str | None]) -> str:
+    """One line for each module: its steps, the share that tells clips apart, its gradient; those to blame with their place. blamed: dotted names."""
     width = max(len("module"), *(len(row.module) for row in table))
     lines = [f"{'module':<{width}}  steps  tells clips apart (D)  gradient"]
     for row in table:
@@ -141,16 +142,19 @@ def _small(value: float | None) -> str:
 
 
 def contracts_headline(subject: str, violated: Sequence[Finding]) -> str:
+    """A subject that breaks before training, in one line."""
     more = f" (and {plural(len(violated) - 1, 'more finding')})" if len(violated) > 1 else ""
     return f"{subject} breaks before training: {violated[0].name}: {violated[0].headline}{more}"
 
 
 def diagnosis_headline(subject: str, findings: Sequence[Finding]) -> str:
+    """What a diagnosis found, in one line."""
     more = f" (and {plural(len(findings) - 1, 'more finding')})" if len(findings) > 1 else ""
     return f"{subject}: {findings[0].status} {findings[0].name}: {findings[0].headline}{more}"
 
 
 def findings_body(findings: Sequence[Finding]) -> str:
+    """All that is known of each finding."""
     return "\n".join(labelled(label, text) for finding in findings for label, text in finding_rows(finding))
 
 
@@ -262,6 +266,7 @@ def _attempt_line(attempt: Attempt, several: bool) -> str:
 
 
 def labelled(label: str, text: str) -> str:
+    """Text with a label before its first line, the others set in."""
     lines = text.splitlines() or [""]
     return "\n".join(f"{label if i == 0 else '':<10} {line}" for i, line in enumerate(lines))
 
@@ -345,6 +350,7 @@ def _not_tried(outcome: Outcome) -> str:
 
 
 def rendered(table: Table, width: int) -> str:
+    """A table as plain text, at most `width` characters wide."""
     console = Console(file=io.StringIO(), width=width, color_system=None, markup=False, emoji=False)
     console.print(table)
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -365,6 +371,7 @@ def to_json(told: Iterable[Told]) -> str:
 
 
 def strict(value: Any) -> Any:
+    """A value for strict JSON: null for numbers that are not finite."""
     if isinstance(value, dict):
         return {key: strict(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -401,8 +408,10 @@ def markdown(told: Sequence[Told]) -> str:
 
 
 def plural(count: int, noun: str) -> str:
+    """A count with its noun: 1 step, 2 steps."""
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def number(value: float) -> str:
+    """A number to three digits."""
     return "not finite" if not math.isfinite(value) else f"{value:.3g}"

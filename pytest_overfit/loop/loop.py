@@ -21,11 +21,13 @@ Train = Callable[[Any, "DataLoader[Any]"], Iterator[float]]
 
 
 class Exchanged(Protocol):
-    """A part of ours in a loop that runs. during: entered while its code runs. heard: told of what it does."""
+    """A part of ours in a loop that runs."""
 
-    def during(self) -> AbstractContextManager[object]: ...
+    def during(self) -> AbstractContextManager[object]:
+        """Entered while the loop's code runs."""
 
-    def heard(self, event: Any) -> None: ...
+    def heard(self, event: Any) -> None:
+        """Told of what the loop does."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,5 +104,6 @@ def modes_of(network: nn.Module) -> dict[nn.Module, bool]:
 
 
 def put_back(modes: dict[nn.Module, bool]) -> None:
+    """Put modules back into the modes that were kept of them."""
     for module, training in modes.items():
         module.training = training

@@ -42,6 +42,7 @@ class Given:
 
     @property
     def samples(self) -> tuple[int, ...]:
+        """Which samples the rows are of."""
         return tuple(row.sample for row in self.rows)
 
 

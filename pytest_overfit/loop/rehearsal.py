@@ -47,6 +47,7 @@ class Update:
     foreign: int
 
     def moved(self, name: str) -> Tensor:
+        """By what the step changed a parameter."""
         return self.after[name] - self.before[name]
 
 
@@ -97,6 +98,7 @@ class Window:
     reported: float = math.nan
 
     def of(self, *kinds: str) -> list[Event]:
+        """The events of these kinds, in their order."""
         return [event for event in self.events if event.kind in kinds]
 
     def order(self, *kinds: str) -> str:
@@ -122,10 +124,12 @@ class Rehearsal:
 
     @property
     def updates(self) -> list[Update]:
+        """Every step of every window."""
         return [update for window in self.windows for update in window.updates]
 
     @property
     def losses(self) -> list[Loss]:
+        """Every loss, in the order in which they were taken."""
         return [loss for window in (*self.windows, self.rest) for loss in window.losses]
 
     def first(self, kind: str) -> str | None:

@@ -75,6 +75,7 @@ class LoopTraining(Training):
         self._losses: Iterator[float] | None = None
 
     def afresh(self) -> LoopTraining:
+        """The same training before its first step."""
         return LoopTraining(self.subject, self.samples, self.recipe, seed=self.seed, device=self.device, size=self.size)
 
     def advance(self, steps: int) -> Iterator[float]:

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from pytest_overfit import Recipe, Rung, Sample, Subject
-from pytest_overfit.attempt import rank_of, stands_still
+from pytest_overfit.attempt import rank_of
 from pytest_overfit.ladder import BadLadder, Criterion, Ended, Outcome, Progress, check_rungs, criteria_for
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.train import Reading, Trace, Training
+from pytest_overfit.trend import stands_still
 
 VOCABULARY = tuple("-ABCDEFGH")
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from pytest_overfit import ctc
-from pytest_overfit.levels import Level, ladder_of_levels, level_by_chance, standing, still_descending
+from pytest_overfit.levels import Level, ladder_of_levels, level_by_chance, standing
+from pytest_overfit.trend import still_descending
 
 TARGETS = [[1, 2, 3, 4], [5, 6, 7, 7, 8], [2, 9, 1], [4, 4, 3, 2, 1, 6]]
 STEPS = [60, 70, 64, 80]

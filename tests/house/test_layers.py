@@ -62,6 +62,25 @@ def test_public_names_are_imported_on_first_use(name: str) -> None:
     assert getattr(pytest_overfit, name).__name__ == name
 
 
+def undocumented(node: ast.Module | ast.ClassDef) -> list[str]:
+    """Public functions and classes without a docstring; those whose meaning somebody else's interface sets are left out."""
+    found = []
+    for one in node.body:
+        if isinstance(one, ast.FunctionDef | ast.ClassDef) and not one.name.startswith(("_", "pytest_", "on_")):
+            found += [] if ast.get_docstring(one) or one.name in INTERFACES else [one.name]
+            found += undocumented(one) if isinstance(one, ast.ClassDef) else []
+    return found
+
+
+INTERFACES = {"forward", "state_dict", "load_state_dict", "during", "heard"}
+"""Of torch, Lightning and `loop.loop.Exchanged`. pytest's hooks and a trainer's callbacks are told by the beginning of their names."""
+
+
+def test_every_public_function_of_the_engine_says_what_it_does() -> None:
+    missing = {name: found for name, path in FILES.items() if (found := undocumented(ast.parse(path.read_text(encoding="utf-8"))))}
+    assert missing == {}
+
+
 @pytest.mark.parametrize("module", ["pytest_overfit", "pytest_overfit.plugin", "pytest_overfit.summary", "pytest_overfit.live", "fixtures"])
 def test_importing_it_does_not_import_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
