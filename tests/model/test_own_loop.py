@@ -33,4 +33,4 @@ def test_it_climbs(tmp_path: Path) -> None:
     subject = trained_for_real(settings, settings.data())
     assert subject.loop is not None
     rung = Rung(subject=subject, samples=2, recipe=recipe_of_loop(default_recipe(2), subject.loop), criteria=criteria_for(2))
-    assert rung.outcome().status == "ok"
+    assert rung.climb().status == "ok"
