@@ -9,7 +9,7 @@ import pytest
 
 import pytest_overfit
 from pytest_overfit import report
-from tests.engine.test_page import told
+from tests.engine.sessions import told
 
 SCHEMA = json.loads(Path(pytest_overfit.__file__).with_name("report.schema.json").read_text(encoding="utf-8"))
 CHECK = jsonschema.Draft202012Validator(SCHEMA)
