@@ -24,6 +24,8 @@ from pytest_overfit.health.run import Curve, Run, metric
 
 ENOUGH = 12
 """Readings below which a run that is not over may still go anywhere."""
+FEWEST = 3
+"""Readings of an error rate below which nothing shows where it goes, however many there are of the loss."""
 RISING = {record.name for record in (VALIDATION_LOSS_RISES, LEARNING_UNDONE, TRAINING_DIVERGES)}
 """Findings that tell of a validation loss which rises."""
 Verdict = Literal["healthy", "go on", "stop", "cannot tell"]
@@ -101,6 +103,8 @@ def _early(run: Run) -> list[str]:
     """Why it is too early to call a run healthy."""
     if begun := hardly_begun(run):
         return [f"too early to tell: {begun}"]
+    if (measured := len(errors(run, "val"))) < FEWEST:
+        return [f"too early to tell: {called(run, 'val')} was measured {measured} time{'s' * (measured > 1)}"]
     read = max(len(finite(run.curve("train_loss"))), len(finite(run.curve("val_loss"))), len(errors(run, "val")))
     return [f"too early to tell: {counted(read, 'reading')}, it takes {ENOUGH} to say where a run goes"] if read < ENOUGH else []
 
@@ -137,7 +141,7 @@ def still_improving(run: Run) -> str | None:
 def _still_falls(curve: Curve) -> tuple[float, float] | None:
     """The lowest reading of a curve that fell over its last third, and still in the later half of that; else None."""
     if len(curve) < 3:
-        return None
+        return (curve.at[-1], curve.values[-1]) if len(curve) == 2 and falls(curve) else None
     length, best = curve.at[-1] - curve.at[0], lowest(curve)
     last, later = (between(curve, curve.at[-1] - share * length) for share in (1 / 3, 1 / 6))
     last, later = (part if len(part) >= 2 else between(curve, curve.at[-2]) for part in (last, later))

@@ -111,3 +111,46 @@ def test_by_default_a_finding_is_a_warning_of_its_own_kind(tmp_path: Path) -> No
         warnings.simplefilter("always", HealthWarning)
         tell(HealthTrainerCallback(), tmp_path, OVERFITS)
     assert any(warning.category is HealthWarning and "validation_loss_rises" in str(warning.message) for warning in caught)
+
+
+class Torn(torch.nn.Module):
+    """One number that training can only lower, which raises the validation loss each time: it overfits by construction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, sign: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": torch.exp(self.number * sign.float().mean()), "logits": sign.float()[:, None]}
+
+
+def test_a_real_trainer_is_stopped_in_time(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path),
+        num_train_epochs=5,
+        eval_strategy="epoch",
+        logging_strategy="epoch",
+        save_strategy="no",
+        learning_rate=0.2,
+        lr_scheduler_type="constant",
+        per_device_train_batch_size=4,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        label_names=["sign"],
+    )
+    callback, lines = quietly(stop_when_sick=True)
+    trainer = transformers.Trainer(
+        model=Torn(),
+        args=arguments,
+        train_dataset=[{"sign": 1}] * 8,
+        eval_dataset=[{"sign": -1}] * 4,
+        callbacks=[callback],
+    )
+    trainer.train()
+    assert trainer.state.epoch < 5
+    assert any("validation_loss_rises (confirmed)" in line for line in lines)
+    losses = [row["eval_loss"] for row in trainer.state.log_history if "eval_loss" in row]
+    assert callback.watch.run.curve("val_loss").values == pytest.approx(losses)

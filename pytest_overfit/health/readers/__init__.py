@@ -46,13 +46,17 @@ def read_run(path: Path, *, progress: Callable[[float], None] | None = None, mea
 
     progress: told the share of bytes read, from 0 to 1. Memory is bounded, however long the log: see MOST_POINTS and MOST_PREDICTIONS.
     meanings: names of columns or tags -> the canonical names that they stand for.
-    Raises BadRun, with one line that says what to do, where there is no log, none that can be read, or more than one run.
+    Of several runs that one log tells apart by their names it is the last.
+    Raises BadRun, with one line that says what to do, where there is no log, none that can be read, or more than one run in several.
     """
     path = Path(path)
     groups, left_out = _groups(path)
     if len(groups) > 1:
         raise BadRun(f"{path}: holds {len(groups)} runs, {named(path, [group.folder for group in groups])}; give one of them")
     runs = _runs_of(path, groups[0], progress, meanings or {})
+    if len(runs) > 1 and len({run.sources[0] for run in runs}) == 1:
+        names = naming([run.name for run in runs])
+        runs = [replace(runs[-1], warnings=(f"{path}: tells {len(runs)} runs apart by name, {names}; the last is read", *runs[-1].warnings))]
     if len(runs) > 1:
         raise BadRun(f"{path}: holds {len(runs)} runs, {named(path, [run.sources[0] for run in runs])}; give one of them")
     return replace(runs[0], warnings=(*left_out, *runs[0].warnings))
@@ -68,7 +72,10 @@ def read_runs(
         for group in groups:
             found = _runs_of(path, group, progress, meanings or {})
             if len(groups) > 1 or len(found) > 1:
-                found = [replace(run, name=_name_below(path, group, run, alone=len(found) == 1)) for run in found]
+                found = [
+                    replace(run, name=_name_below(path, group, run, alone=len(found) == 1)) if run.name == path.resolve().name else run
+                    for run in found
+                ]
             runs += [replace(run, warnings=(*left_out, *run.warnings)) for run in found]
     return tuple(_told_apart(runs))
 
@@ -122,7 +129,7 @@ def _runs_of(path: Path, group: Group, progress: Callable[[float], None] | None,
         reading = replace(told.reading, predictions=shown.reading().predictions) if predictions_file else told.reading
         runs.append(
             Run(
-                name=path.resolve().name,
+                name=reading.run or path.resolve().name,
                 sources=(*(log.path for piece in told.pieces for log in piece.logs), *(file for file in (facts_file, predictions_file) if file)),
                 clock=reading.clock,
                 curves=reading.curves,
@@ -157,7 +164,7 @@ def _readings(path: Path, pieces: Sequence[Piece], progress: Progress, empty: Ga
             progress.advance(piece.size)
             continue
         try:
-            readings.append((piece, _read(piece, progress, empty.anew(split=_split_of(piece, pieces)))))
+            readings += [(piece, reading) for reading in _read(piece, progress, empty.anew(split=_split_of(piece, pieces)))]
         except BadRun as error:
             refused.append(str(error))
     if not readings:
@@ -175,17 +182,21 @@ def _split_of(piece: Piece, pieces: Sequence[Piece]) -> str:
     return split_of_name(piece.logs[0].path) if len({split for path in named if (split := split_of_name(path))}) > 1 else ""
 
 
-def _read(piece: Piece, progress: Progress, gathering: Gathering) -> Reading:
+def _read(piece: Piece, progress: Progress, gathering: Gathering) -> list[Reading]:
+    """What a piece tells, of each run that it names."""
     paths = [log.path for log in piece.logs]
     try:
         piece.format.read(paths, [log.prefix for log in piece.logs], gathering, progress)
     except OSError as error:
         raise BadRun(f"{paths[0]}: cannot be read ({os.strerror(error.errno) if error.errno else error})") from error
+    runs = [replace(one.reading(), run=name) for name, one in gathering.apart.items()]
+    if runs:
+        return [replace(run, warnings=(*gathering.warnings, *run.warnings)) for run in runs]
     reading = gathering.reading()
     if not reading.curves:
         reasons = f" ({reading.warnings[0]})" if reading.warnings else ""
         raise BadRun(f"{paths[0]}: no metric with an epoch or a step in this {piece.format.name}{reasons}; give a log with both")
-    return reading
+    return [reading]
 
 
 def _told(path: Path, readings: Sequence[tuple[Piece, Reading]]) -> list[_Told]:
@@ -197,12 +208,16 @@ def _told(path: Path, readings: Sequence[tuple[Piece, Reading]]) -> list[_Told]:
             runs.append([one])
         else:
             own.append(one)
+    in_order = [id(reading) for _, reading in readings]
+    runs.sort(key=lambda run: in_order.index(id(run[0][1])) if run[0][1].run else 0)
     return [_merged(path, run) for run in runs]
 
 
 def _one_run(a: tuple[Piece, Reading], b: tuple[Piece, Reading]) -> bool:
     """Whether two logs tell of one run: of two formats always; of one, where they agree on what both tell and tell something else besides."""
     (first, one), (second, other) = a, b
+    if one.run and other.run:
+        return one.run == other.run
     if first.format is not second.format:
         return True
     shared = [name for name in one.curves.keys() & other.curves.keys() if metric(name)]

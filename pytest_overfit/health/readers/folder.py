@@ -21,7 +21,9 @@ from pytest_overfit.health.run import BadRun
 DEEPEST = 4
 MOST_FILES = 5_000
 """Files of a folder that are looked at."""
-LOGS = ("", ".log", ".txt", ".out", ".err", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".wandb", ".report")
+PROSE = (".md", ".ipynb")
+"""Endings of what tells of a run besides much else: taken where a folder has no other log."""
+LOGS = ("", ".log", ".txt", ".out", ".err", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".wandb", ".report", *PROSE)
 """Endings of what may be a log in a folder; event files are taken with any."""
 WRITERS = frozenset({"csv", "csv_logs", "tensorboard", "tb", "tb_logs", "events", "runs", "logs", "lightning_logs", "log", "files"})
 """Folders named after what writes into them: `csv/version_0` and `tb/version_0` are one run."""
@@ -70,6 +72,7 @@ def groups_in(folder: Path) -> tuple[list[Group], list[Path]]:
     """
     refused: list[str] = []
     found = [log for path in _files(folder) if (log := _log(path, folder, refused)) is not None]
+    found = [log for log in found if log.path.suffix not in PROSE] or found
     if not found:
         why = f" ({refused[0]})" if refused else ""
         raise BadRun(f"{folder}: no log in it{why}; looked for {LOOKED_FOR}. Give the log itself")

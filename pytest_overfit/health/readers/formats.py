@@ -16,10 +16,12 @@ from pytest_overfit.health.readers.kaldi import is_kaldi, read_kaldi
 from pytest_overfit.health.readers.lines import Progress
 from pytest_overfit.health.readers.metric_files import is_metric_file, is_scalar_export, read_metric_files, read_scalar_exports
 from pytest_overfit.health.readers.names import clock, known
+from pytest_overfit.health.readers.notebook import read_notebook
 from pytest_overfit.health.readers.objects import LARGEST, curves_in, read_object, rows_in
 from pytest_overfit.health.readers.offline import is_offline_history, read_offline_history
 from pytest_overfit.health.readers.plain import read_plain
 from pytest_overfit.health.readers.tables import header, is_header, json_row, read_csv, read_jsonl
+from pytest_overfit.health.readers.tongues import FOREIGN as FOREIGN_WORDS
 from pytest_overfit.health.readers.trainer_state import read_trainer_state
 from pytest_overfit.health.run import BadRun
 
@@ -36,6 +38,8 @@ FOREIGN = {
     b"\xfe\xff": ("text in UTF-16", "save it as UTF-8"),
 }
 """How files start that are no logs: what they are, and what to do."""
+TELLS = re.compile(r"epoch|step|iter|loss|wer|cer|accura|stage|\[\d+/\d+\]", re.IGNORECASE)
+"""What one word at least of a log is like."""
 JSON_WITHOUT_ROWS = "JSON without a log_history; give a trainer_state.json, lists of readings, or one object a line with an epoch or a step"
 
 
@@ -125,6 +129,10 @@ def _alone(read: Callable[[Path, Gathering, Progress], None]) -> Callable[[Seque
     return read_first
 
 
+def _is_notebook(head: Head) -> bool:
+    return head.path.suffix == ".ipynb" and re.match(r'\{\s*"', head.text) is not None
+
+
 def _is_json_list(head: Head) -> bool:
     return (head.text.startswith("{") and '"log_history"' in head.text) or re.match(r"\[\s*[{\]]", head.text) is not None
 
@@ -163,12 +171,22 @@ def _lines_tell(head: Head) -> bool:
     return any(found.values and (found.placed or any(known(name) for name, _ in found.values)) for found in rows)
 
 
+def _notebook_tells(head: Head) -> bool:
+    gathering = Gathering()
+    read_notebook(head.path, gathering, Progress(bytes_total=1))
+    return _has_losses_or_rates(gathering)
+
+
+def _has_losses_or_rates(gathering: Gathering) -> bool:
+    return any(name.endswith(("_loss", "er", "_accuracy")) and name.startswith(("train_", "val_")) for name in gathering.reading().curves)
+
+
 def _plain_tells(head: Head) -> bool:
-    if head.path.name == PREDICTIONS or re.search(r"epoch|step|iter|loss|wer|cer|\[\d+/\d+\]", head.text, re.IGNORECASE) is None:
+    if head.path.name == PREDICTIONS or (TELLS.search(head.text) is None and FOREIGN_WORDS.search(head.text) is None):
         return False
     gathering = Gathering()
     read_plain(head.path, gathering, Progress(bytes_total=1), most_lines=LINES_LOOKED_AT)
-    return any(name.endswith(("_loss", "er", "_accuracy")) and name.startswith(("train_", "val_")) for name in gathering.reading().curves)
+    return _has_losses_or_rates(gathering)
 
 
 BINARY = (
@@ -179,6 +197,7 @@ TEXT = (
     Format(name="MLflow metrics", matches=lambda head: is_metric_file(head.path, head.text), read=read_metric_files, together=True),
     Format(name="Kaldi nnet3 logs", matches=lambda head: is_kaldi(head.path), read=read_kaldi, together=True),
     Format(name="TensorBoard csv", matches=lambda head: is_scalar_export(head.text), read=read_scalar_exports, together=True),
+    Format(name="notebook", matches=_is_notebook, read=_alone(read_notebook), tells_a_run=_notebook_tells),
     Format(name="JSON list", matches=_is_json_list, read=_alone(read_trainer_state), tells_a_run=_list_tells),
     Format(name="JSON object", matches=_is_object, read=_alone(read_object), tells_a_run=_object_tells),
     Format(name="JSON lines", matches=_is_json_lines, read=_alone(read_jsonl), tells_a_run=_lines_tell),

@@ -34,7 +34,7 @@ USUAL_ERROR_RATE = 1.5
 class Reading:
     """What one log told. told: facts named in its text. finished, planned_steps, not_understood: see `Run`.
 
-    unmet: names that the user gave a meaning and the log has not.
+    unmet: names that the user gave a meaning and the log has not. run: the name of the run, where a log tells several apart by it.
     """
 
     clock: Literal["epoch", "step"]
@@ -46,6 +46,7 @@ class Reading:
     planned_steps: int | None = None
     not_understood: tuple[str, ...] = ()
     unmet: tuple[str, ...] = ()
+    run: str = ""
 
 
 class Gathering:
@@ -56,6 +57,7 @@ class Gathering:
 
     def __init__(self, *, shares: bool = False, meanings: Mapping[str, str] | None = None, split: str = "") -> None:
         self._split = split
+        self.apart: dict[str, Gathering] = {}
         self._ends: list[tuple[float, str]] = []
         self.planned_steps: int | None = None
         self.meanings = dict(meanings or {})
@@ -117,6 +119,10 @@ class Gathering:
     def anew(self, *, split: str = "") -> Gathering:
         """An empty one that is told the same, but for the split."""
         return Gathering(shares=self._shares, meanings=self.meanings, split=split)
+
+    def of_run(self, name: str) -> Gathering:
+        """What gathers one of several runs that a log tells apart by their names."""
+        return self.apart.setdefault(name, self.anew(split=self._split))
 
     def _meaning(self, name: str, split: str) -> Known | None:
         spelled = next((one for one in (_spelled(name), _spelled(f"{split} {name}")) if one in self._meanings), None)

@@ -16,7 +16,7 @@ from typing import Literal
 from pytest_overfit.health.run import WITHOUT_SPLIT
 
 SPLITS = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("train", "training", "trn", "tr"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "eval", "evaluation", "dev", "cv"), "val"),
 }
 LEVELS = {**dict.fromkeys(("step", "batch", "iter", "iteration"), "step"), "epoch": "epoch"}
@@ -32,7 +32,7 @@ MEASURES = {
     "bleu": "bleu, bleu 4, bleu score, sacrebleu",
     "rouge": "rouge2, rouge 2, rougel, rouge l, rouge1, rouge 1, rougelsum, rouge lsum, rouge",
     "accuracy": "accuracy, acc, accuray, char accuracy, character accuracy, char acc, token accuracy, word accuracy, word acc, sequence accuracy, "
-    "frame accuracy",
+    "frame accuracy, acc per char, accuracy per char, acc full seq, seq acc, full sequence accuracy",
     "perplexity": "perplexity, ppl",
     "emission_ratio": "emission ratio, emitted ratio, emitted target, emitted target ratio, emitted target tokens",
     "blank_share": "blank share, blank ratio, blank rate, blank fraction",
@@ -48,7 +48,9 @@ OF_A_SPLIT = {"char": ("cer", 5), "word": ("wer", 5)}
 """What a word means beside a split alone: Tesseract's `char train=90.1%`."""
 PASSED_OVER = {
     word: rank
-    for rank, words in enumerate(("avg average mean overall total", "current cur main clean", "running smooth smoothed greedy", "other ctc all"), 1)
+    for rank, words in enumerate(
+        ("avg average mean overall total", "current cur main clean report lst", "running smooth smoothed greedy", "other ctc all"), 1
+    )
     for word in words.split()
 }
 """Words that change nothing of what is measured; how far a name with it stands behind one without."""

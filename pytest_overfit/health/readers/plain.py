@@ -23,7 +23,8 @@ from pytest_overfit.health.readers.gather import MOST_PREDICTIONS, NAN, Gatherin
 from pytest_overfit.health.readers.lines import LeftOut, Progress, TextLines
 from pytest_overfit.health.readers.names import clock, known
 from pytest_overfit.health.readers.phrases import ESCAPES, Said, said, scope_in, split_in
-from pytest_overfit.health.readers.tables import object_row
+from pytest_overfit.health.readers.tables import losses_of_splits, object_row
+from pytest_overfit.health.readers.tongues import in_english
 from pytest_overfit.health.run import Prediction, Where
 
 TARGET = r"targets?|references?|refs?|ground[ _-]?truth|gt|truth"
@@ -93,7 +94,7 @@ class _Shown:
 
 def read_plain(path: Path, gathering: Gathering, progress: Progress, *, most_lines: int | None = None) -> None:
     """most_lines: how many to read, of a log that is only to be recognised."""
-    lines, reader = TextLines(path=path, progress=progress), _Reader(gathering)
+    lines, reader = TextLines(path=path, progress=progress), PlainLog(gathering)
     for number, raw in lines:
         reader.line(Where(path, number), raw)
         if number == most_lines:
@@ -104,7 +105,7 @@ def read_plain(path: Path, gathering: Gathering, progress: Progress, *, most_lin
     gathering.warnings += lines.warnings()
 
 
-class _Reader:
+class PlainLog:
     """What was said so far, as far as later lines depend on it."""
 
     def __init__(self, gathering: Gathering) -> None:
@@ -134,6 +135,7 @@ class _Reader:
         text = ESCAPES.sub("", raw) if "\x1b" in raw else raw
         if len(text) > USUAL_LENGTH:
             text = " ".join(text.split())[:MOST_CHARACTERS]
+        text = in_english(text)
         if self._row(where, text) or self._in_table(where, text) or self._spoken(text):
             return
         if ended := ENDED.search(text):
@@ -171,8 +173,9 @@ class _Reader:
     def _in_table(self, where: Where, text: str) -> bool:
         """Take a line of a table as Markdown or a notebook prints it; returns whether it was one."""
         cells = table_cells(text)
-        if len(cells) > 2 and any(map(clock, cells)) and sum(known(cell) is not None for cell in cells) > 1:
-            self._columns = cells
+        metrics = losses_of_splits(cells)
+        if len(cells) > 2 and any(map(clock, cells)) and sum(known(cell) is not None for cell in metrics) > 1:
+            self._columns = metrics
             return True
         if not self._columns or len(cells) != len(self._columns):
             return False

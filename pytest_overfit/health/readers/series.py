@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 
 from pytest_overfit.health.readers.names import NOT_OF_NOW, SPLITS, Known, canonical, known, words
 from pytest_overfit.health.run import MEASURED, MOST_POINTS, WITHOUT_SPLIT, CurveBuilder, Point, Where
 
 POINTS_UNKNOWN = 2_000
 """Points kept of a curve whose name is not canonical."""
+SUMS = 5.0
+"""Multiple of the loss of a batch above which a total is a sum over batches."""
 CURVE = 3
 """Readings of a curve; a single one of the same meaning told after it, at no later place, is its summary."""
 
@@ -110,13 +113,21 @@ def replace_value(point: Point, meant: Known) -> Point:
 
 def _sums_up(series: Series, rivals: Sequence[Series]) -> bool:
     """Whether it sums another curve up: told once after that ended, of nothing that came later, or as the total of what each batch tells."""
-    if series.meant and series.meant.total and any(rival.level == "step" and rival.count > series.count for rival in rivals):
-        return series.level != "step"
+    if series.meant and series.meant.total and series.level != "step" and any(_sum_of(series, rival) for rival in rivals):
+        return True
     if series.count != 1:
         return False
     point = series.points[0]
     lasts = [rival.points[-1] for rival in rivals if rival.count >= CURVE]
     return any(last.at < point.at and not (point.epoch > last.epoch or point.step > last.step) for last in lasts)
+
+
+def _sum_of(series: Series, rival: Series) -> bool:
+    """Whether one that calls itself a total sums up what another tells of each batch: told less often, or far above it."""
+    if rival.level != "step" or not rival.count:
+        return False
+    high, low = (median(point.value for point in one.points) for one in (series, rival))
+    return rival.count > series.count or high > SUMS * abs(low)
 
 
 def _preference(series: Series) -> tuple[int, bool, int, int]:

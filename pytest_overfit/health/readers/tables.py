@@ -10,10 +10,10 @@ from collections import deque
 from pathlib import Path
 
 from pytest_overfit.finding import naming
-from pytest_overfit.health.readers.fields import Row, flattened, row
+from pytest_overfit.health.readers.fields import Row, as_number, flattened, row
 from pytest_overfit.health.readers.gather import Gathering
 from pytest_overfit.health.readers.lines import LeftOut, Progress, TextLines
-from pytest_overfit.health.readers.names import clock, known, words
+from pytest_overfit.health.readers.names import SPLITS, clock, known, words
 from pytest_overfit.health.run import BadRun, Where
 
 DELIMITERS = ",;\t|"
@@ -21,6 +21,9 @@ MOST_LOOSE = 20_000
 """Rows without a clock that are kept, for a log that has no others."""
 LEAST = 3
 """Rows without a clock of which a log consists."""
+NAMES_A_RUN = frozenset(["run", "model", "config", "configuration", "experiment", "exp", "trial", "fold", "seed", "version", "variant", "id", "name"])
+"""Words of a column that names runs: `Model_Name`, `run_id`, `fold`."""
+MOST_RUNS = 200
 UNNAMED = ("", "unnamed: 0", "index")
 """Names of the first column where a table was written with the numbers of its rows."""
 COMMA = re.compile(r"[-+]?\d+,\d+%?")
@@ -34,8 +37,9 @@ def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
 
     Of a csv that counts nothing each row is one count. Raises BadRun where it has no known metric either.
     """
-    lines, malformed, unplaced = TextLines(path=path, progress=progress), LeftOut(), LeftOut()
+    lines, malformed, unplaced, longer = TextLines(path=path, progress=progress), LeftOut(), LeftOut(), LeftOut()
     columns: list[str] = []
+    naming_run = _columns_of_runs(path)
     delimiter, counts = ",", True
     number, text, whole = 0, "", True
     for number, text in lines:
@@ -43,6 +47,7 @@ def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
             continue
         if not columns:
             delimiter, columns = header(text)
+            columns = losses_of_splits(columns)
             if columns[0].lower() in UNNAMED and not any(map(clock, columns)):
                 columns[0] = "epoch"
             counts = any(map(clock, columns))
@@ -61,17 +66,53 @@ def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
         elif is_header(cells):
             columns = cells
             continue
+        elif _columns_added(columns, cells):
+            found, whole = row((name, cell) for name, cell in zip(columns, cells, strict=False) if cell and name), True
+            longer.add(number)
         else:
             malformed.add(number, f"{len(cells)} fields where the header has {len(columns)}")
             whole = False
             continue
         if found.placed or (found.values and not counts):
-            found.give(gathering, Where(path, number))
+            run = " ".join(cells[column] for column in naming_run if column < len(cells))
+            found.give(gathering.of_run(run) if run else gathering, Where(path, number))
         elif is_header(cells):
             columns = cells
         else:
             unplaced.add(number)
+    gathering.warnings += longer.said(path, "with more cells than the header names: read as far as it does")
     _end(gathering, lines, malformed, unplaced, "not a row of this csv", cut=not whole and lines.cut, number=number)
+
+
+def _columns_added(columns: list[str], cells: list[str]) -> bool:
+    """Whether a row goes on behind the columns of the header, as where a trainer was taught to log more: its clock, its metrics and what it has
+    more are numbers, so that no stray delimiter has moved them.
+    """
+    of_numbers = [cell for name, cell in zip(columns, cells, strict=False) if clock(name) or known(name)] + cells[len(columns) :]
+    return len(cells) > len(columns) and any(map(clock, columns)) and all(not cell or as_number(cell)[0] is not None for cell in of_numbers)
+
+
+def _columns_of_runs(path: Path) -> tuple[int, ...]:
+    """The columns of a csv that name one of several runs in it: their cells stay the same for as many rows as a run has, and the clock starts anew
+    with each.
+    """
+    with path.open(encoding="utf-8", errors="replace") as file:
+        delimiter, columns = header(file.readline())
+        naming_run = tuple(i for i, column in enumerate(columns) if NAMES_A_RUN.issuperset(words(column)) and not clock(column))
+        place = next((i for i, column in enumerate(columns) if clock(column)), None)
+        if not naming_run or place is None:
+            return ()
+        rows: dict[tuple[str, ...], list[float]] = {}
+        for text in file:
+            cells = split_cells(text, delimiter)
+            at = as_number(cells[place])[0] if len(cells) >= len(columns) else None
+            if at is not None:
+                rows.setdefault(tuple(cells[i] for i in naming_run), []).append(at)
+            if len(rows) > MOST_RUNS:
+                return ()
+    firsts = [places[0] for places in rows.values()]
+    several = len(rows) > 1 and max(firsts) - min(firsts) <= 1 and min(map(len, rows.values())) >= LEAST
+    return naming_run if several else ()
 
 
 def header(text: str) -> tuple[str, list[str]]:
@@ -79,6 +120,12 @@ def header(text: str) -> tuple[str, list[str]]:
     text = text.lstrip("%# ")
     found = [(delimiter, split_cells(text, delimiter)) for delimiter in DELIMITERS]
     return max(found, key=lambda one: (any(map(clock, one[1])), any(map(known, one[1])) and len(one[1]) > 1, len(one[1])))
+
+
+def losses_of_splits(columns: list[str]) -> list[str]:
+    """Columns, where those of a split alone are its loss if training and validation have one each."""
+    alone = {SPLITS[column.lower()] for column in columns if column.lower() in SPLITS}
+    return [f"{column} loss" if len(alone) > 1 and column.lower() in SPLITS else column for column in columns]
 
 
 def is_header(cells: list[str]) -> bool:
