@@ -127,6 +127,7 @@ class PlainLog:
         self._stepped, self._closes = False, False
 
     def line(self, where: Where, raw: str) -> None:
+        """Take the next line of the log. where: its place there."""
         if "\r" in raw:
             *overwritten, raw = [piece for piece in raw.split("\r") if piece.strip()] or [""]
             for piece in overwritten:
