@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.findings.examine import Checked
 from pytest_overfit.findings.record import Contract, Record
-from pytest_overfit.loop import conduct, content, rates, running, stepping
+from pytest_overfit.loop import conduct, content, rates, retakes, running, stepping
 from pytest_overfit.loop.rehearsal import Rehearsal, rehearse
 from pytest_overfit.loop.told import told
 from pytest_overfit.loop.training import LoopFailed
@@ -67,10 +67,15 @@ CONTRACTS: tuple[Contract, ...] = (
     ),
     _contract("living rates", "the rate rises to what was asked for, and does not die", rates.rates_live, rates.schedules_are_of_this_optimiser),
     _contract("own state", "weights and randomness go on from step to step", conduct.weights_stay, conduct.randomness_is_fresh),
+    _contract("same again", "two steps with the same seed are the same", retakes.seeds_repeat),
+    _contract("failures heard", "a gradient that is not finite is not hidden", retakes.failures_are_heard),
 )
 """Causes before what follows from them."""
 RECORDS = {
-    record.name: record for room in (running, content, stepping, rates, conduct) for record in vars(room).values() if isinstance(record, Record)
+    record.name: record
+    for room in (running, content, stepping, rates, conduct, retakes)
+    for record in vars(room).values()
+    if isinstance(record, Record)
 }
 ENDS = {"loop_fails", "no_step"}
 """Findings of a loop that could not be watched: nothing else of it is told."""

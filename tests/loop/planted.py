@@ -54,6 +54,9 @@ FINDING_OF = {
     "all_masked": "features_hidden",
     "normalised_twice": "normalised_twice",
     "rounded_to_halves": "features_rounded",
+    "unseeded": "not_repeatable",
+    "nan_made_zero": "failure_hidden",
+    "nan_left_out": "failure_hidden",
 }
 BY_EXCHANGE = {"broken_by_schedule": "loop_breaks", "broken_by_zeroing": "loop_breaks", "broken_by_network": "network_breaks"}
 """Faults that `test_exchange` plants."""

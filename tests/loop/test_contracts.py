@@ -13,14 +13,26 @@ import pytest
 import torch
 
 from examination.loops.catalogue import faults, sound_changes
-from examination.loops.generator_changes import FEATURES
+from examination.loops.generator_changes import BACKWARD, FEATURES
 from examination.loops.planting import Change, fault
 from examination.loops.subjects import subject
 from pytest_overfit.findings.examine import Checked
 from pytest_overfit.loop.contracts import CONTRACTS, examine_loop, findings_of_loop
 from tests.loop.planted import FINDING_OF
 
-OWN = (fault("rounded_to_halves", "batches", (FEATURES, '    features = [(2 * clip["features"]).round() / 2 for clip in clips]\n')),)
+ANEW = "BATCH = 4\nANEW = torch.Generator()\nANEW.seed()\n"
+"""A generator that nobody seeds."""
+OWN = (
+    fault("rounded_to_halves", "batches", (FEATURES, '    features = [(2 * clip["features"]).round() / 2 for clip in clips]\n')),
+    fault(
+        "unseeded",
+        "state",
+        (FEATURES, '    features = [clip["features"] + torch.randn(1, generator=ANEW) for clip in clips]\n'),
+        ("BATCH = 4\n", ANEW),
+    ),
+    fault("nan_made_zero", "loss", (BACKWARD, f"            loss = loss.nan_to_num(0.0)\n{BACKWARD}")),
+    fault("nan_left_out", "loss", (BACKWARD, f"            if not torch.isfinite(loss):\n                continue\n{BACKWARD}")),
+)
 PLANTED = {change.name: change for change in (*faults("generator"), *OWN)}
 SOUND = {change.name: change for change in sound_changes("generator")}
 SHOWN = (
@@ -39,6 +51,9 @@ SHOWN = (
     "labels_padded_as_labels",
     "normalised_twice",
     "rounded_to_halves",
+    "unseeded",
+    "nan_made_zero",
+    "nan_left_out",
 )
 QUIET = ("as_it_is", "bfloat16", "accumulation", "average_of_weights", "checkpointed", "schedule_per_step")
 
