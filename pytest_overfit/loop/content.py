@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from statistics import median
 
 import torch
 
@@ -18,6 +19,8 @@ UNNORMALISED = 0.1
 """Nats by which a step's probabilities may miss a sum of 1: half precision comes to a hundredth."""
 AFFINE = 0.999
 """Correlation from which a row is its sample, scaled and shifted."""
+SCALED = 0.02
+"""Part of a scale, or of the spread, by which rows of one normalisation may differ."""
 MASKED = 0.5
 """Share of a clip's numbers set to zero, from which more is hidden than shown."""
 SAME, SAME_IN_HALF = 1e-2, 0.3
@@ -194,7 +197,9 @@ def _rescaled(rehearsal: Rehearsal, rows: Sequence[Row], count: int, where: str 
     if len(affine) < 0.9 * count:
         return ()
     mean, spread = spread_of(rehearsal.samples)
-    scale, shift = affine[0].scale, affine[0].shift
+    scale, shift = median(row.scale for row in affine), median(row.shift for row in affine)
+    if any(abs(row.scale - scale) > SCALED * abs(scale) or abs(row.shift - shift) > SCALED * spread for row in affine):
+        return ()  # another for each clip, as by augmentation
     given_mean, given_spread = scale * mean + shift, abs(scale) * spread
     unit = abs(mean) < 0.5 and 0.5 < spread < 2
     if not unit or (abs(given_mean) < 0.5 and 0.5 < given_spread < 2):

@@ -20,15 +20,15 @@ from pytest_overfit.findings.examine import Checked
 from pytest_overfit.loop.contracts import CONTRACTS, examine_loop, findings_of_loop
 from tests.loop.planted import FINDING_OF
 
-ANEW = "BATCH = 4\nANEW = torch.Generator()\nANEW.seed()\n"
-"""A generator that nobody seeds."""
+COUNTED = "from itertools import count\n\nBATCH = 4\nCOUNT = count()\n"
+"""A state that no seed sets back."""
 OWN = (
     fault("rounded_to_halves", "batches", (FEATURES, '    features = [(2 * clip["features"]).round() / 2 for clip in clips]\n')),
     fault(
         "unseeded",
         "state",
-        (FEATURES, '    features = [clip["features"] + torch.randn(1, generator=ANEW) for clip in clips]\n'),
-        ("BATCH = 4\n", ANEW),
+        (FEATURES, '    features = [clip["features"] + 0.1 * next(COUNT) for clip in clips]\n'),
+        ("BATCH = 4\n", COUNTED),
     ),
     fault("nan_made_zero", "loss", (BACKWARD, f"            loss = loss.nan_to_num(0.0)\n{BACKWARD}")),
     fault("nan_left_out", "loss", (BACKWARD, f"            if not torch.isfinite(loss):\n                continue\n{BACKWARD}")),

@@ -23,7 +23,16 @@ def one_thread() -> None:
 
 def test_nothing_is_found_of_it_with_everything_switched_on(tmp_path: Path) -> None:
     settings = small(
-        tmp_path, epochs=20, sentences=16, dropout=0.3, augment=True, label_smoothing=0.1, accumulation_steps=2, schedule="cosine", weight_decay=0.01
+        tmp_path,
+        epochs=20,
+        sentences=16,
+        batch_size=2,
+        dropout=0.3,
+        augment=True,
+        label_smoothing=0.1,
+        accumulation_steps=2,
+        schedule="cosine",
+        weight_decay=0.01,
     )
     assert [finding.headline for finding in findings_of_loop(trained_for_real(settings, settings.data()))] == []
 
