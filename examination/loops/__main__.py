@@ -10,10 +10,9 @@ import argparse
 import json
 import logging
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +22,16 @@ from examination.loops import page, rivals
 from examination.loops.catalogue import changes
 from examination.loops.planting import KINDS, Kind
 
-Job = tuple[str, str]
+Job = tuple[Kind, str]
 
 
 def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
-    if options.one:
-        return _one(*options.one.split("/"))
     jobs: list[Job] = [
         (kind, change.name)
         for kind in options.kinds.split(",")
         for change in changes(kind)
-        if (options.held_out or not change.held_out) and (not options.names or change.name in options.names.split(","))
+        if (options.held_out or not (change.held_out or change.unseen)) and (not options.names or change.name in options.names.split(","))
     ]
     done = {} if options.fresh else {(row["kind"], row["name"]): row for row in read(options.results)}
     run([job for job in jobs if job not in done], options.results, options.workers)
@@ -47,35 +44,27 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(jobs: Sequence[Job], results: Path, workers: int) -> None:
-    """Examine, each change in a process of its own: one may leave torch in another state. Every row is written as soon as it is done."""
+    """Examine in processes of one thread each; every row is written as soon as it is done."""
     results.parent.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(workers) as pool:
-        for future in as_completed([pool.submit(apart, job) for job in jobs]):
+    with ProcessPoolExecutor(workers, initializer=_alone) as pool:
+        for future in as_completed([pool.submit(do, job) for job in jobs]):
             with results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(future.result()) + "\n")
 
 
-def apart(job: Job) -> dict[str, Any]:
-    kind, name = job
-    command = [sys.executable, "-m", "examination.loops", "--one", f"{kind}/{name}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{kind} {name}: {done.stderr.strip().splitlines()[-1]}")
-    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return row
-
-
-def _one(kind: Kind, name: str) -> int:
-    """Print the row of one change."""
+def _alone() -> None:
     import torch
-
-    from examination.loops.examine import examine
 
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    change = next(change for change in changes(kind) if change.name == name)
-    print(json.dumps(examine(kind, change).to_json()))
-    return 0
+
+
+def do(job: Job) -> dict[str, Any]:
+    """The row of one change."""
+    from examination.loops.examine import examine
+
+    kind, name = job
+    return examine(kind, next(change for change in changes(kind) if change.name == name)).to_json()
 
 
 def read(results: Path) -> list[dict[str, Any]]:
@@ -108,7 +97,6 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--fresh", action="store_true", help="do again what the results file holds")
     parser.add_argument("--results", type=Path, default=Path("logs/loop_examination.jsonl"))
     parser.add_argument("--page", type=Path, default=Path("docs/loop_matrix.md"))
-    parser.add_argument("--one", metavar="KIND/NAME", help="print the row of one change, and write nothing")
     return parser.parse_args(arguments)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from examination.loops import generator_changes, huggingface_changes, lightning_changes
 from examination.loops.planting import Change, Kind
+from examination.loops.unseen_changes import UNSEEN
 
 _FAULTS: dict[Kind, tuple[Change, ...]] = {
     "generator": generator_changes.FAULTS,
@@ -25,6 +26,10 @@ def sound_changes(kind: Kind) -> tuple[Change, ...]:
     return _SOUND[kind]
 
 
+def unseen(kind: Kind) -> tuple[Change, ...]:
+    return UNSEEN[kind]
+
+
 def changes(kind: Kind) -> tuple[Change, ...]:
     """The sound ones first, as the sound text itself is what the others are compared with."""
-    return (*sound_changes(kind), *faults(kind))
+    return (*sound_changes(kind), *faults(kind), *unseen(kind))

@@ -1,4 +1,7 @@
-"""What the tool says of a changed training: the contracts of its loop, then the lower rungs, and where one breaks the exchange of parts."""
+"""What the tool says of a changed training: the contracts of its loop, those of its network, the lower rungs, and where one breaks the exchange.
+
+What fails ends the examination: what comes after it would be told of the same fault.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from examination.loops.planting import Change, Kind
 from examination.loops.subjects import subject
 from pytest_overfit.explain.exchange import diagnose_loop
 from pytest_overfit.finding import Finding
+from pytest_overfit.findings.examine import examine as examine_network
 from pytest_overfit.ladder import Rung, criteria_for
 from pytest_overfit.loop.contracts import findings_of_loop
 from pytest_overfit.loop.training import recipe_of_loop
@@ -39,6 +43,7 @@ class Row:
     kind: Kind
     name: str
     held_out: bool
+    unseen: bool
     expected: tuple[str, ...] = ()
     said: tuple[Said, ...] = ()
     broke_at: int | None = None
@@ -52,15 +57,17 @@ class Row:
 def examine(kind: Kind, change: Change) -> Row:
     """One row; what the tool itself raises is one too."""
     began = time.monotonic()
-    row: dict[str, Any] = {"kind": kind, "name": change.name, "held_out": change.held_out, "expected": change.parts()}
+    row: dict[str, Any] = {"kind": kind, "name": change.name, "held_out": change.held_out, "unseen": change.unseen, "expected": change.parts()}
     with tempfile.TemporaryDirectory() as folder:
         try:
             made = subject(kind, change, Path(folder))
             said = [_said(finding) for finding in findings_of_loop(made)]
             broke_at = None
-            if not any(not one.warning for one in said):
-                broke_at, named = climb(made)
-                said = named + said
+            if all(one.warning for one in said):
+                said = [_said(finding, "network") for one in examine_network(made, made.take(max(RUNGS))) for finding in one.findings] + said
+            if all(one.warning for one in said):
+                broke_at, explained = climb(made)
+                said = explained + said
         except Exception:  # a crash of the tool is the worst of its answers, and the others are still wanted
             return Row(**row, seconds=time.monotonic() - began, error=traceback.format_exc())
     said.sort(key=lambda one: one.warning)
@@ -69,15 +76,15 @@ def examine(kind: Kind, change: Change) -> Row:
 
 def climb(made: Subject) -> tuple[int | None, list[Said]]:
     """The lowest rung that breaks, and what is found to have broken it."""
-    loop = made.loop
-    assert loop is not None
+    assert made.loop is not None
     for samples in RUNGS:
-        rung = Rung(subject=made, samples=samples, recipe=recipe_of_loop(default_recipe(samples), loop), criteria=criteria_for(samples))
+        recipe = recipe_of_loop(default_recipe(samples), made.loop)
+        rung = Rung(subject=made, samples=samples, recipe=recipe, criteria=criteria_for(samples))
         outcome = rung.climb()
         if outcome.status == "broken":
             return samples, [_said(finding) for finding in diagnose_loop(rung, outcome).findings if finding.fails()]
     return None, []
 
 
-def _said(finding: Finding) -> Said:
-    return Said(name=finding.name, part=finding.part, headline=finding.headline, warning=finding.severity == "warning")
+def _said(finding: Finding, part: str | None = None) -> Said:
+    return Said(name=finding.name, part=finding.part or part, headline=finding.headline, warning=finding.severity == "warning")

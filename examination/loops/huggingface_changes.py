@@ -141,7 +141,7 @@ FAULTS: tuple[Change, ...] = (
             "return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)",
         ),
     ),
-    fault("dropout_off_in_forward", "mode", (FORWARD, f"        self.network.eval()\n{FORWARD}"), held_out=True),
+    fault("dropout_off_in_forward", "mode", (FORWARD, f"        self.network.eval()\n{FORWARD}"), also=("network",), held_out=True),
     fault(
         "validated_in_train_mode",
         "mode",
@@ -161,11 +161,13 @@ FAULTS: tuple[Change, ...] = (
             "        with torch.no_grad():\n            encoded = self.network.encoder(features)\n"
             "        log_probs, steps = self.network.decode(encoded, frames)\n",
         ),
+        also=("network",),
     ),
     fault(
         "output_detached",
         "loss",
         (FORWARD, "        log_probs, steps = self.network.decode(self.network.encoder(features).detach(), frames)\n"),
+        also=("network",),
         held_out=True,
     ),
     fault(
@@ -190,7 +192,7 @@ FAULTS: tuple[Change, ...] = (
             "            carried = None\n        log_probs, steps = self.network(features, "
             "frames, carried)\n",
         ),
-        also=("loss",),
+        also=("loss", "network"),
     ),
     fault("seeded_each_step", "state", step("torch.manual_seed(0)", THEIRS, "return loss"), also=("mode",)),
     fault(

@@ -54,8 +54,9 @@ def _words() -> list[str]:
     return [
         f"Small changes to three sound texts, as three teams would write them, and what is said of each. Made by `{COMMAND}`.",
         "Detected: a finding of the loop's contracts, or a rung that breaks. Part named: the first finding names the part that was",
-        "changed. Held out: about a third of the faults, which were set aside while findings were written. False alarms: sound changes",
-        "that would fail a test; a warning fails none and is counted apart.",
+        "changed. Held out: about a third of the faults, which were set aside while findings were written; most are of kinds that the others are",
+        "of too, and those of the generator were seen. Unseen kinds: written last, for kinds that no finding was written for, and examined",
+        "once. False alarms: sound changes that would fail a test; a warning fails none and is counted apart.",
     ]
 
 
@@ -69,14 +70,17 @@ def summary(rows: Sequence[Result]) -> list[str]:
 
 
 def _figures() -> list[tuple[str, Callable[[Result], bool], Callable[[Result], bool]]]:
-    seen: Callable[[Result], bool] = lambda row: bool(row["expected"]) and not row["held_out"]  # noqa: E731
+    seen: Callable[[Result], bool] = lambda row: bool(row["expected"]) and not row["held_out"] and not row["unseen"]  # noqa: E731
     held_out: Callable[[Result], bool] = lambda row: bool(row["expected"]) and row["held_out"]  # noqa: E731
+    unseen: Callable[[Result], bool] = lambda row: row["unseen"]  # noqa: E731
     sound: Callable[[Result], bool] = lambda row: not row["expected"]  # noqa: E731
     return [
         ("faults seen: detected", seen, detected),
         ("faults seen: part named", seen, named),
         ("faults held out: detected", held_out, detected),
         ("faults held out: part named", held_out, named),
+        ("faults of unseen kinds: detected", unseen, detected),
+        ("faults of unseen kinds: part named", unseen, named),
         ("sound changes: false alarms", sound, alarmed),
         ("sound changes: warnings", sound, warned),
     ]
@@ -128,8 +132,12 @@ def _faults_table(rows: Iterable[Result]) -> list[str]:
         part = (first["part"] or "-") if first else "-"
         mark = part if named(row) else f"**{part}**"
         broke = f"R{row['broke_at']}" if row["broke_at"] else ""
-        lines.append(f"| {row['name']} | {row['expected'][0]} | {'held out' if row['held_out'] else ''} | {said} | {mark} | {broke} |")
+        lines.append(f"| {row['name']} | {row['expected'][0]} | {_apart(row)} | {said} | {mark} | {broke} |")
     return lines
+
+
+def _apart(row: Result) -> str:
+    return "held out" if row["held_out"] else "unseen kind" if row["unseen"] else ""
 
 
 def _sound_table(rows: Iterable[Result]) -> list[str]:

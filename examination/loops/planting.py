@@ -12,7 +12,8 @@ from typing import Literal
 
 Kind = Literal["generator", "lightning", "huggingface"]
 KINDS: tuple[Kind, ...] = ("generator", "lightning", "huggingface")
-Part = Literal["optimiser", "scheduler", "clip", "precision", "accumulation", "batches", "loss", "mode", "state"]
+Part = Literal["optimiser", "scheduler", "clip", "precision", "accumulation", "batches", "loss", "mode", "state", "network"]
+"""Of a loop; the network, where a loop leaves the forward pass to it."""
 Edit = tuple[str, str]
 """What stands in the sound text, once, and what is written in its place."""
 TEAMS = Path(__file__).parent / "teams"
@@ -23,7 +24,8 @@ class Change:
     """A small change to a sound text.
 
     part: of the loop, that is guilty; None where the change is sound. also: parts that may be named as well,
-    where the fault lies between two. held_out: not looked at before the tool is finished.
+    where the fault lies between two. held_out: not looked at before the tool is finished. unseen: of a kind
+    that no finding was written for.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Change:
     part: Part | None = None
     also: tuple[Part, ...] = ()
     held_out: bool = False
+    unseen: bool = False
 
     def text(self, sound: str) -> str:
         """The changed text. Raises ValueError where an edit does not fit exactly once."""
