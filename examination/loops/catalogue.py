@@ -31,5 +31,4 @@ def unseen(kind: Kind) -> tuple[Change, ...]:
 
 
 def changes(kind: Kind) -> tuple[Change, ...]:
-    """The sound ones first, as the sound text itself is what the others are compared with."""
-    return (*sound_changes(kind), *faults(kind), *unseen(kind))
+    return (*faults(kind), *unseen(kind), *sound_changes(kind))
