@@ -1,4 +1,4 @@
-"""`python -m examination loops`: plant every fault and every sound change of a loop, and write what was said of them.
+"""`python -m examination.loops`: plant every fault and every sound change of a loop, and write what was said of them.
 
 A results file holds a line a change, so that an examination that was cut off goes on. Without `--held-out` the third that was set aside is
 left alone, and the page is not written.
@@ -36,9 +36,10 @@ def main(arguments: Sequence[str]) -> int:
     # Faults first: most are found in seconds, where a sound change is climbed with to the end.
     jobs: list[Job] = [(kind, change.name) for kind, change in sorted(chosen, key=lambda one: one[1].part is None)]
     done = {} if options.fresh else {(row["kind"], row["name"]): row for row in read(options.results)}
-    run([job for job in jobs if job not in done], options.results, options.workers)
+    if options.workers:
+        run([job for job in jobs if job not in done], options.results, options.workers)
     known = {(row["kind"], row["name"]): row for row in read(options.results)}
-    rows = [known[job] for job in jobs]
+    rows = [known[job] for job in jobs if job in known]
     print("\n".join((*told(rows), *page.summary(rows))))
     if options.held_out and not options.names:
         options.page.write_text(page.page(rows, rivals.rows()), encoding="utf-8")
@@ -95,7 +96,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--kinds", default=",".join(KINDS), help="some of %(default)s")
     parser.add_argument("--names", help="of some changes; the page is then not written")
     parser.add_argument("--held-out", action="store_true", help="the faults and sound changes that were set aside as well")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="0 examines nothing, and tells of what the results file holds")
     parser.add_argument("--fresh", action="store_true", help="do again what the results file holds")
     parser.add_argument("--results", type=Path, default=Path("logs/loop_examination.jsonl"))
     parser.add_argument("--page", type=Path, default=Path("docs/loop_matrix.md"))
