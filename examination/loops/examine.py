@@ -82,7 +82,7 @@ def climb(made: Subject) -> tuple[int | None, list[Said]]:
         rung = Rung(subject=made, samples=samples, recipe=recipe, criteria=criteria_for(samples))
         outcome = rung.climb()
         if outcome.status == "broken":
-            return samples, [_said(finding) for finding in diagnose_loop(rung, outcome, trials="all").findings if finding.fails()]
+            return samples, [_said(finding) for finding in diagnose_loop(rung, outcome).findings if finding.fails()]
     return None, []
 
 

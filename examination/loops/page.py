@@ -56,8 +56,9 @@ def _words() -> list[str]:
         "Detected: a finding of the loop's contracts, or a rung that breaks. Part named: the first finding names the part that was",
         "changed. Held out: about a third of the faults, which were set aside while findings were written; most are of kinds that the others are",
         "of too, and those of the generator were seen. Unseen kinds: written last, for kinds that no finding was written for, and examined",
-        "once. Where a rung breaks that no contract accuses, every exchange of parts is tried. False alarms: sound changes that would fail a",
-        "test; a warning fails none and is counted apart.",
+        "once. Where a rung breaks that no contract accuses, parts are exchanged until one mends it or half a minute is over: on a busy machine,",
+        "as that of the figures below was, this ends before the guilty part's turn. False alarms: sound changes that would fail a test; a warning",
+        "fails none and is counted apart.",
     ]
 
 
