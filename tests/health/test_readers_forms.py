@@ -133,3 +133,21 @@ def test_the_total_of_an_epoch_displaces_no_losses_of_batches(tmp_path: Path) ->
     extra = "".join(f"Epoch {epoch}: total training loss {90 * TRAIN[-1]:.2f}\n" for epoch in range(13, 30))
     (tmp_path / "train.log").write_text(told + extra)
     assert read_run(tmp_path).curve("train_loss").values == pytest.approx(TRAIN)
+
+
+def test_wenet_names_the_epoch_before_the_batch(tmp_path: Path) -> None:
+    def epoch(i: int) -> str:
+        batches = [f"DEBUG TRAIN Batch {i}/{100 * batch} loss {TRAIN[i] + batch:.4f} loss_ctc 16.6 lr 0.0003 rank 0" for batch in range(3)]
+        return "\n".join(
+            [*batches, f"DEBUG CV Batch {i}/0 loss 28.5 loss_ctc 38.7 history loss 27.9 rank 0", f"INFO Epoch {i} CV info cv_loss {VAL[i]}"]
+        )
+
+    (tmp_path / "train.log").write_text(lines(epoch))
+    run = read_run(tmp_path)
+    assert run.curve("val_loss").values == pytest.approx(VAL)
+    assert run.curve("train_loss").values == pytest.approx([TRAIN[i] + batch for i in range(12) for batch in range(3)])
+
+
+def test_the_number_of_a_data_set_before_a_metric_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text(lines(lambda i: f"Epoch(val) [{i + 1}][10]\t0_word_acc: {1 - CER[i]:.4f}, 0_char_recall: 0.9"))
+    assert read_run(tmp_path).curve("val_accuracy").values == pytest.approx([1 - cer for cer in CER])

@@ -116,7 +116,11 @@ def clock(raw: str) -> Literal["epoch", "step"] | None:
 @lru_cache(maxsize=4096)
 def known(raw: str) -> Known | None:
     """What a name means, with or without what stands apart before it; None where it means nothing canonical."""
-    whole = _known(words(raw))
+    parts = words(raw)
+    whole = _known(parts)
+    if whole is None and len(parts) > 1 and len(parts[0]) == 1 and parts[0].isdigit():
+        whole = _known(parts[1:])  # the number of a data set: `0_word_acc`
+        whole = replace(whole, rank=whole.rank + 30 + int(parts[0])) if whole else None
     *before, last = APART.split(raw)
     if whole is not None or not before:
         return whole

@@ -16,7 +16,7 @@ from pytest_overfit.health.readers.names import NOT_OF_NOW, SPLITS, clock, known
 
 ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 NUMBER = r"[-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
-WORD = r"[A-Za-z_][\w./-]*(?<!\.)"
+WORD = r"(?:\d_)?[A-Za-z_][\w./-]*(?<!\.)"
 UNIT = (
     r"(?:million|billion|thousand|k|params?|parameters|samples?|clips?|sentences?|utterances|batches|files|videos|frames|examples|images|steps?"
     r"|hours?|hrs?|minutes|mins?|seconds|secs?|sec|ms|us|s|h|d|[kmgt]i?b|bytes|(?:it|iter|iters|batch|samples?|examples|words|tokens|toks?)/s\w*|fps)"
@@ -44,6 +44,8 @@ NUMBERED = re.compile(r"^\s*(?:\|\s*)?#?0*(\d{1,12})(?:\s*\|\s*|:\s+)(?=[A-Za-z'
 """A line that starts with its number: `#00000100: loss=3.5`."""
 VALIDATIONS = re.compile(r"^Steps: \d+\t+(?=Loss:|PPL:|[a-z_]+:)|\bSaving dict for global step\b", re.IGNORECASE)
 """A line of JoeyNMT's `validations.txt`, and of TensorFlow's evaluations, which do not say that they tell of validation."""
+EPOCH_OF_BATCH = re.compile(r"\b(?:train|cv) batch (\d{1,12})/(\d{1,9})\s", re.IGNORECASE)
+"""WeNet's word for the epoch and for the batch in it; of how many it does not say."""
 STAGE = re.compile(r"^\W*stage\s+(\d{1,12})\s*/\s*(?:(\d{1,12})\b|∞)", re.IGNORECASE)
 SCOPES = {**SPLITS, "test": "test", "testing": "test", "best": "best", "cur metric": "val"}
 """What a word tells of the values behind it: their split, or that they are not to be taken for one of this epoch."""
@@ -132,6 +134,9 @@ def _numbered(line: Said, text: str) -> tuple[str, int, list[tuple[int, int]]]:
         line.epoch, line.epochs, line.batch = float(match[1]), int(match[2]), (int(match[3]), int(match[4]))
     elif match := STAGE.match(text):
         line.epoch, line.epochs = float(match[1]), int(match[2]) if match[2] else None
+    elif match := EPOCH_OF_BATCH.search(text):
+        line.epoch, line.batch = float(match[1]), (int(match[2]), MANY)
+        return scope_in(match[0]), match.end(), [match.span()]
     elif match := NUMBERED.match(text):
         line.step = float(match[1])
     if match is None:
@@ -225,7 +230,7 @@ def _count(line: Said, counts: str, match: re.Match[str]) -> None:
         return
     if counts == "epoch" and line.epoch is None:
         line.epoch, line.epochs = value, int(total) if total else None
-    elif counts != "epoch" and total and value.is_integer():
+    elif counts != "epoch" and total and value.is_integer() and 0 <= value <= int(total) != 0:
         line.batch = (int(value), int(total))
     elif counts != "epoch" and line.step is None:
         line.step = value
