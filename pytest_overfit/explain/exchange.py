@@ -33,6 +33,10 @@ WARMUP = 10
 """Steps over which a rate of ours rises."""
 
 
+LEAST_STEPS, TIMES = 100, 4
+"""Steps of an exchange: so many, or so many times those that our training took, so that one that does not mend leaves time for the next."""
+
+
 class Ours:
     """A part of ours in the place of one of the loop's; what each puts there is in `during` and `heard`."""
 
@@ -235,6 +239,7 @@ def diagnose_loop(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> D
         )
         return replace(explained, findings=(*explained.findings, told, *found))
     ends = time.monotonic() + max(outcome.seconds, LEAST_SECONDS) if trials == "auto" else float("inf")
+    rung = replace(rung, recipe=replace(rung.recipe, budget=min(rung.recipe.budget, max(LEAST_STEPS, TIMES * climbed.steps))))
     tried = tuple(_tried(rung, _order(found), ends, until_one_holds=trials == "auto")) if trials != "off" else ()
     return Diagnosis(findings=(_verdict(climbed, found, tried), *found), trials=tried)
 
