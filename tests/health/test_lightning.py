@@ -124,6 +124,14 @@ def test_without_the_request_it_warns_once_and_trains_on(tmp_path: Path) -> None
     assert not list(tmp_path.rglob("sick*"))
 
 
+def test_fine_tuning_of_five_epochs_is_stopped_before_the_last(tmp_path: Path) -> None:
+    losses = ((1.2, 0.60), (0.6, 0.42), (0.3, 0.47), (0.1, 0.55), (0.05, 0.66))
+    health, lines = quietly(stop_when_sick=True)
+    trainer = fit(Scripted(lambda epoch: dict(zip(("train_loss", "val_loss"), losses[epoch], strict=True))), health, tmp_path, epochs=5)
+    assert trainer.current_epoch == 4
+    assert "validation loss rises since epoch 1" in lines[0]
+
+
 def test_a_healthy_run_is_left_alone(tmp_path: Path) -> None:
     health, lines = quietly(stop_when_sick=True)
     trainer = fit(Scripted(healthy), health, tmp_path, epochs=40)
