@@ -50,11 +50,11 @@ bench: setup
 
 # Plants every fault and every sound change, goes on where it was cut off, and writes docs/kill_matrix.md.
 faults: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.examination --workers $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m examination --workers $(WORKERS)
 
 # Trains the runs that prove the health report, goes on where it was cut off, and writes docs/health_matrix.md.
 runs: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.examination.health_matrix
+	OMP_NUM_THREADS=1 $(BIN)/python -m examination.health_matrix
 
 clean:
 	rm -rf $(VENV) .cache logs build dist *.egg-info overfitting_*_report.*

@@ -18,20 +18,30 @@ CORPUS: pytest.StashKey[Corpus] = pytest.StashKey()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("overfit").addoption(
-        "--overfit-features", metavar="PATH", type=Path, help="your own clips: a folder of landmarks or features, and what says what they say"
+        "--overfit-features",
+        metavar="PATH",
+        type=Path,
+        help="your own clips: a folder of landmarks or features, and what says what they say",
     )
-    parser.getgroup("overfit").addoption("--overfit-width", metavar="N", type=int, help="numbers a frame of --overfit-features, of any kind")
+    parser.getgroup("overfit").addoption(
+        "--overfit-width",
+        metavar="N",
+        type=int,
+        help="numbers a frame of --overfit-features, of any kind",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Look at the clips of --overfit-features before anything else; where none can be used the session ends here."""
+    """Look at the clips of --overfit-features before anything else; where none can be used the
+    session ends here.
+    """
     path = config.getoption("--overfit-features")
     if path is None:
         return
     from fixtures import BadFeatures, load_features
     from fixtures.usable import usable
-    from pytest_overfit.options import rungs_asked
-    from pytest_overfit.report import plural
+    from pytest_overfit.plugin.options import rungs_asked
+    from pytest_overfit.plugin.report import plural
 
     rungs = rungs_asked(config)
     try:
@@ -40,7 +50,10 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
     held = plural(len(corpus.samples), "clip")
     if len(corpus.samples) < min(rungs):
-        raise pytest.UsageError(f"{path}: nothing can be climbed: the lowest rung is {min(rungs)}, and the corpus has {held}")
+        raise pytest.UsageError(
+            f"{path}: nothing can be climbed: the lowest rung is {min(rungs)}, and the corpus "
+            f"has {held}"
+        )
     config.stash[CORPUS] = corpus
 
 
@@ -49,7 +62,9 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     if CORPUS not in config.stash:
         return []
     corpus, path = config.stash[CORPUS], config.getoption("--overfit-features")
-    first = f"overfit features: {len(corpus.samples)} clips, {len(corpus.vocabulary)} tokens in {path}"
+    first = (
+        f"overfit features: {len(corpus.samples)} clips, {len(corpus.vocabulary)} tokens in {path}"
+    )
     return [first, *corpus.left_out, *(f"warning: {finding.headline}" for finding in corpus.look())]
 
 
@@ -59,5 +74,10 @@ def pytest_overfit_subjects(config: pytest.Config) -> Iterable[Subject]:
     if CORPUS not in config.stash:
         return healthy(config.getoption("--overfit-size"))
     corpus = config.stash[CORPUS]
-    own = {"samples": corpus.samples, "vocabulary": corpus.vocabulary, "parts": corpus.parts, "contracts": corpus.contracts}
+    own = {
+        "samples": corpus.samples,
+        "vocabulary": corpus.vocabulary,
+        "parts": corpus.parts,
+        "contracts": corpus.contracts,
+    }
     return [replace(subject, **own) for subject in healthy()]

@@ -1,1 +1,4 @@
-"""Other tasks, from their files to a climb: isolated signs, speech, text lines, lips. Each reads the folder that EXAMPLE_DATA names."""
+"""Other tasks, from their files to a climb: isolated signs, speech, text lines, lips.
+
+Each reads the folder that EXAMPLE_DATA names.
+"""

@@ -1,7 +1,8 @@
-"""Speech into a network with three losses by a plain loop: EXAMPLE_DATA=DIR pytest -m overfit --overfit-subject examples.auxiliary:subject
+"""Speech into a network with three losses by a plain loop: EXAMPLE_DATA=DIR pytest -m overfit
+--overfit-subject examples.auxiliary:subject
 
-The losses are those of VAC for signs: CTC of the sequence, CTC of the frames' own classifier, and what the first teaches the second. Source:
-Min et al. 2021, arXiv 2104.02330.
+The losses are those of VAC for signs: CTC of the sequence, CTC of the frames' own classifier, and
+what the first teaches the second. Source: Min et al. 2021, arXiv 2104.02330.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ TEMPERATURE = 8.0
 
 
 class Spoken(Dataset[dict[str, Tensor]]):
-    """Wave files with a corpus.csv: log-mel (frames, bands), scored over the clip, and the words they say."""
+    """Wave files with a corpus.csv: log-mel (frames, bands), scored over the clip, and the words
+    they say.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.rows = folder, read_corpus(folder / "corpus.csv")
@@ -52,12 +55,19 @@ def collate(clips: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 class Aligned(nn.Module):
-    """(batch, frames, bands), frames (batch,) -> logits of the sequence and of the frames, each (steps, batch, words), and steps (batch,)."""
+    """(batch, frames, bands), frames (batch,) -> logits of the sequence and of the frames, each
+    (steps, batch, words), and steps (batch,).
+    """
 
     def __init__(self, words: int, width: int = 64) -> None:
         super().__init__()
         self.frame_wise = nn.Sequential(
-            nn.Conv1d(BANDS, width, 5, padding=2), nn.ReLU(), nn.MaxPool1d(4), nn.Conv1d(width, width, 5, padding=2), nn.ReLU(), nn.MaxPool1d(2)
+            nn.Conv1d(BANDS, width, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool1d(4),
+            nn.Conv1d(width, width, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool1d(2),
         )
         self.frame_head = nn.Linear(width, words)
         self.gru = nn.GRU(width, width, bidirectional=True, batch_first=True)
@@ -66,19 +76,34 @@ class Aligned(nn.Module):
     def forward(self, mel: Tensor, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         seen = self.frame_wise(mel.transpose(1, 2)).transpose(1, 2)
         logits = self.head(self.gru(seen)[0])
-        return logits.transpose(0, 1), self.frame_head(seen).transpose(0, 1), frames // FRAMES_A_STEP
+        return (
+            logits.transpose(0, 1),
+            self.frame_head(seen).transpose(0, 1),
+            frames // FRAMES_A_STEP,
+        )
 
 
 def losses(network: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Of the sequence, of the frames, and of what the sequence teaches the frames."""
     sequence, frame_wise, steps = network(batch["mel"], batch["frames"])
-    ctc = [F.ctc_loss(logits.log_softmax(-1), batch["words"], steps, batch["lengths"]) for logits in (sequence, frame_wise)]
-    taught, teacher = ((logits / TEMPERATURE).log_softmax(-1) for logits in (frame_wise, sequence.detach()))
-    return ctc[0], ctc[1], F.kl_div(taught, teacher, reduction="none", log_target=True).sum(-1).mean()
+    ctc = [
+        F.ctc_loss(logits.log_softmax(-1), batch["words"], steps, batch["lengths"])
+        for logits in (sequence, frame_wise)
+    ]
+    taught, teacher = (
+        (logits / TEMPERATURE).log_softmax(-1) for logits in (frame_wise, sequence.detach())
+    )
+    return (
+        ctc[0],
+        ctc[1],
+        F.kl_div(taught, teacher, reduction="none", log_target=True).sum(-1).mean(),
+    )
 
 
 def train(network: nn.Module, batches: Iterable[dict[str, Tensor]]) -> Iterator[float]:
-    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=1e-4)
+    optimizer = torch.optim.Adam(
+        network.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=1e-4
+    )
     network.train()
     while True:
         for batch in batches:
@@ -96,9 +121,14 @@ def subject() -> Subject:
     return Subject(
         name="auxiliary",
         build=lambda vocab_size, feature_dim, seed: Aligned(vocab_size),
-        samples=[Sample(name=f"{n}", features=clip["mel"], target=clip["words"]) for n, clip in enumerate(clips[i] for i in range(len(clips)))],
+        samples=[
+            Sample(name=f"{n}", features=clip["mel"], target=clip["words"])
+            for n, clip in enumerate(clips[i] for i in range(len(clips)))
+        ],
         vocabulary=clips.vocabulary,
         outputs="logits",
         forward=lambda network, mel, frames: (network(mel, frames)[0], frames // FRAMES_A_STEP),
-        loop=Loop(train=train, loader=DataLoader(clips, batch_size=2, shuffle=True, collate_fn=collate)),
+        loop=Loop(
+            train=train, loader=DataLoader(clips, batch_size=2, shuffle=True, collate_fn=collate)
+        ),
     )

@@ -1,4 +1,6 @@
-"""Lines of text into a CRNN by Lightning's Trainer: EXAMPLE_DATA=DIR pytest -m overfit --overfit-subject examples.crnn:subject"""
+"""Lines of text into a CRNN by Lightning's Trainer: EXAMPLE_DATA=DIR pytest -m overfit
+--overfit-subject examples.crnn:subject
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ class Lines(Dataset[dict[str, Tensor]]):
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.rows = folder, read_corpus(folder / "corpus.csv")
-        self.vocabulary = ["<blank>", *sorted({letter for row in self.rows for letter in row.glosses})]
+        self.vocabulary = [
+            "<blank>",
+            *sorted({letter for row in self.rows for letter in row.glosses}),
+        ]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -38,7 +43,10 @@ class Lines(Dataset[dict[str, Tensor]]):
         row = self.rows[index]
         picture = np.asarray(Image.open(self.folder / f"{row.name}.png"))
         letters = torch.tensor([self.vocabulary.index(letter) for letter in row.glosses])
-        return {"columns": 1 - torch.tensor(picture.T / 255, dtype=torch.float32), "letters": letters}
+        return {
+            "columns": 1 - torch.tensor(picture.T / 255, dtype=torch.float32),
+            "letters": letters,
+        }
 
 
 def collate(lines: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -60,12 +68,20 @@ class Pages(L.LightningDataModule):
 
 
 class CRNN(L.LightningModule):
-    """Convolutions over the picture, a GRU over its columns. Source: Shi et al. 2015, arXiv 1507.05717."""
+    """Convolutions over the picture, a GRU over its columns. Source: Shi et al.
+
+    2015, arXiv 1507.05717.
+    """
 
     def __init__(self, letters: int) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
         )
         self.gru = nn.GRU(32 * HEIGHT // 4, 64, bidirectional=True, batch_first=True)
         self.head = nn.Linear(128, letters)
@@ -80,7 +96,9 @@ class CRNN(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.parameters(), lr=3e-3, betas=(0.9, 0.95))
-        warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 10))
+        warmup = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(1.0, (step + 1) / 10)
+        )
         return [optimizer], [{"scheduler": warmup, "interval": "step"}]
 
 

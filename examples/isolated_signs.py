@@ -1,4 +1,6 @@
-"""Isolated signs, SIGN/SEQUENCE/FRAME.npy: EXAMPLE_DATA=MP_Data pytest -m overfit --overfit-subject examples.isolated_signs:subject"""
+"""Isolated signs, SIGN/SEQUENCE/FRAME.npy: EXAMPLE_DATA=MP_Data pytest -m overfit --overfit-subject
+examples.isolated_signs:subject
+"""
 
 import os
 
@@ -11,7 +13,9 @@ def subject() -> Subject:
     corpus = load_features(os.environ["EXAMPLE_DATA"])
     return Subject(
         name="isolated_signs",
-        build=lambda vocab_size, feature_dim, seed: create_mobilenetv3(vocab_size, feature_dim=feature_dim),
+        build=lambda vocab_size, feature_dim, seed: create_mobilenetv3(
+            vocab_size, feature_dim=feature_dim
+        ),
         samples=corpus.samples,
         vocabulary=corpus.vocabulary,
         parts=corpus.parts,

@@ -1,4 +1,6 @@
-"""Lines of text, a picture's columns as frames: EXAMPLE_DATA=DIR pytest -m overfit --overfit-subject examples.text_lines:subject"""
+"""Lines of text, a picture's columns as frames: EXAMPLE_DATA=DIR pytest -m overfit
+--overfit-subject examples.text_lines:subject
+"""
 
 from pathlib import Path
 

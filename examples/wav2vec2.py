@@ -1,4 +1,6 @@
-"""Waveforms into wav2vec2 by the Trainer of transformers: EXAMPLE_DATA=DIR pytest -m overfit --overfit-subject examples.wav2vec2:subject"""
+"""Waveforms into wav2vec2 by the Trainer of transformers: EXAMPLE_DATA=DIR pytest -m overfit
+--overfit-subject examples.wav2vec2:subject
+"""
 
 import os
 from collections.abc import Sequence
@@ -21,7 +23,9 @@ NO_LABEL = -100
 
 
 class Speech(Dataset[dict[str, Tensor]]):
-    """Wave files with a corpus.csv: samples of zero mean and unit variance, and the words they say."""
+    """Wave files with a corpus.csv: samples of zero mean and unit variance, and the words they
+    say.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.rows = folder, read_corpus(folder / "corpus.csv")
@@ -44,24 +48,54 @@ def collate(clips: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {
         "input_values": pad_sequence(sounds, batch_first=True),
         "attention_mask": pad_sequence(heard, batch_first=True),
-        "labels": pad_sequence([clip["labels"] for clip in clips], batch_first=True, padding_value=NO_LABEL),
+        "labels": pad_sequence(
+            [clip["labels"] for clip in clips], batch_first=True, padding_value=NO_LABEL
+        ),
     }
 
 
 def tiny(words: int) -> Wav2Vec2ForCTC:
     """62 steps a second, from three convolutions and two layers."""
     config = Wav2Vec2Config(
-        vocab_size=words, pad_token_id=0, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        conv_dim=(32, 48, 48), conv_kernel=(32, 6, 4), conv_stride=(16, 4, 2), feat_extract_norm="layer", do_stable_layer_norm=True,
-        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, mask_time_prob=0.0, ctc_loss_reduction="mean",
-        hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, feat_proj_dropout=0.0, layerdrop=0.0,
-    )  # fmt: skip
+        vocab_size=words,
+        pad_token_id=0,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        conv_dim=(32, 48, 48),
+        conv_kernel=(32, 6, 4),
+        conv_stride=(16, 4, 2),
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        mask_time_prob=0.0,
+        ctc_loss_reduction="mean",
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        feat_proj_dropout=0.0,
+        layerdrop=0.0,
+    )
     return Wav2Vec2ForCTC(config)
 
 
 def subject() -> Subject:
     speech = Speech(Path(os.environ["EXAMPLE_DATA"]))
     arguments = TrainingArguments(
-        "logs", per_device_train_batch_size=2, num_train_epochs=100, learning_rate=2e-3, warmup_steps=10, adam_beta2=0.95, use_cpu=True
+        "logs",
+        per_device_train_batch_size=2,
+        num_train_epochs=100,
+        learning_rate=2e-3,
+        warmup_steps=10,
+        adam_beta2=0.95,
+        use_cpu=True,
     )
-    return subject_of(lambda: tiny(len(speech.vocabulary)), speech, collate, arguments, vocabulary=speech.vocabulary)
+    return subject_of(
+        lambda: tiny(len(speech.vocabulary)),
+        speech,
+        collate,
+        arguments,
+        vocabulary=speech.vocabulary,
+    )

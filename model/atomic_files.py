@@ -1,4 +1,6 @@
-"""Files that a kill at any moment cannot spoil: written beside and renamed, and on resuming cut back to the last finished epoch."""
+"""Files that a kill at any moment cannot spoil: written beside and renamed, and on resuming cut
+back to the last finished epoch.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def read_rows(path: Path, last: int | None = None) -> list[dict[str, str]]:
-    """Rows of a metrics.csv, each whole and of an epoch up to `last`; none where there is no file."""
+    """Rows of a metrics.csv, each whole and of an epoch up to `last`; none where there is no
+    file.
+    """
     if not path.is_file():
         return []
     text = path.read_text(encoding="utf-8")
@@ -48,7 +52,11 @@ def cut_back(folder: Path, last: int) -> None:
     if (folder / METRICS).is_file():
         write_whole(folder / METRICS, out.getvalue())
     if (folder / PREDICTIONS).is_file():
-        kept = [line for line in (folder / PREDICTIONS).read_text(encoding="utf-8").splitlines() if _epoch(line) <= last]
+        kept = [
+            line
+            for line in (folder / PREDICTIONS).read_text(encoding="utf-8").splitlines()
+            if _epoch(line) <= last
+        ]
         write_whole(folder / PREDICTIONS, "".join(line + "\n" for line in kept))
 
 
@@ -66,7 +74,9 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 class _Appending(ExperimentWriter):
-    """Lightning's writer deletes the rows of the run that it resumes; this one goes on below them."""
+    """Lightning's writer deletes the rows of the run that it resumes; this one goes on below
+    them.
+    """
 
     def _check_log_dir_exists(self) -> None:
         rows = read_rows(Path(self.metrics_file_path))
@@ -94,12 +104,16 @@ class Curves(CSVLogger):
 class WholeCheckpoints(TorchCheckpointIO):
     """Checkpoints that are complete or absent, and are read without pickled objects."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
         beside = Path(f"{path}{HALF_WRITTEN}")
         beside.parent.mkdir(parents=True, exist_ok=True)
         torch.save(checkpoint, beside)
         os.replace(beside, path)
 
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
         loaded: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
         return loaded

@@ -1,8 +1,11 @@
-"""A curriculum: from a recipe that climbed a rung of the ladder up to a thousand sentences, weights carried from each scale to the next.
+"""A curriculum: from a recipe that climbed a rung of the ladder up to a thousand sentences, weights
+carried from each scale to the next.
 
-rung         5 training sentences, memorised with the optimiser and learning rate that are to be scaled up; where only one of the ladder's
+rung         5 training sentences, memorised with the optimiser and learning rate that are to be
+scaled up; where only one of the ladder's
              other learning rates holds, that one is taken, and where none does, nothing is trained
-stage        a run of its own in `<samples>-sentences/`, which starts from the best weights of the stage before; sentences are nested, and
+stage        a run of its own in `<samples>-sentences/`, which starts from the best weights of the
+stage before; sentences are nested, and
              every stage is validated on the same unseen ones
 """
 
@@ -21,9 +24,9 @@ from model.fitting import BEST, Result, fit, recipe_of
 from model.run_record import BadRunFolder, subject_for
 from model.settings import Settings
 from model.tables import Column, text_table
-from pytest_overfit.ladder import Outcome, Rung, criteria_for
+from pytest_overfit.climb.ladder import Outcome, Rung, criteria_for
+from pytest_overfit.plugin.report import headline
 from pytest_overfit.recipe import Recipe
-from pytest_overfit.report import headline
 
 RECORD = "curriculum.json"
 RUNG, RUNG_BUDGET, RUNG_WARMUP = 5, 400, 10
@@ -35,7 +38,10 @@ class RungBroken(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Climbed:
-    """The rung that was climbed. steps: it took. learning_rate: that held. asked: the one that was asked for."""
+    """The rung that was climbed. steps: it took. learning_rate: that held.
+
+    asked: the one that was asked for.
+    """
 
     samples: int
     steps: int
@@ -67,18 +73,39 @@ def climb_rung(settings: Settings) -> Climbed:
     if outcome.status != "ok":
         raise RungBroken(headline(outcome))
     held = outcome.deciding[0]
-    return Climbed(samples=RUNG, steps=held.steps, learning_rate=held.recipe.lr, asked=settings.learning_rate)
+    return Climbed(
+        samples=RUNG, steps=held.steps, learning_rate=held.recipe.lr, asked=settings.learning_rate
+    )
 
 
 def rung_recipe(settings: Settings) -> Recipe:
-    """The recipe to be scaled up, as a rung takes it: the same optimiser, without what keeps a network from memorising."""
+    """The recipe to be scaled up, as a rung takes it: the same optimiser, without what keeps a
+    network from memorising.
+    """
     plain = {**settings.keywords, "dropout": 0.0}
-    recipe = replace(recipe_of(settings, RUNG), schedule="constant", warmup=RUNG_WARMUP, lr_min=0.0, label_smoothing=0.0, weight_decay=0.0)
-    return replace(recipe, batch=None, accumulation=1, norm_momentum=Recipe().norm_momentum, network=plain, budget=RUNG_BUDGET)
+    recipe = replace(
+        recipe_of(settings, RUNG),
+        schedule="constant",
+        warmup=RUNG_WARMUP,
+        lr_min=0.0,
+        label_smoothing=0.0,
+        weight_decay=0.0,
+    )
+    return replace(
+        recipe,
+        batch=None,
+        accumulation=1,
+        norm_momentum=Recipe().norm_momentum,
+        network=plain,
+        budget=RUNG_BUDGET,
+    )
 
 
 def curriculum(settings: Settings, *, command: str = "") -> tuple[Climbed, tuple[Stage, ...]]:
-    """Climb the rung, then train at each scale; resumed, goes on with the stage that was cut off. Raises RungBroken, BadRunFolder."""
+    """Climb the rung, then train at each scale; resumed, goes on with the stage that was cut off.
+
+    Raises RungBroken, BadRunFolder.
+    """
     folder = settings.output_dir
     known = _known(folder, settings)
     rung = Climbed(**known["rung"]) if known else climb_rung(settings)
@@ -86,7 +113,13 @@ def curriculum(settings: Settings, *, command: str = "") -> tuple[Climbed, tuple
     stages: list[Stage] = []
     for samples in settings.curriculum:
         here = folder / f"{samples:05d}-sentences"
-        one = replace(settings, curriculum=(), sentences=samples, learning_rate=rung.learning_rate, resume=True)
+        one = replace(
+            settings,
+            curriculum=(),
+            sentences=samples,
+            learning_rate=rung.learning_rate,
+            resume=True,
+        )
         before = folder / stages[-1].folder / f"{BEST[settings.monitor]}.ckpt" if stages else None
         result = fit(one, one.composed(), folder=here, weights=before, command=command)
         stages.append(Stage(samples=samples, folder=here.name, result=result))
@@ -100,10 +133,15 @@ def _known(folder: Path, settings: Settings) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     if not settings.resume:
-        raise BadRunFolder(f"{folder} holds a curriculum; go on with it by --resume, or give another --output_dir")
+        raise BadRunFolder(
+            f"{folder} holds a curriculum; go on with it by --resume, or give another --output_dir"
+        )
     known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if known["rung"]["asked"] != settings.learning_rate:
-        raise BadRunFolder(f"{path}: the curriculum has --learning_rate {known['rung']['asked']}, now {settings.learning_rate}")
+        raise BadRunFolder(
+            f"{path}: the curriculum has --learning_rate {known['rung']['asked']}, now "
+            f"{settings.learning_rate}"
+        )
     return known
 
 
@@ -114,7 +152,11 @@ def _write(folder: Path, rung: Climbed, stages: Sequence[Stage]) -> None:
 
 def told(rung: Climbed, stages: Sequence[Stage], monitor: str) -> str:
     """The rung in a sentence, and a table of the stages, each at its best epoch."""
-    other = "" if rung.learning_rate == rung.asked else f"; {rung.asked:g}, which was asked for, does not hold"
+    other = (
+        ""
+        if rung.learning_rate == rung.asked
+        else f"; {rung.asked:g}, which was asked for, does not hold"
+    )
     columns = [
         Column("samples", lambda stage: f"{stage.samples}"),
         Column("epochs", lambda stage: f"{stage.result.epochs}"),
@@ -125,5 +167,10 @@ def told(rung: Climbed, stages: Sequence[Stage], monitor: str) -> str:
         Column("val WER", lambda stage: f"{stage.result.best['val_wer']:.1%}"),
         Column("ended by", lambda stage: stage.result.ended),
     ]
-    sentence = f"rung {rung.samples}: ok after {rung.steps} steps at learning rate {rung.learning_rate:g}{other}\n"
-    return sentence + text_table(f"stages, each at its best {monitor.replace('_', ' ')}", columns, stages)
+    sentence = (
+        f"rung {rung.samples}: ok after {rung.steps} steps at learning rate "
+        f"{rung.learning_rate:g}{other}\n"
+    )
+    return sentence + text_table(
+        f"stages, each at its best {monitor.replace('_', ' ')}", columns, stages
+    )

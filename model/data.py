@@ -1,7 +1,8 @@
 """What a run trains on and is validated on, and in which order its clips come.
 
-Everything is a function of numbers: clip (epoch, index) is the same clip whichever process makes it and however often the run was killed, and
-the order of an epoch follows from the seed and the epoch alone.
+Everything is a function of numbers: clip (epoch, index) is the same clip whichever process makes it
+and however often the run was killed, and the order of an epoch follows from the seed and the epoch
+alone.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ Key = tuple[int, int]
 class Data:
     """Two splits with one vocabulary.
 
-    vocabulary: names by id, the blank at 0. altered: (epoch, index) -> training clip `index` with augmentation, another one each epoch.
-    described: what run.json says of it, enough to make it again. remarks: a sentence for each thing left out.
+    vocabulary: names by id, the blank at 0. altered: (epoch, index) -> training clip `index` with
+    augmentation, another one each epoch. described: what run.json says of it, enough to make it
+    again. remarks: a sentence for each thing left out.
     """
 
     train: Sequence[Sample]
@@ -37,9 +39,13 @@ class Data:
 
 
 class Remembered(Sequence[Sample]):
-    """Samples that are kept once they were made, as long as all kept ones fit in `most_bytes`; others are made at each reading."""
+    """Samples that are kept once they were made, as long as all kept ones fit in `most_bytes`;
+    others are made at each reading.
+    """
 
-    def __init__(self, count: int, make: Callable[[int], Sample], most_bytes: int = MOST_BYTES) -> None:
+    def __init__(
+        self, count: int, make: Callable[[int], Sample], most_bytes: int = MOST_BYTES
+    ) -> None:
         self._count, self._make, self._room = count, make, most_bytes
         self._kept: dict[int, Sample] = {}
 
@@ -85,10 +91,12 @@ class Altered(Dataset[Sample]):
 
 
 class Order(Sampler[Key]):
-    """The clips of one process of `world`, in the order of the epoch: number rank, rank + world, ... of all.
+    """The clips of one process of `world`, in the order of the epoch: number rank, rank + world,
+    ... of all.
 
-    Batch k of every process together is batch k of a single process whose batches are `world` times as large. Where clips do not divide evenly
-    the first ones come twice, so that all processes take as many steps; the first `real` of this one are not such repeats.
+    Batch k of every process together is batch k of a single process whose batches are `world` times
+    as large. Where clips do not divide evenly the first ones come twice, so that all processes take
+    as many steps; the first `real` of this one are not such repeats.
     """
 
     def __init__(self, count: int, *, seed: int | None, rank: int = 0, world: int = 1) -> None:
@@ -109,15 +117,22 @@ class Order(Sampler[Key]):
     def __iter__(self) -> Iterator[Key]:
         order = list(range(self.count))
         if self.seed is not None:
-            order = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed_of(self.seed, self.epoch))).tolist()
+            order = torch.randperm(
+                self.count, generator=torch.Generator().manual_seed(seed_of(self.seed, self.epoch))
+            ).tolist()
         padded = order * (1 + self.world // self.count) + order
-        return ((self.epoch, padded[place]) for place in range(self.rank, len(self) * self.world, self.world))
+        return (
+            (self.epoch, padded[place])
+            for place in range(self.rank, len(self) * self.world, self.world)
+        )
 
 
 def seed_of(*numbers: int) -> int:
     """One seed of several numbers, such as seed and epoch, far from those of their neighbours."""
     mixed = 0
     for number in numbers:
-        mixed = (mixed * 6364136223846793005 + 1442695040888963407 + number) % 2**63  # Knuth's MMIX constants
+        mixed = (
+            mixed * 6364136223846793005 + 1442695040888963407 + number
+        ) % 2**63  # Knuth's MMIX constants
         mixed ^= mixed >> 31
     return mixed

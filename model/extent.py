@@ -1,4 +1,6 @@
-"""How far each clip of a padded batch reaches, and what follows from it: masks, packing, turning round."""
+"""How far each clip of a padded batch reaches, and what follows from it: masks, packing, turning
+round.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ class Timed(Protocol):
 class Extent:
     """How far each clip of a padded batch reaches.
 
-    steps: (batch,) int64 on the CPU. length: steps the batch is padded to. device: where the values are.
+    steps: (batch,) int64 on the CPU. length: steps the batch is padded to. device: where the values
+    are.
     """
 
     steps: Tensor
@@ -35,11 +38,17 @@ class Extent:
         return cls(steps=frames.detach().cpu(), length=features.shape[1], device=features.device)
 
     def after(self, layer: Timed) -> Extent:
-        return Extent(steps=layer.steps(self.steps), length=layer.steps(self.length), device=self.device)
+        return Extent(
+            steps=layer.steps(self.steps), length=layer.steps(self.length), device=self.device
+        )
 
     def within(self, other: Extent) -> Extent:
         """The shorter of the two, clip by clip."""
-        return Extent(steps=torch.minimum(self.steps, other.steps), length=min(self.length, other.length), device=self.device)
+        return Extent(
+            steps=torch.minimum(self.steps, other.steps),
+            length=min(self.length, other.length),
+            device=self.device,
+        )
 
     @cached_property
     def padded(self) -> bool:
@@ -53,14 +62,25 @@ class Extent:
     @cached_property
     def rows(self) -> Tensor:
         """Indices of real steps in a flattened batch: (real steps,) int64."""
-        return (torch.arange(self.length) < self.steps[:, None]).flatten().nonzero()[:, 0].to(self.device)
+        return (
+            (torch.arange(self.length) < self.steps[:, None])
+            .flatten()
+            .nonzero()[:, 0]
+            .to(self.device)
+        )
 
     @cached_property
     def reversing(self) -> Tensor:
-        """The permutation of a flattened batch that turns each clip round and leaves padding where it is: (batch * length,) int64."""
+        """The permutation of a flattened batch that turns each clip round and leaves padding where
+        it is: (batch * length,) int64.
+        """
         at, steps = torch.arange(self.length), self.steps[:, None]
         turned = torch.where(at < steps, steps - 1 - at, at)
-        return (turned + torch.arange(len(self.steps))[:, None] * self.length).flatten().to(self.device)
+        return (
+            (turned + torch.arange(len(self.steps))[:, None] * self.length)
+            .flatten()
+            .to(self.device)
+        )
 
     def pack(self, x: Tensor) -> Tensor:
         """(batch, length, channels) -> (real steps, channels)."""
@@ -70,7 +90,9 @@ class Extent:
     def unpack(self, rows: Tensor) -> Tensor:
         """(real steps, channels) -> (batch, length, channels), zero in the padding."""
         if self.padded:
-            rows = rows.new_zeros(len(self.steps) * self.length, rows.shape[1]).index_copy(0, self.rows, rows)
+            rows = rows.new_zeros(len(self.steps) * self.length, rows.shape[1]).index_copy(
+                0, self.rows, rows
+            )
         return rows.reshape(len(self.steps), self.length, -1)
 
     def reverse(self, x: Tensor) -> Tensor:
@@ -78,5 +100,7 @@ class Extent:
         return x.flatten(0, 1).index_select(0, self.reversing).view_as(x)
 
     def mean(self, x: Tensor) -> Tensor:
-        """Mean over each clip's steps of values that are zero in the padding: (batch, 1, channels)."""
+        """Mean over each clip's steps of values that are zero in the padding: (batch, 1,
+        channels).
+        """
         return x.sum(1, keepdim=True) / self.steps.to(x)[:, None, None]

@@ -1,7 +1,9 @@
-"""One run: a network under one recipe on one corpus, in one folder, which a kill at any moment leaves ready to be resumed.
+"""One run: a network under one recipe on one corpus, in one folder, which a kill at any moment
+leaves ready to be resumed.
 
-The folder holds `run.json`, `metrics.csv`, `predictions.jsonl`, `last.ckpt`, `best_val_loss.ckpt`, `best_val_wer.ckpt`, `tensorboard/`, and
-`result.json` once the run has ended. A checkpoint is saved at the end of each epoch; what a killed run wrote beyond it is cut off on resuming.
+The folder holds `run.json`, `metrics.csv`, `predictions.jsonl`, `last.ckpt`, `best_val_loss.ckpt`,
+`best_val_wer.ckpt`, `tensorboard/`, and `result.json` once the run has ended. A checkpoint is saved
+at the end of each epoch; what a killed run wrote beyond it is cut off on resuming.
 """
 
 from __future__ import annotations
@@ -29,7 +31,15 @@ from model.atomic_files import METRICS, Curves, WholeCheckpoints, cut_back, read
 from model.data import Data
 from model.feed import Feed
 from model.lightning_ctc import CTC
-from model.run_record import RUN, WEIGHTS, BadRunFolder, read_record, record, subject_for, write_record
+from model.run_record import (
+    RUN,
+    WEIGHTS,
+    BadRunFolder,
+    read_record,
+    record,
+    subject_for,
+    write_record,
+)
 from model.settings import PRECISIONS, BadSettings, Settings
 from model.watching import EpochLine, Patience, Predictions, health
 from pytest_overfit.recipe import Recipe
@@ -40,16 +50,22 @@ RESTART, RESTART_FACTOR, LR_MIN = 10, 2, 1e-6  # epochs, factor, learning rate
 SGD_MOMENTUM = 0.9
 NOT_ABOUT_US = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning 2.6 under torch 2.13
-    r"Checkpoint directory .* exists and is not empty",  # whether it may be written to was checked before
-    r"Grad strides do not match bucket view strides",  # depthwise weights under DDP: about speed, and about an axis of size one
-    r"The '.*_dataloader' does not have many workers",  # clips are kept in memory; --workers is there for other cases
+    # whether it may be written to was checked before
+    r"Checkpoint directory .* exists and is not empty",
+    # depthwise weights under DDP: about speed, and about an axis of size one
+    r"Grad strides do not match bucket view strides",
+    # clips are kept in memory; --workers is there for other cases
+    r"The '.*_dataloader' does not have many workers",
 )
 """Warnings that are answered already."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """How a run ended. ended: "epochs", "patience", "not finite" or "stopped". epochs: finished ones. best: the row of the lowest `monitor`."""
+    """How a run ended. ended: "epochs", "patience", "not finite" or "stopped".
+
+    epochs: finished ones. best: the row of the lowest `monitor`.
+    """
 
     ended: str
     epochs: int
@@ -81,11 +97,14 @@ def recipe_of(settings: Settings, clips: int) -> Recipe:
     )
 
 
-def fit(settings: Settings, data: Data, *, folder: Path, weights: Path | None = None, command: str = "") -> Result:
-    """Train, or go on with what `folder` holds. weights: a checkpoint whose weights the network starts from.
+def fit(
+    settings: Settings, data: Data, *, folder: Path, weights: Path | None = None, command: str = ""
+) -> Result:
+    """Train, or go on with what `folder` holds. weights: a checkpoint whose weights the network
+    starts from.
 
-    Raises BadRunFolder where `folder` holds a run and `settings.resume` is not set, or the run of other settings. Raises KeyboardInterrupt where
-    the run was stopped by hand.
+    Raises BadRunFolder where `folder` holds a run and `settings.resume` is not set, or the run of
+    other settings. Raises KeyboardInterrupt where the run was stopped by hand.
     """
     leads = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     if leads:
@@ -96,12 +115,19 @@ def fit(settings: Settings, data: Data, *, folder: Path, weights: Path | None = 
     module, said = _prepared(settings, data, weights)
     epoch = _epoch_of(folder / LAST) if resumed else -1
     with quiet():
-        trainer = trainer_for(settings, folder, data, resumed_from=module.recipe.budget // settings.epochs * (epoch + 1))
+        trainer = trainer_for(
+            settings,
+            folder,
+            data,
+            resumed_from=module.recipe.budget // settings.epochs * (epoch + 1),
+        )
         if leads:
             cut_back(folder, epoch)
             write_record(folder, {**said, "command": command})
         try:
-            trainer.fit(module, datamodule=module.feed, ckpt_path=str(folder / LAST) if resumed else None)
+            trainer.fit(
+                module, datamodule=module.feed, ckpt_path=str(folder / LAST) if resumed else None
+            )
         except SystemExit:  # Lightning's answer to Ctrl-C and to SIGTERM
             raise KeyboardInterrupt from None
     result = _result(folder, trainer, settings)
@@ -115,12 +141,15 @@ def check_folder(folder: Path, settings: Settings) -> None:
     if not (folder / RUN).is_file():
         return
     if not settings.resume:
-        raise BadRunFolder(f"{folder} holds a run; go on with it by --resume, or give another --output_dir")
+        raise BadRunFolder(
+            f"{folder} holds a run; go on with it by --resume, or give another --output_dir"
+        )
     before = read_record(folder)["settings"]
     for name, value in settings.fixed().items():
         if before.get(name) != value:
             raise BadRunFolder(
-                f"{folder / RUN}: the run has --{name} {before.get(name)}, now {value}: resume it as it was, or use another --output_dir"
+                f"{folder / RUN}: the run has --{name} {before.get(name)}, now {value}: resume "
+                "it as it was, or use another --output_dir"
             )
 
 
@@ -131,20 +160,53 @@ def _prepared(settings: Settings, data: Data, weights: Path | None) -> tuple[CTC
     said = record(subject, network, data, settings=settings.fixed(), epochs=settings.epochs)
     if weights is not None:
         load_weights(network, weights)
-    feed = Feed(data, batch_size=settings.batch_size, seed=settings.seed, augment=settings.augment, workers=settings.workers)
-    return CTC(subject, network, recipe_of(settings, len(data.train)), feed, seed=settings.seed, frozen=not settings.learning_rate), said
+    feed = Feed(
+        data,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        augment=settings.augment,
+        workers=settings.workers,
+    )
+    return CTC(
+        subject,
+        network,
+        recipe_of(settings, len(data.train)),
+        feed,
+        seed=settings.seed,
+        frozen=not settings.learning_rate,
+    ), said
 
 
-def trainer_for(settings: Settings, folder: Path, data: Data, *, resumed_from: int = 0) -> L.Trainer:
-    """Lightning's trainer with everything that watches the run. resumed_from: optimiser steps; TensorBoard forgets what a killed run told beyond."""
+def trainer_for(
+    settings: Settings, folder: Path, data: Data, *, resumed_from: int = 0
+) -> L.Trainer:
+    """Lightning's trainer with everything that watches the run.
+
+    resumed_from: optimiser steps; TensorBoard forgets what a killed run told beyond.
+    """
     gpus = torch.cuda.device_count()
-    if (settings.accelerator == "gpu" or (settings.accelerator == "auto" and gpus)) and gpus < settings.devices:
-        raise BadSettings(f"--accelerator {settings.accelerator} --devices {settings.devices}: this machine has {gpus} GPUs")
+    if (
+        settings.accelerator == "gpu" or (settings.accelerator == "auto" and gpus)
+    ) and gpus < settings.devices:
+        raise BadSettings(
+            f"--accelerator {settings.accelerator} --devices {settings.devices}: this machine "
+            f"has {gpus} GPUs"
+        )
     if settings.precision == "16-mixed" and not torch.cuda.is_available():
         raise BadSettings("--precision 16-mixed needs a GPU; on a CPU use bf16-mixed or 32")
-    watching = [Predictions(folder, data.vocabulary), EpochLine(), health(stop_when_sick=settings.stop_when_sick)]
+    watching = [
+        Predictions(folder, data.vocabulary),
+        EpochLine(),
+        health(stop_when_sick=settings.stop_when_sick),
+    ]
     checkpoints = [_checkpoint(folder, name, monitor) for monitor, name in BEST.items()]
-    tensorboard = TensorBoardLogger(folder, name="", version=TENSORBOARD, default_hp_metric=False, purge_step=resumed_from or None)
+    tensorboard = TensorBoardLogger(
+        folder,
+        name="",
+        version=TENSORBOARD,
+        default_hp_metric=False,
+        purge_step=resumed_from or None,
+    )
     return L.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
@@ -156,7 +218,12 @@ def trainer_for(settings: Settings, folder: Path, data: Data, *, resumed_from: i
         default_root_dir=folder,
         logger=[Curves(folder), tensorboard],
         # The last checkpoint comes last: it holds what the others know.
-        callbacks=[*watching, Patience(monitor=settings.monitor, patience=settings.patience), *checkpoints, _checkpoint(folder, "last", None)],
+        callbacks=[
+            *watching,
+            Patience(monitor=settings.monitor, patience=settings.patience),
+            *checkpoints,
+            _checkpoint(folder, "last", None),
+        ],
         plugins=[WholeCheckpoints()],
         num_sanity_val_steps=0,
         log_every_n_steps=1,
@@ -167,23 +234,45 @@ def trainer_for(settings: Settings, folder: Path, data: Data, *, resumed_from: i
 
 
 def _checkpoint(folder: Path, name: str, monitor: str | None) -> ModelCheckpoint:
-    return ModelCheckpoint(folder, filename=name, monitor=monitor, save_on_train_epoch_end=True, enable_version_counter=False)
+    return ModelCheckpoint(
+        folder,
+        filename=name,
+        monitor=monitor,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
 
 
 def load_weights(network: nn.Module, checkpoint: Path) -> None:
-    """Give a network the weights of another run's checkpoint. Raises BadRunFolder where they do not fit."""
+    """Give a network the weights of another run's checkpoint.
+
+    Raises BadRunFolder where they do not fit.
+    """
     try:
         held = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-        network.load_state_dict({name.removeprefix(WEIGHTS): value for name, value in held.items() if name.startswith(WEIGHTS)})
+        network.load_state_dict(
+            {
+                name.removeprefix(WEIGHTS): value
+                for name, value in held.items()
+                if name.startswith(WEIGHTS)
+            }
+        )
     except (OSError, RuntimeError, KeyError) as error:
-        raise BadRunFolder(f"{checkpoint}: its weights do not fit ({str(error).splitlines()[0]})") from error
+        raise BadRunFolder(
+            f"{checkpoint}: its weights do not fit ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _epoch_of(checkpoint: Path) -> int:
     try:
-        return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["epoch"])
+        return int(
+            torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["epoch"]
+        )
     except (RuntimeError, KeyError) as error:
-        raise BadRunFolder(f"{checkpoint}: not a checkpoint of a run ({str(error).splitlines()[0]}); delete it to begin anew") from error
+        raise BadRunFolder(
+            f"{checkpoint}: not a checkpoint of a run ({str(error).splitlines()[0]}); delete "
+            "it to begin anew"
+        ) from error
 
 
 def _ended(folder: Path, settings: Settings) -> Result | None:
@@ -191,19 +280,32 @@ def _ended(folder: Path, settings: Settings) -> Result | None:
     if not (folder / RESULT).is_file():
         return None
     result = Result(**json.loads((folder / RESULT).read_text(encoding="utf-8")))
-    over = result.epochs >= settings.epochs or result.ended == "not finite" or (result.ended == "stopped" and settings.stop_when_sick)
+    over = (
+        result.epochs >= settings.epochs
+        or result.ended == "not finite"
+        or (result.ended == "stopped" and settings.stop_when_sick)
+    )
     return result if over else None
 
 
 def _result(folder: Path, trainer: L.Trainer, settings: Settings) -> Result:
-    rows = [{name: float(value) for name, value in row.items()} for row in read_rows(folder / METRICS)]
+    rows = [
+        {name: float(value) for name, value in row.items()} for row in read_rows(folder / METRICS)
+    ]
     finite = [row for row in rows if math.isfinite(row[settings.monitor])]
     patience = next(callback for callback in trainer.callbacks if isinstance(callback, Patience))  # type: ignore[attr-defined]
     if not math.isfinite(rows[-1][settings.monitor]):
         ended = "not finite"
     else:
-        ended = "epochs" if len(rows) >= settings.epochs else "patience" if patience.over else "stopped"
-    return Result(ended=ended, epochs=len(rows), best=min(finite or rows, key=lambda row: row[settings.monitor]), last=rows[-1])
+        ended = (
+            "epochs" if len(rows) >= settings.epochs else "patience" if patience.over else "stopped"
+        )
+    return Result(
+        ended=ended,
+        epochs=len(rows),
+        best=min(finite or rows, key=lambda row: row[settings.monitor]),
+        last=rows[-1],
+    )
 
 
 @contextmanager

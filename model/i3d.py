@@ -1,11 +1,15 @@
-"""The I3D teacher for CTC on landmarks: inception blocks over time, with GoogLeNet's channels, and a BiLSTM of three layers.
+"""The I3D teacher for CTC on landmarks: inception blocks over time, with GoogLeNet's channels, and
+a BiLSTM of three layers.
 
-    features (B, T, F) -> fusion (T) -> stem (T/2) -> pool (T/4) -> blocks (T/4) -> lstm -> output_proj (T/4)
+    features (B, T, F) -> fusion (T) -> stem (T/2) -> pool (T/4) -> blocks (T/4) -> lstm ->
+    output_proj (T/4)
 
-Batch norms, as in I3D: with a layer norm after each ReLU the level common to all clips grows from block to block, and what tells clips apart
-falls to 4 % of the energy at the last block, from 62 % with batch norms (8 clips, at the start).
+Batch norms, as in I3D: with a layer norm after each ReLU the level common to all clips grows from
+block to block, and what tells clips apart falls to 4 % of the energy at the last block, from 62 %
+with batch norms (8 clips, at the start).
 
-Sources: Szegedy et al. 2015, "Going deeper with convolutions", table 1; Carreira and Zisserman 2017, "Quo vadis, action recognition?".
+Sources: Szegedy et al. 2015, "Going deeper with convolutions", table 1; Carreira and Zisserman
+2017, "Quo vadis, action recognition?".
 """
 
 from __future__ import annotations
@@ -23,7 +27,12 @@ from model.extent import Extent, Steps
 from model.initialisation import initialise, initialise_head
 from model.layers import BiLSTM, Downsample, Layer, Pointwise, Stages
 
-FUSED: Mapping[str, int] = {"pose": 256, "face": 512, "left_hand": 256, "right_hand": 256}  # channels of each part at full width
+FUSED: Mapping[str, int] = {
+    "pose": 256,
+    "face": 512,
+    "left_hand": 256,
+    "right_hand": 256,
+}  # channels of each part at full width
 FULL = 512  # hidden_dim of the full width, at which the channels are GoogLeNet's
 STEM = 64
 
@@ -60,22 +69,32 @@ GOOGLENET = (
 
 
 class Fusion(nn.Module):
-    """A linear layer and layer norm a body part, then a linear layer over all of them: (batch, frames, features) -> (batch, frames, channels).
+    """A linear layer and layer norm a body part, then a linear layer over all of them: (batch,
+    frames, features) -> (batch, frames, channels).
 
-    Features are blocks of 1629 columns; a part reads its columns of every block. Source of the order: fixtures/features.py.
+    Features are blocks of 1629 columns; a part reads its columns of every block. Source of the
+    order: fixtures/features.py.
     """
 
     def __init__(self, blocks: int, channels: int, factor: float, dropout: float) -> None:
         super().__init__()
         for part, columns in PARTS.items():
             width = _scaled(FUSED[part], factor)
-            layers = nn.Sequential(nn.Linear((columns.stop - columns.start) * blocks, width), nn.LayerNorm(width), nn.ReLU(), nn.Dropout(dropout))
+            layers = nn.Sequential(
+                nn.Linear((columns.stop - columns.start) * blocks, width),
+                nn.LayerNorm(width),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+            )
             self.add_module(f"{part}_encoder", layers)
         self.joint = Pointwise(sum(_scaled(width, factor) for width in FUSED.values()), channels)
 
     def forward(self, features: Tensor, extent: Extent) -> Tensor:
         rows = extent.pack(features).unflatten(1, (-1, POSITIONS))
-        parts = [getattr(self, f"{part}_encoder")(rows[..., columns].flatten(1)) for part, columns in PARTS.items()]
+        parts = [
+            getattr(self, f"{part}_encoder")(rows[..., columns].flatten(1))
+            for part, columns in PARTS.items()
+        ]
         out: Tensor = self.joint(extent.unpack(torch.cat(parts, -1)), extent)
         return out
 
@@ -100,7 +119,8 @@ class MaxPool(Layer):
 
 
 class Inception(Layer):
-    """Four branches beside one another: kernel 1, kernel 3, kernel 5, and the largest of three; (batch, steps, in) -> (batch, steps, total).
+    """Four branches beside one another: kernel 1, kernel 3, kernel 5, and the largest of three;
+    (batch, steps, in) -> (batch, steps, total).
 
     The three convolutions of kernel 1 that read the input are one: a third of the calls.
     """
@@ -117,16 +137,25 @@ class Inception(Layer):
     def forward(self, x: Tensor, extent: Extent) -> Tensor:
         point, reduced3, reduced5 = self.points(x, extent).split(self.split, -1)
         pooled = self.pool_point(self.pool(x, extent), extent)
-        return torch.cat([point, self.conv3(reduced3, extent), self.conv5(reduced5, extent), pooled], -1)
+        return torch.cat(
+            [point, self.conv3(reduced3, extent), self.conv5(reduced5, extent), pooled], -1
+        )
 
 
 class I3DTeacher(nn.Module):
-    """(features (B, T, F), frames (B,) int64) -> (log-probabilities (T', B, V), steps (B,) int64), T' = ceil(T / 4)."""
+    """(features (B, T, F), frames (B,) int64) -> (log-probabilities (T', B, V), steps (B,) int64),
+    T' = ceil(T / 4).
+    """
 
-    def __init__(self, vocab_size: int, *, feature_dim: int, hidden_dim: int, dropout: float, blank: int = 0) -> None:
+    def __init__(
+        self, vocab_size: int, *, feature_dim: int, hidden_dim: int, dropout: float, blank: int = 0
+    ) -> None:
         super().__init__()
         if feature_dim % POSITIONS:
-            raise ValueError(f"feature_dim must be a multiple of {POSITIONS} (543 landmarks, x y z), got {feature_dim}")
+            raise ValueError(
+                f"feature_dim must be a multiple of {POSITIONS} (543 landmarks, x y z), got "
+                f"{feature_dim}"
+            )
         factor = math.sqrt(hidden_dim / FULL)
         width, channels = _scaled(FULL, factor), _scaled(STEM, factor)
         self.fusion = Fusion(feature_dim // POSITIONS, width, factor, dropout)
@@ -154,11 +183,14 @@ class I3DTeacher(nn.Module):
         return logits.log_softmax(-1), extent.steps.to(frames.device)
 
 
-def create_i3d_teacher(vocab_size: int, dropout: float = 0.0, hidden_dim: int = 512, feature_dim: int = 4 * POSITIONS) -> I3DTeacher:
+def create_i3d_teacher(
+    vocab_size: int, dropout: float = 0.0, hidden_dim: int = 512, feature_dim: int = 4 * POSITIONS
+) -> I3DTeacher:
     """The teacher: 27 M parameters at hidden_dim 512, 15 M at 256 (973 tokens, 6516 features).
 
-    Every width, the LSTM's too, grows with the square root of hidden_dim, so that parameters grow in proportion to it. At 512 the channels are
-    GoogLeNet's and the LSTM is 512 wide. dropout: between LSTM layers, before the head, and in the fusion.
+    Every width, the LSTM's too, grows with the square root of hidden_dim, so that parameters grow
+    in proportion to it. At 512 the channels are GoogLeNet's and the LSTM is 512 wide. dropout:
+    between LSTM layers, before the head, and in the fusion.
     """
     return I3DTeacher(vocab_size, feature_dim=feature_dim, hidden_dim=hidden_dim, dropout=dropout)
 

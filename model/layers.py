@@ -1,8 +1,10 @@
-"""Layers over a padded batch of clips, (batch, steps, channels), which never let padding reach a clip.
+"""Layers over a padded batch of clips, (batch, steps, channels), which never let padding reach a
+clip.
 
-Every layer owns its length rule: `steps(n)` says how many steps come out of n, for one clip (int) and for a batch of them (tensor). An
-`Extent` carries each clip's steps beside the values; layers keep everything past a clip's end at zero, so a clip gives the same output alone
-and beside longer ones, and batch statistics are taken over real steps only.
+Every layer owns its length rule: `steps(n)` says how many steps come out of n, for one clip (int)
+and for a batch of them (tensor). An `Extent` carries each clip's steps beside the values; layers
+keep everything past a clip's end at zero, so a clip gives the same output alone and beside longer
+ones, and batch statistics are taken over real steps only.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ NormName = Literal["batch", "layer", "group", "none"]
 
 
 class Layer(nn.Module):
-    """A layer called with (values (batch, steps, channels), extent) that keeps the number of steps unless it overrides `steps`."""
+    """A layer called with (values (batch, steps, channels), extent) that keeps the number of steps
+    unless it overrides `steps`.
+    """
 
     def steps(self, n: Steps) -> Steps:
         return n
@@ -46,17 +50,30 @@ class Stages(nn.ModuleList):
 
 
 class TemporalConv(nn.Conv1d):
-    """Convolution over time, odd kernel, zero padding, no bias: (batch, steps, in) -> (batch, ceil(steps / stride), out).
+    """Convolution over time, odd kernel, zero padding, no bias: (batch, steps, in) -> (batch,
+    ceil(steps / stride), out).
 
-    It runs as a convolution of height 1 with the channels last, as the values lie in memory; two to three times as fast on a CPU as Conv1d.
+    It runs as a convolution of height 1 with the channels last, as the values lie in memory; two to
+    three times as fast on a CPU as Conv1d.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1) -> None:
-        super().__init__(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1
+    ) -> None:
+        super().__init__(
+            inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         image = x.transpose(1, 2).unsqueeze(2)
-        out = F.conv2d(image, self.weight.unsqueeze(2), None, (1, *self.stride), (0, self.kernel_size[0] // 2), groups=self.groups)
+        out = F.conv2d(
+            image,
+            self.weight.unsqueeze(2),
+            None,
+            (1, *self.stride),
+            (0, self.kernel_size[0] // 2),
+            groups=self.groups,
+        )
         return out.squeeze(2).transpose(1, 2)
 
     def steps(self, n: Steps) -> Steps:
@@ -64,10 +81,12 @@ class TemporalConv(nn.Conv1d):
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation, (rows, channels), whose running variance is the batch's own and not Bessel's estimate of a population's.
+    """Batch normalisation, (rows, channels), whose running variance is the batch's own and not
+    Bessel's estimate of a population's.
 
-    With one clip of 44 steps that estimate is 44 / 43 of what training divides by; over twenty layers the factor grows into another output in
-    eval mode (measured: loss 0.0005 in train mode, 15 in eval mode). A batch of one row has no variance: the running statistics are used.
+    With one clip of 44 steps that estimate is 44 / 43 of what training divides by; over twenty
+    layers the factor grows into another output in eval mode (measured: loss 0.0005 in train mode,
+    15 in eval mode). A batch of one row has no variance: the running statistics are used.
     """
 
     running_mean: Tensor
@@ -76,10 +95,21 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, rows: Tensor) -> Tensor:
         if not self.training or len(rows) == 1:
-            return F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+            return F.batch_norm(
+                rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
         bessel = len(rows) / (len(rows) - 1)
         variance = self.running_var * bessel
-        out = F.batch_norm(rows, self.running_mean, variance, self.weight, self.bias, True, cast("float", self.momentum), self.eps)
+        out = F.batch_norm(
+            rows,
+            self.running_mean,
+            variance,
+            self.weight,
+            self.bias,
+            True,
+            cast("float", self.momentum),
+            self.eps,
+        )
         self.running_var.copy_(variance / bessel)
         self.num_batches_tracked.add_(1)
         return out
@@ -97,7 +127,9 @@ class ChannelBias(nn.Module):
 
 
 def norm(name: NormName, channels: int) -> nn.Module:
-    """A module over real steps, (rows, channels): statistics over time would change with padding unless they are those of a whole batch."""
+    """A module over real steps, (rows, channels): statistics over time would change with padding
+    unless they are those of a whole batch.
+    """
     match name:
         case "batch":
             return BatchNorm(channels)
@@ -144,7 +176,14 @@ class Downsample(Layer):
 class Pointwise(Layer):
     """A convolution of kernel 1, normalisation, activation."""
 
-    def __init__(self, inputs: int, outputs: int, *, activation: type[nn.Module] = nn.ReLU, normalisation: NormName = "batch") -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        activation: type[nn.Module] = nn.ReLU,
+        normalisation: NormName = "batch",
+    ) -> None:
         super().__init__()
         self.linear = nn.Linear(inputs, outputs, bias=False)
         self.norm = norm(normalisation, outputs)
@@ -156,7 +195,10 @@ class Pointwise(Layer):
 
 
 class SqueezeExcite(Layer):
-    """Scales each channel by a gate that has read the clip's mean. Source: Hu et al. 2018; the gate as in Howard et al. 2019."""
+    """Scales each channel by a gate that has read the clip's mean. Source: Hu et al.
+
+    2018; the gate as in Howard et al. 2019.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -169,9 +211,13 @@ class SqueezeExcite(Layer):
 
 
 class Upsample(Layer):
-    """Transposed convolution whose kernel is its stride, normalisation, ReLU: (batch, steps, in) -> (batch, steps * factor, out)."""
+    """Transposed convolution whose kernel is its stride, normalisation, ReLU: (batch, steps, in) ->
+    (batch, steps * factor, out).
+    """
 
-    def __init__(self, inputs: int, outputs: int, factor: int, *, normalisation: NormName = "batch") -> None:
+    def __init__(
+        self, inputs: int, outputs: int, factor: int, *, normalisation: NormName = "batch"
+    ) -> None:
         super().__init__()
         self.conv = nn.ConvTranspose1d(inputs, outputs, factor, stride=factor, bias=False)
         self.norm = norm(normalisation, outputs)
@@ -196,19 +242,32 @@ class SelfAttention(Layer):
 
     def forward(self, x: Tensor, extent: Extent) -> Tensor:
         query = normalised(x, self.norm, extent)
-        found, _ = self.attention(query, query, query, key_padding_mask=~extent.mask if extent.padded else None, need_weights=False)
+        found, _ = self.attention(
+            query,
+            query,
+            query,
+            key_padding_mask=~extent.mask if extent.padded else None,
+            need_weights=False,
+        )
         return x + extent.unpack(extent.pack(found))
 
 
 class BiLSTM(nn.LSTM):
     """Bidirectional LSTM, `width` a direction: (batch, steps, in) -> (batch, steps, 2 * width).
 
-    Where clips differ in length the way back runs over clips turned round, so that it too starts at a clip's last step. On a CPU that is
-    several times as fast as packing; on a GPU packing is used.
+    Where clips differ in length the way back runs over clips turned round, so that it too starts at
+    a clip's last step. On a CPU that is several times as fast as packing; on a GPU packing is used.
     """
 
     def __init__(self, inputs: int, width: int, *, layers: int = 1, dropout: float = 0.0) -> None:
-        super().__init__(inputs, width, num_layers=layers, batch_first=True, bidirectional=True, dropout=dropout if layers > 1 else 0.0)
+        super().__init__(
+            inputs,
+            width,
+            num_layers=layers,
+            batch_first=True,
+            bidirectional=True,
+            dropout=dropout if layers > 1 else 0.0,
+        )
 
     def steps(self, n: Steps) -> Steps:
         return n
@@ -217,8 +276,12 @@ class BiLSTM(nn.LSTM):
         if not extent.padded:
             return super().forward(x)[0]
         if x.is_cuda:
-            packed = nn.utils.rnn.pack_padded_sequence(x, extent.steps, batch_first=True, enforce_sorted=False)
-            return nn.utils.rnn.pad_packed_sequence(super().forward(packed)[0], batch_first=True, total_length=extent.length)[0]
+            packed = nn.utils.rnn.pack_padded_sequence(
+                x, extent.steps, batch_first=True, enforce_sorted=False
+            )
+            return nn.utils.rnn.pad_packed_sequence(
+                super().forward(packed)[0], batch_first=True, total_length=extent.length
+            )[0]
         for layer in range(self.num_layers):
             if layer:
                 x = F.dropout(x, self.dropout, self.training)
@@ -231,6 +294,9 @@ class BiLSTM(nn.LSTM):
         return torch.cat([forth, back], -1)
 
     def _one_way(self, x: Tensor, suffix: str) -> Tensor:
-        weights = [getattr(self, f"{name}_{suffix}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        weights = [
+            getattr(self, f"{name}_{suffix}")
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        ]
         start = x.new_zeros(1, len(x), self.hidden_size)
         return torch.lstm(x, (start, start), weights, True, 1, 0.0, self.training, False, True)[0]

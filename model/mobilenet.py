@@ -1,9 +1,12 @@
-"""MobileNetV3 over time for CTC on body landmarks: an encoder a body part, inverted residual blocks, a BiLSTM.
+"""MobileNetV3 over time for CTC on body landmarks: an encoder a body part, inverted residual
+blocks, a BiLSTM.
 
-    features (B, T, F) -> encoders (T) -> stem (T / 2) -> blocks (T / 4) -> temporal_upsample (T) -> temporal_proj -> lstm -> output_proj
+    features (B, T, F) -> encoders (T) -> stem (T / 2) -> blocks (T / 4) -> temporal_upsample (T) ->
+    temporal_proj -> lstm -> output_proj
 
-Blocks: Howard et al. 2019, "Searching for MobileNetV3", table 2, over one axis. Values keep their channels last in memory, (batch, steps,
-channels), so that most of the work is plain matrix products.
+Blocks: Howard et al. 2019, "Searching for MobileNetV3", table 2, over one axis. Values keep their
+channels last in memory, (batch, steps, channels), so that most of the work is plain matrix
+products.
 """
 
 from __future__ import annotations
@@ -18,18 +21,38 @@ from torch import Tensor, nn
 from fixtures.features import PARTS, POSITIONS
 from model.extent import Extent, Steps
 from model.initialisation import InitialisationName, initialise, initialise_head
-from model.layers import BiLSTM, Downsample, Layer, NormName, Pointwise, SelfAttention, SqueezeExcite, Stages, Upsample
+from model.layers import (
+    BiLSTM,
+    Downsample,
+    Layer,
+    NormName,
+    Pointwise,
+    SelfAttention,
+    SqueezeExcite,
+    Stages,
+    Upsample,
+)
 from model.variants import VARIANTS
 
-ENCODED: Mapping[str, int] = {"pose": 64, "face": 128, "left_hand": 64, "right_hand": 128}  # channels out of each encoder at hidden_dim 128
-REFERENCE_WIDTH, GROWTH = 128, 0.75  # beyond a hidden_dim of 128, encoders, stem and blocks grow with its power of 0.75
+ENCODED: Mapping[str, int] = {
+    "pose": 64,
+    "face": 128,
+    "left_hand": 64,
+    "right_hand": 128,
+}  # channels out of each encoder at hidden_dim 128
+REFERENCE_WIDTH, GROWTH = (
+    128,
+    0.75,
+)  # beyond a hidden_dim of 128, encoders, stem and blocks grow with its power of 0.75
 STEM_CHANNELS, STEM_STRIDE, UPSAMPLE = 16, 2, 4
 WIDTH = 2.0  # factor on the published channels
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"relu": nn.ReLU, "hardswish": nn.Hardswish}
 
 
 class Row(NamedTuple):
-    """One inverted residual block: channels inside and out, kernel and stride over time, squeeze-excite, activation."""
+    """One inverted residual block: channels inside and out, kernel and stride over time,
+    squeeze-excite, activation.
+    """
 
     expansion: int
     channels: int
@@ -39,7 +62,9 @@ class Row(NamedTuple):
     activation: str
 
     def scaled(self, factor: float) -> Row:
-        return self._replace(expansion=by_eight(self.expansion * factor), channels=by_eight(self.channels * factor))
+        return self._replace(
+            expansion=by_eight(self.expansion * factor), channels=by_eight(self.channels * factor)
+        )
 
 
 ROWS = (
@@ -56,8 +81,9 @@ ROWS = (
 class Architecture:
     """What may vary between networks of this kind; the variants by name are in model/variants.py.
 
-    blocks: whether there are any. downsample: whether stem and blocks have their strides, and `temporal_upsample` undoes them. width: factor on
-    the channels of stem and blocks. attention: self-attention over the blocks' output. skip: the encoders' output added, frame by frame, to
+    blocks: whether there are any. downsample: whether stem and blocks have their strides, and
+    `temporal_upsample` undoes them. width: factor on the channels of stem and blocks. attention:
+    self-attention over the blocks' output. skip: the encoders' output added, frame by frame, to
     that of `temporal_upsample`.
     """
 
@@ -92,13 +118,20 @@ def by_eight(channels: float) -> int:
 
 
 class BodyEncoder(nn.Module):
-    """One body part's columns to channels, each frame by itself: (real frames, columns) -> (batch, frames, channels)."""
+    """One body part's columns to channels, each frame by itself: (real frames, columns) -> (batch,
+    frames, channels).
+    """
 
     def __init__(self, columns: int, channels: int, dropout: float) -> None:
         super().__init__()
         hidden = 2 * channels
         self.layers = nn.Sequential(
-            nn.Linear(columns, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, channels), nn.LayerNorm(channels)
+            nn.Linear(columns, hidden),
+            nn.LayerNorm(hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, channels),
+            nn.LayerNorm(channels),
         )
 
     def forward(self, rows: Tensor, extent: Extent) -> Tensor:
@@ -106,16 +139,28 @@ class BodyEncoder(nn.Module):
 
 
 class InvertedResidual(Layer):
-    """Expand, convolve each channel over time, weigh the channels, project; added to its input where shapes allow."""
+    """Expand, convolve each channel over time, weigh the channels, project; added to its input
+    where shapes allow.
+    """
 
     def __init__(self, inputs: int, row: Row, normalisation: NormName) -> None:
         super().__init__()
         activation = ACTIVATIONS[row.activation]
         inside = row.expansion
         self.expand = Pointwise(inputs, inside, activation=activation, normalisation=normalisation)
-        self.depthwise = Downsample(inside, inside, row.kernel, stride=row.stride, groups=inside, activation=activation, normalisation=normalisation)
+        self.depthwise = Downsample(
+            inside,
+            inside,
+            row.kernel,
+            stride=row.stride,
+            groups=inside,
+            activation=activation,
+            normalisation=normalisation,
+        )
         self.squeeze_excite = SqueezeExcite(inside) if row.squeeze_excite else None
-        self.project = Pointwise(inside, row.channels, activation=nn.Identity, normalisation=normalisation)
+        self.project = Pointwise(
+            inside, row.channels, activation=nn.Identity, normalisation=normalisation
+        )
         self.residual = row.stride == 1 and inputs == row.channels
 
     def steps(self, n: Steps) -> Steps:
@@ -131,21 +176,32 @@ class InvertedResidual(Layer):
 
 
 class MobileNetV3CTC(nn.Module):
-    """(features (B, T, F) float, frames (B,) int64) -> (log-probabilities (T', B, V), steps (B,) int64); T' = T with 4x down and 4x up.
+    """(features (B, T, F) float, frames (B,) int64) -> (log-probabilities (T', B, V), steps (B,)
+    int64); T' = T with 4x down and 4x up.
 
-    feature_dim: a multiple of 1629, blocks of the landmarks' columns of which each encoder reads its part (1629: positions; 6516: positions,
-    velocity, acceleration, positions), or any other width, which one `body_encoder` reads whole. Padding frames are never read.
+    feature_dim: a multiple of 1629, blocks of the landmarks' columns of which each encoder reads
+    its part (1629: positions; 6516: positions, velocity, acceleration, positions), or any other
+    width, which one `body_encoder` reads whole. Padding frames are never read.
     """
 
     def __init__(
-        self, vocab_size: int, *, feature_dim: int, hidden_dim: int, dropout: float, blank: int = 0, architecture: Architecture | None = None
+        self,
+        vocab_size: int,
+        *,
+        feature_dim: int,
+        hidden_dim: int,
+        dropout: float,
+        blank: int = 0,
+        architecture: Architecture | None = None,
     ) -> None:
         super().__init__()
         options = architecture or Architecture()
         scale = max(1.0, (hidden_dim / REFERENCE_WIDTH) ** GROWTH)
         encoded = self._add_encoders(feature_dim, scale, dropout)
         channels = self._add_temporal_part(encoded, scale * WIDTH * options.width, options)
-        self.temporal_upsample = Upsample(channels, hidden_dim, options.upsample, normalisation=options.normalisation)
+        self.temporal_upsample = Upsample(
+            channels, hidden_dim, options.upsample, normalisation=options.normalisation
+        )
         self.skip = nn.Linear(encoded, hidden_dim) if options.skip else None
         self.temporal_proj = Pointwise(hidden_dim, hidden_dim, normalisation=options.normalisation)
         self.lstm = BiLSTM(hidden_dim, hidden_dim // 2)
@@ -163,13 +219,22 @@ class MobileNetV3CTC(nn.Module):
         channels = {"body": sum(ENCODED.values())} if whole else ENCODED
         for part, columns in self.parts.items():
             read = (columns.stop - columns.start) * (feature_dim // self.block)
-            self.add_module(f"{part}_encoder", BodyEncoder(read, by_eight(channels[part] * scale), dropout))
+            self.add_module(
+                f"{part}_encoder", BodyEncoder(read, by_eight(channels[part] * scale), dropout)
+            )
         return sum(by_eight(channels[part] * scale) for part in self.parts)
 
     def _add_temporal_part(self, encoded: int, width: float, options: Architecture) -> int:
         """Stem, blocks and attention. Returns the channels they end in."""
         channels = by_eight(STEM_CHANNELS * width)
-        self.stem = Downsample(encoded, channels, 3, stride=options.stem_stride, activation=nn.Hardswish, normalisation=options.normalisation)
+        self.stem = Downsample(
+            encoded,
+            channels,
+            3,
+            stride=options.stem_stride,
+            activation=nn.Hardswish,
+            normalisation=options.normalisation,
+        )
         self.blocks = Stages()
         for row in options.rows:
             scaled = row.scaled(width)
@@ -179,15 +244,25 @@ class MobileNetV3CTC(nn.Module):
         return channels
 
     def _after_no_activation(self) -> list[nn.Module]:
-        """Layers that read what no activation has rectified: the encoders' output and that of the blocks."""
-        expanding = [module.expand.linear for module in self.blocks.modules() if isinstance(module, InvertedResidual)]
+        """Layers that read what no activation has rectified: the encoders' output and that of the
+        blocks.
+        """
+        expanding = [
+            module.expand.linear
+            for module in self.blocks.modules()
+            if isinstance(module, InvertedResidual)
+        ]
         return [self.stem.conv, *expanding, self.temporal_upsample.conv]
 
     def encode(self, features: Tensor, extent: Extent) -> Tensor:
         """Each frame's body parts side by side: (batch, frames, channels)."""
         blocks = extent.pack(features).unflatten(1, (-1, self.block))
-        encoders = [(getattr(self, f"{part}_encoder"), columns) for part, columns in self.parts.items()]
-        return torch.cat([encoder(blocks[..., columns].flatten(1), extent) for encoder, columns in encoders], -1)
+        encoders = [
+            (getattr(self, f"{part}_encoder"), columns) for part, columns in self.parts.items()
+        ]
+        return torch.cat(
+            [encoder(blocks[..., columns].flatten(1), extent) for encoder, columns in encoders], -1
+        )
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         clips = Extent.of(frames, features)
@@ -205,14 +280,28 @@ class MobileNetV3CTC(nn.Module):
 
 
 def create_mobilenetv3(
-    vocab_size: int, *, feature_dim: int = POSITIONS, hidden_dim: int = 128, dropout: float = 0.0, variant: str | None = None, blank: int = 0
+    vocab_size: int,
+    *,
+    feature_dim: int = POSITIONS,
+    hidden_dim: int = 128,
+    dropout: float = 0.0,
+    variant: str | None = None,
+    blank: int = 0,
 ) -> MobileNetV3CTC:
-    """A soundly initialised network: 1.2 M parameters at hidden_dim 128, 7.7 M at 512 (1629 features, 973 tokens).
+    """A soundly initialised network: 1.2 M parameters at hidden_dim 128, 7.7 M at 512 (1629
+    features, 973 tokens).
 
-    hidden_dim: width of `lstm` and of what surrounds it; above 128 the encoders, stem and blocks grow with it. variant: a name of `VARIANTS`;
-    ValueError for another.
+    hidden_dim: width of `lstm` and of what surrounds it; above 128 the encoders, stem and blocks
+    grow with it. variant: a name of `VARIANTS`; ValueError for another.
     """
     if variant is not None and variant not in VARIANTS:
         raise ValueError(f"mobilenetv3 has no variant {variant!r}; it has {', '.join(VARIANTS)}")
     architecture = replace(Architecture(), **VARIANTS[variant]) if variant else Architecture()
-    return MobileNetV3CTC(vocab_size, feature_dim=feature_dim, hidden_dim=hidden_dim, dropout=dropout, blank=blank, architecture=architecture)
+    return MobileNetV3CTC(
+        vocab_size,
+        feature_dim=feature_dim,
+        hidden_dim=hidden_dim,
+        dropout=dropout,
+        blank=blank,
+        architecture=architecture,
+    )

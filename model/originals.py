@@ -1,8 +1,11 @@
-"""The two historical networks, with their faults: specimens that the suite must convict, never to be trained for real.
+"""The two historical networks, with their faults: specimens that the suite must convict, never to
+be trained for real.
 
-Shapes, initialisation and order of layers are those of the networks that a team spent a month on, rewritten from their description; parameter
-counts are exact. Both read 6516 columns a frame, split where the team split them: what they call hands is 42 points of the face, because
-the landmarks come in the order pose, face, left hand, right hand. Neither masks its padding, so a clip's output depends on the batch's longest.
+Shapes, initialisation and order of layers are those of the networks that a team spent a month on,
+rewritten from their description; parameter counts are exact. Both read 6516 columns a frame, split
+where the team split them: what they call hands is 42 points of the face, because the landmarks come
+in the order pose, face, left hand, right hand. Neither masks its padding, so a clip's output
+depends on the batch's longest.
 """
 
 from __future__ import annotations
@@ -14,7 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-COLUMNS = {"pose": slice(0, 99), "hands": slice(99, 225), "face": slice(225, 1629), "temporal": slice(1629, 6516)}
+COLUMNS = {
+    "pose": slice(0, 99),
+    "hands": slice(99, 225),
+    "face": slice(225, 1629),
+    "temporal": slice(1629, 6516),
+}
 ENCODED = {"pose": 64, "hands": 128, "face": 64, "temporal": 128}
 
 
@@ -52,7 +60,10 @@ INCEPTION: Sequence[tuple[int, ...]] = (  # channels of point, reduce3, conv3, r
 
 def parts(features: Tensor) -> dict[str, Tensor]:
     if features.shape[-1] != COLUMNS["temporal"].stop:
-        raise ValueError(f"the historical networks read {COLUMNS['temporal'].stop} features a frame, got {features.shape[-1]}")
+        raise ValueError(
+            f"the historical networks read {COLUMNS['temporal'].stop} features a frame, got "
+            f"{features.shape[-1]}"
+        )
     return {part: features[..., columns] for part, columns in COLUMNS.items()}
 
 
@@ -79,8 +90,12 @@ class InvertedResidual(nn.Module):
     def __init__(self, inputs: int, row: Row) -> None:
         super().__init__()
         inside, padding = row.expansion, row.kernel // 2
-        self.expand = conv_norm(inputs, inside, 1, row.activation) if inside != inputs else nn.Identity()
-        depthwise = nn.Conv1d(inside, inside, row.kernel, row.stride, padding, groups=inside, bias=False)
+        self.expand = (
+            conv_norm(inputs, inside, 1, row.activation) if inside != inputs else nn.Identity()
+        )
+        depthwise = nn.Conv1d(
+            inside, inside, row.kernel, row.stride, padding, groups=inside, bias=False
+        )
         self.depthwise = nn.Sequential(depthwise, nn.BatchNorm1d(inside), row.activation())
         self.gate = Gate(inside) if row.squeeze_excite else nn.Identity()
         self.project = conv_norm(inside, row.channels, 1, nn.Identity)
@@ -94,28 +109,39 @@ class InvertedResidual(nn.Module):
 class MobileNetV3Original(nn.Module):
     """(features (B, T, 6516), frames (B,)) -> (log-probabilities (T, B, V), steps = frames).
 
-    The fault: kaiming fan_out counts a depthwise convolution's outputs without its groups, so its weights are sqrt(channels) too small (pytorch
-    #23854). BatchNorm hides it in train mode. Without BatchNorm, or in eval mode at the start, the signal shrinks to 1e-4 on its way through the
-    blocks, and the bias of `temporal_upsample`, which keeps torch's default start, drowns it: all clips look alike from there on.
+    The fault: kaiming fan_out counts a depthwise convolution's outputs without its groups, so its
+    weights are sqrt(channels) too small (pytorch #23854). BatchNorm hides it in train mode. Without
+    BatchNorm, or in eval mode at the start, the signal shrinks to 1e-4 on its way through the
+    blocks, and the bias of `temporal_upsample`, which keeps torch's default start, drowns it: all
+    clips look alike from there on.
     """
 
     def __init__(self, vocab_size: int, hidden_dim: int, dropout: float) -> None:
         super().__init__()
         for part, channels in ENCODED.items():
-            self.add_module(f"{part}_encoder", _encoder(width(part), (width(part) + channels) // 2, channels, dropout))
+            self.add_module(
+                f"{part}_encoder",
+                _encoder(width(part), (width(part) + channels) // 2, channels, dropout),
+            )
         self.stem = conv_norm(sum(ENCODED.values()), 16, 3, nn.Hardswish, stride=2)
         inputs = [16, *(row.channels for row in ROWS)]
-        self.blocks = nn.Sequential(*(InvertedResidual(channels, row) for channels, row in zip(inputs, ROWS, strict=False)))
+        self.blocks = nn.Sequential(
+            *(InvertedResidual(channels, row) for channels, row in zip(inputs, ROWS, strict=False))
+        )
         upsample = nn.ConvTranspose1d(inputs[-1], hidden_dim, 4, 4)
         self.temporal_upsample = nn.Sequential(upsample, nn.BatchNorm1d(hidden_dim), nn.ReLU())
         project = nn.Conv1d(hidden_dim, hidden_dim, 3, padding=1)
-        self.temporal_proj = nn.Sequential(project, nn.BatchNorm1d(hidden_dim), nn.ReLU(), nn.Dropout(dropout))
+        self.temporal_proj = nn.Sequential(
+            project, nn.BatchNorm1d(hidden_dim), nn.ReLU(), nn.Dropout(dropout)
+        )
         self.lstm = nn.LSTM(hidden_dim, hidden_dim, batch_first=True, bidirectional=True)
         self.output_proj = nn.Linear(2 * hidden_dim, vocab_size)
         _initialise_mobilenet(self)
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        encoded = [getattr(self, f"{part}_encoder")(columns) for part, columns in parts(features).items()]
+        encoded = [
+            getattr(self, f"{part}_encoder")(columns) for part, columns in parts(features).items()
+        ]
         x = self.blocks(self.stem(torch.cat(encoded, -1).transpose(1, 2)))
         x = self.temporal_proj(self.temporal_upsample(x))[..., : features.shape[1]]
         x = packed(self.lstm, x.transpose(1, 2), frames)
@@ -123,7 +149,9 @@ class MobileNetV3Original(nn.Module):
 
 
 class Inception(nn.Module):
-    """An inception block over (batch, channels, steps), kernel 7 in place of 5, whose GroupNorm statistics run over time and padding."""
+    """An inception block over (batch, channels, steps), kernel 7 in place of 5, whose GroupNorm
+    statistics run over time and padding.
+    """
 
     def __init__(self, inputs: int, channels: Sequence[int]) -> None:
         super().__init__()
@@ -138,7 +166,8 @@ class Inception(nn.Module):
 
 
 class Fusion(nn.Module):
-    """BatchNorm over the raw columns, an encoder a part, gates, self-attention over time: (batch, frames, 6516) -> (batch, frames, channels).
+    """BatchNorm over the raw columns, an encoder a part, gates, self-attention over time: (batch,
+    frames, 6516) -> (batch, frames, channels).
 
     Its dropout is hard-coded. Attention and BatchNorm see padding.
     """
@@ -151,7 +180,13 @@ class Fusion(nn.Module):
         self.order = list(given)
         for part, out in given.items():
             self.add_module(f"{part}_norm", nn.BatchNorm1d(width(part)))
-            layers = (nn.Linear(width(part), 2 * out), nn.LayerNorm(2 * out), nn.ReLU(), nn.Dropout(0.1), nn.Linear(2 * out, out))
+            layers = (
+                nn.Linear(width(part), 2 * out),
+                nn.LayerNorm(2 * out),
+                nn.ReLU(),
+                nn.Dropout(0.1),
+                nn.Linear(2 * out, out),
+            )
             self.add_module(f"{part}_encoder", nn.Sequential(*layers))
         self.gates = nn.Parameter(torch.ones(len(given)))
         self.attention = nn.MultiheadAttention(channels, 8, dropout=0.1, batch_first=True)
@@ -160,7 +195,9 @@ class Fusion(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         columns, encoded = parts(features), []
         for part, gate in zip(self.order, self.gates.sigmoid(), strict=True):
-            normalised = getattr(self, f"{part}_norm")(columns[part].flatten(0, 1)).view_as(columns[part])
+            normalised = getattr(self, f"{part}_norm")(columns[part].flatten(0, 1)).view_as(
+                columns[part]
+            )
             encoded.append(getattr(self, f"{part}_encoder")(normalised) * gate)
         x = torch.cat(encoded, -1)
         out: Tensor = self.norm(x + self.attention(x, x, x, need_weights=False)[0])
@@ -183,14 +220,20 @@ class ShrinkingPool(nn.Module):
 class I3DOriginal(nn.Module):
     """(features (B, T, 6516), frames (B,)) -> (log-probabilities (T, B, V), steps = frames).
 
-    The faults: time shrinks 16 times (176 frames: 11 steps) and is interpolated back to T before the LSTM, so that every shape fits and the
-    resolution is gone. The LSTM is 512 wide whatever hidden_dim says. `temporal_attention` has parameters and is never called.
+    The faults: time shrinks 16 times (176 frames: 11 steps) and is interpolated back to T before
+    the LSTM, so that every shape fits and the resolution is gone. The LSTM is 512 wide whatever
+    hidden_dim says. `temporal_attention` has parameters and is never called.
     """
 
     def __init__(self, vocab_size: int, dropout: float, hidden_dim: int) -> None:
         super().__init__()
         self.fusion = Fusion(hidden_dim)
-        self.stem = nn.Sequential(nn.Conv1d(hidden_dim, 64, 7, 2, 3), nn.GroupNorm(8, 64), nn.ReLU(), nn.MaxPool1d(3, 2, 1))
+        self.stem = nn.Sequential(
+            nn.Conv1d(hidden_dim, 64, 7, 2, 3),
+            nn.GroupNorm(8, 64),
+            nn.ReLU(),
+            nn.MaxPool1d(3, 2, 1),
+        )
         self.stem_residual = nn.Conv1d(hidden_dim, 64, 1, stride=4)
         layers: list[nn.Module] = []
         channels = 64
@@ -200,7 +243,9 @@ class I3DOriginal(nn.Module):
             layers.append(Inception(channels, row))
             channels = row[0] + row[2] + row[4] + row[5]
         self.blocks = nn.Sequential(*layers)
-        self.lstm = nn.LSTM(channels, 512, num_layers=3, batch_first=True, bidirectional=True, dropout=dropout)
+        self.lstm = nn.LSTM(
+            channels, 512, num_layers=3, batch_first=True, bidirectional=True, dropout=dropout
+        )
         self.temporal_attention = nn.Sequential(nn.Linear(1024, 256), nn.Tanh(), nn.Linear(256, 1))
         self.dropout = nn.Dropout(dropout)
         self.output_proj = nn.Linear(1024, vocab_size)
@@ -214,25 +259,39 @@ class I3DOriginal(nn.Module):
         return self.output_proj(x).log_softmax(-1).transpose(0, 1), frames
 
 
-def conv_norm(inputs: int, outputs: int, kernel: int, activation: type[nn.Module], stride: int = 1) -> nn.Sequential:
+def conv_norm(
+    inputs: int, outputs: int, kernel: int, activation: type[nn.Module], stride: int = 1
+) -> nn.Sequential:
     convolution = nn.Conv1d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm1d(outputs), activation())
 
 
 def conv_group(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
     groups = next(n for n in range(min(32, outputs // 2), 0, -1) if outputs % n == 0)
-    return nn.Sequential(nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2), nn.GroupNorm(groups, outputs), nn.ReLU())
+    return nn.Sequential(
+        nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2),
+        nn.GroupNorm(groups, outputs),
+        nn.ReLU(),
+    )
 
 
 def packed(lstm: nn.LSTM, x: Tensor, frames: Tensor) -> Tensor:
-    """The only place where the originals look at lengths: (batch, steps, in) -> (batch, steps, out)."""
-    rows = nn.utils.rnn.pack_padded_sequence(x, frames.cpu(), batch_first=True, enforce_sorted=False)
-    return nn.utils.rnn.pad_packed_sequence(lstm(rows)[0], batch_first=True, total_length=x.shape[1])[0]
+    """The only place where the originals look at lengths: (batch, steps, in) -> (batch, steps,
+    out).
+    """
+    rows = nn.utils.rnn.pack_padded_sequence(
+        x, frames.cpu(), batch_first=True, enforce_sorted=False
+    )
+    return nn.utils.rnn.pad_packed_sequence(
+        lstm(rows)[0], batch_first=True, total_length=x.shape[1]
+    )[0]
 
 
 def _encoder(columns: int, hidden: int, channels: int, dropout: float) -> nn.Sequential:
     first, second = nn.Linear(columns, hidden), nn.Linear(hidden, channels)
-    return nn.Sequential(first, nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout), second, nn.LayerNorm(channels))
+    return nn.Sequential(
+        first, nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout), second, nn.LayerNorm(channels)
+    )
 
 
 def _initialise_mobilenet(network: nn.Module) -> None:
@@ -270,7 +329,9 @@ def _initialise_i3d(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def create_mobilenetv3_original(vocab_size: int, hidden_dim: int = 128, dropout: float = 0.0, batch_norm: bool = True) -> MobileNetV3Original:
+def create_mobilenetv3_original(
+    vocab_size: int, hidden_dim: int = 128, dropout: float = 0.0, batch_norm: bool = True
+) -> MobileNetV3Original:
     """The student: 14,404,568 parameters at hidden_dim 128 and 973 tokens.
 
     batch_norm=False is the team's fourth fix: every BatchNorm replaced by Identity.
@@ -284,6 +345,8 @@ def create_mobilenetv3_original(vocab_size: int, hidden_dim: int = 128, dropout:
     return network
 
 
-def create_i3d_original(vocab_size: int, dropout: float = 0.0, hidden_dim: int = 512) -> I3DOriginal:
+def create_i3d_original(
+    vocab_size: int, dropout: float = 0.0, hidden_dim: int = 512
+) -> I3DOriginal:
     """The teacher: 26,985,596 parameters at hidden_dim 512 and 973 tokens, 25.4 M at 256."""
     return I3DOriginal(vocab_size, dropout, hidden_dim)

@@ -1,9 +1,13 @@
-"""A corpus of one's own in splits: a folder of features whose csv files say what is trained on and what is validated on.
+"""A corpus of one's own in splits: a folder of features whose csv files say what is trained on and
+what is validated on.
 
 Looked for in this order:
 
-    csv files `*train*.csv` and `*dev*.csv` or `*val*.csv`, in the folder or one of the two above it (as PHOENIX comes)
-    folders `train` and `dev`, `val` or `validation` in it, each with a csv of its own; landmarks are then z-scored each with its own statistics
+    csv files `*train*.csv` and `*dev*.csv` or `*val*.csv`, in the folder or one of the two above it
+    (as PHOENIX comes)
+    folders `train` and `dev`, `val` or `validation` in it, each with a csv of its own
+
+Landmarks are then z-scored each with its own statistics.
 """
 
 from __future__ import annotations
@@ -36,15 +40,21 @@ class Split:
 
 
 def own_data(folder: Path) -> Data:
-    """The training and validation clips of `folder`. Raises BadFeatures, one line, where a split is missing or a file cannot be read.
+    """The training and validation clips of `folder`. Raises BadFeatures, one line, where a split is
+    missing or a file cannot be read.
 
     The vocabulary is that of both splits: a token that only validation has counts as an error.
     """
     if not folder.is_dir():
-        raise BadFeatures(f"{folder}: there is no such folder; give one of features, with train and dev splits")
+        raise BadFeatures(
+            f"{folder}: there is no such folder; give one of features, with train and dev splits"
+        )
     splits = _by_csv(folder) or _by_folder(folder)
     if splits is None:
-        raise BadFeatures(f"{folder}: no splits; put train and dev csv files in it, or folders train and dev, each with its csv")
+        raise BadFeatures(
+            f"{folder}: no splits; put train and dev csv files in it, or folders train and "
+            "dev, each with its csv"
+        )
     for name, split in zip(("train", "validation"), splits, strict=True):
         if not split.indices:
             raise BadFeatures(f"{folder}: the {name} split has no clip")
@@ -85,31 +95,51 @@ def _by_csv(folder: Path) -> tuple[Split, Split] | None:
     near = (sorted(path for path in place.glob("*.csv") if is_corpus(path)) for place in places)
     paths = next((found for found in near if found), [])
     train = [path for path in paths if any(word in path.name.lower() for word in TRAIN)]
-    val = [path for path in paths if any(word in path.name.lower() for word in VAL) and path not in train]
+    val = [
+        path
+        for path in paths
+        if any(word in path.name.lower() for word in VAL) and path not in train
+    ]
     if not train or not val:
         return None
     corpus = load_features(folder)
     samples = Remembered(len(corpus.samples), corpus.samples.__getitem__)
     where = {sample.name: index for index, sample in enumerate(samples)}
-    trained, validated = ([where[name] for name in _names(split) if name in where] for split in (train, val))
+    trained, validated = (
+        [where[name] for name in _names(split) if name in where] for split in (train, val)
+    )
     both = set(trained) & set(validated)
     if both:
-        raise BadFeatures(f"{val[0]}: {samples[min(both)].name} is a training clip too ({train[0]}); keep it in one split")
+        raise BadFeatures(
+            f"{val[0]}: {samples[min(both)].name} is a training clip too ({train[0]}); keep it "
+            "in one split"
+        )
     first, second = (
-        Split(samples=samples, indices=indices, vocabulary=corpus.vocabulary, left_out=corpus.left_out) for indices in (trained, validated)
+        Split(
+            samples=samples, indices=indices, vocabulary=corpus.vocabulary, left_out=corpus.left_out
+        )
+        for indices in (trained, validated)
     )
     return first, second
 
 
 def _by_folder(folder: Path) -> tuple[Split, Split] | None:
-    train, val = (next((folder / word for word in words if (folder / word).is_dir()), None) for words in (TRAIN, VAL))
+    train, val = (
+        next((folder / word for word in words if (folder / word).is_dir()), None)
+        for words in (TRAIN, VAL)
+    )
     if train is None or val is None:
         return None
     return _whole(load_features(train)), _whole(load_features(val))
 
 
 def _whole(corpus: Corpus) -> Split:
-    return Split(samples=corpus.samples, indices=range(len(corpus.samples)), vocabulary=corpus.vocabulary, left_out=corpus.left_out)
+    return Split(
+        samples=corpus.samples,
+        indices=range(len(corpus.samples)),
+        vocabulary=corpus.vocabulary,
+        left_out=corpus.left_out,
+    )
 
 
 def _names(paths: list[Path]) -> list[str]:

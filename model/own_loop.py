@@ -1,4 +1,5 @@
-"""The loop of `python -m model.train` as a subject: the same module, recipe, feed and Trainer settings, climbed and examined like anybody's.
+"""The loop of `python -m model.train` as a subject: the same module, recipe, feed and Trainer
+settings, climbed and examined like anybody's.
 
 pytest -m "overfit or contracts" --overfit-subject model.own_loop:mobilenetv3
 """
@@ -44,7 +45,13 @@ def trained_for_real(settings: Settings, data: Data) -> Subject:
     recipe = recipe_of(settings, len(data.train))
 
     def build(vocab_size: int, feature_dim: int, seed: int) -> nn.Module:
-        return CTC(subject, subject.fresh(feature_dim=feature_dim, seed=seed), recipe, feed, seed=settings.seed)
+        return CTC(
+            subject,
+            subject.fresh(feature_dim=feature_dim, seed=seed),
+            recipe,
+            feed,
+            seed=settings.seed,
+        )
 
     def forward(module: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         given: tuple[Tensor, Tensor] = module.get_submodule("network")(features, frames)
@@ -59,12 +66,28 @@ def trained_for_real(settings: Settings, data: Data) -> Subject:
     loader = DataLoader(clips, batch_size=settings.batch_size, shuffle=True, collate_fn=collate)
     samples = [clips[index] for index in range(len(clips))]
     loop = Loop(train=steps_of(trainer, feed), loader=loader)
-    return replace(subject, name=f"{settings.network}_trained_for_real", build=build, forward=forward, samples=samples, sizes={}, loop=loop)
+    return replace(
+        subject,
+        name=f"{settings.network}_trained_for_real",
+        build=build,
+        forward=forward,
+        samples=samples,
+        sizes={},
+        loop=loop,
+    )
 
 
 def mobilenetv3() -> Subject:
     """Small, on the sentences that the repository makes."""
     settings = checked(
-        Settings(network="mobilenetv3", hidden_dim=64, sentences=16, val_sentences=4, batch_size=4, epochs=100, output_dir=Path("checkpoints"))
+        Settings(
+            network="mobilenetv3",
+            hidden_dim=64,
+            sentences=16,
+            val_sentences=4,
+            batch_size=4,
+            epochs=100,
+            output_dir=Path("checkpoints"),
+        )
     )
     return trained_for_real(settings, settings.data())

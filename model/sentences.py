@@ -1,11 +1,14 @@
-"""Sentences to train on, spelled with real recordings of one sign language's letters, and unseen ones to validate on.
+"""Sentences to train on, spelled with real recordings of one sign language's letters, and unseen
+ones to validate on.
 
     training     3 to 6 letters, each recording resampled to 10 to 18 frames: 30 to 108 frames
-    validation   other sentences, none of which any training set spells, whose recordings are altered: another tempo within each letter, the
-                 signer turned, scaled and moved, and every point trembling
+    validation   other sentences, none of which any training set spells, whose recordings are
+                 altered: another tempo within each letter, the signer turned, scaled and moved, and
+                 every point trembling
 
-There is one recording a letter, so validation measures new sequences and altered signing, not new signers. Sentence i follows from the seed
-and from i alone: the first n of a longer list are the list of n, and every list is validated on the same sentences.
+There is one recording a letter, so validation measures new sequences and altered signing, not new
+signers. Sentence i follows from the seed and from i alone: the first n of a longer list are the
+list of n, and every list is validated on the same sentences.
 """
 
 from __future__ import annotations
@@ -55,9 +58,18 @@ class Sentences:
     label_noise: float = 0.0
 
     def data(self, source: Recordings | None = None) -> Data:
-        """The clips, made when they are read and then kept. Raises BadFeatures for a language without recordings."""
+        """The clips, made when they are read and then kept.
+
+        Raises BadFeatures for a language without recordings.
+        """
         clips = _Clips(self, source or recordings())
-        described = {"kind": "sentences", "train": self.train, "val": self.val, "languages": list(self.languages), "seed": self.seed}
+        described = {
+            "kind": "sentences",
+            "train": self.train,
+            "val": self.val,
+            "languages": list(self.languages),
+            "seed": self.seed,
+        }
         return Data(
             train=Remembered(self.train, clips.train),
             val=Remembered(self.val, clips.val),
@@ -82,7 +94,10 @@ class Plans:
 
     @cached_property
     def val(self) -> tuple[Sentence, ...]:
-        return tuple(_sentence(RandomState([self.wanted.seed, VAL, index]), self.recordings) for index in range(self.wanted.val))
+        return tuple(
+            _sentence(RandomState([self.wanted.seed, VAL, index]), self.recordings)
+            for index in range(self.wanted.val)
+        )
 
     @cached_property
     def train(self) -> tuple[Sentence, ...]:
@@ -104,7 +119,10 @@ class Plans:
         draw = RandomState([self.wanted.seed, NOISE, index])
         others = draw.randint(len(self.recordings), size=len(letters))
         wrong = draw.random_sample(len(letters)) < self.wanted.label_noise
-        return tuple(self.recordings[other] if replaced else letter for letter, other, replaced in zip(letters, others, wrong, strict=True))
+        return tuple(
+            self.recordings[other] if replaced else letter
+            for letter, other, replaced in zip(letters, others, wrong, strict=True)
+        )
 
 
 def _sentence(draw: RandomState, letters: Sequence[int]) -> Sentence:
@@ -112,7 +130,10 @@ def _sentence(draw: RandomState, letters: Sequence[int]) -> Sentence:
     for _ in range(draw.randint(LETTERS[0], LETTERS[1] + 1)):
         again = spelled and draw.random_sample() < REPEAT
         spelled.append(spelled[-1] if again else letters[draw.randint(len(letters))])
-    return Sentence(letters=tuple(spelled), shares=tuple(draw.randint(FRAMES[0], FRAMES[1] + 1, size=len(spelled)).tolist()))
+    return Sentence(
+        letters=tuple(spelled),
+        shares=tuple(draw.randint(FRAMES[0], FRAMES[1] + 1, size=len(spelled)).tolist()),
+    )
 
 
 class _Clips:
@@ -120,34 +141,62 @@ class _Clips:
 
     def __init__(self, wanted: Sentences, source: Recordings) -> None:
         self.wanted = wanted
-        used = [index for index, gloss in enumerate(source.glosses) if gloss.split(":")[0] in wanted.languages]
+        used = [
+            index
+            for index, gloss in enumerate(source.glosses)
+            if gloss.split(":")[0] in wanted.languages
+        ]
         known = sorted({gloss.split(":")[0] for gloss in source.glosses})
         for language in wanted.languages:
             if language not in known:
-                raise BadFeatures(f"there are no recordings of the sign language {language!r}; there are {', '.join(known)}")
+                raise BadFeatures(
+                    f"there are no recordings of the sign language {language!r}; there are "
+                    f"{', '.join(known)}"
+                )
         self.plans = Plans(wanted=wanted, recordings=tuple(used))
         self.letters = {recording: _in_memory(source[recording]) for recording in used}
         self.ids = {recording: token for token, recording in enumerate(used, 1)}
         self.vocabulary = (BLANK, *(source.glosses[recording] for recording in used))
-        self.statistics = Statistics(mean=source.statistics.mean[:POSITIONS], deviation=source.statistics.deviation[:POSITIONS])
+        self.statistics = Statistics(
+            mean=source.statistics.mean[:POSITIONS],
+            deviation=source.statistics.deviation[:POSITIONS],
+        )
 
     def train(self, index: int) -> Sample:
         return self._sample(f"train-{index:04d}", self.plans.train[index], self.plans.labels(index))
 
     def val(self, index: int) -> Sample:
         sentence = self.plans.val[index]
-        return self._sample(f"val-{index:04d}", sentence, sentence.letters, RandomState([self.wanted.seed, VAL, index, 1]))
+        return self._sample(
+            f"val-{index:04d}",
+            sentence,
+            sentence.letters,
+            RandomState([self.wanted.seed, VAL, index, 1]),
+        )
 
     def altered(self, epoch: int, index: int) -> Sample:
-        """A training sentence, its recordings altered as those of validation are, another way each epoch."""
+        """A training sentence, its recordings altered as those of validation are, another way each
+        epoch.
+        """
         draw = RandomState([self.wanted.seed, TRAIN, index, 1 + epoch])
-        return self._sample(f"train-{index:04d}", self.plans.train[index], self.plans.labels(index), draw)
+        return self._sample(
+            f"train-{index:04d}", self.plans.train[index], self.plans.labels(index), draw
+        )
 
-    def _sample(self, name: str, sentence: Sentence, labels: Sequence[int], draw: RandomState | None = None) -> Sample:
-        parts = [self._part(letter, share, draw) for letter, share in zip(sentence.letters, sentence.shares, strict=True)]
+    def _sample(
+        self, name: str, sentence: Sentence, labels: Sequence[int], draw: RandomState | None = None
+    ) -> Sample:
+        parts = [
+            self._part(letter, share, draw)
+            for letter, share in zip(sentence.letters, sentence.shares, strict=True)
+        ]
         values, known = flatten(join(parts))
-        features = torch.from_numpy(np.ascontiguousarray(standardise(values, known, self.statistics)))
-        return Sample(name=name, features=features, target=torch.tensor([self.ids[label] for label in labels]))
+        features = torch.from_numpy(
+            np.ascontiguousarray(standardise(values, known, self.statistics))
+        )
+        return Sample(
+            name=name, features=features, target=torch.tensor([self.ids[label] for label in labels])
+        )
 
     def _part(self, letter: int, frames: int, draw: RandomState | None) -> Landmarks:
         clip = self.letters[letter]

@@ -15,10 +15,26 @@ if TYPE_CHECKING:
     from model.data import Data
 
 NETWORKS = ("mobilenetv3", "i3d_teacher")
-PRECISIONS: Mapping[str, str] = {"32": "32-true", "16-mixed": "16-mixed", "bf16-mixed": "bf16-mixed"}
+PRECISIONS: Mapping[str, str] = {
+    "32": "32-true",
+    "16-mixed": "16-mixed",
+    "bf16-mixed": "bf16-mixed",
+}
 WIDTHS: Mapping[str, int] = {"mobilenetv3": 128, "i3d_teacher": 64}
 """Default hidden_dim of each network."""
-FREE = ("output_dir", "resume", "epochs", "patience", "devices", "num_nodes", "accelerator", "workers", "stop_when_sick", "curriculum", "seeds")
+FREE = (
+    "output_dir",
+    "resume",
+    "epochs",
+    "patience",
+    "devices",
+    "num_nodes",
+    "accelerator",
+    "workers",
+    "stop_when_sick",
+    "curriculum",
+    "seeds",
+)
 """Settings that a resumed run may change; the others make it another run."""
 
 
@@ -28,9 +44,11 @@ class BadSettings(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """One field a flag; lengths of schedules are in epochs. hidden_dim: None is the network's default.
+    """One field a flag; lengths of schedules are in epochs. hidden_dim: None is the network's
+    default.
 
-    features: a corpus of one's own; without it `sentences` composed ones are trained on, `val_sentences` others validate.
+    features: a corpus of one's own; without it `sentences` composed ones are trained on,
+    `val_sentences` others validate.
     """
 
     network: str
@@ -75,7 +93,11 @@ class Settings:
     @property
     def keywords(self) -> dict[str, Any]:
         """What the network is built with."""
-        return {"hidden_dim": self.width, "dropout": self.dropout, **({"variant": self.variant} if self.variant else {})}
+        return {
+            "hidden_dim": self.width,
+            "dropout": self.dropout,
+            **({"variant": self.variant} if self.variant else {}),
+        }
 
     @property
     def processes(self) -> int:
@@ -91,18 +113,34 @@ class Settings:
         """Composed sentences. Raises BadFeatures for a language without recordings."""
         from model.sentences import Sentences
 
-        wanted = Sentences(train=self.sentences, val=self.val_sentences, languages=self.languages, seed=self.seed, label_noise=self.label_noise)
+        wanted = Sentences(
+            train=self.sentences,
+            val=self.val_sentences,
+            languages=self.languages,
+            seed=self.seed,
+            label_noise=self.label_noise,
+        )
         return wanted.data()
 
     def fixed(self) -> dict[str, Any]:
         """What makes a run this run and no other, as JSON holds it."""
         values = {name: value for name, value in asdict(self).items() if name not in FREE}
-        return {name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return {
+            name: str(value)
+            if isinstance(value, Path)
+            else list(value)
+            if isinstance(value, tuple)
+            else value
+            for name, value in values.items()
+        }
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
     """Settings from the command line. Raises BadSettings; `--help` exits."""
-    parser = _Parser(prog="python -m model.train", description="Train a network for CTC on landmarks, and log what health can be judged by.")
+    parser = _Parser(
+        prog="python -m model.train",
+        description="Train a network for CTC on landmarks, and log what health can be judged by.",
+    )
     parser.add_argument("network", help=" or ".join(NETWORKS))
     for group, options in _OPTIONS.items():
         section = parser.add_argument_group(group)
@@ -111,8 +149,17 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
             if kind is bool:
                 section.add_argument(f"--{name}", action="store_true", help=text)
             else:
-                shown = "" if default in (None, ()) else f" (default: {','.join(default) if isinstance(default, tuple) else default})"
-                section.add_argument(f"--{name}", type=kind, default=default, metavar=metavar, help=text + shown)
+                shown = (
+                    ""
+                    if default in (None, ())
+                    else (
+                        " (default: "
+                        f"{','.join(default) if isinstance(default, tuple) else default})"
+                    )
+                )
+                section.add_argument(
+                    f"--{name}", type=kind, default=default, metavar=metavar, help=text + shown
+                )
     values = vars(parser.parse_args(arguments))
     return checked(Settings(**values))
 
@@ -120,13 +167,19 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
 def checked(settings: Settings) -> Settings:
     """The settings as they are. Raises BadSettings where two do not go together."""
     if settings.network not in NETWORKS:
-        raise BadSettings(f"there is no network {settings.network!r}; there are {', '.join(NETWORKS)}")
+        raise BadSettings(
+            f"there is no network {settings.network!r}; there are {', '.join(NETWORKS)}"
+        )
     if settings.variant and settings.network != "mobilenetv3":
-        raise BadSettings(f"--variant {settings.variant} is one of mobilenetv3, not of {settings.network}")
+        raise BadSettings(
+            f"--variant {settings.variant} is one of mobilenetv3, not of {settings.network}"
+        )
     if settings.curriculum and settings.regularisation:
         raise BadSettings("--curriculum and --regularisation are two studies: give one of them")
     if settings.curriculum and settings.features:
-        raise BadSettings("--curriculum scales up composed sentences; it does not go with --features")
+        raise BadSettings(
+            "--curriculum scales up composed sentences; it does not go with --features"
+        )
     if settings.seeds and not settings.regularisation:
         raise BadSettings("--seeds belongs to --regularisation; a single run takes --seed")
     if settings.epochs < settings.warmup:
@@ -139,10 +192,16 @@ class _Parser(argparse.ArgumentParser):
         raise BadSettings(message)
 
 
-def _number(least: float, most: float = math.inf, *, whole: bool = False, open_end: bool = False) -> Callable[[str], Any]:
+def _number(
+    least: float, most: float = math.inf, *, whole: bool = False, open_end: bool = False
+) -> Callable[[str], Any]:
     """A reader of numbers from `least` to `most`; with `open_end` the most itself is too much."""
     kind = "a whole number" if whole else "a number"
-    bounds = f"from {least:g}" if most == math.inf else f"from {least:g} to {'below ' if open_end else ''}{most:g}"
+    bounds = (
+        f"from {least:g}"
+        if most == math.inf
+        else f"from {least:g} to {'below ' if open_end else ''}{most:g}"
+    )
 
     def read(text: str) -> Any:
         try:
@@ -176,7 +235,9 @@ def _numbers(*, ascending: bool) -> Callable[[str], tuple[int, ...]]:
     def read(text: str) -> tuple[int, ...]:
         parts = text.split(",")
         if not all(part.strip().isdecimal() for part in parts):
-            raise argparse.ArgumentTypeError(f"must be whole numbers separated by commas, got {text!r}")
+            raise argparse.ArgumentTypeError(
+                f"must be whole numbers separated by commas, got {text!r}"
+            )
         numbers = tuple(int(part) for part in parts)
         if ascending and (numbers[0] < 1 or list(numbers) != sorted(set(numbers))):
             raise argparse.ArgumentTypeError(f"must ascend from 1 or more, got {text!r}")
@@ -195,10 +256,18 @@ _OPTIONS: Mapping[str, Mapping[str, tuple[Any, str, str]]] = {
         "weight_decay": (_number(0), "W", "decoupled with adamw, else added to the gradient"),
         "label_smoothing": (_SHARE, "SHARE", "weight of KL(uniform || output)"),
         "accumulation_steps": (_COUNT, "N", "backward passes a step of the optimiser"),
-        "hidden_dim": (_number(8, whole=True), "N", "width of the network (default: 128 for mobilenetv3, 64 for i3d_teacher)"),
+        "hidden_dim": (
+            _number(8, whole=True),
+            "N",
+            "width of the network (default: 128 for mobilenetv3, 64 for i3d_teacher)",
+        ),
         "variant": (_one_of(*VARIANTS), "NAME", f"of mobilenetv3: {', '.join(VARIANTS)}"),
         "clip": (_number(0), "NORM", "largest gradient norm, 0 for none"),
-        "schedule": (_one_of("constant", "cosine", "restarts"), "NAME", "constant; cosine to 1e-6; restarts: cosine, T_0 10, T_mult 2, eta_min 1e-6"),
+        "schedule": (
+            _one_of("constant", "cosine", "restarts"),
+            "NAME",
+            "constant; cosine to 1e-6; restarts: cosine, T_0 10, T_mult 2, eta_min 1e-6",
+        ),
         "warmup": (_number(0), "EPOCHS", "linear"),
         "epochs": (_COUNT, "N", "at most"),
         "patience": (_COUNT, "EPOCHS", "without a better --monitor before training stops"),
@@ -207,11 +276,19 @@ _OPTIONS: Mapping[str, Mapping[str, tuple[Any, str, str]]] = {
         "seed": (_number(0, 2**31, whole=True), "N", "of weights, order, dropout and sentences"),
     },
     "data": {
-        "features": (Path, "DIR", "a corpus of your own with its csv files, in train and dev splits"),
+        "features": (
+            Path,
+            "DIR",
+            "a corpus of your own with its csv files, in train and dev splits",
+        ),
         "sentences": (_COUNT, "N", "composed training sentences, without --features"),
         "val_sentences": (_COUNT, "N", "composed validation sentences"),
         "languages": (_words, "CODES", "sign languages of the composed sentences"),
-        "label_noise": (_SHARE, "SHARE", "of composed training tokens replaced, to see what wrong labels do"),
+        "label_noise": (
+            _SHARE,
+            "SHARE",
+            "of composed training tokens replaced, to see what wrong labels do",
+        ),
     },
     "run": {
         "output_dir": (Path, "DIR", "logs and checkpoints"),
@@ -220,13 +297,27 @@ _OPTIONS: Mapping[str, Mapping[str, tuple[Any, str, str]]] = {
         "accelerator": (_one_of("auto", "cpu", "gpu"), "NAME", "auto, cpu or gpu"),
         "devices": (_COUNT, "N", "processes a machine"),
         "num_nodes": (_COUNT, "N", "machines"),
-        "precision": (_one_of(*PRECISIONS), "NAME", "32, 16-mixed or bf16-mixed; CTC is always in float32"),
+        "precision": (
+            _one_of(*PRECISIONS),
+            "NAME",
+            "32, 16-mixed or bf16-mixed; CTC is always in float32",
+        ),
         "workers": (_number(0, whole=True), "N", "processes that read clips"),
     },
     "studies": {
-        "curriculum": (_numbers(ascending=True), "N,N,...", "climb a rung, then train on so many sentences one after another, weights carried on"),
-        "regularisation": (bool, "", "dropout, weight decay and augmentation one at a time against a base run"),
+        "curriculum": (
+            _numbers(ascending=True),
+            "N,N,...",
+            "climb a rung, then train on so many sentences one after another, weights carried on",
+        ),
+        "regularisation": (
+            bool,
+            "",
+            "dropout, weight decay and augmentation one at a time against a base run",
+        ),
         "seeds": (_numbers(ascending=False), "N,N,...", "of a study"),
     },
 }
-_DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in fields(Settings)} | {"output_dir": Path("checkpoints/run")}
+_DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in fields(Settings)} | {
+    "output_dir": Path("checkpoints/run")
+}

@@ -35,5 +35,9 @@ def text_table(title: str, columns: Sequence[Column], rows: Sequence[Any]) -> st
 
 
 def markdown_table(columns: Sequence[Column], rows: Sequence[Any]) -> str:
-    lines = [[column.heading for column in columns], ["---"] * len(columns), *([column.cell(row) for column in columns] for row in rows)]
+    lines = [
+        [column.heading for column in columns],
+        ["---"] * len(columns),
+        *([column.cell(row) for column in columns] for row in rows),
+    ]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

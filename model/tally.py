@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pytest_overfit import ctc, measures
-from pytest_overfit.misread import word_edits
+from pytest_overfit.climb.misread import word_edits
 from pytest_overfit.subject import Batch
 
 COLUMNS = ("clips", "loss", "tokens", "edits", "emitted", "steps", "blanks", "entropy")
@@ -26,13 +26,26 @@ class Tally:
         return cls(sums=torch.zeros(len(COLUMNS), dtype=torch.float64))
 
     @classmethod
-    def of(cls, log_probs: Tensor, steps: Tensor, batch: Batch, hypotheses: Sequence[Sequence[int]], *, blank: int) -> Tally:
+    def of(
+        cls,
+        log_probs: Tensor,
+        steps: Tensor,
+        batch: Batch,
+        hypotheses: Sequence[Sequence[int]],
+        *,
+        blank: int,
+    ) -> Tally:
         """log_probs: (steps, batch, vocabulary). steps: (batch,)."""
         targets, given = batch.target_lists(), float(steps.sum())
         tokens = float(sum(map(len, targets)))
         row = [
             float(len(batch)),
-            float(ctc.nats_per_token(log_probs, steps, batch.targets, batch.target_lengths, blank=blank)) * len(batch),
+            float(
+                ctc.nats_per_token(
+                    log_probs, steps, batch.targets, batch.target_lengths, blank=blank
+                )
+            )
+            * len(batch),
             tokens,
             float(word_edits(hypotheses, targets)),
             measures.emission_ratio(hypotheses, targets) * tokens,
@@ -46,7 +59,9 @@ class Tally:
         return Tally(sums=self.sums + other.sums)
 
     def metrics(self) -> dict[str, float]:
-        """loss (nats a target token, mean over clips), wer, emission_ratio, blank_share, entropy_ratio."""
+        """loss (nats a target token, mean over clips), wer, emission_ratio, blank_share,
+        entropy_ratio.
+        """
         sums = dict(zip(COLUMNS, self.sums.tolist(), strict=True))
         return {
             "loss": sums["loss"] / sums["clips"],

@@ -2,7 +2,7 @@
 
     python -m model.train mobilenetv3 --hidden_dim 32 --augment --output_dir checkpoints/first
     python -m model.train mobilenetv3 --features DIR --output_dir checkpoints/mine
-    python -m model.train mobilenetv3 --curriculum 50,100,200,500,1000 --output_dir checkpoints/curriculum
+    python -m model.train mobilenetv3 --curriculum 50,100,200 --output_dir checkpoints/curriculum
 
 Killed at any moment, the same command with --resume goes on to the same curve.
 """
@@ -19,7 +19,11 @@ BROKEN, BAD_INPUT, STOPPED = 1, 4, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train as the command line says. Returns 0, 1 where the rung of a curriculum breaks, 4 after one line about bad input, 130 when stopped."""
+    """Train as the command line says.
+
+    Returns 0, 1 where the rung of a curriculum breaks, 4 after one line about bad input, 130 when
+    stopped.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = "python -m model.train " + shlex.join(word for word in given if word != "--resume")
     try:
@@ -54,8 +58,10 @@ def _one(settings: Settings, command: str) -> int:
     result = fit(settings, data, folder=settings.output_dir, command=command)
     best = result.best
     _say(
-        f"ended after {result.epochs} epochs ({result.ended}); best {settings.monitor} at epoch {best['epoch']:g}: "
-        f"loss train {best['train_loss']:.3f}, val {best['val_loss']:.3f} nats/token; WER train {best['train_wer']:.1%}, val {best['val_wer']:.1%}"
+        f"ended after {result.epochs} epochs ({result.ended}); best {settings.monitor} at epoch "
+        f"{best['epoch']:g}: "
+        f"loss train {best['train_loss']:.3f}, val {best['val_loss']:.3f} nats/token; WER train "
+        f"{best['train_wer']:.1%}, val {best['val_wer']:.1%}"
     )
     return 0
 

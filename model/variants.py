@@ -1,4 +1,6 @@
-"""The refinements that teams try on MobileNetV3, by name: what they change in its `Architecture`."""
+"""The refinements that teams try on MobileNetV3, by name: what they change in its
+`Architecture`.
+"""
 
 from __future__ import annotations
 

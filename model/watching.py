@@ -1,4 +1,6 @@
-"""What looks on while a network trains: early stopping, predictions, a line an epoch, and the health rules."""
+"""What looks on while a network trains: early stopping, predictions, a line an epoch, and the
+health rules.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ from pytest_overfit.health.lightning import HealthCallback
 
 
 class Patience(EarlyStopping):
-    """Early stopping that resuming neither outlasts nor keeps from being given another patience. It stops where the metric is not finite, too."""
+    """Early stopping that resuming neither outlasts nor keeps from being given another patience.
+
+    It stops where the metric is not finite, too.
+    """
 
     def __init__(self, *, monitor: str, patience: int) -> None:
         super().__init__(monitor=monitor, patience=patience, mode="min")
@@ -34,7 +39,9 @@ class Patience(EarlyStopping):
 
 
 class Predictions(L.Callback):
-    """A few clips an epoch, read greedily, as lines of predictions.jsonl: epoch, split, target, prediction."""
+    """A few clips an epoch, read greedily, as lines of predictions.jsonl: epoch, split, target,
+    prediction.
+    """
 
     def __init__(self, folder: Path, vocabulary: tuple[str, ...]) -> None:
         self.path, self.vocabulary = folder / PREDICTIONS, vocabulary
@@ -42,9 +49,18 @@ class Predictions(L.Callback):
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, CTC)
-        rows = ((split, self._names(target), self._names(prediction)) for split, target, prediction in pl_module.shown)
+        rows = (
+            (split, self._names(target), self._names(prediction))
+            for split, target, prediction in pl_module.shown
+        )
         named = ("split", "target", "prediction")
-        append_lines(self.path, [{"epoch": trainer.current_epoch, **dict(zip(named, row, strict=True))} for row in rows])
+        append_lines(
+            self.path,
+            [
+                {"epoch": trainer.current_epoch, **dict(zip(named, row, strict=True))}
+                for row in rows
+            ],
+        )
 
     def _names(self, tokens: list[int]) -> list[str]:
         return [self.vocabulary[token] for token in tokens]
@@ -63,9 +79,15 @@ class EpochLine(L.Callback):
         row = {name: float(value) for name, value in trainer.callback_metrics.items()}
         losses = f"loss train {row['train_loss']:.3f}, val {row['val_loss']:.3f} nats/token"
         errors = f"WER train {row['train_wer']:.1%}, val {row['val_wer']:.1%}"
-        pl_module.print(f"epoch {trainer.current_epoch}: {losses}; {errors}; {time.perf_counter() - self.began:.1f} s")
+        pl_module.print(
+            f"epoch {trainer.current_epoch}: {losses}; {errors}; "
+            f"{time.perf_counter() - self.began:.1f} s"
+        )
 
 
 def health(*, stop_when_sick: bool) -> HealthCallback:
     """The rules of the health report, read live; a finding is a line on stderr."""
-    return HealthCallback(stop_when_sick=stop_when_sick, warn=lambda line: print(f"health: {line}", file=sys.stderr, flush=True))
+    return HealthCallback(
+        stop_when_sick=stop_when_sick,
+        warn=lambda line: print(f"health: {line}", file=sys.stderr, flush=True),
+    )

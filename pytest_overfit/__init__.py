@@ -1,23 +1,24 @@
-"""Tell, before a merge, whether a CTC network can still learn, and if not, at which scale it breaks.
+"""Tell, before a merge, whether a CTC network can still learn, and if not, at which scale it
+breaks.
 
-The names here are the public ones. They are imported on first use: the pytest plugin lives in this package and must not import torch for
-projects that do not use it. `HealthCallback` needs Lightning.
+The names here are the public ones. They are imported on first use: the pytest plugin lives in this
+package and must not import torch for projects that do not use it. `HealthCallback` needs Lightning.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_overfit.cases import OverfitRung as OverfitRung
-    from pytest_overfit.cases import parametrize_with_rungs as parametrize_with_rungs
+    from pytest_overfit.climb.ladder import Outcome as Outcome
+    from pytest_overfit.climb.ladder import Rung as Rung
     from pytest_overfit.finding import Finding as Finding
     from pytest_overfit.health.checkup import check_up as check_up
     from pytest_overfit.health.lightning import HealthCallback as HealthCallback
     from pytest_overfit.health.readers import read_run as read_run
     from pytest_overfit.health.watch import Watch as Watch
-    from pytest_overfit.ladder import Outcome as Outcome
-    from pytest_overfit.ladder import Rung as Rung
     from pytest_overfit.loop.loop import Loop as Loop
+    from pytest_overfit.plugin.cases import OverfitRung as OverfitRung
+    from pytest_overfit.plugin.cases import parametrize_with_rungs as parametrize_with_rungs
     from pytest_overfit.recipe import Recipe as Recipe
     from pytest_overfit.subject import Sample as Sample
     from pytest_overfit.subject import Subject as Subject
@@ -26,15 +27,15 @@ _HOMES = {
     "Finding": "finding",
     "HealthCallback": "health.lightning",
     "Loop": "loop.loop",
-    "Outcome": "ladder",
-    "OverfitRung": "cases",
+    "Outcome": "climb.ladder",
+    "OverfitRung": "plugin.cases",
     "Recipe": "recipe",
-    "Rung": "ladder",
+    "Rung": "climb.ladder",
     "Sample": "subject",
     "Subject": "subject",
     "Watch": "health.watch",
     "check_up": "health.checkup",
-    "parametrize_with_rungs": "cases",
+    "parametrize_with_rungs": "plugin.cases",
     "read_run": "health.readers",
 }
 __all__ = [

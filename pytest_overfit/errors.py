@@ -1,8 +1,10 @@
-"""Whose error it is: the subject's code runs inside ours, and what either raises must be told as its own.
+"""Whose error it is: the subject's code runs inside ours, and what either raises must be told as
+its own.
 
-The innermost frame decides that is neither a library's nor that of a function which torch calls in the place of
-its own, and which calls it. In `subject.py` ours ends: it only hands on to the subject's functions, so what is
-raised there is the subject's, a network of torch's own modules included.
+The innermost frame decides that is neither a library's nor that of a function which torch calls in
+the place of its own, and which calls it. In `subject.py` ours ends: it only hands on to the
+subject's functions, so what is raised there is the subject's, a network of torch's own modules
+included.
 """
 
 from __future__ import annotations
@@ -17,13 +19,24 @@ Part = Literal["data", "loss", "decoder", "network", "loop"]
 ENGINE = Path(__file__).parent
 OWN = f"{ENGINE}{os.sep}"
 BOUNDARY = str(ENGINE / "subject.py")
-LIBRARIES = tuple(dict.fromkeys(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")))
-PARTS: dict[str, Part] = {"own_loss": "loss", "decoded": "decoder", "log_probs": "network", "fresh": "network"}
+LIBRARIES = tuple(
+    dict.fromkeys(
+        sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+    )
+)
+PARTS: dict[str, Part] = {
+    "own_loss": "loss",
+    "decoded": "decoder",
+    "log_probs": "network",
+    "fresh": "network",
+}
 """Functions of `subject.py` -> what of the subject they call."""
 
 
 def is_ours(error: BaseException) -> bool:
-    """Whether an error was raised by this package's own code, and not by what the subject is made of."""
+    """Whether an error was raised by this package's own code, and not by what the subject is made
+    of.
+    """
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         own = frame.filename.startswith(OWN)
         hook = frame.name == "__torch_function__" and "func(" in (frame.line or "")
@@ -34,13 +47,24 @@ def is_ours(error: BaseException) -> bool:
 
 
 def part_of(error: BaseException, *, otherwise: Part) -> Part:
-    """Which of the subject's parts raised an error: the one that was called last; `otherwise` where it was not called through `Subject`."""
+    """Which of the subject's parts raised an error: the one that was called last; `otherwise` where
+    it was not called through `Subject`.
+    """
     frames = reversed(traceback.extract_tb(error.__traceback__))
-    return next((PARTS[frame.name] for frame in frames if frame.filename == BOUNDARY and frame.name in PARTS), otherwise)
+    return next(
+        (
+            PARTS[frame.name]
+            for frame in frames
+            if frame.filename == BOUNDARY and frame.name in PARTS
+        ),
+        otherwise,
+    )
 
 
 def place_of(error: BaseException) -> str:
-    """`file:line` where the subject's code raised an error; of one that is a library's, the innermost line."""
+    """`file:line` where the subject's code raised an error; of one that is a library's, the
+    innermost line.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [f for f in frames if not f.filename.startswith((OWN, *LIBRARIES, "<"))]
     place = (theirs or frames)[-1]
@@ -55,3 +79,15 @@ def first_line(error: BaseException) -> str:
 def whole(error: BaseException) -> str:
     """The error with all of its traceback."""
     return "".join(traceback.format_exception(error)).rstrip()
+
+
+def told(error: Exception) -> str:
+    """The error in one line, and below it where the subject's code raised it; one of ours whole."""
+    if is_ours(error):
+        own = f"pytest-overfit itself failed: {type(error).__name__}: {first_line(error)}"
+        return f"{own}\n{whole(error)}"
+    frames = [
+        f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(OWN)
+    ]
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return "".join([f"{said}\n", *traceback.format_list(frames)]).rstrip()

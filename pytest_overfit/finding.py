@@ -11,10 +11,13 @@ from typing import Literal
 class Finding:
     """A named problem.
 
-    name:     named after the bad thing, such as `time_collapse`. headline: one sentence that stands alone.
-    evidence: what was counted or measured, one fact each. module: its qualified name, where the problem sits in one.
+    name:     named after the bad thing, such as `time_collapse`. headline: one sentence that stands
+              alone.
+    evidence: what was counted or measured, one fact each. module: its qualified name, where the
+    problem sits in one.
     samples:  the names of those it concerns. try_: what to change.
-    status:   `confirmed` where the fact was counted or shown by intervention, `suspected` where it was inferred.
+    status:   `confirmed` where the fact was counted or shown by intervention, `suspected` where it
+              was inferred.
     began:    the epoch of a training run at which it began.
     severity: a `warning` is told and fails nothing: lawful and usual, or too small to matter.
     accepted: why the subject accepts it: it is then shown, and fails nothing either.

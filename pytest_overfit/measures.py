@@ -1,4 +1,7 @@
-"""Measures: pure functions from outputs to numbers. Shares and rates are between 0 and 1 unless said otherwise."""
+"""Measures: pure functions from outputs to numbers.
+
+Shares and rates are between 0 and 1 unless said otherwise.
+"""
 
 from __future__ import annotations
 
@@ -14,21 +17,36 @@ Tokens = Sequence[int]
 
 
 def token_error_rate(hypotheses: Sequence[Tokens], targets: Sequence[Tokens]) -> float:
-    """Edits over target tokens, summed over clips: jiwer's word error rate with tokens for words. Not capped: it can pass 1."""
-    edits = sum(Levenshtein.distance(hypothesis, target) for hypothesis, target in zip(hypotheses, targets, strict=True))
+    """Edits over target tokens, summed over clips: jiwer's word error rate with tokens for words.
+
+    Not capped: it can pass 1.
+    """
+    edits = sum(
+        Levenshtein.distance(hypothesis, target)
+        for hypothesis, target in zip(hypotheses, targets, strict=True)
+    )
     return edits / max(sum(len(target) for target in targets), 1)
 
 
 def exact_share(hypotheses: Sequence[Tokens], targets: Sequence[Tokens]) -> float:
     """Share of clips decoded token for token."""
-    return sum(list(hypothesis) == list(target) for hypothesis, target in zip(hypotheses, targets, strict=True)) / len(targets)
+    return sum(
+        list(hypothesis) == list(target)
+        for hypothesis, target in zip(hypotheses, targets, strict=True)
+    ) / len(targets)
 
 
 def nearest_target_share(hypotheses: Sequence[Tokens], targets: Sequence[Tokens]) -> float:
-    """Share of clips whose hypothesis is nearer to its own target than to every other one that differs from it."""
+    """Share of clips whose hypothesis is nearer to its own target than to every other one that
+    differs from it.
+    """
     apart = 0
     for hypothesis, own in zip(hypotheses, targets, strict=True):
-        others = [Levenshtein.normalized_distance(hypothesis, other) for other in targets if list(other) != list(own)]
+        others = [
+            Levenshtein.normalized_distance(hypothesis, other)
+            for other in targets
+            if list(other) != list(own)
+        ]
         apart += all(Levenshtein.normalized_distance(hypothesis, own) < other for other in others)
     return apart / len(targets)
 
@@ -39,8 +57,14 @@ def emission_ratio(hypotheses: Sequence[Tokens], targets: Sequence[Tokens]) -> f
 
 
 def valid_steps(log_probs: Tensor, steps: Tensor) -> Tensor:
-    """The steps that are not padding, as rows: (sum of steps, vocabulary). log_probs: (steps, batch, vocabulary)."""
-    inside = torch.arange(log_probs.shape[0], device=log_probs.device)[:, None] < steps.to(log_probs.device)[None, :]
+    """The steps that are not padding, as rows: (sum of steps, vocabulary).
+
+    log_probs: (steps, batch, vocabulary).
+    """
+    inside = (
+        torch.arange(log_probs.shape[0], device=log_probs.device)[:, None]
+        < steps.to(log_probs.device)[None, :]
+    )
     return log_probs[inside]
 
 
@@ -56,7 +80,9 @@ def blank_share(log_probs: Tensor, steps: Tensor, *, blank: int) -> float:
 
 
 def normalisation_error(log_probs: Tensor, steps: Tensor) -> float:
-    """Largest |ln of a step's summed probabilities|, in nats: 0 for log-probabilities, anything for raw logits."""
+    """Largest |ln of a step's summed probabilities|, in nats: 0 for log-probabilities, anything for
+    raw logits.
+    """
     return float(valid_steps(log_probs, steps).float().logsumexp(-1).abs().max())
 
 
@@ -68,7 +94,9 @@ def loss_ratio(losses: Sequence[float]) -> float:
 
 
 def loss_trend(losses: Sequence[float]) -> float:
-    """Spearman's rank correlation of loss with step: -1 falls at every step, 0 goes nowhere, 1 rises."""
+    """Spearman's rank correlation of loss with step: -1 falls at every step, 0 goes nowhere, 1
+    rises.
+    """
     if len(losses) < 3:
         return 0.0
     values = torch.tensor(losses, dtype=torch.float64)
@@ -76,4 +104,6 @@ def loss_trend(losses: Sequence[float]) -> float:
         return 0.0
     _, place, ties = values.unique(return_inverse=True, return_counts=True)
     ranks = (ties.cumsum(0) - (ties - 1) / 2)[place]
-    return float(torch.corrcoef(torch.stack([torch.arange(len(losses), dtype=torch.float64), ranks]))[0, 1])
+    return float(
+        torch.corrcoef(torch.stack([torch.arange(len(losses), dtype=torch.float64), ranks]))[0, 1]
+    )

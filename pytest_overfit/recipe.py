@@ -1,4 +1,6 @@
-"""How a network is trained on a rung: `Recipe`, the default of each scale, and the recipes written down by the original team."""
+"""How a network is trained on a rung: `Recipe`, the default of each scale, and the recipes written
+down by the original team.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +20,33 @@ class BadRecipe(ValueError):
 class Recipe:
     """How a network is trained. All lengths are in optimiser steps.
 
-    lr:            peak learning rate. layer_lr: parameter-name prefix -> factor on it (the longest matching prefix wins).
-    beta2:         decay of Adam's average of squared gradients. It has to forget within a plateau: torch's 0.999 remembers 1000 steps, so that on a
-                   saddle of CTC (a repeat that has not found its blank) the steep start of the run still divides every step. Noise of batches,
-                   which the long memory is for, a whole rung has none of.
+    lr:            peak learning rate. layer_lr: parameter-name prefix -> factor on it (the longest
+                   matching prefix wins).
+    beta2:         decay of Adam's average of squared gradients. It has to forget within a plateau:
+                   torch's 0.999 remembers 1000 steps, so that on a
+                   saddle of CTC (a repeat that has not found its blank) the steep start of the run
+                   still divides every step. Noise of batches, which the long memory is for, a whole
+                   rung has none of.
     clip:          largest gradient norm; None leaves gradients alone.
-    batch:         samples a backward pass; None takes the whole rung. accumulation: backward passes a step.
-    schedule:      after `warmup` linear steps: constant, cosine down to lr_min at the end of the budget, or cosine with warm restarts
-                   (first period restart, each restart_factor times the last; Loshchilov & Hutter 2017, arXiv 1608.03983).
-    reduction:     of the default CTC loss over a batch: "mean" of nats a target token, or "sum" of nats.
-    label_smoothing: weight of KL(uniform || output), summed over steps (Kim et al. 2017, arXiv 1711.02212).
-    norm_momentum: of batch norms that have torch's default; a short run needs running statistics that keep up. None leaves them alone.
-    network:       keywords for the subject's `build`, such as hidden_dim or dropout; those it does not take are left out.
+    batch:         samples a backward pass; None takes the whole rung. accumulation: backward passes
+                   a step.
+    schedule:      after `warmup` linear steps: constant, cosine down to lr_min at the end of the
+                   budget, or cosine with warm restarts
+                   (first period restart, each restart_factor times the last; Loshchilov & Hutter
+                   2017, arXiv 1608.03983).
+    reduction:     of the default CTC loss over a batch: "mean" of nats a target token, or "sum" of
+                   nats.
+    label_smoothing: weight of KL(uniform || output), summed over steps (Kim et al. 2017, arXiv
+    1711.02212).
+    norm_momentum: of batch norms that have torch's default; a short run needs running statistics
+    that keep up. None leaves them alone.
+    network:       keywords for the subject's `build`, such as hidden_dim or dropout; those it does
+                   not take are left out.
     overtime:      share of the budget that may be added while the loss still falls.
-    fallbacks:     factors on lr that are raced when the recipe fails: a rung is broken only if they fail too.
-    own:           the user's own loop trains; of this recipe it has the budget alone, and `batch` says what its loader gives.
+    fallbacks:     factors on lr that are raced when the recipe fails: a rung is broken only if they
+                   fail too.
+    own:           the user's own loop trains; of this recipe it has the budget alone, and `batch`
+                   says what its loader gives.
     """
 
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
@@ -82,7 +96,9 @@ class Recipe:
         return floor + (1 - floor) * (1 + math.cos(math.pi * min(done / length, 1.0))) / 2
 
     def layer_factor(self, parameter: str) -> float:
-        """By what the learning rate of a parameter is multiplied: of the prefixes that match its name the longest decides."""
+        """By what the learning rate of a parameter is multiplied: of the prefixes that match its
+        name the longest decides.
+        """
         prefixes = [prefix for prefix in self.layer_lr if parameter.startswith(prefix)]
         return self.layer_lr[max(prefixes, key=len)] if prefixes else 1.0
 
@@ -117,18 +133,55 @@ def default_recipe(samples: int) -> Recipe:
 
 
 def notes_recipe(samples: int) -> Recipe:
-    """What the original team wrote down, exactly. "Scheduler" was not named further: cosine. Those for 1 and for 5 samples do not climb."""
-    plain: dict[str, Any] = {"warmup": 0, "norm_momentum": None, "fallbacks": (), "overtime": 0.0, "beta2": 0.999}
+    """What the original team wrote down, exactly. "Scheduler" was not named further: cosine.
+
+    Those for 1 and for 5 samples do not climb.
+    """
+    plain: dict[str, Any] = {
+        "warmup": 0,
+        "norm_momentum": None,
+        "fallbacks": (),
+        "overtime": 0.0,
+        "beta2": 0.999,
+    }
     if samples == 1:
-        return Recipe(**plain, optimizer="sgd", lr=1.0, momentum=0.9, clip=10.0, batch=1, network={"hidden_dim": 32, "dropout": 0.0}, budget=500)
+        return Recipe(
+            **plain,
+            optimizer="sgd",
+            lr=1.0,
+            momentum=0.9,
+            clip=10.0,
+            batch=1,
+            network={"hidden_dim": 32, "dropout": 0.0},
+            budget=500,
+        )
     if samples < 10:
-        return Recipe(**plain, lr=0.1, clip=5.0, batch=samples, network={"hidden_dim": 64}, budget=400)
+        return Recipe(
+            **plain, lr=0.1, clip=5.0, batch=samples, network={"hidden_dim": 64}, budget=400
+        )
     if samples < 50:
         steps = 300 * math.ceil(samples / 5)
-        return Recipe(**plain, lr=0.01, clip=5.0, batch=5, schedule="cosine", network={"hidden_dim": 128}, budget=steps)
+        return Recipe(
+            **plain,
+            lr=0.01,
+            clip=5.0,
+            batch=5,
+            schedule="cosine",
+            network={"hidden_dim": 128},
+            budget=steps,
+        )
     steps_a_pass = math.ceil(samples / 8)
     return replace(
-        Recipe(**plain, optimizer="adamw", lr=0.001, clip=1.0, batch=8, schedule="cosine", network={"hidden_dim": 128}, budget=500 * steps_a_pass),
+        Recipe(
+            **plain,
+            optimizer="adamw",
+            lr=0.001,
+            clip=1.0,
+            batch=8,
+            schedule="cosine",
+            network={"hidden_dim": 128},
+            budget=500 * steps_a_pass,
+        ),
         warmup=10 * steps_a_pass,
     )
 
@@ -137,7 +190,8 @@ RECIPES: Mapping[str, Recipes] = {"default": default_recipe, "notes": notes_reci
 
 
 def load_recipes(source: str) -> Recipes:
-    """A recipe by name, or from a TOML file: recipe fields at the top, and those of one rung in a table `[rungs.10]`.
+    """A recipe by name, or from a TOML file: recipe fields at the top, and those of one rung in a
+    table `[rungs.10]`.
 
     Raises BadRecipe where the file is missing, is no TOML, or has a field that recipes do not have.
     """
@@ -151,7 +205,11 @@ def load_recipes(source: str) -> Recipes:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadRecipe(f"recipe {source} is no TOML: {error}") from error
     rungs = table.pop("rungs", {})
-    odd = [value for value in (rungs.values() if isinstance(rungs, dict) else [rungs]) if not isinstance(value, dict)]
+    odd = [
+        value
+        for value in (rungs.values() if isinstance(rungs, dict) else [rungs])
+        if not isinstance(value, dict)
+    ]
     if odd:
         raise BadRecipe(f"recipe {source}: rungs must be tables like [rungs.10], got {odd[0]!r}")
     for name in rungs:
@@ -182,12 +240,17 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """`recipe` with other field values. Raises BadRecipe where one does not exist or has a wrong value."""
+    """`recipe` with other field values.
+
+    Raises BadRecipe where one does not exist or has a wrong value.
+    """
     names = [f.name for f in fields(Recipe)]
     for name in changes:
         if name not in names:
             raise BadRecipe(f"recipes have no field {name!r}; they have {', '.join(names)}")
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()
+    }
     return replace(recipe, **values)
 
 
@@ -239,6 +302,9 @@ _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "network": ("a table of keywords", lambda value: isinstance(value, Mapping)),
     "budget": ("a positive whole number", _count),
     "own": ("true or false", lambda value: isinstance(value, bool)),
-    "fallbacks": ("a list of positive factors", lambda value: isinstance(value, tuple) and all(map(_positive, value))),
+    "fallbacks": (
+        "a list of positive factors",
+        lambda value: isinstance(value, tuple) and all(map(_positive, value)),
+    ),
 }
 """What the value of a field must be, in words and as a test."""

@@ -1,4 +1,5 @@
-"""Is a training loss still falling? Asked while it trains, to end what stands still, and at its end, to give time to what does not.
+"""Is a training loss still falling? Asked while it trains, to end what stands still, and at its
+end, to give time to what does not.
 
 Curves of a log, which are noisier and tell of validation too, have `health.rules.trend`.
 """
@@ -23,12 +24,18 @@ def fell(before: float, after: float) -> bool:
 
 
 def stands_still(losses: Sequence[float], window: int) -> bool:
-    """Whether the median loss of the last `window` steps has not come down from that of the window before."""
-    return len(losses) >= 2 * window and not fell(median(losses[-2 * window : -window]), median(losses[-window:]))
+    """Whether the median loss of the last `window` steps has not come down from that of the window
+    before.
+    """
+    return len(losses) >= 2 * window and not fell(
+        median(losses[-2 * window : -window]), median(losses[-window:])
+    )
 
 
 def still_descending(losses: Sequence[float]) -> bool:
-    """Whether a run was still learning when it ended: its last third falls in rank, and from its first quarter to its last."""
+    """Whether a run was still learning when it ended: its last third falls in rank, and from its
+    first quarter to its last.
+    """
     last = list(losses[-max(len(losses) // 3, 4) :])
     if len(last) < 4 or not all(map(math.isfinite, last)):
         return False

@@ -1,4 +1,6 @@
-"""Records which tests train, so that `python -m tests.portability` can repeat them as on other processors, and lends them its jitter."""
+"""Records which tests train, so that `python -m tests.portability` can repeat them as on other
+processors, and lends them its jitter.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,16 @@ sitecustomize.begin()  # before another conftest imports torch
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Every process of the session counts its optimiser steps, and those of the processes that it starts, in a file of its own."""
-    config.addinivalue_line("markers", "exact_weights: compares weights that it set or loaded, so that no jitter of them can be asked for")
+    """Every process of the session counts its optimiser steps, and those of the processes that it
+    starts, in a file of its own.
+    """
+    config.addinivalue_line(
+        "markers",
+        (
+            "exact_weights: compares weights that it set or loaded, so that no jitter of them can "
+            "be asked for"
+        ),
+    )
     handle, name = tempfile.mkstemp(prefix="optimiser-steps-")
     os.close(handle)
     config.stash[STEPS_FILE] = Path(name)
@@ -38,7 +48,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Note on the report, which travels from xdist's workers to their controller, that the test or a fixture of it took an optimiser step."""
+    """Note on the report, which travels from xdist's workers to their controller, that the test or
+    a fixture of it took an optimiser step.
+    """
     steps = item.config.stash[STEPS_FILE]
     if steps.stat().st_size:
         steps.write_bytes(b"")
@@ -48,7 +60,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 class _Trained:
-    """Keeps the ids of the tests that took an optimiser step in pytest's cache, over sessions that ran some of the tests."""
+    """Keeps the ids of the tests that took an optimiser step in pytest's cache, over sessions that
+    ran some of the tests.
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -61,4 +75,6 @@ class _Trained:
     def pytest_sessionfinish(self) -> None:
         if (cache := getattr(self.config, "cache", None)) is not None:
             known = {name for name in cache.get(CACHED, []) if name not in self.trained}
-            cache.set(CACHED, sorted(known | {name for name, trained in self.trained.items() if trained}))
+            cache.set(
+                CACHED, sorted(known | {name for name, trained in self.trained.items() if trained})
+            )

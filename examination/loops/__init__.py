@@ -1,1 +1,3 @@
-"""Loops of training with planted faults and with sound changes, in three kinds, and what the tool says of each."""
+"""Loops of training with planted faults and with sound changes, in three kinds, and what the tool
+says of each.
+"""

@@ -1,7 +1,8 @@
-"""`python -m examination.loops`: plant every fault and every sound change of a loop, and write what was said of them.
+"""`python -m examination.loops`: plant every fault and every sound change of a loop, and write what
+was said of them.
 
-A results file holds a line a change, so that an examination that was cut off goes on. Without `--held-out` the third that was set aside is
-left alone, and the page is not written.
+A results file holds a line a change, so that an examination that was cut off goes on. Without
+`--held-out` the third that was set aside is left alone, and the page is not written.
 """
 
 from __future__ import annotations
@@ -31,11 +32,16 @@ def main(arguments: Sequence[str]) -> int:
         (kind, change)
         for kind in options.kinds.split(",")
         for change in changes(kind)
-        if (options.held_out or not (change.held_out or change.unseen)) and (not options.names or change.name in options.names.split(","))
+        if (options.held_out or not (change.held_out or change.unseen))
+        and (not options.names or change.name in options.names.split(","))
     ]
     # Faults first: most are found in seconds, where a sound change is climbed with to the end.
-    jobs: list[Job] = [(kind, change.name) for kind, change in sorted(chosen, key=lambda one: one[1].part is None)]
-    done = {} if options.fresh else {(row["kind"], row["name"]): row for row in read(options.results)}
+    jobs: list[Job] = [
+        (kind, change.name) for kind, change in sorted(chosen, key=lambda one: one[1].part is None)
+    ]
+    done = (
+        {} if options.fresh else {(row["kind"], row["name"]): row for row in read(options.results)}
+    )
     if options.workers:
         run([job for job in jobs if job not in done], options.results, options.workers)
     known = {(row["kind"], row["name"]): row for row in read(options.results)}
@@ -83,11 +89,20 @@ def told(rows: Sequence[dict[str, Any]]) -> list[str]:
         good = page.named(row) if row["expected"] else not row["said"] and not page.alarmed(row)
         if not good:
             what = (
-                "missed" if row["expected"] and not page.detected(row) else "part" if row["expected"] else "alarm" if page.alarmed(row) else "warning"
+                "missed"
+                if row["expected"] and not page.detected(row)
+                else "part"
+                if row["expected"]
+                else "alarm"
+                if page.alarmed(row)
+                else "warning"
             )
             said = [f"{one['name']} ({one['part']})" for one in row["said"]]
             error = row["error"].strip().splitlines()[-1] if row["error"] else ""
-            lines.append(f"{what}: {row['kind']} {row['name']}: {', '.join(said) or 'nothing'}, broke at {row['broke_at']} {error}")
+            lines.append(
+                f"{what}: {row['kind']} {row['name']}: {', '.join(said) or 'nothing'}, broke "
+                f"at {row['broke_at']} {error}"
+            )
     return lines
 
 
@@ -95,8 +110,17 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=page.COMMAND, description=__doc__)
     parser.add_argument("--kinds", default=",".join(KINDS), help="some of %(default)s")
     parser.add_argument("--names", help="of some changes; the page is then not written")
-    parser.add_argument("--held-out", action="store_true", help="the faults and sound changes that were set aside as well")
-    parser.add_argument("--workers", type=int, default=2, help="0 examines nothing, and tells of what the results file holds")
+    parser.add_argument(
+        "--held-out",
+        action="store_true",
+        help="the faults and sound changes that were set aside as well",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=2,
+        help="0 examines nothing, and tells of what the results file holds",
+    )
     parser.add_argument("--fresh", action="store_true", help="do again what the results file holds")
     parser.add_argument("--results", type=Path, default=Path("logs/loop_examination.jsonl"))
     parser.add_argument("--page", type=Path, default=Path("docs/loop_matrix.md"))

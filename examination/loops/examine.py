@@ -1,4 +1,5 @@
-"""What the tool says of a changed training: the contracts of its loop, those of its network, the lower rungs, and where one breaks the exchange.
+"""What the tool says of a changed training: the contracts of its loop, those of its network, the
+lower rungs, and where one breaks the exchange.
 
 What fails ends the examination: what comes after it would be told of the same fault.
 """
@@ -14,10 +15,10 @@ from typing import Any
 
 from examination.loops.planting import Change, Kind
 from examination.loops.subjects import subject
+from pytest_overfit.climb.ladder import Rung, criteria_for
 from pytest_overfit.explain.exchange import diagnose_loop
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.examine import examine as examine_network
-from pytest_overfit.ladder import Rung, criteria_for
 from pytest_overfit.loop.contracts import findings_of_loop
 from pytest_overfit.loop.training import recipe_of_loop
 from pytest_overfit.recipe import default_recipe
@@ -38,7 +39,10 @@ class Said:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What was said of one change. expected: the parts that may be named; none where it is sound. broke_at: the rung that did not hold."""
+    """What was said of one change. expected: the parts that may be named; none where it is sound.
+
+    broke_at: the rung that did not hold.
+    """
 
     kind: Kind
     name: str
@@ -57,18 +61,30 @@ class Row:
 def examine(kind: Kind, change: Change) -> Row:
     """One row; what the tool itself raises is one too."""
     began = time.monotonic()
-    row: dict[str, Any] = {"kind": kind, "name": change.name, "held_out": change.held_out, "unseen": change.unseen, "expected": change.parts()}
+    row: dict[str, Any] = {
+        "kind": kind,
+        "name": change.name,
+        "held_out": change.held_out,
+        "unseen": change.unseen,
+        "expected": change.parts(),
+    }
     with tempfile.TemporaryDirectory() as folder:
         try:
             made = subject(kind, change, Path(folder))
             said = [_said(finding) for finding in findings_of_loop(made)]
             broke_at = None
             if all(one.warning for one in said):
-                said = [_said(finding, "network") for one in examine_network(made, made.take(max(RUNGS))) for finding in one.findings] + said
+                said = [
+                    _said(finding, "network")
+                    for one in examine_network(made, made.take(max(RUNGS)))
+                    for finding in one.findings
+                ] + said
             if all(one.warning for one in said):
                 broke_at, explained = climb(made)
                 said = explained + said
-        except Exception:  # a crash of the tool is the worst of its answers, and the others are still wanted
+        except (
+            Exception
+        ):  # a crash of the tool is the worst of its answers, and the others are still wanted
             return Row(**row, seconds=time.monotonic() - began, error=traceback.format_exc())
     said.sort(key=lambda one: one.warning)
     return Row(**row, said=tuple(said), broke_at=broke_at, seconds=time.monotonic() - began)
@@ -82,9 +98,18 @@ def climb(made: Subject) -> tuple[int | None, list[Said]]:
         rung = Rung(subject=made, samples=samples, recipe=recipe, criteria=criteria_for(samples))
         outcome = rung.climb()
         if outcome.status == "broken":
-            return samples, [_said(finding) for finding in diagnose_loop(rung, outcome).findings if finding.fails()]
+            return samples, [
+                _said(finding)
+                for finding in diagnose_loop(rung, outcome).findings
+                if finding.fails()
+            ]
     return None, []
 
 
 def _said(finding: Finding, part: str | None = None) -> Said:
-    return Said(name=finding.name, part=finding.part or part, headline=finding.headline, warning=finding.severity == "warning")
+    return Said(
+        name=finding.name,
+        part=finding.part or part,
+        headline=finding.headline,
+        warning=finding.severity == "warning",
+    )

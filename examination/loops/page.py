@@ -1,4 +1,6 @@
-"""`docs/loop_matrix.md`: what was said of each planted fault of a loop and of each sound change, beside what other tools say."""
+"""`docs/loop_matrix.md`: what was said of each planted fault of a loop and of each sound change,
+beside what other tools say.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,11 @@ def named(row: Result) -> bool:
 
 def alarmed(row: Result) -> bool:
     """Whether a sound change would fail a test."""
-    return row["broke_at"] is not None or row["error"] is not None or any(not one["warning"] for one in row["said"])
+    return (
+        row["broke_at"] is not None
+        or row["error"] is not None
+        or any(not one["warning"] for one in row["said"])
+    )
 
 
 def warned(row: Result) -> bool:
@@ -41,10 +47,20 @@ def page(rows: Sequence[Result], rivals: Sequence[Result]) -> str:
     """The whole page, as Markdown."""
     lines = ["# Loops with planted faults", "", *_words(), "", *summary(rows), ""]
     if rivals:
-        lines += ["## Other tools on the same faults", "", *_rivals_words(), "", *rivals_table(rows, rivals), ""]
+        lines += [
+            "## Other tools on the same faults",
+            "",
+            *_rivals_words(),
+            "",
+            *rivals_table(rows, rivals),
+            "",
+        ]
     for kind in KINDS:
         of_kind = [row for row in rows if row["kind"] == kind]
-        faults, sound = [row for row in of_kind if row["expected"]], [row for row in of_kind if not row["expected"]]
+        faults, sound = (
+            [row for row in of_kind if row["expected"]],
+            [row for row in of_kind if not row["expected"]],
+        )
         lines += [f"## {TITLES[kind]}: faults", "", *_faults_table(faults), ""]
         lines += [f"## {TITLES[kind]}: sound changes", "", *_sound_table(sound), ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -52,18 +68,39 @@ def page(rows: Sequence[Result], rivals: Sequence[Result]) -> str:
 
 def _words() -> list[str]:
     return [
-        f"Small changes to three sound texts, as three teams would write them, and what is said of each. Made by `{COMMAND}`.",
-        "Detected: a finding of the loop's contracts, or a rung that breaks. Part named: the first finding names the part that was",
-        "changed. Held out: about a third of the faults, which were set aside while findings were written; most are of kinds that the others are",
-        "of too, and those of the generator were seen. Unseen kinds: written last, for kinds that no finding was written for, and examined",
-        "once. Where a rung breaks that no contract accuses, parts are exchanged until one mends it or half a minute is over: on a busy machine,",
-        "as that of the figures below was, this ends before the guilty part's turn. False alarms: sound changes that would fail a test; a warning",
+        (
+            "Small changes to three sound texts, as three teams would write them, and what is "
+            f"said of each. Made by `{COMMAND}`."
+        ),
+        (
+            "Detected: a finding of the loop's contracts, or a rung that breaks. Part named: the "
+            "first finding names the part that was"
+        ),
+        (
+            "changed. Held out: about a third of the faults, which were set aside while findings "
+            "were written; most are of kinds that the others are"
+        ),
+        (
+            "of too, and those of the generator were seen. Unseen kinds: written last, for kinds "
+            "that no finding was written for, and examined"
+        ),
+        (
+            "once. Where a rung breaks that no contract accuses, parts are exchanged until one "
+            "mends it or half a minute is over: on a busy machine,"
+        ),
+        (
+            "as that of the figures below was, this ends before the guilty part's turn. False "
+            "alarms: sound changes that would fail a test; a warning"
+        ),
         "fails none and is counted apart.",
     ]
 
 
 def summary(rows: Sequence[Result]) -> list[str]:
-    lines = [f"| | {' | '.join(TITLES[kind] for kind in KINDS)} | all |", "| --- |" + " --- |" * (len(KINDS) + 1)]
+    lines = [
+        f"| | {' | '.join(TITLES[kind] for kind in KINDS)} | all |",
+        "| --- |" + " --- |" * (len(KINDS) + 1),
+    ]
     for title, among, good in _figures():
         of_all = [row for row in rows if among(row)]
         cells = [_share([row for row in of_all if row["kind"] == kind], good) for kind in KINDS]
@@ -72,7 +109,9 @@ def summary(rows: Sequence[Result]) -> list[str]:
 
 
 def _figures() -> list[tuple[str, Callable[[Result], bool], Callable[[Result], bool]]]:
-    seen: Callable[[Result], bool] = lambda row: bool(row["expected"]) and not row["held_out"] and not row["unseen"]  # noqa: E731
+    def seen(row: Result) -> bool:
+        return bool(row["expected"]) and not row["held_out"] and not row["unseen"]
+
     held_out: Callable[[Result], bool] = lambda row: bool(row["expected"]) and row["held_out"]  # noqa: E731
     unseen: Callable[[Result], bool] = lambda row: row["unseen"]  # noqa: E731
     sound: Callable[[Result], bool] = lambda row: not row["expected"]  # noqa: E731
@@ -95,31 +134,52 @@ def _share(rows: Sequence[Result], good: Callable[[Result], bool]) -> str:
 
 def _rivals_words() -> list[str]:
     return [
-        "torch-preflight reads the text. torch-audit watches forty steps through its autopatch. torchtest2's `check_model` is given the",
-        "network, the loss, the optimiser as the loop made it and the first batch, and has no place for a schedule, a step or a mode. Lightning's",
-        "`overfit_batches=4` trains 60 epochs of four batches; a loss above a tenth of its first counts as said. A fault counts as detected where",
-        "a tool says something that it does not say of the sound text. Made by `python -m examination.loops.rivals`.",
+        (
+            "torch-preflight reads the text. torch-audit watches forty steps through its "
+            "autopatch. torchtest2's `check_model` is given the"
+        ),
+        (
+            "network, the loss, the optimiser as the loop made it and the first batch, and has no "
+            "place for a schedule, a step or a mode. Lightning's"
+        ),
+        (
+            "`overfit_batches=4` trains 60 epochs of four batches; a loss above a tenth of its "
+            "first counts as said. A fault counts as detected where"
+        ),
+        (
+            "a tool says something that it does not say of the sound text. Made by `python -m "
+            "examination.loops.rivals`."
+        ),
     ]
 
 
 def rivals_table(rows: Sequence[Result], rivals: Sequence[Result]) -> list[str]:
     faults = {(row["kind"], row["name"]) for row in rows if row["expected"]}
     sound = {(row["kind"], row["name"]) for row in rows if not row["expected"]}
-    lines = ["| | faults detected: " + " | ".join(TITLES[kind] for kind in KINDS) + " | all | sound changes accused |"]
+    lines = [
+        "| | faults detected: "
+        + " | ".join(TITLES[kind] for kind in KINDS)
+        + " | all | sound changes accused |"
+    ]
     lines += ["| --- |" + " --- |" * (len(KINDS) + 2)]
     ours = [row for row in rows if row["expected"]]
     cells = [_share([row for row in ours if row["kind"] == kind], detected) for kind in KINDS]
     lines.append(
-        f"| **pytest-overfit** | {' | '.join(cells)} | {_share(ours, detected)} | {_share([r for r in rows if not r['expected']], alarmed)} |"
+        f"| **pytest-overfit** | {' | '.join(cells)} | {_share(ours, detected)} | "
+        f"{_share([r for r in rows if not r['expected']], alarmed)} |"
     )
     for rival, title in RIVALS.items():
-        said = {(row["kind"], row["name"]): set(row["said"]) for row in rivals if row["rival"] == rival}
+        said = {
+            (row["kind"], row["name"]): set(row["said"]) for row in rivals if row["rival"] == rival
+        }
         if not said:
             continue
         version = next(row["version"] for row in rivals if row["rival"] == rival)
         more = {job for job, words in said.items() if words - said.get((job[0], SOUND_TEXT), set())}
         counts = [[job for job in said if job in faults and job[0] == kind] for kind in KINDS]
-        cells = [f"{len(more.intersection(jobs))} of {len(jobs)}" if jobs else "-" for jobs in counts]
+        cells = [
+            f"{len(more.intersection(jobs))} of {len(jobs)}" if jobs else "-" for jobs in counts
+        ]
         judged, left = [job for job in said if job in faults], [job for job in said if job in sound]
         totals = [f"{len(more.intersection(among))} of {len(among)}" for among in (judged, left)]
         lines.append(f"| {title} {version} | {' | '.join((*cells, *totals))} |")
@@ -127,14 +187,25 @@ def rivals_table(rows: Sequence[Result], rivals: Sequence[Result]) -> list[str]:
 
 
 def _faults_table(rows: Iterable[Result]) -> list[str]:
-    lines = ["| fault | part | | said first | part named | rung |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "| fault | part | | said first | part named | rung |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for row in rows:
         first = row["said"][0] if row["said"] else None
-        said = f"`{first['name']}`" + (" (warning)" if first["warning"] else "") if first else "raised" if row["error"] else "-"
+        said = (
+            f"`{first['name']}`" + (" (warning)" if first["warning"] else "")
+            if first
+            else "raised"
+            if row["error"]
+            else "-"
+        )
         part = (first["part"] or "-") if first else "-"
         mark = part if named(row) else f"**{part}**"
         broke = f"R{row['broke_at']}" if row["broke_at"] else ""
-        lines.append(f"| {row['name']} | {row['expected'][0]} | {_apart(row)} | {said} | {mark} | {broke} |")
+        lines.append(
+            f"| {row['name']} | {row['expected'][0]} | {_apart(row)} | {said} | {mark} | {broke} |"
+        )
     return lines
 
 
@@ -145,8 +216,12 @@ def _apart(row: Result) -> str:
 def _sound_table(rows: Iterable[Result]) -> list[str]:
     lines = ["| change | | said |", "| --- | --- | --- |"]
     for row in rows:
-        said = ", ".join(f"`{one['name']}`" + (" (warning)" if one["warning"] else "") for one in row["said"])
+        said = ", ".join(
+            f"`{one['name']}`" + (" (warning)" if one["warning"] else "") for one in row["said"]
+        )
         broke = f"R{row['broke_at']} breaks" if row["broke_at"] else ""
         said = ", ".join(filter(None, (said, broke, "raised" if row["error"] else "")))
-        lines.append(f"| {row['name']} | {'held out' if row['held_out'] else ''} | {said or 'nothing'} |")
+        lines.append(
+            f"| {row['name']} | {'held out' if row['held_out'] else ''} | {said or 'nothing'} |"
+        )
     return lines

@@ -1,4 +1,6 @@
-"""A change to a team's text: a fault with the part that it is in, or a sound change, and the module that comes of it."""
+"""A change to a team's text: a fault with the part that it is in, or a sound change, and the module
+that comes of it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,18 @@ from typing import Literal
 
 Kind = Literal["generator", "lightning", "huggingface"]
 KINDS: tuple[Kind, ...] = ("generator", "lightning", "huggingface")
-Part = Literal["optimiser", "scheduler", "clip", "precision", "accumulation", "batches", "loss", "mode", "state", "network"]
+Part = Literal[
+    "optimiser",
+    "scheduler",
+    "clip",
+    "precision",
+    "accumulation",
+    "batches",
+    "loss",
+    "mode",
+    "state",
+    "network",
+]
 """Of a loop; the network, where a loop leaves the forward pass to it."""
 Edit = tuple[str, str]
 """What stands in the sound text, once, and what is written in its place."""
@@ -23,9 +36,9 @@ TEAMS = Path(__file__).parent / "teams"
 class Change:
     """A small change to a sound text.
 
-    part: of the loop, that is guilty; None where the change is sound. also: parts that may be named as well,
-    where the fault lies between two. held_out: not looked at before the tool is finished. unseen: of a kind
-    that no finding was written for.
+    part: of the loop, that is guilty; None where the change is sound. also: parts that may be named
+    as well, where the fault lies between two. held_out: not looked at before the tool is finished.
+    unseen: of a kind that no finding was written for.
     """
 
     name: str
@@ -39,7 +52,9 @@ class Change:
         """The changed text. Raises ValueError where an edit does not fit exactly once."""
         for old, new in self.edits:
             if sound.count(old) != 1:
-                raise ValueError(f"{self.name}: {old!r} stands {sound.count(old)} times in the text")
+                raise ValueError(
+                    f"{self.name}: {old!r} stands {sound.count(old)} times in the text"
+                )
             sound = sound.replace(old, new)
         return sound
 
@@ -51,7 +66,9 @@ def sound(name: str, *edits: Edit, held_out: bool = False) -> Change:
     return Change(name=name, edits=edits, held_out=held_out)
 
 
-def fault(name: str, part: Part, *edits: Edit, also: Sequence[Part] = (), held_out: bool = False) -> Change:
+def fault(
+    name: str, part: Part, *edits: Edit, also: Sequence[Part] = (), held_out: bool = False
+) -> Change:
     return Change(name=name, edits=edits, part=part, also=tuple(also), held_out=held_out)
 
 
@@ -59,7 +76,9 @@ def planted(kind: Kind, change: Change, folder: Path) -> ModuleType:
     """The team's module with the change, imported from a file in `folder`."""
     name = f"{kind}_{change.name}"
     path = folder / f"{name}.py"
-    path.write_text(change.text((TEAMS / f"{kind}.py").read_text(encoding="utf-8")), encoding="utf-8")
+    path.write_text(
+        change.text((TEAMS / f"{kind}.py").read_text(encoding="utf-8")), encoding="utf-8"
+    )
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None

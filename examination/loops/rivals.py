@@ -1,7 +1,10 @@
-"""`python -m examination.loops.rivals`: what other tools say of the same texts, a line each in `logs/loop_rivals.jsonl`.
+"""`python -m examination.loops.rivals`: what other tools say of the same texts, a line each in
+`logs/loop_rivals.jsonl`.
 
-torch-preflight reads the text; torch-audit watches forty steps of the training through its autopatch; torchtest2 is given the network, loss, first
-batch and optimiser; Lightning's overfit_batches trains on four. Run it where they are installed: `pip install "pytest-overfit[rivals]"`.
+torch-preflight reads the text; torch-audit watches forty steps of the training through its
+autopatch; torchtest2 is given the network, loss, first batch and optimiser; Lightning's
+overfit_batches trains on four. Run it where they are installed: `pip install
+"pytest-overfit[rivals]"`.
 """
 
 from __future__ import annotations
@@ -35,9 +38,17 @@ LEARNED = 0.1
 
 def static(kind: Kind, module: ModuleType) -> set[str]:
     """The rules that torch-preflight says are broken."""
-    command = [str(Path(sys.executable).with_name("torch-preflight")), "check", str(module.__file__), "--format", "json"]
+    command = [
+        str(Path(sys.executable).with_name("torch-preflight")),
+        "check",
+        str(module.__file__),
+        "--format",
+        "json",
+    ]
     said = json.loads(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
-    return {str(one.get("code") or one.get("rule") or one.get("rule_id")) for one in said["diagnostics"]}
+    return {
+        str(one.get("code") or one.get("rule") or one.get("rule_id")) for one in said["diagnostics"]
+    }
 
 
 def watched(kind: Kind, module: ModuleType) -> set[str]:
@@ -49,11 +60,21 @@ def watched(kind: Kind, module: ModuleType) -> set[str]:
 
     def attach(optimizer: Any) -> None:
         if not auditors:
-            auditors.append(autopatch(network, optimizer=optimizer, every_n_steps=1, reporters=[], suppress_internal_errors=True))
+            auditors.append(
+                autopatch(
+                    network,
+                    optimizer=optimizer,
+                    every_n_steps=1,
+                    reporters=[],
+                    suppress_internal_errors=True,
+                )
+            )
 
     with before_steps(attach):
         failed = raised(lambda: list(islice(run, STEPS)))
-    found = {finding.rule_id for auditor in auditors for finding in auditor.finish(report=False).findings}
+    found = {
+        finding.rule_id for auditor in auditors for finding in auditor.finish(report=False).findings
+    }
     return found | failed
 
 
@@ -65,25 +86,41 @@ def checked(kind: Kind, module: ModuleType) -> set[str]:
     given: dict[str, Any]
     if kind == "lightning":
         torch.manual_seed(0)
-        network, given = module.Module(), {"plugin": LightningPlugin(lambda inputs, labels: inputs | labels)}
+        network, given = (
+            module.Module(),
+            {"plugin": LightningPlugin(lambda inputs, labels: inputs | labels)},
+        )
     else:
         network, optimizer = before_its_first_step(kind, module)
         losses: dict[str, Callable[[Any, Any, Any], Any]] = {
             "generator": lambda network, inputs, labels: module.loss_of(network, inputs | labels),
             "huggingface": lambda network, inputs, labels: network(**inputs, **labels)["loss"],
         }
-        given = {"loss_fn": lambda loss, _: loss, "optimizer": optimizer, "forward_fn": losses[kind]}
+        given = {
+            "loss_fn": lambda loss, _: loss,
+            "optimizer": optimizer,
+            "forward_fn": losses[kind],
+        }
     batch = next(iter(loader(module)))
-    labels = {name: value for name, value in batch.items() if name in ("targets", "target_lengths", "labels")}
+    labels = {
+        name: value
+        for name, value in batch.items()
+        if name in ("targets", "target_lengths", "labels")
+    }
     inputs = {name: value for name, value in batch.items() if name not in labels}
     reports: list[Any] = []
 
     def check() -> None:
-        called = {"eval_forward_fn": lambda network, inputs: outputs(network(**inputs)), "output_batch_dim": 0 if kind == "huggingface" else 1}
+        called = {
+            "eval_forward_fn": lambda network, inputs: outputs(network(**inputs)),
+            "output_batch_dim": 0 if kind == "huggingface" else 1,
+        }
         reports.append(torchtest2.check_model(network, inputs, labels, **called, **given))
 
     failed = raised(check)
-    return failed | {result.name for report in reports for result in (*report.failures, *report.warnings)}
+    return failed | {
+        result.name for report in reports for result in (*report.failures, *report.warnings)
+    }
 
 
 def before_its_first_step(kind: Kind, module: ModuleType) -> tuple[Any, Any]:
@@ -95,7 +132,9 @@ def before_its_first_step(kind: Kind, module: ModuleType) -> tuple[Any, Any]:
 
     def find(optimizer: Any) -> None:
         for group in optimizer.param_groups:
-            group["lr"] = group.get("initial_lr", group["lr"])  # as it is before any warm-up: no schedule is asked for
+            group["lr"] = group.get(
+                "initial_lr", group["lr"]
+            )  # as it is before any warm-up: no schedule is asked for
         optimizers.append(optimizer)
         raise Found
 
@@ -110,7 +149,9 @@ def outputs(said: Any) -> Any:
 
 
 def overfit_batches(kind: Kind, module: ModuleType) -> set[str] | None:
-    """Whether a few batches are not learned by a Trainer with overfit_batches; None where the training is no LightningModule."""
+    """Whether a few batches are not learned by a Trainer with overfit_batches; None where the
+    training is no LightningModule.
+    """
     if kind != "lightning":
         return None
     import lightning as L
@@ -122,10 +163,28 @@ def overfit_batches(kind: Kind, module: ModuleType) -> set[str] | None:
             losses.append(float(outputs["loss"] if isinstance(outputs, dict) else outputs))
 
     torch.manual_seed(0)
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    settings = {**module.TRAINER, **quiet, "overfit_batches": FEW, "max_epochs": EPOCHS_OF_FEW, "limit_val_batches": 0}
-    failed = raised(lambda: L.Trainer(**settings, callbacks=[Losses()]).fit(module.Module(), datamodule=module.Data()))
-    return failed or ({"not learned"} if not losses or max(losses[-FEW:]) > LEARNED * losses[0] else set())
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+    }
+    settings = {
+        **module.TRAINER,
+        **quiet,
+        "overfit_batches": FEW,
+        "max_epochs": EPOCHS_OF_FEW,
+        "limit_val_batches": 0,
+    }
+    failed = raised(
+        lambda: L.Trainer(**settings, callbacks=[Losses()]).fit(
+            module.Module(), datamodule=module.Data()
+        )
+    )
+    return failed or (
+        {"not learned"} if not losses or max(losses[-FEW:]) > LEARNED * losses[0] else set()
+    )
 
 
 RIVALS: dict[str, Callable[[Kind, ModuleType], set[str] | None]] = {
@@ -148,7 +207,9 @@ def training(kind: Kind, module: ModuleType) -> tuple[Any, Iterator[float]]:
         network = module.Module()
         return network, lightning.steps_of(module.TRAINER)(network, loader(module))
     network = module.Model()
-    return network, huggingface.steps_of(module.arguments(tempfile.gettempdir()), module.OurTrainer)(network, loader(module))
+    return network, huggingface.steps_of(
+        module.arguments(tempfile.gettempdir()), module.OurTrainer
+    )(network, loader(module))
 
 
 def loader(module: ModuleType) -> DataLoader[Any]:
@@ -183,7 +244,13 @@ def examine(rival: str, kind: Kind, change: Change, folder: Path) -> dict[str, A
     said = RIVALS[rival](kind, planted(kind, change, folder))
     if said is None:
         return None
-    return {"rival": rival, "version": version(rival), "kind": kind, "name": change.name, "said": sorted(said)}
+    return {
+        "rival": rival,
+        "version": version(rival),
+        "kind": kind,
+        "name": change.name,
+        "said": sorted(said),
+    }
 
 
 def main(kinds: Iterable[str]) -> int:
@@ -210,7 +277,11 @@ def main(kinds: Iterable[str]) -> int:
 
 
 def rows() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()] if RESULTS.exists() else []
+    return (
+        [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+        if RESULTS.exists()
+        else []
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,12 @@ def _generator(module: ModuleType, folder: Path) -> Subject:
         build=lambda vocab_size, feature_dim, seed: module.Network(),
         samples=samples_of(clips, lambda clip: (clip["features"], clip["target"])),
         vocabulary=VOCABULARY,
-        loop=Loop(train=module.train, loader=DataLoader(clips, batch_size=module.BATCH, shuffle=True, collate_fn=module.collate)),
+        loop=Loop(
+            train=module.train,
+            loader=DataLoader(
+                clips, batch_size=module.BATCH, shuffle=True, collate_fn=module.collate
+            ),
+        ),
     )
 
 

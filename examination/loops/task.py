@@ -1,4 +1,6 @@
-"""A task that takes under a second to learn: patterns of a few numbers, each held for some frames, to be read in order."""
+"""A task that takes under a second to learn: patterns of a few numbers, each held for some frames,
+to be read in order.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def recordings() -> list[tuple[Tensor, Tensor]]:
 
 
 def _recording(patterns: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    target = torch.randint(1, len(VOCABULARY), (int(torch.randint(3, 7, (1,), generator=draw)),), generator=draw)
+    target = torch.randint(
+        1, len(VOCABULARY), (int(torch.randint(3, 7, (1,), generator=draw)),), generator=draw
+    )
     held = torch.randint(3, 6, (len(target),), generator=draw)
     frames = patterns[target.repeat_interleave(held)]
     return LEVEL + SPREAD * (frames + 0.2 * torch.randn(frames.shape, generator=draw)), target
@@ -33,7 +37,8 @@ def _recording(patterns: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor]
 class Network(nn.Module):
     """A bidirectional GRU over an encoder of each frame.
 
-    (batch, frames, DIM), frames (batch,) -> log-probabilities (frames, batch, vocabulary), steps (batch,). hidden: the state to start from.
+    (batch, frames, DIM), frames (batch,) -> log-probabilities (frames, batch, vocabulary), steps
+    (batch,). hidden: the state to start from.
     """
 
     def __init__(self, tokens: int = len(VOCABULARY), width: int = 24) -> None:
@@ -43,10 +48,14 @@ class Network(nn.Module):
         self.head = nn.Linear(2 * width, tokens)
         self.hidden: Tensor | None = None
 
-    def forward(self, features: Tensor, frames: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, frames: Tensor, hidden: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         return self.decode(self.encoder(features), frames, hidden)
 
-    def decode(self, encoded: Tensor, frames: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, encoded: Tensor, frames: Tensor, hidden: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """From what the encoder said (batch, frames, width), as `forward`."""
         packed = pack_padded_sequence(encoded, frames.cpu(), batch_first=True, enforce_sorted=False)
         out, reached = self.gru(packed, hidden)

@@ -1,1 +1,3 @@
-"""Explaining a broken rung: the evidence that detectors read, the diagnosis, and the trials that confirm a cause."""
+"""Explaining a broken rung: the evidence that detectors read, the diagnosis, and the trials that
+confirm a cause.
+"""

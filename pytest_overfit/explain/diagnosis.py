@@ -1,4 +1,5 @@
-"""Diagnosis: why a rung broke. Findings from contracts, from probes of the fresh and the trained network, and from the run itself.
+"""Diagnosis: why a rung broke. Findings from contracts, from probes of the fresh and the trained
+network, and from the run itself.
 
 What detectors find stays *suspected* until a remedy's trial holds. They see the subject alone.
 """
@@ -8,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pytest_overfit import errors, probes
+from pytest_overfit import errors
+from pytest_overfit.climb.ladder import Outcome, Rung
 from pytest_overfit.explain.evidence import Evidence, gather
 from pytest_overfit.explain.trials import Trial, Trials, run_trials
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.findings.catalogue import DETECTORS, record_of
 from pytest_overfit.findings.examine import breaks_rungs, without_consequences
 from pytest_overfit.findings.running import TOOL_FAILS, own_failure
-from pytest_overfit.ladder import Outcome, Rung
+from pytest_overfit.network import Observation, rows_for_people
 from pytest_overfit.subject import Subject
 
 
@@ -32,9 +34,11 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """findings: best first. ruled_out: what was looked for and not found. trials: in the order tried. table: the modules on the way.
+    """findings: best first. ruled_out: what was looked for and not found. trials: in the order
+    tried. table: the modules on the way.
 
-    failure: what of this tool's own went wrong in explaining, with its traceback; it must not hide the break itself.
+    failure: what of this tool's own went wrong in explaining, with its traceback; it must not hide
+    the break itself.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -50,13 +54,17 @@ class Diagnosis:
 
 
 def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagnosis:
-    """Explain a broken rung. trials: none; those of the findings until one holds; or every remedy of every finding, then general ones.
+    """Explain a broken rung. trials: none; those of the findings until one holds; or every remedy
+    of every finding, then general ones.
 
-    Evidence and trials are of a seed that failed: with another one no remedy would be needed, and any would seem to help.
+    Evidence and trials are of a seed that failed: with another one no remedy would be needed, and
+    any would seem to help.
     """
     found = [finding for one in rung.checked for finding in one.findings]
     found += outcome.attempts[0].findings if outcome.attempts else ()
-    found.sort(key=lambda finding: not finding.fails())  # what fails nothing is the likelier to be innocent
+    found.sort(
+        key=lambda finding: not finding.fails()
+    )  # what fails nothing is the likelier to be innocent
     failed = tuple(attempt.seed for attempt in outcome.deciding if not attempt.held)
     rung = replace(rung, seeds=failed or rung.seeds)
     evidence: Evidence | None = None
@@ -70,22 +78,37 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
     else:
         shown, ruled_out = _shown(evidence)
     failures = [finding for finding in (*found, *shown) if finding.name == TOOL_FAILS.name]
-    found, shown = ([finding for finding in some if finding not in failures] for some in (found, shown))
+    found, shown = (
+        [finding for finding in some if finding not in failures] for some in (found, shown)
+    )
     known = {finding.name for finding in found}
     shown = _with_something_to_say(shown, found, rung.subject)
-    found += accepting([finding for finding in shown if finding.name not in known], rung.subject.accept)
-    tried = run_trials(rung, [finding for finding in found if not finding.accepted], outcome.seconds, trials)
+    found += accepting(
+        [finding for finding in shown if finding.name not in known], rung.subject.accept
+    )
+    tried = run_trials(
+        rung, [finding for finding in found if not finding.accepted], outcome.seconds, trials
+    )
     return Diagnosis(
         findings=ranked(found, tried),
-        ruled_out=tuple(name for name in ruled_out if name not in {finding.name for finding in found}),
+        ruled_out=tuple(
+            name for name in ruled_out if name not in {finding.name for finding in found}
+        ),
         trials=tried,
-        table=tuple(row(o) for o in probes.rows_for_people(evidence.whole)) if evidence else (),
-        failure="\n".join(line for finding in failures for line in (finding.headline, *finding.evidence)) or None,
+        table=tuple(row(o) for o in rows_for_people(evidence.whole)) if evidence else (),
+        failure="\n".join(
+            line for finding in failures for line in (finding.headline, *finding.evidence)
+        )
+        or None,
     )
 
 
-def _with_something_to_say(shown: Sequence[Finding], found: Sequence[Finding], subject: Subject) -> tuple[Finding, ...]:
-    """Findings of training but those that follow from what is known, as a wrong loss looks like a penalty and anything like a wrong rate."""
+def _with_something_to_say(
+    shown: Sequence[Finding], found: Sequence[Finding], subject: Subject
+) -> tuple[Finding, ...]:
+    """Findings of training but those that follow from what is known, as a wrong loss looks like a
+    penalty and anything like a wrong rate.
+    """
     told = without_consequences(shown, {finding.name for finding in found if finding.fails()})
     known = any(breaks_rungs(finding, subject) for finding in found)
     return tuple(finding for finding in told if not (known and _last_resort(finding.name)))
@@ -97,15 +120,17 @@ def _last_resort(name: str) -> bool:
 
 
 def examine_rung(rung: Rung, outcome: Outcome) -> tuple[Finding, ...]:
-    """What diagnoses say of a rung, whether it held or broke, best first; on a sound subject that is nothing."""
+    """What diagnoses say of a rung, whether it held or broke, best first; on a sound subject that
+    is nothing.
+    """
     return _shown(gather(rung, outcome))[0]
 
 
 def _shown(evidence: Evidence) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
     """What detectors find, and the names of what they do not find.
 
-    What is located comes first, in the order of the signal; what goes wrong with it at one module shows at those behind it too, and is told
-    once. A detector that fails is told and ends no other.
+    What is located comes first, in the order of the signal; what goes wrong with it at one module
+    shows at those behind it too, and is told once. A detector that fails is told and ends no other.
     """
     found, ruled_out = [], []
     for detector in DETECTORS:
@@ -134,7 +159,8 @@ def _spreads(finding: Finding) -> bool:
 
 
 def ranked(found: Sequence[Finding], tried: Sequence[Trial]) -> tuple[Finding, ...]:
-    """A finding whose remedy held first, and confirmed by it; last those that were mended to no avail: true, but not the cause.
+    """A finding whose remedy held first, and confirmed by it; last those that were mended to no
+    avail: true, but not the cause.
 
     Where another cause is confirmed, what is only told as a last resort is not.
     """
@@ -142,14 +168,31 @@ def ranked(found: Sequence[Finding], tried: Sequence[Trial]) -> tuple[Finding, .
     in_vain = {trial.finding for trial in tried if not trial.held and trial.ended is None} - cured
 
     def judged(finding: Finding) -> Finding:
-        status = "confirmed" if finding.name in cured else "suspected" if finding.name in in_vain else finding.status
+        status = (
+            "confirmed"
+            if finding.name in cured
+            else "suspected"
+            if finding.name in in_vain
+            else finding.status
+        )
         return replace(finding, status=status)
 
     another = any(not _last_resort(name) for name in cured)
     told = [finding for finding in found if not (another and _last_resort(finding.name))]
-    return tuple(sorted(map(judged, told), key=lambda finding: (finding.name not in cured, finding.name in in_vain)))
+    return tuple(
+        sorted(
+            map(judged, told),
+            key=lambda finding: (finding.name not in cured, finding.name in in_vain),
+        )
+    )
 
 
-def row(o: probes.Observation) -> Row:
+def row(o: Observation) -> Row:
     """The line of the module table that tells of an observation."""
-    return Row(module=o.module, where=o.where, steps=o.steps_out, between_sample_share=o.between_sample_share, gradient=o.gradient_norm)
+    return Row(
+        module=o.module,
+        where=o.where,
+        steps=o.steps_out,
+        between_sample_share=o.between_sample_share,
+        gradient=o.gradient_norm,
+    )

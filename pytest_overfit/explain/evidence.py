@@ -8,10 +8,10 @@ from typing import Literal
 
 from torch import nn
 
-from pytest_overfit import probes
-from pytest_overfit.ladder import Attempt, Outcome, Rung
+from pytest_overfit.climb.ladder import Attempt, Outcome, Rung
+from pytest_overfit.network import Observation, observe
 from pytest_overfit.subject import Sample
-from pytest_overfit.train import keep_up_norms
+from pytest_overfit.training import keep_up_norms
 
 PROBED = 8
 """Clips that probes read: more tell nothing new."""
@@ -21,15 +21,16 @@ PROBED = 8
 class Evidence:
     """What diagnoses read: the rung, its attempts, probes of a fresh network in both modes.
 
-    train, eval: on clips cut to one length, so that what tells clips apart is what they hold and not where they end. whole: train mode, uncut.
+    train, eval: on clips cut to one length, so that what tells clips apart is what they hold and
+    not where they end. whole: train mode, uncut.
     """
 
     rung: Rung
     samples: Sequence[Sample]
     outcome: Outcome
-    train: tuple[probes.Observation, ...]
-    eval: tuple[probes.Observation, ...]
-    whole: tuple[probes.Observation, ...]
+    train: tuple[Observation, ...]
+    eval: tuple[Observation, ...]
+    whole: tuple[Observation, ...]
 
     def fresh(self) -> nn.Module:
         """A network as the rung's first attempt began with."""
@@ -48,12 +49,19 @@ def gather(rung: Rung, outcome: Outcome) -> Evidence:
     shown = rung.subject.take(min(PROBED, len(rung.subject.offered(PROBED))))
     cut = _cut(shown)
 
-    def read(clips: Sequence[Sample], mode: Literal["train", "eval"]) -> tuple[probes.Observation, ...]:
-        return tuple(probes.observe(rung.subject, network, clips, mode=mode, device=rung.device))
+    def read(clips: Sequence[Sample], mode: Literal["train", "eval"]) -> tuple[Observation, ...]:
+        return tuple(observe(rung.subject, network, clips, mode=mode, device=rung.device))
 
     train = read(cut, "train")
     whole = train if cut == shown else read(shown, "train")
-    return Evidence(rung=rung, samples=samples, outcome=outcome, train=train, eval=read(cut, "eval"), whole=whole)
+    return Evidence(
+        rung=rung,
+        samples=samples,
+        outcome=outcome,
+        train=train,
+        eval=read(cut, "eval"),
+        whole=whole,
+    )
 
 
 def _cut(samples: Sequence[Sample]) -> Sequence[Sample]:
@@ -61,11 +69,23 @@ def _cut(samples: Sequence[Sample]) -> Sequence[Sample]:
     shortest = min(sample.frames for sample in samples)
     if all(sample.frames == shortest for sample in samples):
         return samples
-    return [replace(s, features=s.features[:shortest], target=s.target[: max(1, len(s.target) * shortest // max(s.frames, 1))]) for s in samples]
+    return [
+        replace(
+            s,
+            features=s.features[:shortest],
+            target=s.target[: max(1, len(s.target) * shortest // max(s.frames, 1))],
+        )
+        for s in samples
+    ]
 
 
 def fresh(rung: Rung, samples: Sequence[Sample]) -> nn.Module:
     """A network as a rung's first attempt begins with, on its device."""
-    network = rung.subject.fresh(feature_dim=samples[0].features.shape[1], seed=rung.seeds[0], size=rung.size, network=rung.recipe.network)
+    network = rung.subject.fresh(
+        feature_dim=samples[0].features.shape[1],
+        seed=rung.seeds[0],
+        size=rung.size,
+        network=rung.recipe.network,
+    )
     keep_up_norms(network, rung.recipe.norm_momentum)
     return network.to(rung.device)

@@ -1,7 +1,8 @@
-"""Trials: the broken rung climbed again with one remedy each, several at a time where the process has threads to spare.
+"""Trials: the broken rung climbed again with one remedy each, several at a time where the process
+has threads to spare.
 
-A trial that runs beside others runs in a forked process of one thread: networks and subjects need not be picklable, and no trial's randomness
-reaches another's.
+A trial that runs beside others runs in a forked process of one thread: networks and subjects need
+not be picklable, and no trial's randomness reaches another's.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from typing import Literal
 import torch
 
 from pytest_overfit import errors
-from pytest_overfit.attempt import OutOfTime, until
+from pytest_overfit.climb.attempt import OutOfTime, until
+from pytest_overfit.climb.ladder import Rung
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.catalogue import record_of
 from pytest_overfit.findings.examine import check
 from pytest_overfit.findings.remedies import Remedy
 from pytest_overfit.findings.training import CAUSE_NOT_LOCATED
-from pytest_overfit.ladder import Rung
-from pytest_overfit.network_edits import CannotEdit
+from pytest_overfit.network.network_edits import CannotEdit
 from pytest_overfit.subject import Subject
 
 LEAST_SECONDS = 30.0
@@ -52,7 +53,10 @@ class TrialEnded(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What became of a rung with a remedy. ended: what kept it from its end, if anything did. why: that in words."""
+    """What became of a rung with a remedy. ended: what kept it from its end, if anything did.
+
+    why: that in words.
+    """
 
     finding: str
     remedy: str
@@ -64,18 +68,33 @@ class Trial:
 
 
 def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) -> Trial:
-    """Climb `rung` on a fresh network with one remedy, for at most `seconds`. A finding of the contracts must be gone as well."""
+    """Climb `rung` on a fresh network with one remedy, for at most `seconds`.
+
+    A finding of the contracts must be gone as well.
+    """
     began = time.monotonic()
 
-    def trial(held: bool, steps: int = 0, ended: TrialEnded | None = None, why: str | None = None) -> Trial:
+    def trial(
+        held: bool, steps: int = 0, ended: TrialEnded | None = None, why: str | None = None
+    ) -> Trial:
         seconds = time.monotonic() - began
-        return Trial(finding=finding.name, remedy=remedy.name, held=held, steps=steps, seconds=seconds, ended=ended, why=why)
+        return Trial(
+            finding=finding.name,
+            remedy=remedy.name,
+            held=held,
+            steps=steps,
+            seconds=seconds,
+            ended=ended,
+            why=why,
+        )
 
     try:
         mended = replace(remedy.change(rung, finding), seeds=rung.seeds[:1])
         if _found_again(mended, finding):
             return trial(False, ended=TrialEnded.STILL_FOUND, why=f"{finding.name} is still found")
-        outcome = replace(mended, recipe=replace(mended.recipe, fallbacks=())).climb(until(began + seconds))
+        outcome = replace(mended, recipe=replace(mended.recipe, fallbacks=())).climb(
+            until(began + seconds)
+        )
         return trial(outcome.status == "ok", steps=outcome.steps)
     except OutOfTime as late:
         return trial(False, steps=late.step, ended=TrialEnded.OUT_OF_TIME, why="out of time")
@@ -83,8 +102,16 @@ def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) 
         return trial(False, ended=TrialEnded.NOT_APPLICABLE, why=str(error))
     except Exception as error:  # a changed network may fail in any way; the trial then says which
         if errors.is_ours(error):
-            return trial(False, ended=TrialEnded.TOOL_FAILED, why=f"pytest-overfit itself failed:\n{errors.whole(error)}")
-        return trial(False, ended=TrialEnded.RAISED, why=f"{type(error).__name__}: {errors.first_line(error)}")
+            return trial(
+                False,
+                ended=TrialEnded.TOOL_FAILED,
+                why=f"pytest-overfit itself failed:\n{errors.whole(error)}",
+            )
+        return trial(
+            False,
+            ended=TrialEnded.RAISED,
+            why=f"{type(error).__name__}: {errors.first_line(error)}",
+        )
 
 
 def _found_again(rung: Rung, finding: Finding) -> bool:
@@ -99,11 +126,15 @@ def remedies_for(finding: Finding, subject: Subject | None = None) -> tuple[Reme
     return record.remedies if record else ()
 
 
-def plan(found: Sequence[Finding], trials: Trials, subject: Subject | None = None) -> Iterable[Planned]:
+def plan(
+    found: Sequence[Finding], trials: Trials, subject: Subject | None = None
+) -> Iterable[Planned]:
     """What to try, in order: the likeliest remedy of each finding, then the second of each, ..."""
     if trials == "off":
         return
-    columns = [[(finding, remedy) for remedy in remedies_for(finding, subject)] for finding in found]
+    columns = [
+        [(finding, remedy) for remedy in remedies_for(finding, subject)] for finding in found
+    ]
     for likeliest in zip_longest(*columns):
         yield from (pair for pair in likeliest if pair is not None)
     if trials == "all" or not found:
@@ -112,8 +143,13 @@ def plan(found: Sequence[Finding], trials: Trials, subject: Subject | None = Non
             yield unknown, remedy
 
 
-def run_trials(rung: Rung, found: Sequence[Finding], climbed_seconds: float, trials: Trials) -> tuple[Trial, ...]:
-    """Try remedies until one holds, or, for "all", each of them; in the order of the plan. For "auto" within the time that the climb took."""
+def run_trials(
+    rung: Rung, found: Sequence[Finding], climbed_seconds: float, trials: Trials
+) -> tuple[Trial, ...]:
+    """Try remedies until one holds, or, for "all", each of them; in the order of the plan.
+
+    For "auto" within the time that the climb took.
+    """
     ends = time.monotonic() + max(climbed_seconds, LEAST_SECONDS) if trials == "auto" else math.inf
     planned = list(plan(found, trials, rung.subject))
     at_once = min(beside_each_other(rung.device), len(planned))
@@ -128,17 +164,32 @@ def run_trials(rung: Rung, found: Sequence[Finding], climbed_seconds: float, tri
 
 
 def beside_each_other(device: str) -> int:
-    """How many trials to run at once: one a thread of this process, where it can fork; a process that has met a GPU cannot."""
-    return torch.get_num_threads() if device == "cpu" and hasattr(os, "fork") and not torch.cuda.is_available() else 1
+    """How many trials to run at once: one a thread of this process, where it can fork; a process
+    that has met a GPU cannot.
+    """
+    return (
+        torch.get_num_threads()
+        if device == "cpu" and hasattr(os, "fork") and not torch.cuda.is_available()
+        else 1
+    )
 
 
-def _forked(rung: Rung, planned: Sequence[Planned], *, ends: float, at_once: int, until_one_holds: bool) -> tuple[Trial, ...]:
-    """Where one held, those planned before it are awaited and those after it ended, so that what is confirmed hangs on no race."""
+def _forked(
+    rung: Rung, planned: Sequence[Planned], *, ends: float, at_once: int, until_one_holds: bool
+) -> tuple[Trial, ...]:
+    """Where one held, those planned before it are awaited and those after it ended, so that what is
+    confirmed hangs on no race.
+    """
     told: dict[int, Trial] = {}
     waiting, last = list(enumerate(planned)), len(planned)
     with _processes() as running:
         while running or waiting:
-            while waiting and len(running) < at_once and waiting[0][0] < last and time.monotonic() < ends:
+            while (
+                waiting
+                and len(running) < at_once
+                and waiting[0][0] < last
+                and time.monotonic() < ends
+            ):
                 place, (finding, remedy) = waiting.pop(0)
                 running[_start(rung, finding, remedy, ends - time.monotonic())] = place
             if not any(place < last for place in running.values()):
@@ -154,7 +205,9 @@ def _forked(rung: Rung, planned: Sequence[Planned], *, ends: float, at_once: int
 
 @contextmanager
 def _processes() -> Iterator[dict[Connection, int]]:
-    """The trials under way, by the pipe that will tell of them; what still runs at the end is ended."""
+    """The trials under way, by the pipe that will tell of them; what still runs at the end is
+    ended.
+    """
     before = set(multiprocessing.active_children())
     try:
         yield {}
@@ -173,7 +226,8 @@ def _start(rung: Rung, finding: Finding, remedy: Remedy, seconds: float) -> Conn
         sender.send(try_remedy(rung, finding, remedy, seconds=seconds))
 
     with warnings.catch_warnings():
-        # Python 3.12 warns that other threads of the parent stand still in the child: with one thread torch asks for none of them.
+        # Python 3.12 warns that other threads of the parent stand still in the child: with one
+        # thread torch asks for none of them.
         warnings.simplefilter("ignore", DeprecationWarning)
         multiprocessing.get_context("fork").Process(target=run, daemon=True).start()
     sender.close()
@@ -188,5 +242,13 @@ def _received(connection: Connection, planned: Planned) -> Trial:
             told: Trial = connection.recv()
         except EOFError:
             why = "its process ended without a word"
-            return Trial(finding=finding.name, remedy=remedy.name, held=False, steps=0, seconds=0.0, ended=TrialEnded.DIED, why=why)
+            return Trial(
+                finding=finding.name,
+                remedy=remedy.name,
+                held=False,
+                steps=0,
+                seconds=0.0,
+                ended=TrialEnded.DIED,
+                why=why,
+            )
     return told

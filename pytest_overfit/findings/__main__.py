@@ -1,4 +1,6 @@
-"""`python -m pytest_overfit.findings [FILE]`: the findings as a page, docs/findings.md by default."""
+"""`python -m pytest_overfit.findings [FILE]`: the findings as a page, docs/findings.md by
+default.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ as accepted and fails nothing. A finding that is accepted and no longer found is
 
 def records() -> dict[str, Record]:
     """Every record of this package, wherever it stands, in the order of the book."""
-    return {name: getattr(import_module(entry.module), entry.variable) for name, entry in entries().items()}
+    return {
+        name: getattr(import_module(entry.module), entry.variable)
+        for name, entry in entries().items()
+    }
 
 
 def page() -> str:
@@ -36,11 +41,29 @@ def page() -> str:
 
 def _section(record: Record) -> str:
     tried = "; ".join(remedy.name for remedy in record.remedies) or f"nothing: {record.no_remedy}"
-    lines = [f"### `{record.name}`", record.means, f"*Found.* {record.detected}", f"*Mend.* {record.mend}", f"*Tried.* {tried}."]
-    lines += [f"*Left out beside* {', '.join(f'`{cause}`' for cause in record.follows)}."] if record.follows else []
+    lines = [
+        f"### `{record.name}`",
+        record.means,
+        f"*Found.* {record.detected}",
+        f"*Mend.* {record.mend}",
+        f"*Tried.* {tried}.",
+    ]
+    lines += (
+        [f"*Left out beside* {', '.join(f'`{cause}`' for cause in record.follows)}."]
+        if record.follows
+        else []
+    )
     lines += ["*Told only* where nothing else explains the break."] if record.last_resort else []
-    lines += ["A broken rung needs another reason: this keeps no network from memorising."] if record.harmless and record.stage != "tool" else []
-    lines += [f"*Proved by* {', '.join(record.planted)}." if record.planted else f"*Not planted*: {record.not_planted}."]
+    lines += (
+        ["A broken rung needs another reason: this keeps no network from memorising."]
+        if record.harmless and record.stage != "tool"
+        else []
+    )
+    lines += [
+        f"*Proved by* {', '.join(record.planted)}."
+        if record.planted
+        else f"*Not planted*: {record.not_planted}."
+    ]
     return "\n\n".join(lines) + "\n"
 
 

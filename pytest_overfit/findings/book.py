@@ -1,4 +1,5 @@
-"""The book of findings: every record of this package, explained for people, and read from the source so that nothing heavy is imported.
+"""The book of findings: every record of this package, explained for people, and read from the
+source so that nothing heavy is imported.
 
 pytest --overfit-explain time_collapse      one entry
 python -m pytest_overfit.findings           docs/findings.md, with what is tried for each
@@ -30,7 +31,10 @@ STAGES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What is said of one kind of finding. module: where its record is. variable: its name there. The rest as in `Record`."""
+    """What is said of one kind of finding. module: where its record is. variable: its name there.
+
+    The rest as in `Record`.
+    """
 
     name: str
     stage: str
@@ -43,7 +47,10 @@ class Entry:
 
 def entries() -> dict[str, Entry]:
     """Name -> entry, in the order of the stages."""
-    found = sorted((entry for path in sorted(PACKAGE.rglob("*.py")) for entry in _in_file(path)), key=lambda one: [*STAGES].index(one.stage))
+    found = sorted(
+        (entry for path in sorted(PACKAGE.rglob("*.py")) for entry in _in_file(path)),
+        key=lambda one: [*STAGES].index(one.stage),
+    )
     return {entry.name: entry for entry in found}
 
 
@@ -55,17 +62,28 @@ def _in_file(path: Path) -> Iterator[Entry]:
     module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
     for node in ast.parse(source).body:
         match node:
-            case ast.Assign(targets=[ast.Name(id=variable)], value=ast.Call(func=ast.Name(id="Record"), keywords=keywords)):
+            case ast.Assign(
+                targets=[ast.Name(id=variable)],
+                value=ast.Call(func=ast.Name(id="Record"), keywords=keywords),
+            ):
                 read = {"name", "stage", "means", "detected", "mend"}
-                texts = {one.arg: ast.literal_eval(one.value) for one in keywords if one.arg in read}
+                texts = {
+                    one.arg: ast.literal_eval(one.value) for one in keywords if one.arg in read
+                }
                 yield Entry(**texts, module=module, variable=variable)
 
 
 def nearest(name: str, names: list[str]) -> list[str]:
     """Names like one that is not there, the likeliest first."""
     asked = name.strip().lower().replace("-", "_").replace(" ", "_")
-    parts = [one for one in names if asked and (asked in one or set(asked.split("_")) & set(one.split("_")))]
-    return list(dict.fromkeys([*difflib.get_close_matches(asked, names, n=3, cutoff=0.6), *parts]))[:5]
+    parts = [
+        one
+        for one in names
+        if asked and (asked in one or set(asked.split("_")) & set(one.split("_")))
+    ]
+    return list(dict.fromkeys([*difflib.get_close_matches(asked, names, n=3, cutoff=0.6), *parts]))[
+        :5
+    ]
 
 
 def explained(entry: Entry) -> str:
@@ -75,8 +93,14 @@ def explained(entry: Entry) -> str:
         "How to mend it": entry.mend,
         "How to accept it": accepting(entry.name, entry.stage),
     }
-    blocks = [f"{entry.name}: {STAGES[entry.stage][0].lower()}{STAGES[entry.stage][1:]}", textwrap.fill(entry.means, WIDTH)]
-    blocks += [f"{title}\n{textwrap.fill(text, WIDTH, initial_indent='  ', subsequent_indent='  ')}" for title, text in sections.items()]
+    blocks = [
+        f"{entry.name}: {STAGES[entry.stage][0].lower()}{STAGES[entry.stage][1:]}",
+        textwrap.fill(entry.means, WIDTH),
+    ]
+    blocks += [
+        f"{title}\n{textwrap.fill(text, WIDTH, initial_indent='  ', subsequent_indent='  ')}"
+        for title, text in sections.items()
+    ]
     return "\n\n".join(blocks)
 
 

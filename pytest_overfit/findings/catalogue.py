@@ -1,7 +1,8 @@
-"""The catalogue: every record, contract and detector of this package's modules, gathered by looking into them.
+"""The catalogue: every record, contract and detector of this package's modules, gathered by looking
+into them.
 
-A module that is put into this folder is part of it. Contracts are ordered by what they are about, causes before what follows from them;
-detectors as they stand in their modules.
+A module that is put into this folder is part of it. Contracts are ordered by what they are about,
+causes before what follows from them; detectors as they stand in their modules.
 """
 
 from __future__ import annotations
@@ -28,9 +29,16 @@ def _modules() -> Iterator[ModuleType]:
 
 
 def _those(kind: type[Kind], modules: tuple[ModuleType, ...]) -> tuple[Kind, ...]:
-    """What the modules hold of a kind, by itself or in a tuple, each once, in the order of its definition."""
+    """What the modules hold of a kind, by itself or in a tuple, each once, in the order of its
+    definition.
+    """
     held = [value for module in modules for value in vars(module).values()]
-    found = [one for value in held for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, kind)]
+    found = [
+        one
+        for value in held
+        for one in (value if isinstance(value, tuple) else (value,))
+        if isinstance(one, kind)
+    ]
     return tuple({id(one): one for one in found}.values())
 
 
@@ -47,12 +55,19 @@ def _depth(name: str) -> int:
 CONTRACTS: tuple[Contract, ...] = tuple(
     sorted(
         _those(Contract, MODULES),
-        key=lambda contract: (get_args(About).index(contract.about), min(_depth(record.name) for record in contract.finds)),
+        key=lambda contract: (
+            get_args(About).index(contract.about),
+            min(_depth(record.name) for record in contract.finds),
+        ),
     )
 )
 
 
 def record_of(name: str, subject: Subject | None = None) -> Record | None:
     """The record of a finding, of the subject's own contracts too; None of one that has none."""
-    own = {record.name: record for contract in (subject.contracts if subject else ()) for record in contract.finds}
+    own = {
+        record.name: record
+        for contract in (subject.contracts if subject else ())
+        for record in contract.finds
+    }
     return RECORDS.get(name) or own.get(name)

@@ -1,4 +1,6 @@
-"""Findings of the decoder: it must read an ideal path back as the target it was made from, and share its blank with the loss and the subject."""
+"""Findings of the decoder: it must read an ideal path back as the target it was made from, and
+share its blank with the loss and the subject.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +26,22 @@ Path = Sequence[int]
 
 
 def blanks_agree(bench: Bench) -> tuple[Finding, ...]:
-    """The id that the loss aligns as blank is the one that the decoder drops, and the one that the subject names."""
+    """The id that the loss aligns as blank is the one that the decoder drops, and the one that the
+    subject names.
+    """
     named, dropped = bench.subject.blank, bench.once(decoder_blanks)
-    lost = named if bench.once(loss_is_ctc) else bench.once(loss_blank)  # of a loss that is no CTC the blank cannot be told
+    lost = (
+        named if bench.once(loss_is_ctc) else bench.once(loss_blank)
+    )  # of a loss that is no CTC the blank cannot be told
     if lost == named and dropped in ([named], []):
         return ()
     decoder = " and ".join(map(str, dropped)) or "nothing"
     return (
         LOSS_DECODER_DISAGREE.finding(
-            headline=f"the loss takes {lost} for the blank, the decoder drops {decoder}, and the subject names {named}",
+            headline=(
+                f"the loss takes {lost} for the blank, the decoder drops {decoder}, and the "
+                f"subject names {named}"
+            ),
             evidence=(
                 "the loss: the id with the largest share of alignments at a uniform output",
                 "the decoder: ids whose constant path decodes to nothing",
@@ -44,14 +53,21 @@ def blanks_agree(bench: Bench) -> tuple[Finding, ...]:
 
 
 def decoder_blanks(bench: Bench) -> list[int]:
-    """The ids that decode to nothing where they are all that is seen. Those that mix them up with others decode to something."""
-    ids = sorted({*range(min(bench.vocabulary, CANDIDATES)), bench.vocabulary - 1, bench.subject.blank})
+    """The ids that decode to nothing where they are all that is seen.
+
+    Those that mix them up with others decode to something.
+    """
+    ids = sorted(
+        {*range(min(bench.vocabulary, CANDIDATES)), bench.vocabulary - 1, bench.subject.blank}
+    )
     decoded = bench.subject.decoded(*outputs_of([[label] * 2 for label in ids], bench.vocabulary))
     return [label for label, tokens in zip(ids, decoded, strict=True) if not tokens]
 
 
 def outputs_of(paths: Sequence[Path], vocabulary: int, *, behind: int = 0) -> tuple[Tensor, Tensor]:
-    """Log-probabilities (steps, batch, vocabulary) that are nearly certain of each path, and its steps; past its end stands `behind`."""
+    """Log-probabilities (steps, batch, vocabulary) that are nearly certain of each path, and its
+    steps; past its end stands `behind`.
+    """
     longest = max(map(len, paths))
     ids = torch.tensor([[*path, *[behind] * (longest - len(path))] for path in paths])
     logits = SURE * torch.nn.functional.one_hot(ids.T, vocabulary).float()
@@ -59,7 +75,9 @@ def outputs_of(paths: Sequence[Path], vocabulary: int, *, behind: int = 0) -> tu
 
 
 def ideal_path(target: Path, blank: int, width: int) -> list[int]:
-    """Each token `width` steps wide, a blank between neighbours that are equal or where width is above 1, a blank at both ends."""
+    """Each token `width` steps wide, a blank between neighbours that are equal or where width is
+    above 1, a blank at both ends.
+    """
     path = [blank]
     for left, token in zip([None, *target], target, strict=False):
         path += ([blank] if left == token or width > 1 else []) + [token] * width
@@ -72,7 +90,9 @@ def collapsed(path: Path) -> list[int]:
 
 
 def decoder_reads_ideal_paths(bench: Bench) -> tuple[Finding, ...]:
-    """Whether the decoder gives back the target of a path that spells it, at one, two and three steps a token."""
+    """Whether the decoder gives back the target of a path that spells it, at one, two and three
+    steps a token.
+    """
     blanks = bench.once(decoder_blanks)
     blank = blanks[0] if len(blanks) == 1 else bench.subject.blank
     targets = _targets(bench, blank)
@@ -80,23 +100,46 @@ def decoder_reads_ideal_paths(bench: Bench) -> tuple[Finding, ...]:
         paths = [ideal_path(target, blank, width) for target in targets]
         decoded = bench.subject.decoded(*outputs_of(paths, bench.vocabulary, behind=blank))
         if decoded != targets:
-            alone = [tokens for path in paths for tokens in bench.subject.decoded(*outputs_of([path], bench.vocabulary))]
-            return (_reads_past(targets, decoded) if alone == targets else _misread(paths, targets, decoded, blank),)
+            alone = [
+                tokens
+                for path in paths
+                for tokens in bench.subject.decoded(*outputs_of([path], bench.vocabulary))
+            ]
+            return (
+                _reads_past(targets, decoded)
+                if alone == targets
+                else _misread(paths, targets, decoded, blank),
+            )
     token = next(label for label in range(bench.vocabulary) if label != blank)
     paths = [ideal_path(target, blank, 1) for target in targets]
-    decoded = bench.subject.decoded(*outputs_of(paths, bench.vocabulary, behind=token))  # a token past the end of each clip
+    decoded = bench.subject.decoded(
+        *outputs_of(paths, bench.vocabulary, behind=token)
+    )  # a token past the end of each clip
     return () if decoded == targets else (_reads_past(targets, decoded),)
 
 
 def _targets(bench: Bench, blank: int) -> list[list[int]]:
     """The samples' own targets, and short ones with repeats, neighbours and nothing."""
     first, second = ([label for label in range(bench.vocabulary) if label != blank] * 2)[:2]
-    made = [[], [first], [first, first], [first, second], [first, second, first], [second, first, first, first, second]]
-    own = [sample.target.tolist() for sample in bench.samples[:SOUGHT] if readable(sample.target, bench.vocabulary, blank)]
+    made = [
+        [],
+        [first],
+        [first, first],
+        [first, second],
+        [first, second, first],
+        [second, first, first, first, second],
+    ]
+    own = [
+        sample.target.tolist()
+        for sample in bench.samples[:SOUGHT]
+        if readable(sample.target, bench.vocabulary, blank)
+    ]
     return made + own
 
 
-def _misread(paths: list[list[int]], targets: list[list[int]], decoded: list[list[int]], blank: int) -> Finding:
+def _misread(
+    paths: list[list[int]], targets: list[list[int]], decoded: list[list[int]], blank: int
+) -> Finding:
     """Name the mistake: every way of reading a path wrongly that explains all that was decoded."""
 
     def unblanked(path: list[int]) -> list[int]:
@@ -105,7 +148,10 @@ def _misread(paths: list[list[int]], targets: list[list[int]], decoded: list[lis
     drop, collapse = "remove blanks", "collapse repeats"
     mistakes: dict[str, tuple[Callable[[list[int]], list[int]], str]] = {
         "it returns the path as it is": (list, f"{collapse} first, then {drop}"),
-        "it drops blanks and does not collapse repeats": (unblanked, f"{collapse} before blanks are removed"),
+        "it drops blanks and does not collapse repeats": (
+            unblanked,
+            f"{collapse} before blanks are removed",
+        ),
         "it collapses repeats and keeps blanks": (collapsed, f"{drop} after repeats are collapsed"),
         "it drops blanks before it collapses repeats, so that equal neighbours become one": (
             lambda path: collapsed(unblanked(path)),
@@ -113,15 +159,33 @@ def _misread(paths: list[list[int]], targets: list[list[int]], decoded: list[lis
         ),
     }
     named, remedy = next(
-        ((what, remedy) for what, (read, remedy) in mistakes.items() if [read(path) for path in paths] == decoded),
-        (None, "compare it with the best path: the likeliest token of each step, repeats collapsed, blanks removed"),
+        (
+            (what, remedy)
+            for what, (read, remedy) in mistakes.items()
+            if [read(path) for path in paths] == decoded
+        ),
+        (
+            None,
+            (
+                "compare it with the best path: the likeliest token of each step, repeats "
+                "collapsed, blanks removed"
+            ),
+        ),
     )
-    wrong = [i for i, (tokens, target) in enumerate(zip(decoded, targets, strict=False)) if tokens != target]
+    wrong = [
+        i
+        for i, (tokens, target) in enumerate(zip(decoded, targets, strict=False))
+        if tokens != target
+    ]
     example = "it returns another number of clips"
     if wrong:
-        example = f"path {paths[wrong[0]]} should decode to {targets[wrong[0]]}, gives {decoded[wrong[0]]}"
+        example = (
+            f"path {paths[wrong[0]]} should decode to {targets[wrong[0]]}, gives "
+            f"{decoded[wrong[0]]}"
+        )
     return (DECODER_REPEATS if named else WRONG_DECODER).finding(
-        headline=f"the decoder misreads {len(wrong)} of {counted(len(targets), 'ideal path')}" + (f": {named}" if named else ""),
+        headline=f"the decoder misreads {len(wrong)} of {counted(len(targets), 'ideal path')}"
+        + (f": {named}" if named else ""),
         evidence=(example,),
         try_=remedy,
         status="confirmed",
@@ -130,8 +194,16 @@ def _misread(paths: list[list[int]], targets: list[list[int]], decoded: list[lis
 
 def _reads_past(targets: list[list[int]], decoded: list[list[int]]) -> Finding:
     """Every clip is read rightly alone, and some are not in a batch with longer ones."""
-    wrong = [i for i, (tokens, target) in enumerate(zip(decoded, targets, strict=False)) if tokens != target]
-    example = (f"a clip of {targets[wrong[0]]} decodes to {decoded[wrong[0]]} beside longer ones",) if wrong else ()
+    wrong = [
+        i
+        for i, (tokens, target) in enumerate(zip(decoded, targets, strict=False))
+        if tokens != target
+    ]
+    example = (
+        (f"a clip of {targets[wrong[0]]} decodes to {decoded[wrong[0]]} beside longer ones",)
+        if wrong
+        else ()
+    )
     return WRONG_STEPS.finding(
         headline="the decoder reads past the steps that a clip has",
         evidence=example,
@@ -143,8 +215,12 @@ def _reads_past(targets: list[list[int]], decoded: list[list[int]]) -> Finding:
 LOSS_DECODER_DISAGREE = Record(
     name="loss_decoder_disagree",
     stage="decoder",
-    means="Loss, decoder and subject do not name the same token as CTC's blank. What is learned as a blank is then read as a word, or the reverse.",
-    detected="The blank of the loss is the token with the largest share of alignments at a uniform output; those of the decoder are the tokens "
+    means=(
+        "Loss, decoder and subject do not name the same token as CTC's blank. What is learned as a "
+        "blank is then read as a word, or the reverse."
+    ),
+    detected="The blank of the loss is the token with the largest share of alignments at a "
+    "uniform output; those of the decoder are the tokens "
     "whose constant path decodes to nothing.",
     mend="Pass one blank id to the loss, to the decoder and to Subject(blank=...).",
     remedies=(DEFAULT_BOTH,),
@@ -153,9 +229,13 @@ LOSS_DECODER_DISAGREE = Record(
 DECODER_REPEATS = Record(
     name="decoder_repeats",
     stage="decoder",
-    means="The decoder does not undo CTC: repeats must be collapsed first, blanks removed after that. Otherwise equal neighbours become one, or one "
+    means="The decoder does not undo CTC: repeats must be collapsed first, blanks removed after "
+    "that. Otherwise equal neighbours become one, or one "
     "token becomes many.",
-    detected="Ideal paths, of one to three steps a token, are decoded; one way of reading them wrongly explains all that comes out.",
+    detected=(
+        "Ideal paths, of one to three steps a token, are decoded; one way of reading them wrongly "
+        "explains all that comes out."
+    ),
     mend="Collapse repeats first, then remove blanks.",
     remedies=(DEFAULT_DECODER,),
     planted=("ctc-no-collapse", "ctc-raw-path", "ctc-collapse-late"),
@@ -164,8 +244,14 @@ WRONG_DECODER = Record(
     name="wrong_decoder",
     stage="decoder",
     means="The decoder misreads outputs that are nearly certain, in no way that is known.",
-    detected="Ideal paths, of one to three steps a token, are decoded, and compared with the targets that they were made from.",
-    mend="Compare it with the best path: the likeliest token of each step, repeats collapsed, blanks removed.",
+    detected=(
+        "Ideal paths, of one to three steps a token, are decoded, and compared with the targets "
+        "that they were made from."
+    ),
+    mend=(
+        "Compare it with the best path: the likeliest token of each step, repeats collapsed, "
+        "blanks removed."
+    ),
     remedies=(DEFAULT_DECODER,),
     planted=("ctc-decoder-reversed",),
 )

@@ -9,7 +9,6 @@ Nothing here raises for a violated contract, or prints.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,12 +21,16 @@ from pytest_overfit.findings.catalogue import CONTRACTS, RECORDS, record_of
 from pytest_overfit.findings.lengths import targets_fit
 from pytest_overfit.findings.record import Contract
 from pytest_overfit.findings.running import FAILURES, Unexaminable, network_runs, raised
+from pytest_overfit.host import own_randomness
 from pytest_overfit.subject import Sample, Subject
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A contract and what was found. skipped: why it was not examined; it is then neither held nor violated."""
+    """A contract and what was found.
+
+    skipped: why it was not examined; it is then neither held nor violated.
+    """
 
     contract: Contract
     findings: tuple[Finding, ...] = ()
@@ -46,25 +49,36 @@ def breaks_rungs(finding: Finding, subject: Subject) -> bool:
 
 
 def examine(
-    subject: Subject, samples: Sequence[Sample], *, seed: int = 0, device: str | torch.device = "cpu", size: str | None = None
+    subject: Subject,
+    samples: Sequence[Sample],
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    size: str | None = None,
 ) -> tuple[Checked, ...]:
-    """Check every contract on raw samples, which need not be fit to train on. The caller's random state is left as it was."""
+    """Check every contract on raw samples, which need not be fit to train on.
+
+    The caller's random state is left as it was.
+    """
     bench = Bench(subject=subject, samples=tuple(samples), seed=seed, device=device, size=size)
-    with _own_randomness(device):
+    with own_randomness(device):
         checked = tuple(_checked(contract, bench) for contract in (*CONTRACTS, *subject.contracts))
-    causes = {f.name for one in checked if one.contract.about in ("data", "network") for f in one.findings if f.severity == "failure"}
+    causes = {
+        f.name
+        for one in checked
+        if one.contract.about in ("data", "network")
+        for f in one.findings
+        if f.severity == "failure"
+    }
     told = (_without_consequences(one, causes) for one in _failing_once(checked))
     return tuple(replace(one, findings=accepting(one.findings, subject.accept)) for one in told)
 
 
-@contextmanager
-def _own_randomness(device: str | torch.device) -> Iterator[None]:
-    with torch.random.fork_rng([torch.device(device)] if torch.device(device).type == "cuda" else []):
-        yield
-
-
-def stale_acceptances(subject: Subject, checked: Sequence[Checked], *, elsewhere: Collection[str] = ()) -> tuple[Finding, ...]:
-    """What the subject accepts and no contract finds any more. elsewhere: findings that others than contracts give, which cannot be told here.
+def stale_acceptances(
+    subject: Subject, checked: Sequence[Checked], *, elsewhere: Collection[str] = ()
+) -> tuple[Finding, ...]:
+    """What the subject accepts and no contract finds any more. elsewhere: findings that others than
+    contracts give, which cannot be told here.
 
     Nothing is said where a contract could not be examined: it may have found what is accepted.
     """
@@ -75,7 +89,9 @@ def stale_acceptances(subject: Subject, checked: Sequence[Checked], *, elsewhere
     return (
         STALE_ACCEPTANCE.finding(
             headline=f"the subject accepts what is no longer found: {naming(gone)}",
-            evidence=tuple(f"{name}: {subject.accept[name]}{_misspelt(name, subject)}" for name in gone),
+            evidence=tuple(
+                f"{name}: {subject.accept[name]}{_misspelt(name, subject)}" for name in gone
+            ),
             try_="take it out of Subject(accept=...), or check how it is spelt",
             status="confirmed",
             severity="warning",
@@ -84,7 +100,9 @@ def stale_acceptances(subject: Subject, checked: Sequence[Checked], *, elsewhere
 
 
 def _misspelt(name: str, subject: Subject) -> str:
-    """That there is no finding of that name, and what it is like, in words; nothing where there is one."""
+    """That there is no finding of that name, and what it is like, in words; nothing where there is
+    one.
+    """
     if record_of(name, subject):
         return ""
     near = nearest(name, [*RECORDS])
@@ -93,15 +111,27 @@ def _misspelt(name: str, subject: Subject) -> str:
 
 def without_consequences(found: Sequence[Finding], causes: Collection[str]) -> tuple[Finding, ...]:
     """One report for each cause: the findings but those that follow from one of these."""
-    return tuple(f for f in found if not ((record := record_of(f.name)) and set(record.follows) & set(causes)))
+    return tuple(
+        f
+        for f in found
+        if not ((record := record_of(f.name)) and set(record.follows) & set(causes))
+    )
 
 
 def _failing_once(checked: Sequence[Checked]) -> Iterator[Checked]:
-    """The same, but what of the subject raises an error in several contracts is told by the first."""
+    """The same, but what of the subject raises an error in several contracts is told by the
+    first.
+    """
     told: set[str] = set()
     for one in checked:
-        failing = {finding.name for finding in one.findings} & {record.name for record in FAILURES.values()}
-        yield replace(one, findings=(), skipped=f"{', '.join(sorted(failing))} was found elsewhere") if failing & told else one
+        failing = {finding.name for finding in one.findings} & {
+            record.name for record in FAILURES.values()
+        }
+        yield (
+            replace(one, findings=(), skipped=f"{', '.join(sorted(failing))} was found elsewhere")
+            if failing & told
+            else one
+        )
         told |= failing
 
 
@@ -110,23 +140,43 @@ def _without_consequences(checked: Checked, causes: Collection[str]) -> Checked:
     if len(own) == len(checked.findings) or checked.contract.about != "network":
         return checked
     dropped = ", ".join(finding.name for finding in checked.findings if finding not in own)
-    return Checked(contract=checked.contract, findings=own, skipped=None if own else f"{dropped} follows from what was found elsewhere")
+    return Checked(
+        contract=checked.contract,
+        findings=own,
+        skipped=None if own else f"{dropped} follows from what was found elsewhere",
+    )
 
 
 def check_feasible(
-    subject: Subject, samples: Sequence[Sample], *, seed: int = 0, device: str | torch.device = "cpu", size: str | None = None
+    subject: Subject,
+    samples: Sequence[Sample],
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    size: str | None = None,
 ) -> tuple[Finding, ...]:
-    """The one contract that a rung cannot do without: every target fits in the steps that the network has for it."""
-    with _own_randomness(device):
+    """The one contract that a rung cannot do without: every target fits in the steps that the
+    network has for it.
+    """
+    with own_randomness(device):
         bench = Bench(subject=subject, samples=tuple(samples), seed=seed, device=device, size=size)
         return accepting(targets_fit(bench), subject.accept)
 
 
 def check(
-    subject: Subject, samples: Sequence[Sample], *, seed: int = 0, device: str | torch.device = "cpu", size: str | None = None
+    subject: Subject,
+    samples: Sequence[Sample],
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    size: str | None = None,
 ) -> tuple[Finding, ...]:
     """The findings of all contracts, in their order; none where all are held."""
-    return tuple(finding for checked in examine(subject, samples, seed=seed, device=device, size=size) for finding in checked.findings)
+    return tuple(
+        finding
+        for checked in examine(subject, samples, seed=seed, device=device, size=size)
+        for finding in checked.findings
+    )
 
 
 def _checked(contract: Contract, bench: Bench) -> Checked:
@@ -138,5 +188,10 @@ def _checked(contract: Contract, bench: Bench) -> Checked:
         return Checked(contract=contract, findings=bench.once(contract.examine))
     except Unexaminable as reason:
         return Checked(contract=contract, skipped=str(reason))
-    except Exception as error:  # the subject's own code runs here: what it raises is a finding like any other
-        return Checked(contract=contract, findings=(raised(contract.about, f"`{contract.name}` cannot be examined", error),))
+    except (
+        Exception
+    ) as error:  # the subject's own code runs here: what it raises is a finding like any other
+        return Checked(
+            contract=contract,
+            findings=(raised(contract.about, f"`{contract.name}` cannot be examined", error),),
+        )

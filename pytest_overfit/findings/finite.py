@@ -1,4 +1,6 @@
-"""Findings of numbers that stop being finite, in the output or in a gradient, located at the function that made them."""
+"""Findings of numbers that stop being finite, in the output or in a gradient, located at the
+function that made them.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,17 @@ from pytest_overfit.findings.loss import loss_is_ctc
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import FROM_HEAD
 from pytest_overfit.measures import valid_steps
-from pytest_overfit.probes.recorder import undisturbed
+from pytest_overfit.network.recorder import undisturbed
 
 SURE = 40.0
 """Nats between the likeliest and the least likely token of a network that is sure of its output."""
 
 
 def finding_of(breach: Breach, when: str) -> Finding:
-    """A breach in words. when: what the network was doing, such as "a fresh network in train mode"."""
+    """A breach in words.
+
+    when: what the network was doing, such as "a fresh network in train mode".
+    """
     where = breach.module or "the network"
     headline = f"{when}: the {breach.what} of {breach.function} in {where} is not finite"
     shown = [f"{breach.count} of {breach.total} numbers, in {breach.dtype}"]
@@ -32,19 +37,31 @@ def finding_of(breach: Breach, when: str) -> Finding:
     if breach.before:
         early = breach.before
         place = f" at {early.where}" if early.where else ""
-        shown.append(f"{early.count} of {early.total} numbers that {early.function} gave{place} are infinite, in {early.dtype}")
+        shown.append(
+            f"{early.count} of {early.total} numbers that {early.function} gave{place} are "
+            f"infinite, in {early.dtype}"
+        )
     half = breach.dtype in ("float16", "bfloat16")
     return (NON_FINITE_OUTPUT if breach.what == "output" else NON_FINITE_GRADIENT).finding(
         headline=headline,
         evidence=tuple(shown),
         module=breach.module or None,
-        try_="compute it in float32" if half else "look for a division by zero, a logarithm or root of zero, or a mask that leaves nothing",
+        try_="compute it in float32"
+        if half
+        else (
+            "look for a division by zero, a logarithm or root of zero, or a mask that leaves "
+            "nothing"
+        ),
         status="confirmed",
     )
 
 
-def breach_of_training(network: nn.Module, loss: Callable[[], Tensor], *, step: int, seed: int) -> tuple[Finding, ...]:
-    """Why a step of training was not finite: nothing where the numbers had grown too large before, as they do at too high a rate."""
+def breach_of_training(
+    network: nn.Module, loss: Callable[[], Tensor], *, step: int, seed: int
+) -> tuple[Finding, ...]:
+    """Why a step of training was not finite: nothing where the numbers had grown too large before,
+    as they do at too high a rate.
+    """
 
     def run() -> tuple[Tensor, Tensor]:
         value = loss()
@@ -52,7 +69,11 @@ def breach_of_training(network: nn.Module, loss: Callable[[], Tensor], *, step: 
 
     with undisturbed(network, train=True, seed=seed):
         breach = first_breach(network, run)
-    return (finding_of(breach, f"step {step} of training"),) if breach and not breach.overflowed else ()
+    return (
+        (finding_of(breach, f"step {step} of training"),)
+        if breach and not breach.overflowed
+        else ()
+    )
 
 
 def numbers_are_finite(bench: Bench) -> tuple[Finding, ...]:
@@ -60,19 +81,25 @@ def numbers_are_finite(bench: Bench) -> tuple[Finding, ...]:
     for mode in ("train", "eval"):
         with undisturbed(bench.network, train=mode == "train", seed=bench.seed):
             run = _loss_of_fitting_clips(bench)
-            breach = first_breach(bench.network, run) if _any_not_finite(bench.network, run) else None
+            breach = (
+                first_breach(bench.network, run) if _any_not_finite(bench.network, run) else None
+            )
         if breach and not breach.overflowed:
             return (finding_of(breach, f"a fresh network in {mode} mode"),)
     return _finite_as_used(bench) or _finite_when_sure(bench)
 
 
 def _finite_as_used(bench: Bench) -> tuple[Finding, ...]:
-    """Eval mode without gradients, one clip alone: there attention takes a way of its own, which hooks close."""
+    """Eval mode without gradients, one clip alone: there attention takes a way of its own, which
+    hooks close.
+    """
     clip = bench.clips[0]
     with undisturbed(bench.network, train=False, seed=bench.seed), torch.no_grad():
         torch.backends.mha.set_fastpath_enabled(True)
         frames = torch.tensor([clip.frames], device=bench.device)
-        output, _ = bench.subject.log_probs(bench.network, clip.features[None].to(bench.device), frames)
+        output, _ = bench.subject.log_probs(
+            bench.network, clip.features[None].to(bench.device), frames
+        )
     if not output.isnan().any():
         return ()
     kinds = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
@@ -80,7 +107,12 @@ def _finite_as_used(bench: Bench) -> tuple[Finding, ...]:
     return (
         NON_FINITE_OUTPUT.finding(
             headline=f"the output of {clip.name} alone, in eval mode without gradients, is nan",
-            evidence=("with gradients it is finite: torch's fast path for attention gives nan where a mask leaves nothing to attend to",),
+            evidence=(
+                (
+                    "with gradients it is finite: torch's fast path for attention gives nan where "
+                    "a mask leaves nothing to attend to"
+                ),
+            ),
             module=module,
             samples=(clip.name,),
             try_="check the padding mask: True stands for what is left out",
@@ -124,7 +156,9 @@ def _any_not_finite(network: nn.Module, run: Run) -> bool:
 
 
 def _finite_when_sure(bench: Bench) -> tuple[Finding, ...]:
-    """The fresh network with its last layer's output scaled, until its tokens lie SURE nats apart."""
+    """The fresh network with its last layer's output scaled, until its tokens lie SURE nats
+    apart.
+    """
     rows = valid_steps(bench.outputs[0].float(), bench.outputs[1])
     calls, *_ = bench.passage(bench.clips[0].features)
     heads = [c.module for c in calls if _own_parameters(bench.network, c.module)]
@@ -158,20 +192,35 @@ def _own_parameters(network: nn.Module, module: str) -> bool:
 NON_FINITE_OUTPUT = Record(
     name="non_finite_output",
     stage="network",
-    means="A function in the network makes NaN or infinity out of finite numbers. One such number in a batch makes the loss, and then every "
+    means="A function in the network makes NaN or infinity out of finite numbers. One such number "
+    "in a batch makes the loss, and then every "
     "weight, not a number.",
-    detected="Every function call of a fresh network is watched, in train and in eval mode, and once more with its output scaled as if it were sure "
-    "of it; the first that makes such numbers is named. So is the first in a step of training whose loss is not finite.",
-    mend="Look there for a division by zero, a logarithm or root of zero, or a mask that leaves nothing; compute it in float32 if it is half.",
+    detected="Every function call of a fresh network is watched, in train and in eval mode, and "
+    "once more with its output scaled as if it were sure "
+    "of it; the first that makes such numbers is named. So is the first in a step of training "
+    "whose loss is not finite.",
+    mend=(
+        "Look there for a division by zero, a logarithm or root of zero, or a mask that leaves "
+        "nothing; compute it in float32 if it is half."
+    ),
     remedies=(FROM_HEAD,),
     planted=("net-empty-mask",),
 )
 NON_FINITE_GRADIENT = Record(
     name="non_finite_gradient",
     stage="network",
-    means="The output is finite and a gradient on its way back is not: as of a root at zero, or of both branches of a torch.where.",
-    detected="Every backward step is watched, and the first that makes such a gradient is named by the function it belongs to.",
-    mend="Add a small number inside the root or the norm, or keep the bad values out of the branch that is not taken.",
+    means=(
+        "The output is finite and a gradient on its way back is not: as of a root at zero, or of "
+        "both branches of a torch.where."
+    ),
+    detected=(
+        "Every backward step is watched, and the first that makes such a gradient is named by the "
+        "function it belongs to."
+    ),
+    mend=(
+        "Add a small number inside the root or the norm, or keep the bad values out of the branch "
+        "that is not taken."
+    ),
     remedies=(FROM_HEAD,),
     planted=("grad-root-of-zero",),
 )

@@ -1,9 +1,12 @@
-"""Findings of gradients: what autograd gives must be how the output changes, clip by clip and module by module.
+"""Findings of gradients: what autograd gives must be how the output changes, clip by clip and
+module by module.
 
-In double precision, along random directions in the parameters, a central difference of the output is right to ten digits, kinks aside,
-which so small a step hardly ever meets. So a hook that silences a clip, a backward function that is wrong, or a gradient made finite
-by hand shows. A positive factor on a module's gradient is a usual trick (a slower feature extractor) and only told; an estimator that is
-meant to differ, as one that passes through a rounding, is declared: `Subject(straight_through=("quantiser",))`.
+In double precision, along random directions in the parameters, a central difference of the output
+is right to ten digits, kinks aside, which so small a step hardly ever meets. So a hook that
+silences a clip, a backward function that is wrong, or a gradient made finite by hand shows. A
+positive factor on a module's gradient is a usual trick (a slower feature extractor) and only told;
+an estimator that is meant to differ, as one that passes through a rounding, is declared:
+`Subject(straight_through=("quantiser",))`.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import TRUE_GRADIENT
 from pytest_overfit.findings.running import Unexaminable
-from pytest_overfit.probes.recorder import undisturbed
+from pytest_overfit.network.recorder import undisturbed
 
 STEP = 1e-7
 DIRECTIONS = 2
@@ -30,7 +33,9 @@ MOST_MODULES = 48
 
 
 def gradients_are_true(bench: Bench) -> tuple[Finding, ...]:
-    """Directional differences agree with autograd for each clip; where they do not, each module is asked."""
+    """Directional differences agree with autograd for each clip; where they do not, each module is
+    asked.
+    """
     probe = _Probe.of(bench)
     names = probe.names()
     if not names:
@@ -44,7 +49,8 @@ def gradients_are_true(bench: Bench) -> tuple[Finding, ...]:
 class _Probe:
     """A fresh network in double precision, in train mode where the same seed gives the same there.
 
-    mixed: all clips are one number, by weights of their own, which costs one pass backward: enough to tell whether anything is wrong.
+    mixed: all clips are one number, by weights of their own, which costs one pass backward: enough
+    to tell whether anything is wrong.
     """
 
     bench: Bench
@@ -55,29 +61,55 @@ class _Probe:
     @staticmethod
     def of(bench: Bench) -> _Probe:
         with _double():
-            fresh = bench.subject.fresh(feature_dim=bench.clips[0].features.shape[1], seed=bench.seed, size=bench.size)
+            fresh = bench.subject.fresh(
+                feature_dim=bench.clips[0].features.shape[1], seed=bench.seed, size=bench.size
+            )
             network = fresh.to(bench.device).double()
             for train in (True, False):
                 probe = _Probe(bench=bench, network=network, train=train)
                 try:
                     first, second = probe.values(), probe.values()
                 except (RuntimeError, TypeError, ValueError) as error:
-                    raise Unexaminable(f"the network does not run in double precision: {str(error).splitlines()[0][:100]}") from error
+                    raise Unexaminable(
+                        "the network does not run in double precision: "
+                        f"{str(error).splitlines()[0][:100]}"
+                    ) from error
                 if first.dtype == torch.float64 and torch.equal(first, second):
                     return probe
-        raise Unexaminable("the network does not compute in double precision, or differs from call to call")
+        raise Unexaminable(
+            "the network does not compute in double precision, or differs from call to call"
+        )
 
     @contextmanager
     def running(self) -> Iterator[Tensor]:
-        """One number a clip, (clips,): a random projection of its valid steps. To go backward from inside the block."""
+        """One number a clip, (clips,): a random projection of its valid steps.
+
+        To go backward from inside the block.
+        """
         batch, subject = self.bench.batch, self.bench.subject
-        with _double(), undisturbed(self.network, train=self.train, seed=self.bench.seed), torch.enable_grad():
-            log_probs, steps = subject.log_probs(self.network, batch.features.double(), batch.frames)
-            inside = torch.arange(len(log_probs), device=log_probs.device)[:, None] < steps.to(log_probs.device)
-            weights = torch.randn(log_probs.shape, generator=torch.Generator().manual_seed(self.bench.seed), dtype=torch.float64)
+        with (
+            _double(),
+            undisturbed(self.network, train=self.train, seed=self.bench.seed),
+            torch.enable_grad(),
+        ):
+            log_probs, steps = subject.log_probs(
+                self.network, batch.features.double(), batch.frames
+            )
+            inside = torch.arange(len(log_probs), device=log_probs.device)[:, None] < steps.to(
+                log_probs.device
+            )
+            weights = torch.randn(
+                log_probs.shape,
+                generator=torch.Generator().manual_seed(self.bench.seed),
+                dtype=torch.float64,
+            )
             kept = inside[..., None] & torch.isfinite(log_probs)
             values = torch.where(kept, log_probs, 0.0).mul(weights.to(log_probs.device)).sum((0, 2))
-            yield (values * (1 + torch.arange(len(values), device=values.device) / 3)).sum()[None] if self.mixed else values
+            yield (
+                (values * (1 + torch.arange(len(values), device=values.device) / 3)).sum()[None]
+                if self.mixed
+                else values
+            )
 
     def values(self) -> Tensor:
         with self.running() as values:
@@ -86,16 +118,24 @@ class _Probe:
     def names(self) -> list[str]:
         """Parameters that are trained and have become double; complex ones do not."""
         given = {id(parameter) for _, parameter in self.bench.subject.trainable(self.network)}
-        double = {name: p for name, p in self.network.named_parameters() if p.requires_grad and p.dtype == torch.float64}
+        double = {
+            name: p
+            for name, p in self.network.named_parameters()
+            if p.requires_grad and p.dtype == torch.float64
+        }
         return [name for name, parameter in double.items() if id(parameter) in given]
 
     def slopes(self, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Slopes along random directions in these parameters, by autograd and by difference: (directions, clips) each.
+        """Slopes along random directions in these parameters, by autograd and by difference:
+        (directions, clips) each.
 
-        Where differences to both sides and with a smaller step are not the same, there is no one slope (a kink, as of a ReLU at zero; a norm
-        over what hardly varies): what autograd says is then taken for it.
+        Where differences to both sides and with a smaller step are not the same, there is no one
+        slope (a kink, as of a ReLU at zero; a norm over what hardly varies): what autograd says is
+        then taken for it.
         """
-        parameters = {name: parameter for name, parameter in self.network.named_parameters() if name in names}
+        parameters = {
+            name: parameter for name, parameter in self.network.named_parameters() if name in names
+        }
         with self.running() as values:
             by_autograd = [self._along(value, parameters) for value in values]
             here = values.detach().cpu()
@@ -106,16 +146,27 @@ class _Probe:
             if not _apart(told, slope).any():
                 others.append(slope)
                 continue
-            finer = (self._shifted(look, parameters, STEP / 8) - self._shifted(look, parameters, -STEP / 8)) / (STEP / 4)
+            finer = (
+                self._shifted(look, parameters, STEP / 8)
+                - self._shifted(look, parameters, -STEP / 8)
+            ) / (STEP / 4)
             doubts = torch.stack([(up - here) / STEP, (here - down) / STEP, finer]) - slope
-            others.append(torch.where(doubts.abs().amax(0) > 0.2 * OFF * slope.abs() + 1e-5 * told.abs(), told, slope))
+            others.append(
+                torch.where(
+                    doubts.abs().amax(0) > 0.2 * OFF * slope.abs() + 1e-5 * told.abs(), told, slope
+                )
+            )
         return some, torch.stack(others)
 
-    def _direction(self, look: int, parameters: dict[str, nn.Parameter]) -> Iterator[tuple[str, Tensor]]:
+    def _direction(
+        self, look: int, parameters: dict[str, nn.Parameter]
+    ) -> Iterator[tuple[str, Tensor]]:
         """A direction in each parameter, as large as it is, the same whenever it is asked for."""
         generator = torch.Generator().manual_seed(1000 * look + self.bench.seed)
         for name, parameter in parameters.items():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter.device)
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(
+                parameter.device
+            )
             yield name, (float(parameter.detach().square().mean().sqrt()) or 0.1) * noise
 
     def _along(self, value: Tensor, parameters: dict[str, nn.Parameter]) -> Tensor:
@@ -124,9 +175,13 @@ class _Probe:
         if not value.requires_grad:
             return slopes
         try:
-            taken = torch.autograd.grad(value, [*parameters.values()], retain_graph=True, allow_unused=True)
+            taken = torch.autograd.grad(
+                value, [*parameters.values()], retain_graph=True, allow_unused=True
+            )
         except RuntimeError as error:
-            raise Unexaminable(f"autograd refuses the gradient of one clip: {str(error).splitlines()[0][:100]}") from error
+            raise Unexaminable(
+                f"autograd refuses the gradient of one clip: {str(error).splitlines()[0][:100]}"
+            ) from error
         found = dict(zip(parameters, taken, strict=True))
         for look in range(DIRECTIONS):
             for name, direction in self._direction(look, parameters):
@@ -147,7 +202,9 @@ class _Probe:
                     parameters[name].copy_(before)
 
     def told(self, names: Sequence[str]) -> tuple[Finding, ...]:
-        """The last module, in the order of the network, whose gradient is wrong; or those whose gradient is scaled."""
+        """The last module, in the order of the network, whose gradient is wrong; or those whose
+        gradient is scaled.
+        """
         groups: dict[str, list[str]] = {}
         for name in names:
             groups.setdefault(name.rpartition(".")[0], []).append(name)
@@ -171,23 +228,34 @@ class _Probe:
         return (_scaled(scaled),) if scaled else ()
 
     def _attached(self, names: Sequence[str]) -> set[str]:
-        """Those that are part of the output's graph: the others are cut off, which has another name."""
+        """Those that are part of the output's graph: the others are cut off, which has another
+        name.
+        """
         parameters = dict(self.network.named_parameters())
         with self.running() as values:
             if not values.requires_grad:
                 return set()
-            found = torch.autograd.grad(values.sum(), [parameters[name] for name in names], allow_unused=True)
+            found = torch.autograd.grad(
+                values.sum(), [parameters[name] for name in names], allow_unused=True
+            )
         return {name for name, gradient in zip(names, found, strict=True) if gradient is not None}
 
     def _declared(self, module: str) -> bool:
-        """Whether a declared estimator stands at this module or behind it, so that its gradient is meant to differ."""
+        """Whether a declared estimator stands at this module or behind it, so that its gradient is
+        meant to differ.
+        """
         declared = self.bench.subject.straight_through
         if not declared:
             return False
         calls, *_ = self.bench.passage(self.bench.clips[0].features)
         order = [call.module for call in calls]
-        last = max((i for i, name in enumerate(order) if any(_at_or_below(name, d) for d in declared)), default=-1)
-        place = max((i for i, name in enumerate(order) if _at_or_below(name, module)), default=len(order))
+        last = max(
+            (i for i, name in enumerate(order) if any(_at_or_below(name, d) for d in declared)),
+            default=-1,
+        )
+        place = max(
+            (i for i, name in enumerate(order) if _at_or_below(name, module)), default=len(order)
+        )
         return place <= last or any(_at_or_below(module, d) for d in declared)
 
     def _wrong(self, wrong: dict[str, tuple[Tensor, Tensor]], right: Sequence[str]) -> Finding:
@@ -197,22 +265,33 @@ class _Probe:
         some, others = wrong[module]
         bad = [_apart(some[:, clip], others[:, clip]).any() for clip in range(some.shape[1])]
         names = [name for name, off in zip(self.bench.batch.names, bad, strict=True) if off]
-        clip, look = int(torch.tensor(bad).nonzero()[0]), int((some - others).abs()[:, bad].amax(1).argmax())
-        silent = [name for i, name in enumerate(self.bench.batch.names) if bad[i] and not some[:, i].any()]
+        clip, look = (
+            int(torch.tensor(bad).nonzero()[0]),
+            int((some - others).abs()[:, bad].amax(1).argmax()),
+        )
+        silent = [
+            name for i, name in enumerate(self.bench.batch.names) if bad[i] and not some[:, i].any()
+        ]
         named = self.bench.batch.names[clip]
         evidence = [
-            f"along one direction in its parameters, {named}: autograd {float(some[look, clip]):.3g}, difference {float(others[look, clip]):.3g}",
-            f"wrong in {counted(len(wrong), 'module')}: {naming([*wrong])}" + (f"; right in {naming([*right])}" if right else ""),
+            (
+                f"along one direction in its parameters, {named}: autograd "
+                f"{float(some[look, clip]):.3g}, difference {float(others[look, clip]):.3g}"
+            ),
+            f"wrong in {counted(len(wrong), 'module')}: {naming([*wrong])}"
+            + (f"; right in {naming([*right])}" if right else ""),
         ]
         if silent:
             evidence.append(f"no gradient at all comes from {naming(silent)}")
         whose = f" of {naming(names)}" if len(names) < len(bad) else ""
         return FALSE_GRADIENT.finding(
-            headline=f"the gradient{whose} at {module or 'the network'} is not how the output changes",
+            headline=f"the gradient{whose} at {module or 'the network'} is not how the output "
+            "changes",
             evidence=tuple(evidence),
             module=module or None,
             samples=tuple(names),
-            try_="look behind it for hooks on gradients, and for backward functions of your own; declare an estimator that is meant to "
+            try_="look behind it for hooks on gradients, and for backward functions of your own; "
+            "declare an estimator that is meant to "
             "differ with Subject(straight_through=(module,))",
             status="confirmed",
         )
@@ -227,8 +306,10 @@ def _apart(some: Tensor, others: Tensor) -> Tensor:
 def _scaled(scaled: dict[str, float]) -> Finding:
     first, factor = next(iter(scaled.items()))
     return SCALED_GRADIENT.finding(
-            headline=f"the gradient at {first or 'the network'} is {factor:.3g} times how the output changes, like that of "
-        f"{counted(len(scaled) - 1, 'more module')}" if len(scaled) > 1 else f"the gradient at {first or 'the network'} is {factor:.3g} times "
+            headline=f"the gradient at {first or 'the network'} is {factor:.3g} times how the "
+                "output changes, like that of "
+        f"{counted(len(scaled) - 1, 'more module')}" if len(scaled) > 1 else "the gradient at "
+        f"{first or 'the network'} is {factor:.3g} times "
         "how the output changes",
         module=first or None,
         try_="fine where a slower part is meant",
@@ -255,20 +336,37 @@ def _double() -> Iterator[None]:
 FALSE_GRADIENT = Record(
     name="false_gradient",
     stage="network",
-    means="The gradient of some module or clip is not how the output changes: a hook zeroes or clamps it, a backward function is wrong, or a step "
+    means="The gradient of some module or clip is not how the output changes: a hook zeroes or "
+    "clamps it, a backward function is wrong, or a step "
     "has no gradient. The optimiser is led elsewhere.",
-    detected="In double precision, along random directions in the parameters, central differences of the output are compared with autograd, clip by "
+    detected="In double precision, along random directions in the parameters, central differences "
+    "of the output are compared with autograd, clip by "
     "clip and module by module.",
-    mend="Look behind the named module for hooks on gradients and for backward functions of your own. An estimator that is meant to differ is "
+    mend="Look behind the named module for hooks on gradients and for backward functions of your "
+    "own. An estimator that is meant to differ is "
     "declared: Subject(straight_through=(module,)).",
-    follows=("non_finite_output", "non_finite_gradient", "carried_state", "random_in_eval", "input_ignored", "exploding_signal"),
+    follows=(
+        "non_finite_output",
+        "non_finite_gradient",
+        "carried_state",
+        "random_in_eval",
+        "input_ignored",
+        "exploding_signal",
+    ),
     remedies=(TRUE_GRADIENT,),
-    planted=("grad-silent-clip", "grad-wrong-backward", "grad-undeclared-rounding", "grad-half-turned", "grad-clamped"),
+    planted=(
+        "grad-silent-clip",
+        "grad-wrong-backward",
+        "grad-undeclared-rounding",
+        "grad-half-turned",
+        "grad-clamped",
+    ),
 )
 SCALED_GRADIENT = Record(
     name="scaled_gradient",
     stage="network",
-    means="The gradient of some modules is a positive multiple of how the output changes. That is a usual way of letting a part learn slower, and "
+    means="The gradient of some modules is a positive multiple of how the output changes. That is "
+    "a usual way of letting a part learn slower, and "
     "fails nothing.",
     detected="As false_gradient is; one factor explains all of the difference.",
     mend="Nothing, where a slower part is meant.",

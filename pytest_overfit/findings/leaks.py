@@ -1,4 +1,6 @@
-"""Findings of a network in eval mode, where a clip's output must be its own, whatever the seed, the batch and the padding."""
+"""Findings of a network in eval mode, where a clip's output must be its own, whatever the seed, the
+batch and the padding.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +15,29 @@ from pytest_overfit import ctc
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.record import Contract, Record
-from pytest_overfit.findings.remedies import DEFAULT_LOSS, FROM_HEAD, NO_DROPOUT_AT_ALL, ONE_BY_ONE, OTHER_LAYOUT, PLAIN_CALL, STATELESS
-from pytest_overfit.probes.recorder import Call, differ, distance, recorded
+from pytest_overfit.findings.remedies import (
+    DEFAULT_LOSS,
+    FROM_HEAD,
+    NO_DROPOUT_AT_ALL,
+    ONE_BY_ONE,
+    OTHER_LAYOUT,
+    PLAIN_CALL,
+    STATELESS,
+)
+from pytest_overfit.network.recorder import Call, differ, distance, recorded
 from pytest_overfit.subject import Batch, Sample, collate
 
 GRAVE = 0.5
-"""Share of what a fresh output says of a clip that padding may change before it is a failure. Convolutions that read a few zeros change 0.001
-to 0.01, a group norm over time or an unmasked recurrent layer 0.1; what a trained network makes of it, the control `clips alone` tells."""
+"""Share of what a fresh output says of a clip that padding may change before it is a failure.
+Convolutions that read a few zeros change 0.001 to 0.01, a group norm over time or an unmasked
+recurrent layer 0.1; what a trained network makes of it, the control `clips alone` tells.
+"""
 
 
 def output_is_repeatable(bench: Bench) -> tuple[Finding, ...]:
-    """Eval mode gives the same output each time: with the same seed, whatever ran before; and with any seed."""
+    """Eval mode gives the same output each time: with the same seed, whatever ran before; and with
+    any seed.
+    """
     whole = collate(bench.clips[:1]).to(bench.device)
     for record, seeds in ((CARRIED_STATE, (1, 1)), (RANDOM_IN_EVAL, (1, 2))):
         for batch in (bench.batch, whole):
@@ -34,21 +48,34 @@ def output_is_repeatable(bench: Bench) -> tuple[Finding, ...]:
             if gap > bench.tolerance:
                 calls = _calls(bench, batch, seed=seeds[0])
                 bench.run(-batch.features, batch.frames)
-                return (_not_repeatable(record, gap, first_apart(calls, _calls(bench, batch, seed=seeds[1]))),)
+                return (
+                    _not_repeatable(
+                        record, gap, first_apart(calls, _calls(bench, batch, seed=seeds[1]))
+                    ),
+                )
     return ()
 
 
-def _calls(bench: Bench, batch: Batch, *, features: Tensor | None = None, seed: int | None = None) -> list[Call]:
+def _calls(
+    bench: Bench, batch: Batch, *, features: Tensor | None = None, seed: int | None = None
+) -> list[Call]:
     """Every module's call on a batch, or on other features of its clips."""
     with recorded(bench.network) as calls:
         bench.run(batch.features if features is None else features, batch.frames, seed=seed)
     return calls
 
 
-def _first_where(calls: list[Call], others: list[Call], differs: Callable[[Tensor, Tensor], bool]) -> tuple[str, bool] | None:
-    """The first module whose first input or output differs between two passages, and whether it is the input."""
+def _first_where(
+    calls: list[Call], others: list[Call], differs: Callable[[Tensor, Tensor], bool]
+) -> tuple[str, bool] | None:
+    """The first module whose first input or output differs between two passages, and whether it is
+    the input.
+    """
     for call, other in zip(calls, others, strict=False):
-        for before, ones, twos in ((True, call.inputs, other.inputs), (False, call.outputs, other.outputs)):
+        for before, ones, twos in (
+            (True, call.inputs, other.inputs),
+            (False, call.outputs, other.outputs),
+        ):
             if ones and twos and differs(ones[0], twos[0]):
                 return call.module, before
     return None
@@ -57,7 +84,11 @@ def _first_where(calls: list[Call], others: list[Call], differs: Callable[[Tenso
 def _not_repeatable(record: Record, gap: float, module: str | None) -> Finding:
     first = f", first in {module}" if module else ""
     carried = record is CARRIED_STATE
-    what = "the same input, the same seed, and another output" if carried else "another output with each seed"
+    what = (
+        "the same input, the same seed, and another output"
+        if carried
+        else "another output with each seed"
+    )
     return record.finding(
         headline=f"{what} in eval mode: log-probabilities differ by up to {gap:.2g}{first}",
         module=module,
@@ -69,9 +100,11 @@ def _not_repeatable(record: Record, gap: float, module: str | None) -> Finding:
 
 
 def clips_are_independent(bench: Bench) -> tuple[Finding, ...]:
-    """Eval mode: a clip's output does not depend on its batch mates, in any order; nor where there are as many steps as clips.
+    """Eval mode: a clip's output does not depend on its batch mates, in any order; nor where there
+    are as many steps as clips.
 
-    A network that sorts clips by length and back leaks in some orders only: longest first, it has nothing to sort.
+    A network that sorts clips by length and back leaks in some orders only: longest first, it has
+    nothing to sort.
     """
     clips = bench.clips
     mixed = [*clips[1::2], *clips[::2]]
@@ -92,7 +125,8 @@ def clips_are_independent(bench: Bench) -> tuple[Finding, ...]:
 
 
 def _first_leaking(bench: Bench, batch: Batch, row: int) -> tuple[str | None, bool]:
-    """The first module in which no clip is as it was, when all but one show something else; and whether they come mixed into it.
+    """The first module in which no clip is as it was, when all but one show something else; and
+    whether they come mixed into it.
 
     Mates keep their lengths, so padding stays as it is, and clips may stand in any order inside.
     None where neither what modules are given nor what they give shows it.
@@ -104,17 +138,26 @@ def _first_leaking(bench: Bench, batch: Batch, row: int) -> tuple[str | None, bo
     others = torch.where(inside[..., None], others, batch.features)
     others[row] = batch.features[row]
     calls = _calls(bench, batch)
-    mixed = _first_where(calls, _calls(bench, batch, features=others), partial(_all_changed, clips=len(batch)))
+    mixed = _first_where(
+        calls, _calls(bench, batch, features=others), partial(_all_changed, clips=len(batch))
+    )
     if mixed:
         return mixed
-    # Mates do not matter: then the clip's place in the batch does, and no row is as the clip is alone.
-    alone, *_ = bench.passage(batch.features[row, : int(batch.frames[row])], padded_to=batch.features.shape[1])
+    # Mates do not matter: then the clip's place in the batch does, and no row is as the clip is
+    # alone.
+    alone, *_ = bench.passage(
+        batch.features[row, : int(batch.frames[row])], padded_to=batch.features.shape[1]
+    )
     return _first_where(calls, alone, partial(_nowhere, clips=len(batch))) or (None, False)
 
 
 def _nowhere(together: Tensor, alone: Tensor, clips: int) -> bool:
     """Whether a clip's own tensor, its batch axis 1 long, is in none of the rows of the batch's."""
-    axes = [axis for axis, (many, one) in enumerate(zip(together.shape, alone.shape, strict=False)) if (many, one) == (clips, 1)]
+    axes = [
+        axis
+        for axis, (many, one) in enumerate(zip(together.shape, alone.shape, strict=False))
+        if (many, one) == (clips, 1)
+    ]
     if together.ndim != alone.ndim or len(axes) != 1:
         return False
     rounding = 1e-2 * float(alone.abs().max())
@@ -123,7 +166,9 @@ def _nowhere(together: Tensor, alone: Tensor, clips: int) -> bool:
 
 
 def _all_changed(one: Tensor, other: Tensor, clips: int) -> bool:
-    """Whether every row differs, along each axis that may be the batch: those as long as it has clips."""
+    """Whether every row differs, along each axis that may be the batch: those as long as it has
+    clips.
+    """
     if one.shape != other.shape or clips not in one.shape:
         return False
     rounding = 1e-4 * float(one.abs().max())
@@ -134,20 +179,34 @@ def _all_changed(one: Tensor, other: Tensor, clips: int) -> bool:
 
 def _batch_leak(bench: Bench, name: str, gap: float, where: tuple[str | None, bool]) -> Finding:
     module, before = where
-    place = f": they are mixed before {module}" if module and before else f", first in {module}" if module else ""
+    place = (
+        f": they are mixed before {module}"
+        if module and before
+        else f", first in {module}"
+        if module
+        else ""
+    )
     return BATCH_LEAK.finding(
         headline=f"in eval mode the output of {name} depends on the clips beside it{place}",
-        evidence=(f"log-probabilities differ by up to {gap:.2g} between the clip alone and in a batch; rounding explains {bench.tolerance:.1g}",),
+        evidence=(
+            (
+                f"log-probabilities differ by up to {gap:.2g} between the clip alone and in a "
+                f"batch; rounding explains {bench.tolerance:.1g}"
+            ),
+        ),
         module=module,
         samples=(name,),
-        try_="look for swapped time and batch axes (batch_first), for an order of clips that is not put back, and for statistics taken over "
+        try_="look for swapped time and batch axes (batch_first), for an order of clips that is "
+        "not put back, and for statistics taken over "
         "the batch in eval mode",
         status="confirmed",
     )
 
 
 def _square(bench: Bench) -> Batch | None:
-    """As many clips as steps, where cutting the clips makes it so: a swap of time and batch fits in shape."""
+    """As many clips as steps, where cutting the clips makes it so: a swap of time and batch fits in
+    shape.
+    """
     count = len(bench.clips)
     shortest = min(clip.frames for clip in bench.clips)
     per_step = bench.batch.features.shape[1] / max(len(bench.outputs[0]), 1)
@@ -157,14 +216,22 @@ def _square(bench: Bench) -> Batch | None:
         return None
     output, _ = bench.run(features[:1], torch.tensor([frames]))
     whole = collate(bench.clips).to(bench.device)
-    cut = Batch(names=whole.names, features=features, frames=torch.full((count,), frames), targets=whole.targets, target_lengths=whole.target_lengths)
+    cut = Batch(
+        names=whole.names,
+        features=features,
+        frames=torch.full((count,), frames),
+        targets=whole.targets,
+        target_lengths=whole.target_lengths,
+    )
     return cut if len(output) == count else None
 
 
 def padding_is_ignored(bench: Bench) -> tuple[Finding, ...]:
-    """Eval mode: zeros behind a clip, as longer batch mates bring them, leave its output as it is. Held where all clips are of one length.
+    """Eval mode: zeros behind a clip, as longer batch mates bring them, leave its output as it is.
+    Held where all clips are of one length.
 
-    Weighed by the share of what the output says of a clip that padding changes: little is a warning.
+    Weighed by the share of what the output says of a clip that padding changes: little is a
+    warning.
     """
     if len({sample.frames for sample in bench.samples}) == 1:
         return ()
@@ -179,46 +246,77 @@ def padding_is_ignored(bench: Bench) -> tuple[Finding, ...]:
         if gap > bench.tolerance:
             calls, *_ = bench.passage(clip.features)
             others, *_ = bench.passage(clip.features, padded_to=length)
-            return (_padding_leak(bench, clip, (alone[:valid, 0].double(), padded[:valid, 0].double()), first_apart(calls, others)),)
+            return (
+                _padding_leak(
+                    bench,
+                    clip,
+                    (alone[:valid, 0].double(), padded[:valid, 0].double()),
+                    first_apart(calls, others),
+                ),
+            )
     return ()
 
 
 def first_apart(calls: list[Call], others: list[Call]) -> str | None:
     """The first module that gives something else where it was given the same."""
     for call, other in zip(calls, others, strict=False):
-        if call.outputs and call.outputs[0].ndim > 1 and differ(call.outputs[:1], other.outputs[:1]):
+        if (
+            call.outputs
+            and call.outputs[0].ndim > 1
+            and differ(call.outputs[:1], other.outputs[:1])
+        ):
             size = float(call.outputs[0].abs().max())
             if distance(call.outputs[0], other.outputs[0]) > 1e-4 * size:
                 return call.module
     return None
 
 
-def _padding_leak(bench: Bench, clip: Sample, rows: tuple[Tensor, Tensor], module: str | None) -> Finding:
+def _padding_leak(
+    bench: Bench, clip: Sample, rows: tuple[Tensor, Tensor], module: str | None
+) -> Finding:
     """rows: log-probabilities (steps, vocabulary) of the clip alone and with padding behind it."""
     alone, padded = rows
     steps, target = torch.tensor([len(alone)]), clip.target[None]
-    losses = [float(ctc.nats_per_token(one[:, None], steps, target, torch.tensor([len(clip.target)]), blank=bench.subject.blank)) for one in rows]
+    losses = [
+        float(
+            ctc.nats_per_token(
+                one[:, None],
+                steps,
+                target,
+                torch.tensor([len(clip.target)]),
+                blank=bench.subject.blank,
+            )
+        )
+        for one in rows
+    ]
     changed = int(((alone - padded).abs().amax(1) > bench.tolerance).sum())
     moved = int((alone.argmax(1) != padded.argmax(1)).sum())
     share = _share_changed(alone, padded)
     return PADDING_LEAK.finding(
-        headline=f"the output of {clip.name} depends on the padding behind it" + (f", first in {module}" if module else ""),
+        headline=f"the output of {clip.name} depends on the padding behind it"
+        + (f", first in {module}" if module else ""),
         evidence=(
-            f"{changed} of {counted(len(alone), 'step')} change, by up to {distance(alone, padded):.2g}: {share:.2g} of what the output says "
+            f"{changed} of {counted(len(alone), 'step')} change, by up to "
+            f"{distance(alone, padded):.2g}: {share:.2g} of what the output says "
             f"of this clip, where {GRAVE:g} is grave",
             f"the loss moves by {losses[1] - losses[0]:+.2g} from {losses[0]:.3g} nats a token",
             f"another token comes first at {counted(moved, 'step')}",
         ),
         module=module,
         samples=(clip.name,),
-        try_="mask what stands past each clip's frames: packed sequences, key_padding_mask, zeros before every convolution",
+        try_=(
+            "mask what stands past each clip's frames: packed sequences, key_padding_mask, zeros "
+            "before every convolution"
+        ),
         status="confirmed",
         severity="failure" if share >= GRAVE else "warning",
     )
 
 
 def _share_changed(alone: Tensor, padded: Tensor) -> float:
-    """Divergence of one output from the other, over that of the first from its own mean over steps: what it says of this clip's steps."""
+    """Divergence of one output from the other, over that of the first from its own mean over steps:
+    what it says of this clip's steps.
+    """
     said = (alone.exp() * (alone - alone.logsumexp(0) + math.log(len(alone)))).sum(1).mean()
     lost = (alone.exp() * (alone - padded)).sum(1).mean()
     return float(lost / said.clamp(min=1e-12))
@@ -227,7 +325,10 @@ def _share_changed(alone: Tensor, padded: Tensor) -> float:
 CARRIED_STATE = Record(
     name="carried_state",
     stage="network",
-    means="The network keeps something from call to call, so that the same clip with the same seed gives another output after other clips.",
+    means=(
+        "The network keeps something from call to call, so that the same clip with the same seed "
+        "gives another output after other clips."
+    ),
     detected="A batch is run twice with one seed in eval mode, and other clips in between.",
     mend="Start every call from a state of its own: nothing of one batch may reach the next.",
     follows=("non_finite_output", "non_finite_gradient"),
@@ -247,11 +348,16 @@ RANDOM_IN_EVAL = Record(
 BATCH_LEAK = Record(
     name="batch_leak",
     stage="network",
-    means="What is said of a clip, or its gradient, depends on the clips beside it: time and batch are swapped somewhere, clips were sorted and not "
+    means="What is said of a clip, or its gradient, depends on the clips beside it: time and "
+    "batch are swapped somewhere, clips were sorted and not "
     "put back, or statistics are taken over the batch in eval mode.",
-    detected="Each clip's output alone is compared with that in batches of several orders, also with as many clips as steps; likewise its gradient "
+    detected="Each clip's output alone is compared with that in batches of several orders, also "
+    "with as many clips as steps; likewise its gradient "
     "of the loss.",
-    mend="Look for swapped axes (batch_first, layout), for an order of clips that is not put back, and for statistics over the batch.",
+    mend=(
+        "Look for swapped axes (batch_first, layout), for an order of clips that is not put back, "
+        "and for statistics over the batch."
+    ),
     follows=("non_finite_output", "non_finite_gradient", "carried_state", "random_in_eval"),
     remedies=(OTHER_LAYOUT, DEFAULT_LOSS, FROM_HEAD, ONE_BY_ONE),
     planted=("ctc-axes", "ctc-axes-output", "ctc-axes-square", "net-batch-mean"),
@@ -260,12 +366,24 @@ BATCH_LEAK = Record(
 PADDING_LEAK = Record(
     name="padding_leak",
     stage="network",
-    means="What is said of a clip depends on the padding behind it, so on how long its batch mates are. Convolutions that read a few zeros are "
+    means="What is said of a clip depends on the padding behind it, so on how long its batch "
+    "mates are. Convolutions that read a few zeros are "
     "usual and only told; much of it makes training and use differ.",
-    detected="Clips are run with and without zeros behind them; the share of what the output says that changes weighs it. A pass of a rung must "
+    detected="Clips are run with and without zeros behind them; the share of what the output says "
+    "that changes weighs it. A pass of a rung must "
     "also hold for each clip alone.",
-    mend="Mask what stands past each clip's frames: packed sequences, key_padding_mask, zeros before every convolution.",
-    follows=("non_finite_output", "non_finite_gradient", "carried_state", "random_in_eval", "batch_leak", "place_lost"),
+    mend=(
+        "Mask what stands past each clip's frames: packed sequences, key_padding_mask, zeros "
+        "before every convolution."
+    ),
+    follows=(
+        "non_finite_output",
+        "non_finite_gradient",
+        "carried_state",
+        "random_in_eval",
+        "batch_leak",
+        "place_lost",
+    ),
     remedies=(ONE_BY_ONE,),
     planted=("data-padding",),
     harmless=True,

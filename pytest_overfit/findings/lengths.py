@@ -1,68 +1,110 @@
-"""Findings of lengths: the steps a network declares must be those it gives, and every target must fit in them."""
+"""Findings of lengths: the steps a network declares must be those it gives, and every target must
+fit in them.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from pytest_overfit import ctc, network_edits, subject_edits
+from pytest_overfit import ctc
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.bench import Bench, readable
 from pytest_overfit.findings.bench.timeline import Clock, is_cut, is_drawn
 from pytest_overfit.findings.record import Contract, Record
-from pytest_overfit.findings.remedies import COUNT_STEPS, DEFAULT_BOTH, DEFAULT_DECODER, DEFAULT_LOSS, LEAVE_OUT, PLAIN_CALL, Remedy, module_remedy
+from pytest_overfit.findings.remedies import (
+    COUNT_STEPS,
+    DEFAULT_BOTH,
+    DEFAULT_DECODER,
+    DEFAULT_LOSS,
+    LEAVE_OUT,
+    PLAIN_CALL,
+    Remedy,
+    module_remedy,
+)
 from pytest_overfit.findings.targets import BAD_TARGET
+from pytest_overfit.network import network_edits, subject_edits
 from pytest_overfit.subject import Sample
 
 if TYPE_CHECKING:
-    from pytest_overfit.ladder import Rung
+    from pytest_overfit.climb.ladder import Rung
 
 
 def steps_are_real(bench: Bench) -> tuple[Finding, ...]:
-    """Each clip's declared steps: the same alone and among longer clips, and as many as its output has.
+    """Each clip's declared steps: the same alone and among longer clips, and as many as its output
+    has.
 
-    One step too few is let pass, as floor against ceil is; so are fewer where all clips are padded to one length inside the network.
+    One step too few is let pass, as floor against ceil is; so are fewer where all clips are padded
+    to one length inside the network.
     """
     _, together = bench.run(bench.batch.features, bench.batch.frames)
     alone = [bench.alone(clip.features) for clip in bench.clips]
-    fixed = len({clip.frames for clip in bench.clips}) > 1 and len({len(output) for output, _ in alone}) == 1
+    fixed = (
+        len({clip.frames for clip in bench.clips}) > 1
+        and len({len(output) for output, _ in alone}) == 1
+    )
     wrong: dict[str, str] = {}
     for clip, (output, steps), among in zip(bench.clips, alone, together.tolist(), strict=True):
         declared, given = int(steps[0]), len(output)
         if declared > given:
-            wrong[clip.name] = f"{clip.name}, {clip.frames} frames: declares {declared} steps, gives {given}"
+            wrong[clip.name] = (
+                f"{clip.name}, {clip.frames} frames: declares {declared} steps, gives {given}"
+            )
         elif declared < given - 1 and not fixed:
-            wrong[clip.name] = f"{clip.name}, {clip.frames} frames: declares {declared} steps of the {given} it gives"
+            wrong[clip.name] = (
+                f"{clip.name}, {clip.frames} frames: declares {declared} steps of the {given} "
+                "it gives"
+            )
         elif among != declared:
-            wrong[clip.name] = f"{clip.name}, {clip.frames} frames: declares {declared} steps alone and {among} in a batch"
+            wrong[clip.name] = (
+                f"{clip.name}, {clip.frames} frames: declares {declared} steps alone and "
+                f"{among} in a batch"
+            )
     if not wrong:
         return ()
     return (
         WRONG_STEPS.finding(
-            headline=f"the network declares other steps than it gives: {next(iter(wrong.values()))}",
+            headline="the network declares other steps than it gives: "
+            f"{next(iter(wrong.values()))}",
             evidence=tuple(list(wrong.values())[:5]),
             samples=tuple(wrong),
-            try_="compute steps from each clip's own frames, layer by layer, with the rule that its strides follow",
+            try_=(
+                "compute steps from each clip's own frames, layer by layer, with the rule that its "
+                "strides follow"
+            ),
             status="confirmed",
         ),
     )
 
 
 def targets_fit(bench: Bench) -> tuple[Finding, ...]:
-    """The feasibility census: every sample's tokens and repeats against the steps the network has for it, in shape and in substance."""
-    census = [s for s in bench.samples if s.frames and readable(s.target, bench.vocabulary, bench.subject.blank)]
+    """The feasibility census: every sample's tokens and repeats against the steps the network has
+    for it, in shape and in substance.
+    """
+    census = [
+        s
+        for s in bench.samples
+        if s.frames and readable(s.target, bench.vocabulary, bench.subject.blank)
+    ]
     needs = {sample.name: ctc.steps_needed(sample.target.tolist()) for sample in census}
     clock = Clock(bench=bench)
-    steps = clock.lengths((sample.frames for sample in census), lambda timeline: min(timeline.declared, timeline.given))
+    steps = clock.lengths(
+        (sample.frames for sample in census),
+        lambda timeline: min(timeline.declared, timeline.given),
+    )
     unfit = [sample for sample in census if steps[sample.frames] < needs[sample.name]]
     impossible = [sample for sample in unfit if sample.frames < needs[sample.name]]
     if impossible:
         unfit = [sample for sample in unfit if sample.frames >= needs[sample.name]]
-        return (_more_than_frames(census, impossible, needs), *([_too_short(clock, census, unfit, needs, steps)] if unfit else []))
+        return (
+            _more_than_frames(census, impossible, needs),
+            *([_too_short(clock, census, unfit, needs, steps)] if unfit else []),
+        )
     if unfit:
         return (_too_short(clock, census, unfit, needs, steps),)
     return _hidden(clock, census, needs)
@@ -72,32 +114,55 @@ def _tightest(samples: list[Sample], needs: dict[str, int]) -> Sample:
     return max(samples, key=lambda sample: needs[sample.name] / sample.frames)
 
 
-def _more_than_frames(census: list[Sample], impossible: list[Sample], needs: dict[str, int]) -> Finding:
+def _more_than_frames(
+    census: list[Sample], impossible: list[Sample], needs: dict[str, int]
+) -> Finding:
     """Targets for which even the features are too short: no stride is at fault."""
     worst = _tightest(impossible, needs)
     return BAD_TARGET.finding(
-        headline=f"{len(impossible)} of {counted(len(census), 'target')} need more steps than their clips have frames: {worst.name} has "
-        f"{counted(worst.frames, 'frame')} for {counted(len(worst.target), 'token')}, which need {needs[worst.name]}",
-        evidence=tuple(f"{s.name}: {counted(len(s.target), 'token')}, {counted(s.frames, 'frame')}" for s in impossible[:5]),
+        headline=f"{len(impossible)} of {counted(len(census), 'target')} need more steps than "
+        f"their clips have frames: {worst.name} has "
+        f"{counted(worst.frames, 'frame')} for {counted(len(worst.target), 'token')}, which need "
+        f"{needs[worst.name]}",
+        evidence=tuple(
+            f"{s.name}: {counted(len(s.target), 'token')}, {counted(s.frames, 'frame')}"
+            for s in impossible[:5]
+        ),
         samples=tuple(sample.name for sample in impossible),
-        try_="check what these clips are said to say, or whether they are cut short; leave them out",
+        try_="check what these clips are said to say, or whether they are cut short; leave them "
+        "out",
         status="confirmed",
     )
 
 
-def _too_short(clock: Clock, census: list[Sample], unfit: list[Sample], needs: dict[str, int], steps: dict[int, int]) -> Finding:
+def _too_short(
+    clock: Clock,
+    census: list[Sample],
+    unfit: list[Sample],
+    needs: dict[str, int],
+    steps: dict[int, int],
+) -> Finding:
     worst = _tightest(unfit, needs)
     index = _first_cut(clock, worst.frames, needs[worst.name])
     left = steps[worst.frames] if index is None else clock(worst.frames).modules[index]
     who = "the network" if index is None else clock.names[index]
-    told = [f"{s.name}: {len(s.target)} tokens, {counted(needs[s.name] - len(s.target), 'repeat')}, {steps[s.frames]} steps" for s in unfit[:5]]
+    told = [
+        (
+            f"{s.name}: {len(s.target)} tokens, "
+            f"{counted(needs[s.name] - len(s.target), 'repeat')}, {steps[s.frames]} steps"
+        )
+        for s in unfit[:5]
+    ]
     return TIME_COLLAPSE.finding(
-        headline=f"{len(unfit)} of {counted(len(census), 'target')} do not fit: {who} leaves {left} steps of {worst.frames} frames "
+        headline=f"{len(unfit)} of {counted(len(census), 'target')} do not fit: {who} leaves "
+        f"{left} steps of {worst.frames} frames "
         f"for a target that needs {needs[worst.name]}",
         evidence=(*told, *_hidden_by_loss(clock.bench)),
         module=None if index is None else clock.names[index],
         samples=tuple(sample.name for sample in unfit),
-        try_="lower a stride" if index is None else f"lower the stride of {clock.names[index]}, or of one before it",
+        try_="lower a stride"
+        if index is None
+        else f"lower the stride of {clock.names[index]}, or of one before it",
         status="confirmed",
     )
 
@@ -109,13 +174,18 @@ def _first_cut(clock: Clock, frames: int, need: int) -> int | None:
         return None
     features = clock.bench.clip(frames)
     calls, *_ = clock.bench.passage(features)
-    return next((index for index in short if is_cut(clock.bench, calls[index], clock.nth(index), features)), None)
+    return next(
+        (index for index in short if is_cut(clock.bench, calls[index], clock.nth(index), features)),
+        None,
+    )
 
 
 def _hidden(clock: Clock, census: list[Sample], needs: dict[str, int]) -> tuple[Finding, ...]:
-    """Targets that fit the output's shape, while all that it knows passes a module with fewer steps than they need.
+    """Targets that fit the output's shape, while all that it knows passes a module with fewer steps
+    than they need.
 
-    Interpolation brings nothing back; learned upsampling has to unroll one step into several tokens, which `Subject.tokens_a_step` allows.
+    Interpolation brings nothing back; learned upsampling has to unroll one step into several
+    tokens, which `Subject.tokens_a_step` allows.
     """
     allowed = clock.bench.subject.tokens_a_step
     worst = _tightest(census, needs)
@@ -124,45 +194,79 @@ def _hidden(clock: Clock, census: list[Sample], needs: dict[str, int]) -> tuple[
         return ()
     timeline = clock(worst.frames)
     left, name = timeline.modules[index], clock.names[index]
-    real = clock.lengths((sample.frames for sample in census), lambda timeline: timeline.modules[index])
+    real = clock.lengths(
+        (sample.frames for sample in census), lambda timeline: timeline.modules[index]
+    )
     unfit = [sample for sample in census if real[sample.frames] * allowed < needs[sample.name]]
     where = _drawn_again(clock, worst.frames, index, left)
     hidden = ", and interpolation only hides it" if where else ""
     return (
         TIME_COLLAPSE.finding(
-            headline=f"{len(unfit)} of {counted(len(census), 'target')} do not fit: {name} leaves {left} steps of {worst.frames} frames "
+            headline=f"{len(unfit)} of {counted(len(census), 'target')} do not fit: {name} leaves "
+            f"{left} steps of {worst.frames} frames "
             f"for a target that needs {needs[worst.name]}{hidden}",
             evidence=(
-                f"{name} leaves one step for {worst.frames / left:.0f} frames ({worst.frames / left:.0f}x), and all that the output knows passes it",
+                (
+                    f"{name} leaves one step for {worst.frames / left:.0f} frames "
+                    f"({worst.frames / left:.0f}x), and all that the output knows passes it"
+                ),
                 f"{where} holds {timeline.given} steps, drawn between {left} of its own"
                 if where
-                else f"the {timeline.given} steps of the output have to be unrolled from those {left}",
-                f"samples: {naming([f'{sample.name} ({needs[sample.name]} > {real[sample.frames]})' for sample in unfit])}",
+                else (
+                    f"the {timeline.given} steps of the output have to be unrolled from those "
+                    f"{left}"
+                ),
+                (
+                    "samples: "
+                    f"{naming([f'{sample.name} ({needs[sample.name]} > {real[sample.frames]})' for sample in unfit])}"
+                ),
             ),
             module=name,
             samples=tuple(sample.name for sample in unfit),
             try_=f"lower the stride of {name} or of one before it"
-            + ("" if where else "; or state Subject.tokens_a_step, if one step is meant to stand for several tokens"),
+            + (
+                ""
+                if where
+                else (
+                    "; or state Subject.tokens_a_step, if one step is meant to stand for several "
+                    "tokens"
+                )
+            ),
             status="suspected" if where else "confirmed",
         ),
     )
 
 
 def _drawn_again(clock: Clock, frames: int, index: int, left: int) -> str | None:
-    """Where, after call `index`, a longer sequence stands that was only drawn between `left` steps; None where none was."""
+    """Where, after call `index`, a longer sequence stands that was only drawn between `left` steps;
+    None where none was.
+    """
     bench = clock.bench
     calls, log_probs, _ = bench.passage(clock.bench.clip(frames))
     for call, other in list(zip(calls, clock.shorter(frames), strict=False))[index + 1 :]:
-        for role, here, there in (("the input of ", call.inputs, other.inputs), ("", call.outputs, other.outputs)):
+        for role, here, there in (
+            ("the input of ", call.inputs, other.inputs),
+            ("", call.outputs, other.outputs),
+        ):
             if any(_drawn(a, b, left) for a, b in zip(here, there, strict=False)):
                 return f"{role}{call.module}"
     rows = log_probs[:, 0].float()
-    centred = rows - rows.mean(-1, keepdim=True)  # log_softmax bends what was straight, by the same for all tokens
-    return "the output" if len(rows) > left and is_drawn(centred, left, size=float(rows.abs().max())) else None
+    centred = rows - rows.mean(
+        -1, keepdim=True
+    )  # log_softmax bends what was straight, by the same for all tokens
+    return (
+        "the output"
+        if len(rows) > left and is_drawn(centred, left, size=float(rows.abs().max()))
+        else None
+    )
 
 
 def _drawn(sequence: Tensor, shorter: Tensor, left: int) -> bool:
-    grown = [axis for axis, (a, b) in enumerate(zip(sequence.shape, shorter.shape, strict=False)) if a != b]
+    grown = [
+        axis
+        for axis, (a, b) in enumerate(zip(sequence.shape, shorter.shape, strict=False))
+        if a != b
+    ]
     if len(grown) != 1 or sequence.shape[grown[0]] <= left:
         return False
     return is_drawn(sequence.movedim(grown[0], 0).flatten(1), left)
@@ -176,7 +280,9 @@ def _hidden_by_loss(bench: Bench) -> tuple[str, ...]:
     loss = bench.loss(log_probs, one * 2, targets, one * 3)
     if not torch.isfinite(loss):
         return (f"the loss of such a clip is {float(loss)}",)
-    return (f"the loss hides it: {float(loss):.3g} for a clip that has no alignment (zero_infinity)",)
+    return (
+        f"the loss hides it: {float(loss):.3g} for a clip that has no alignment (zero_infinity)",
+    )
 
 
 def _fits(rung: Rung) -> bool:
@@ -188,14 +294,21 @@ def _fits(rung: Rung) -> bool:
 def _less_stride(rung: Rung, finding: Finding) -> Rung:
     """The stride there divided by 2, 4, ... until every target fits."""
     for by in POWERS:
-        mended = module_remedy("", lambda module, by=by: network_edits.divide_stride(module, by)).change(rung, finding)  # type: ignore[misc]
+        mended = module_remedy("", partial(network_edits.divide_stride, by=by)).change(
+            rung, finding
+        )
         if _fits(mended):
             return mended
-    raise network_edits.CannotEdit(f"targets do not fit without a stride in {finding.module} either")
+    raise network_edits.CannotEdit(
+        f"targets do not fit without a stride in {finding.module} either"
+    )
 
 
 def _slower(rung: Rung, _: Finding) -> Rung:
-    """Each frame fed 2, 4, ... times until every target fits, and as often again: some room makes learning quick."""
+    """Each frame fed 2, 4, ...
+
+    times until every target fits, and as often again: some room makes learning quick.
+    """
     for times in POWERS:
         if _fits(replace(rung, subject=subject_edits.slower(rung.subject, times))):
             return replace(rung, subject=subject_edits.slower(rung.subject, 2 * times))
@@ -204,16 +317,21 @@ def _slower(rung: Rung, _: Finding) -> Rung:
 
 POWERS = (2, 4, 8, 16, 32)
 LESS_STRIDE = Remedy(name="a smaller stride there", change=_less_stride)
-SLOWER = Remedy(name="each frame fed several times, in the place of a smaller stride", change=_slower)
+SLOWER = Remedy(
+    name="each frame fed several times, in the place of a smaller stride", change=_slower
+)
 
 WRONG_STEPS = Record(
     name="wrong_steps",
     stage="network",
-    means="The steps that are declared for a clip are not those that its output has, or loss or decoder do not read those that are declared. "
+    means="The steps that are declared for a clip are not those that its output has, or loss or "
+    "decoder do not read those that are declared. "
     "What stands past a clip's end is then trained on, or its end is never read.",
-    detected="Declared steps are compared with the output of each clip alone and in a batch; steps past the end are changed, which neither loss "
+    detected="Declared steps are compared with the output of each clip alone and in a batch; "
+    "steps past the end are changed, which neither loss "
     "nor decoder may notice.",
-    mend="Compute steps from each clip's own frames, layer by layer, with the rule that its strides follow; pass them as input_lengths, and cut "
+    mend="Compute steps from each clip's own frames, layer by layer, with the rule that its "
+    "strides follow; pass them as input_lengths, and cut "
     "each output to them before decoding.",
     remedies=(COUNT_STEPS, PLAIN_CALL, DEFAULT_LOSS, DEFAULT_DECODER, DEFAULT_BOTH),
     planted=(
@@ -229,15 +347,25 @@ WRONG_STEPS = Record(
 TIME_COLLAPSE = Record(
     name="time_collapse",
     stage="network",
-    means="The network leaves fewer steps than a target needs: one for each token, and one more between equal neighbours. CTC has no path for such "
-    "a clip: its loss is infinite, or, with zero_infinity, 0 without a gradient. Interpolation to more steps hides it and brings nothing back.",
-    detected="The steps at every module are counted for clips of each length, and compared with what every target needs. The module is named "
+    means="The network leaves fewer steps than a target needs: one for each token, and one more "
+    "between equal neighbours. CTC has no path for such "
+    "a clip: its loss is infinite, or, with zero_infinity, 0 without a gradient. Interpolation to "
+    "more steps hides it and brings nothing back.",
+    detected="The steps at every module are counted for clips of each length, and compared with "
+    "what every target needs. The module is named "
     "through which all must pass and that leaves too few.",
-    mend="Lower the stride of the named module, or of one before it. If one step is meant to stand for several tokens, which a learned upsampling "
+    mend="Lower the stride of the named module, or of one before it. If one step is meant to "
+    "stand for several tokens, which a learned upsampling "
     "unrolls, declare Subject(tokens_a_step=...).",
     follows=("wrong_steps", "degenerate_targets"),
     remedies=(LESS_STRIDE, SLOWER, LEAVE_OUT),
-    planted=("ctc-infeasible", "ctc-part-infeasible", "ctc-hidden-collapse", "ctc-hidden-collapse-nearest", "ctc-hidden-collapse-logits"),
+    planted=(
+        "ctc-infeasible",
+        "ctc-part-infeasible",
+        "ctc-hidden-collapse",
+        "ctc-hidden-collapse-nearest",
+        "ctc-hidden-collapse-logits",
+    ),
 )
 
 REAL_STEPS = Contract(

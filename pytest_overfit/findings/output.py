@@ -1,4 +1,6 @@
-"""Findings of a fresh network's output: it must be log-probabilities, near uniform, in full precision."""
+"""Findings of a fresh network's output: it must be log-probabilities, near uniform, in full
+precision.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +13,32 @@ from pytest_overfit import ctc
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.bench import Bench, readable
 from pytest_overfit.findings.record import Contract, Record
-from pytest_overfit.findings.remedies import BYPASS, DEFAULT_LOSS, FROM_HEAD, LOGARITHM, NORMALISE, RESET, ZERO_BIAS
+from pytest_overfit.findings.remedies import (
+    BYPASS,
+    DEFAULT_LOSS,
+    FROM_HEAD,
+    LOGARITHM,
+    NORMALISE,
+    RESET,
+    ZERO_BIAS,
+)
 from pytest_overfit.findings.signal import EXPLODING_SIGNAL
 from pytest_overfit.measures import valid_steps
-from pytest_overfit.probes.recorder import Call
+from pytest_overfit.network.recorder import Call
 
 NORMALISED = 0.02
 """Largest logsumexp of a row of log-probabilities that is rounding; half precision reaches 0.01."""
 EMITTED = 0.4
-"""Tokens that a fresh output must expect to emit, for one token of the targets. Uniform: T/L, 5 to 20. The best constant blank share: 1."""
+"""Tokens that a fresh output must expect to emit, for one token of the targets.
+
+Uniform: T/L, 5 to 20. The best constant blank share: 1.
+"""
 TIED = 0.2
 """Share of tokens at the bottom of a row from which they are clipped."""
 EXPLODED = 4.0
-"""Loss of a fresh network over the uniform level that no healthy initialisation reaches; wide ones reach 2.5."""
+"""Loss of a fresh network over the uniform level that no healthy initialisation reaches; wide ones
+reach 2.5.
+"""
 
 
 def output_is_normalised(bench: Bench) -> tuple[Finding, ...]:
@@ -36,18 +51,37 @@ def output_is_normalised(bench: Bench) -> tuple[Finding, ...]:
         excess = rows.logsumexp(-1)
         if excess.abs().max() > NORMALISED:
             return (_unnormalised(bench, rows, excess, log_probs, steps),)
-    return _flat_softmax(bench) + _low_precision(bench) + _clipped(bench, valid_steps(*bench.outputs))
+    return (
+        _flat_softmax(bench) + _low_precision(bench) + _clipped(bench, valid_steps(*bench.outputs))
+    )
 
 
-def _unnormalised(bench: Bench, rows: Tensor, excess: Tensor, log_probs: Tensor, steps: Tensor) -> Finding:
+def _unnormalised(
+    bench: Bench, rows: Tensor, excess: Tensor, log_probs: Tensor, steps: Tensor
+) -> Finding:
     what = _what_was_applied(bench, rows, log_probs)
     batch = bench.batch
-    loss = float(ctc.nats_per_token(log_probs, steps.clamp(max=len(log_probs)), batch.targets, batch.target_lengths, blank=bench.subject.blank))
-    negative = f": {loss:.3g} nats a token here, and below zero is impossible" if loss < 0 else f": {loss:.3g} nats a token here"
+    loss = float(
+        ctc.nats_per_token(
+            log_probs,
+            steps.clamp(max=len(log_probs)),
+            batch.targets,
+            batch.target_lengths,
+            blank=bench.subject.blank,
+        )
+    )
+    negative = (
+        f": {loss:.3g} nats a token here, and below zero is impossible"
+        if loss < 0
+        else f": {loss:.3g} nats a token here"
+    )
     return UNNORMALISED_OUTPUT.finding(
         headline=f"the output is no log-probability: {what}, so the loss has no floor",
         evidence=(
-            f"logsumexp of a step is {float(excess.min()):.3g} to {float(excess.max()):.3g}, must be 0",
+            (
+                f"logsumexp of a step is {float(excess.min()):.3g} to {float(excess.max()):.3g}, "
+                "must be 0"
+            ),
             f"CTC reads it as it stands{negative}",
         ),
         try_="end the network with log_softmax(-1), or declare Subject(outputs='logits')",
@@ -61,7 +95,10 @@ def _what_was_applied(bench: Bench, rows: Tensor, log_probs: Tensor) -> str:
         return "softmax, not log_softmax, was applied"
     sums = {"the steps": 0, "the clips of a batch": 1}
     for axis, index in sums.items():
-        if log_probs.shape[index] > 1 and log_probs.float().logsumexp(index).abs().max() < NORMALISED:
+        if (
+            log_probs.shape[index] > 1
+            and log_probs.float().logsumexp(index).abs().max() < NORMALISED
+        ):
             return f"log_softmax was taken over {axis}, not over the vocabulary"
     lowest, highest = (float(value) for value in rows.logsumexp(-1).aminmax())
     if highest - lowest < NORMALISED:
@@ -70,7 +107,9 @@ def _what_was_applied(bench: Bench, rows: Tensor, log_probs: Tensor) -> str:
 
 
 def _flat_softmax(bench: Bench) -> tuple[Finding, ...]:
-    """Probabilities declared as logits: log_softmax of them is normalised, and can never be sure of anything."""
+    """Probabilities declared as logits: log_softmax of them is normalised, and can never be sure of
+    anything.
+    """
     if bench.subject.outputs != "logits":
         return ()
     with torch.no_grad():
@@ -78,8 +117,16 @@ def _flat_softmax(bench: Bench) -> tuple[Finding, ...]:
     if bool((output >= 0).all()) and float((output.float().sum(-1) - 1).abs().max()) < NORMALISED:
         return (
             UNNORMALISED_OUTPUT.finding(
-                headline="the network gives probabilities where logits are declared: log_softmax of them can never be sure of a token",
-                evidence=(f"the largest probability it can reach is e / (e + V - 1) = {math.e / (math.e + bench.vocabulary - 1):.3g}",),
+                headline=(
+                    "the network gives probabilities where logits are declared: log_softmax of "
+                    "them can never be sure of a token"
+                ),
+                evidence=(
+                    (
+                        "the largest probability it can reach is e / (e + V - 1) = "
+                        f"{math.e / (math.e + bench.vocabulary - 1):.3g}"
+                    ),
+                ),
                 try_="remove the softmax from the network",
                 status="confirmed",
             ),
@@ -91,21 +138,41 @@ def _low_precision(bench: Bench) -> tuple[Finding, ...]:
     dtype = bench.outputs[0].dtype
     if dtype not in (torch.float16, torch.bfloat16):
         return ()
-    headline = f"the log-probabilities are {str(dtype).removeprefix('torch.')}: a sum over steps loses what a token is worth"
-    return (LOW_PRECISION_LOSS.finding(headline=headline, try_="compute log_softmax and the loss in float32", status="confirmed"),)
+    headline = (
+        f"the log-probabilities are {str(dtype).removeprefix('torch.')}: a sum over steps loses "
+        "what a token is worth"
+    )
+    return (
+        LOW_PRECISION_LOSS.finding(
+            headline=headline,
+            try_="compute log_softmax and the loss in float32",
+            status="confirmed",
+        ),
+    )
 
 
 def _clipped(bench: Bench, rows: Tensor) -> tuple[Finding, ...]:
-    """Tokens that tie exactly at the bottom of a row, as ReLU or a clamp on logits leaves them; masked tokens lie far below the rest."""
+    """Tokens that tie exactly at the bottom of a row, as ReLU or a clamp on logits leaves them;
+    masked tokens lie far below the rest.
+    """
     share = _tied_at_the_bottom(rows)
     if share < TIED:
         return ()
     calls, *_ = bench.passage(bench.clips[0].features)
-    clipping = [c.module for c in calls if _clips(c) and not any(True for _ in bench.network.get_submodule(c.module).children())]
-    module = clipping[-1] if clipping and calls[-1].outputs and _clips(calls[-1], given=False) else None
+    clipping = [
+        c.module
+        for c in calls
+        if _clips(c) and not any(True for _ in bench.network.get_submodule(c.module).children())
+    ]
+    module = (
+        clipping[-1] if clipping and calls[-1].outputs and _clips(calls[-1], given=False) else None
+    )
     return (
         CLIPPED_OUTPUT.finding(
-            headline=f"{share:.0%} of the tokens tie at the bottom of every step: the logits are clipped" + (f" by {module}" if module else ""),
+            headline=(
+                f"{share:.0%} of the tokens tie at the bottom of every step: the logits are clipped"
+            )
+            + (f" by {module}" if module else ""),
             evidence=("a clipped logit has no gradient, and cannot fall below the others",),
             module=module,
             try_="remove the activation or the clamp behind the last layer",
@@ -114,7 +181,9 @@ def _clipped(bench: Bench, rows: Tensor) -> tuple[Finding, ...]:
 
 
 def _tied_at_the_bottom(rows: Tensor) -> float:
-    """Share of the tokens that tie with the lowest of their row, itself aside, of rows (steps, vocabulary) not masked; 0 where most are."""
+    """Share of the tokens that tie with the lowest of their row, itself aside, of rows (steps,
+    vocabulary) not masked; 0 where most are.
+    """
     lowest = rows.min(-1, keepdim=True).values
     tied = rows == lowest
     above = torch.where(tied, torch.inf, rows).min(-1).values - lowest[:, 0]
@@ -125,7 +194,9 @@ def _tied_at_the_bottom(rows: Tensor) -> float:
 
 
 def _clips(call: Call, *, given: bool = True) -> bool:
-    """Whether many of a module's outputs tie at the lowest, and, where `given` counts, its inputs do not."""
+    """Whether many of a module's outputs tie at the lowest, and, where `given` counts, its inputs
+    do not.
+    """
 
     def tied(tensor: Tensor) -> float:
         return float((tensor == tensor.min()).double().mean()) if tensor.numel() else 0.0
@@ -136,17 +207,37 @@ def _clips(call: Call, *, given: bool = True) -> bool:
 
 
 def output_starts_uniform(bench: Bench) -> tuple[Finding, ...]:
-    """Train mode: a fresh loss stands near the uniform level, and the blank is not all it expects."""
+    """Train mode: a fresh loss stands near the uniform level, and the blank is not all it
+    expects.
+    """
     batch, subject = bench.batch, bench.subject
     log_probs, steps = bench.run(batch.features, batch.frames, train=True)
     steps = steps.clamp(max=len(log_probs))
-    fits = [i for i, target in enumerate(batch.target_lists()) if int(steps[i]) >= ctc.steps_needed(target) and readable_list(target, bench)]
+    fits = [
+        i
+        for i, target in enumerate(batch.target_lists())
+        if int(steps[i]) >= ctc.steps_needed(target) and readable_list(target, bench)
+    ]
     if not fits or valid_steps(log_probs.float(), steps).logsumexp(-1).abs().max() > NORMALISED:
         return ()
     targets = batch.target_lists()
-    emitted = [float((1 - log_probs[: steps[i], i, subject.blank].double().exp()).sum()) / len(targets[i]) for i in fits]
-    loss = float(ctc.nats_per_token(log_probs[:, fits], steps[fits], batch.targets[fits], batch.target_lengths[fits], blank=subject.blank))
-    levels = [ctc.uniform_level(steps=int(steps[i]), target=targets[i], vocabulary=bench.vocabulary) for i in fits]
+    emitted = [
+        float((1 - log_probs[: steps[i], i, subject.blank].double().exp()).sum()) / len(targets[i])
+        for i in fits
+    ]
+    loss = float(
+        ctc.nats_per_token(
+            log_probs[:, fits],
+            steps[fits],
+            batch.targets[fits],
+            batch.target_lengths[fits],
+            blank=subject.blank,
+        )
+    )
+    levels = [
+        ctc.uniform_level(steps=int(steps[i]), target=targets[i], vocabulary=bench.vocabulary)
+        for i in fits
+    ]
     level = sum(levels) / len(levels)
     if sum(emitted) / len(emitted) < EMITTED:
         return (_blank_prior(sum(emitted) / len(emitted), loss, level),)
@@ -162,15 +253,24 @@ def readable_list(target: list[int], bench: Bench) -> bool:
 
 def _blank_prior(emitted: float, loss: float, level: float) -> Finding:
     return BLANK_PRIOR.finding(
-        headline=f"a fresh output is nearly all blank: it expects to emit {emitted:.2g} tokens for each token of the targets",
-        evidence=(f"loss {loss:.3g} nats a token; a uniform output has {level:.3g}", "the best constant blank share expects 1"),
+        headline=(
+            f"a fresh output is nearly all blank: it expects to emit {emitted:.2g} tokens for each "
+            "token of the targets"
+        ),
+        evidence=(
+            f"loss {loss:.3g} nats a token; a uniform output has {level:.3g}",
+            "the best constant blank share expects 1",
+        ),
         try_="start the blank's bias at 0, or below",
     )
 
 
 def _exploding(loss: float, level: float) -> Finding:
     return EXPLODING_SIGNAL.finding(
-        headline=f"a fresh loss is {loss:.3g} nats a token, where a uniform output has {level:.3g}: the output is sure of what it has not learned",
+        headline=(
+            f"a fresh loss is {loss:.3g} nats a token, where a uniform output has {level:.3g}: the "
+            "output is sure of what it has not learned"
+        ),
         try_="scale the weights or the features down, or normalise before the last layer",
     )
 
@@ -178,9 +278,13 @@ def _exploding(loss: float, level: float) -> Finding:
 UNNORMALISED_OUTPUT = Record(
     name="unnormalised_output",
     stage="network",
-    means="What reaches the loss is no log-probability: logits, a softmax, or one taken over the wrong axis. CTC then has no floor: its loss falls "
+    means="What reaches the loss is no log-probability: logits, a softmax, or one taken over the "
+    "wrong axis. CTC then has no floor: its loss falls "
     "below zero, and looks like success.",
-    detected="The logsumexp of every step must be 0, in both modes; the loss of a normalised output must not be negative.",
+    detected=(
+        "The logsumexp of every step must be 0, in both modes; the loss of a normalised output "
+        "must not be negative."
+    ),
     mend="End the network with log_softmax(-1), once, or declare Subject(outputs='logits').",
     follows=("non_finite_output", "non_finite_gradient"),
     remedies=(LOGARITHM, NORMALISE, DEFAULT_LOSS, FROM_HEAD),
@@ -189,8 +293,12 @@ UNNORMALISED_OUTPUT = Record(
 LOW_PRECISION_LOSS = Record(
     name="low_precision_loss",
     stage="loss",
-    means="The loss or its input is computed in half precision. CTC sums over hundreds of steps: rounding takes away what a token is worth.",
-    detected="The loss does not answer to what rounding takes from its input, or all its values are representable in half precision; or the "
+    means=(
+        "The loss or its input is computed in half precision. CTC sums over hundreds of steps: "
+        "rounding takes away what a token is worth."
+    ),
+    detected="The loss does not answer to what rounding takes from its input, or all its values "
+    "are representable in half precision; or the "
     "log-probabilities are half themselves.",
     mend="Leave autocast before the loss, and give it float32 log-probabilities.",
     remedies=(DEFAULT_LOSS,),
@@ -199,7 +307,10 @@ LOW_PRECISION_LOSS = Record(
 CLIPPED_OUTPUT = Record(
     name="clipped_output",
     stage="network",
-    means="The logits are clipped, as by a ReLU or a clamp behind the last layer. A clipped logit has no gradient, and cannot fall below the others.",
+    means=(
+        "The logits are clipped, as by a ReLU or a clamp behind the last layer. A clipped logit "
+        "has no gradient, and cannot fall below the others."
+    ),
     detected="Many tokens tie exactly at the bottom of every step.",
     mend="Remove the activation or the clamp behind the last layer.",
     follows=("non_finite_output", "non_finite_gradient"),
@@ -210,7 +321,10 @@ BLANK_PRIOR = Record(
     name="blank_prior",
     stage="network",
     means="A fresh output is nearly all blank, so that it takes long until any token is tried.",
-    detected="The tokens that a fresh output expects to emit are counted, for each token of the targets; the best constant blank share expects 1.",
+    detected=(
+        "The tokens that a fresh output expects to emit are counted, for each token of the "
+        "targets; the best constant blank share expects 1."
+    ),
     mend="Start the blank's bias at 0, or below.",
     remedies=(ZERO_BIAS, RESET),
     planted=("head-blank-bias",),

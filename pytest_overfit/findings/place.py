@@ -1,7 +1,9 @@
-"""Findings of order and place: the output must answer where the input changed, and tell one order of frames from another.
+"""Findings of order and place: the output must answer where the input changed, and tell one order
+of frames from another.
 
-Context from everywhere is lawful (attention, squeeze and excitation, recurrence): what is compared is where, of all steps, the answer is
-strongest, relative to how each step answers to changes anywhere.
+Context from everywhere is lawful (attention, squeeze and excitation, recurrence): what is compared
+is where, of all steps, the answer is strongest, relative to how each step answers to changes
+anywhere.
 """
 
 from __future__ import annotations
@@ -15,14 +17,16 @@ from pytest_overfit.finding import Finding
 from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import PLAIN_CALL, POSITIONS, TURNED_BACK
-from pytest_overfit.probes.recorder import distance
+from pytest_overfit.network.recorder import distance
 
 PLACES = 12
 """Places at which the input is changed, one at a time."""
 FEWEST_STEPS = 6
 FOLLOWS = 0.7
-"""Rank correlation of the place of the answer with that of the change from which one follows the other: sound networks, of any kind
-tried, reach 1.0; one that reads another axis as time lies between -0.3 and 0.5."""
+"""Rank correlation of the place of the answer with that of the change from which one follows the
+other: sound networks, of any kind tried, reach 1.0; one that reads another axis as time lies
+between -0.3 and 0.5.
+"""
 LOOKS = 2
 """Changes tried at each place."""
 
@@ -30,7 +34,8 @@ LOOKS = 2
 def answers_follow(bench: Bench) -> tuple[Finding, ...]:
     """Where frames are changed, the output changes most: early for early ones, late for late ones.
 
-    A network for one length may mix all of time by a learned matrix, whose places come with training: it is not asked.
+    A network for one length may mix all of time by a learned matrix, whose places come with
+    training: it is not asked.
     """
     features, steps = _alone(bench)
     if steps < FEWEST_STEPS or len(features) < PLACES or not bench.takes(len(features) * 3 // 4):
@@ -40,12 +45,22 @@ def answers_follow(bench: Bench) -> tuple[Finding, ...]:
     if not told or fmean(told) >= FOLLOWS:
         return ()
     backwards = fmean(told) < -FOLLOWS
-    what = "the output runs backwards" if backwards else "the place of the output's answer does not follow the place of what is changed"
+    what = (
+        "the output runs backwards"
+        if backwards
+        else "the place of the output's answer does not follow the place of what is changed"
+    )
     return (
         PLACE_LOST.finding(
-            headline=f"{what}: rank correlation {fmean(told):.2f} over {PLACES} places of {bench.clips[0].name}; 1 where it follows",
+            headline=(
+                f"{what}: rank correlation {fmean(told):.2f} over {PLACES} places of "
+                f"{bench.clips[0].name}; 1 where it follows"
+            ),
             samples=(bench.clips[0].name,),
-            try_="check which axis the network takes for time, wherever it permutes, flattens or reshapes",
+            try_=(
+                "check which axis the network takes for time, wherever it permutes, flattens or "
+                "reshapes"
+            ),
             status="confirmed",
         ),
     )
@@ -62,7 +77,9 @@ def _correlation(bench: Bench, features: Tensor, steps: int, seed: int) -> float
     """Rank correlation of places and answers; None where nothing answers."""
     frames, width = len(features), max(len(features) // (2 * PLACES), 1)
     generator = torch.Generator().manual_seed(bench.seed + seed)
-    noise = torch.randn((width, features.shape[1]), generator=generator).to(features) * (features.std() + 1e-6)
+    noise = torch.randn((width, features.shape[1]), generator=generator).to(features) * (
+        features.std() + 1e-6
+    )
     starts = [round(i * (frames - width) / (PLACES - 1)) for i in range(PLACES)]
     answers = []
     clean, _ = bench.alone(features)
@@ -74,13 +91,18 @@ def _correlation(bench: Bench, features: Tensor, steps: int, seed: int) -> float
             return None
         answers.append((output - clean)[:steps, 0].double().square().sum(-1).sqrt())
     profile = torch.stack(answers)  # (places, steps)
-    if not bool(torch.isfinite(profile).all()) or bool((profile.amax(1) <= 3 * bench.tolerance).any()):
+    if not bool(torch.isfinite(profile).all()) or bool(
+        (profile.amax(1) <= 3 * bench.tolerance).any()
+    ):
         return None
     relative = profile / profile.mean(0, keepdim=True).clamp(min=1e-3 * float(profile.mean()))
     weights = relative**4
     centres = (weights * torch.arange(steps)).sum(1) / weights.sum(1)
     places = torch.arange(PLACES, dtype=torch.double)
-    return max(_rank_correlation(places, where.double()) for where in (centres, relative.argmax(1), profile.argmax(1)))
+    return max(
+        _rank_correlation(places, where.double())
+        for where in (centres, relative.argmax(1), profile.argmax(1))
+    )
 
 
 def _rank_correlation(some: Tensor, others: Tensor) -> float:
@@ -97,9 +119,11 @@ def _ranks(values: Tensor) -> Tensor:
 
 
 def order_is_seen(bench: Bench) -> tuple[Finding, ...]:
-    """Frames in another order give more than the same output in that order. Frames that a stride takes together stay together.
+    """Frames in another order give more than the same output in that order. Frames that a stride
+    takes together stay together.
 
-    A network that sees one frame at a time is told and not failed: where each frame says what it is, that can be enough.
+    A network that sees one frame at a time is told and not failed: where each frame says what it
+    is, that can be enough.
     """
     features, steps = _alone(bench)
     together = len(features) // max(steps, 1)
@@ -130,14 +154,24 @@ def _has_context(bench: Bench, features: Tensor, count: int, together: int) -> b
 
 
 def _order_blind(bench: Bench, gap: float, apart: float, context: bool) -> Finding:
-    what = "sees other frames and not in which order they stand" if context else "sees one frame at a time, and no order"
+    what = (
+        "sees other frames and not in which order they stand"
+        if context
+        else "sees one frame at a time, and no order"
+    )
     return ORDER_BLIND.finding(
         headline=f"the network {what}: frames in another order give the same output in that order",
-        evidence=(f"log-probabilities differ by up to {gap:.2g} once put back in order, and by {apart:.2g} before",),
+        evidence=(
+            (
+                f"log-probabilities differ by up to {gap:.2g} once put back in order, and by "
+                f"{apart:.2g} before"
+            ),
+        ),
         samples=(bench.clips[0].name,),
         try_="check that positions reach the attention, and are not masked or scaled away"
         if context
-        else "give it context over time: a convolution, a recurrent layer, attention with positions",
+        else "give it context over time: a convolution, a recurrent layer, attention with "
+        "positions",
         status="confirmed",
         severity="failure" if context else "warning",
     )
@@ -146,9 +180,11 @@ def _order_blind(bench: Bench, gap: float, apart: float, context: bool) -> Findi
 PLACE_LOST = Record(
     name="place_lost",
     stage="network",
-    means="The place of the output's answer does not follow the place of what is changed in the input: another axis is taken for time, or time runs "
+    means="The place of the output's answer does not follow the place of what is changed in the "
+    "input: another axis is taken for time, or time runs "
     "backwards. Such a network can memorise, and will not read a clip it has not seen.",
-    detected="Frames are changed at twelve places, one after another; the rank correlation of the place of the change with that of the strongest "
+    detected="Frames are changed at twelve places, one after another; the rank correlation of the "
+    "place of the change with that of the strongest "
     "answer is 1 in a sound network.",
     mend="Check which axis the network takes for time, wherever it permutes, flattens or reshapes.",
     follows=(
@@ -168,11 +204,26 @@ PLACE_LOST = Record(
 ORDER_BLIND = Record(
     name="order_blind",
     stage="network",
-    means="Frames in another order give the same output in that order: the network cannot tell what comes first. One that sees a single frame at a "
+    means="Frames in another order give the same output in that order: the network cannot tell "
+    "what comes first. One that sees a single frame at a "
     "time is told and not failed.",
-    detected="A clip's frames are shuffled, together those that a stride takes together, and the output is put back in order.",
-    mend="Check that positions reach the attention and are not masked or scaled away; give the network context over time.",
-    follows=("non_finite_output", "non_finite_gradient", "carried_state", "random_in_eval", "batch_leak", "wrong_steps", "input_ignored"),
+    detected=(
+        "A clip's frames are shuffled, together those that a stride takes together, and the output "
+        "is put back in order."
+    ),
+    mend=(
+        "Check that positions reach the attention and are not masked or scaled away; give the "
+        "network context over time."
+    ),
+    follows=(
+        "non_finite_output",
+        "non_finite_gradient",
+        "carried_state",
+        "random_in_eval",
+        "batch_leak",
+        "wrong_steps",
+        "input_ignored",
+    ),
     remedies=(POSITIONS,),
     planted=("net-no-positions", "net-pooled"),
 )

@@ -1,15 +1,23 @@
-"""A record: all that is known of one kind of finding, in one place. Contracts and detectors say how it is looked for.
+"""A record: all that is known of one kind of finding, in one place.
 
-    TIME_COLLAPSE = Record(name="time_collapse", stage="network", means="...", detected="...", mend="...", remedies=(LESS_STRIDE,),
-                           planted=("ctc-infeasible",))
+Contracts and detectors say how it is looked for.
+
+    TIME_COLLAPSE = Record(
+        name="time_collapse", stage="network", means="...", detected="...", mend="...",
+        remedies=(LESS_STRIDE,), planted=("ctc-infeasible",),
+    )
 
     def targets_fit(bench):
         ...
         return (TIME_COLLAPSE.finding(headline="...", module="conv"),)
 
-    FEASIBLE_TARGETS = Contract(name="feasible targets", holds="...", about="network", examine=targets_fit, finds=(TIME_COLLAPSE,))
+    FEASIBLE_TARGETS = Contract(
+        name="feasible targets", holds="...", about="network",
+        examine=targets_fit, finds=(TIME_COLLAPSE,),
+    )
 
-Only a record makes a finding, so that there is none without a name that is explained, planted and answered.
+Only a record makes a finding, so that there is none without a name that is explained, planted and
+answered.
 """
 
 from __future__ import annotations
@@ -25,7 +33,9 @@ if TYPE_CHECKING:
     from pytest_overfit.findings.remedies import Remedy
 
 Stage = Literal["data", "loss", "decoder", "network", "training", "loop", "run", "tool"]
-"""Where a finding is looked for: in what a subject is made of, in a rung that broke, in the user's own training, in a log, or in this tool."""
+"""Where a finding is looked for: in what a subject is made of, in a rung that broke, in the user's
+own training, in a log, or in this tool.
+"""
 
 
 class BadRecord(ValueError):
@@ -36,13 +46,18 @@ class BadRecord(ValueError):
 class Record:
     """One kind of finding.
 
-    name:       after the bad thing. Texts, which are plain literals, so that they are read without running anything:
+    name:       after the bad thing. Texts, which are plain literals, so that they are read without
+                running anything:
     means:      what is wrong, and why it matters. detected: how it is found. mend: what to change.
-    follows:    names of findings of which this may be a consequence: beside one of them it is left out.
-    remedies:   what is tried on a broken rung, likeliest first; where nothing can be tried, `no_remedy` says why.
-    planted:    faults of the test suite that prove it is found; where none can be planted, `not_planted` says why.
+    follows:    names of findings of which this may be a consequence: beside one of them it is left
+                out.
+    remedies:   what is tried on a broken rung, likeliest first; where nothing can be tried,
+                `no_remedy` says why.
+    planted:    faults of the test suite that prove it is found; where none can be planted,
+                `not_planted` says why.
     harmless:   it keeps no network from memorising: a broken rung needs another reason.
-    spreads:    where it shows at one module it shows at those behind too, and is told of the first alone.
+    spreads:    where it shows at one module it shows at those behind too, and is told of the first
+                alone.
     last_resort: it is told only where nothing else explains a broken rung.
     """
 
@@ -65,9 +80,14 @@ class Record:
             if not getattr(self, field).strip():
                 raise BadRecord(f"record {self.name}: {field} is empty")
         if bool(self.remedies) == bool(self.no_remedy):
-            raise BadRecord(f"record {self.name}: give remedies, or say in no_remedy why none can be tried")
+            raise BadRecord(
+                f"record {self.name}: give remedies, or say in no_remedy why none can be tried"
+            )
         if bool(self.planted) == bool(self.not_planted):
-            raise BadRecord(f"record {self.name}: name planted faults, or say in not_planted why none can be planted")
+            raise BadRecord(
+                f"record {self.name}: name planted faults, or say in not_planted why none can "
+                "be planted"
+            )
 
     def finding(
         self,
@@ -102,8 +122,8 @@ About = Literal["data", "loss", "decoder", "network", "loop"]
 class Contract:
     """What must hold before any training.
 
-    name: of one glance. holds: the sentence that is true where nothing was found. about: what it examines. examine: bench -> findings, or, of a
-    loop, its rehearsal -> findings.
+    name: of one glance. holds: the sentence that is true where nothing was found. about: what it
+    examines. examine: bench -> findings, or, of a loop, its rehearsal -> findings.
     finds: the records that it may give findings of.
     """
 
@@ -116,7 +136,10 @@ class Contract:
 
 @dataclass(frozen=True, kw_only=True)
 class Detector:
-    """A look at the evidence of a climbed rung: what it finds of `record`, or None. That stays suspected until a remedy's trial holds."""
+    """A look at the evidence of a climbed rung: what it finds of `record`, or None.
+
+    That stays suspected until a remedy's trial holds.
+    """
 
     record: Record
     look: Callable[[Evidence], Finding | None]

@@ -1,4 +1,7 @@
-"""Remedies: changes that answer a finding, each tried by climbing the broken rung again. Only a trial that holds confirms one."""
+"""Remedies: changes that answer a finding, each tried by climbing the broken rung again.
+
+Only a trial that holds confirms one.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,29 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from pytest_overfit import network_edits, subject_edits
 from pytest_overfit.finding import Finding
+from pytest_overfit.network import network_edits, subject_edits
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject, all_parameters
 
 if TYPE_CHECKING:
-    from pytest_overfit.ladder import Rung
+    from pytest_overfit.climb.ladder import Rung
 
 Change = Callable[["Rung", Finding], "Rung"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Remedy:
-    """One change that may mend a rung. change raises CannotEdit where there is nothing to change."""
+    """One change that may mend a rung.
+
+    change raises CannotEdit where there is nothing to change.
+    """
 
     name: str
     change: Change
 
 
-# -- changes of the recipe ---------------------------------------------------------------------------------------------------------------
+# -- changes of the recipe -------------------------------------------------------------------------
 
 
 def lr_times(factor: float) -> Remedy:
@@ -62,18 +68,25 @@ def _slow_below_the_head(rung: Rung, _: Finding) -> Rung:
 def _other_reduction(rung: Rung, _: Finding) -> Rung:
     if rung.subject.loss is not None:
         raise network_edits.CannotEdit("the subject has a loss of its own")
-    return replace(rung, recipe=replace(rung.recipe, reduction="mean" if rung.recipe.reduction == "sum" else "sum"))
+    return replace(
+        rung,
+        recipe=replace(rung.recipe, reduction="mean" if rung.recipe.reduction == "sum" else "sum"),
+    )
 
 
 def _smoothed(rung: Rung, _: Finding) -> Rung:
     if rung.samples == 1 or rung.recipe.label_smoothing:
-        raise network_edits.CannotEdit("smoothing keeps the loss of one sample above its bound, or is there already")
+        raise network_edits.CannotEdit(
+            "smoothing keeps the loss of one sample above its bound, or is there already"
+        )
     return replace(rung, recipe=replace(rung.recipe, label_smoothing=0.05))
 
 
 def _fresh(rung: Rung) -> nn.Module:
     width = rung.subject.offered(1)[0].features.shape[1]
-    return rung.subject.fresh(feature_dim=width, seed=rung.seeds[0], size=rung.size, network=rung.recipe.network)
+    return rung.subject.fresh(
+        feature_dim=width, seed=rung.seeds[0], size=rung.size, network=rung.recipe.network
+    )
 
 
 def _default_recipe(rung: Rung, _: Finding) -> Rung:
@@ -93,19 +106,26 @@ def _unregularised(rung: Rung, _: Finding) -> Rung:
 LONGER_TIMES = 3
 LONGER = Remedy(name=f"{LONGER_TIMES} times the budget", change=_longer)
 ACCUMULATE = Remedy(name="gradients accumulated over the whole rung", change=_accumulated)
-SLOW_BELOW_THE_HEAD = Remedy(name="a tenth of the learning rate below the head", change=_slow_below_the_head)
-OTHER_REDUCTION = Remedy(name="sum for mean, or mean for sum, over the batch", change=_other_reduction)
+SLOW_BELOW_THE_HEAD = Remedy(
+    name="a tenth of the learning rate below the head", change=_slow_below_the_head
+)
+OTHER_REDUCTION = Remedy(
+    name="sum for mean, or mean for sum, over the batch", change=_other_reduction
+)
 SMOOTHING = Remedy(name="label smoothing 0.05", change=_smoothed)
 DEFAULT_RECIPE = Remedy(name="the default recipe", change=_default_recipe)
 UNREGULARISED = Remedy(name="no weight decay and no label smoothing", change=_unregularised)
 
 
-# -- changes of the network --------------------------------------------------------------------------------------------------------------
+# -- changes of the network ------------------------------------------------------------------------
 
 
 def network_remedy(name: str, operation: network_edits.NetworkEdit) -> Remedy:
     """A change of the fresh network, whatever the finding names."""
-    return Remedy(name=name, change=lambda rung, _: replace(rung, subject=network_edits.edited(rung.subject, operation)))
+    return Remedy(
+        name=name,
+        change=lambda rung, _: replace(rung, subject=network_edits.edited(rung.subject, operation)),
+    )
 
 
 def module_remedy(name: str, operation: Callable[[str], network_edits.NetworkEdit]) -> Remedy:
@@ -114,7 +134,9 @@ def module_remedy(name: str, operation: Callable[[str], network_edits.NetworkEdi
     def change(rung: Rung, finding: Finding) -> Rung:
         if finding.module is None:
             raise network_edits.CannotEdit("the finding names no module")
-        return replace(rung, subject=network_edits.edited(rung.subject, operation(_real_name(finding.module))))
+        return replace(
+            rung, subject=network_edits.edited(rung.subject, operation(_real_name(finding.module)))
+        )
 
     return Remedy(name=name, change=change)
 
@@ -132,12 +154,16 @@ def _fan_in(network: nn.Module) -> bool:
 FAN_IN = network_remedy("fan_in initialisation of every layer", _fan_in)
 XAVIER = network_remedy("xavier initialisation", network_edits.xavier)
 RESET = network_remedy("torch's own initialisation of every layer", network_edits.reset)
-RESET_MODULE = module_remedy("torch's own initialisation of that module", network_edits.reinitialise)
+RESET_MODULE = module_remedy(
+    "torch's own initialisation of that module", network_edits.reinitialise
+)
 BYPASS = module_remedy("leave that module out", network_edits.bypass)
 OPEN_ACTIVATIONS = module_remedy("GELU for sigmoid and tanh there", network_edits.open_activations)
 LAYER_NORM = network_remedy("LayerNorm for BatchNorm", network_edits.layer_norm)
 NO_NORM = network_remedy("no BatchNorm", network_edits.without_batch_norm)
-LIVELY_NORM = network_remedy("BatchNorm momentum 0.3 and fresh statistics", network_edits.lively_batch_norm)
+LIVELY_NORM = network_remedy(
+    "BatchNorm momentum 0.3 and fresh statistics", network_edits.lively_batch_norm
+)
 NO_DROPOUT = network_remedy("no dropout", network_edits.without_dropout)
 UNFREEZE = network_remedy("every parameter unfrozen", network_edits.unfrozen)
 ZERO_BIAS = network_remedy("no bias in the head at the start", network_edits.zero_head_bias)
@@ -149,52 +175,86 @@ def _without_blocks(rung: Rung, _: Finding) -> Rung:
     return replace(rung, subject=network_edits.edited(rung.subject, network_edits.without(blocks)))
 
 
-WITHOUT_BLOCKS = Remedy(name="the blocks left out, where they keep the shape", change=_without_blocks)
+WITHOUT_BLOCKS = Remedy(
+    name="the blocks left out, where they keep the shape", change=_without_blocks
+)
 
 
-# -- changes of the subject's own functions ----------------------------------------------------------------------------------------------
+# -- changes of the subject's own functions --------------------------------------------------------
 
 
 def subject_remedy(name: str, change: Callable[[Subject], Subject]) -> Remedy:
-    """A change of the subject's functions. What it puts in their place as a whole, its name says."""
+    """A change of the subject's functions.
+
+    What it puts in their place as a whole, its name says.
+    """
 
     def changed(rung: Rung, _: Finding) -> Rung:
         subject = change(rung.subject)
-        if all(getattr(subject, field.name) is getattr(rung.subject, field.name) for field in fields(Subject)):
+        if all(
+            getattr(subject, field.name) is getattr(rung.subject, field.name)
+            for field in fields(Subject)
+        ):
             raise network_edits.CannotEdit("the subject has it so already")
         return replace(rung, subject=subject)
 
     return Remedy(name=name, change=changed)
 
 
-DEFAULT_LOSS = subject_remedy("torch's CTC in the place of the whole loss", lambda subject: replace(subject, loss=None))
+DEFAULT_LOSS = subject_remedy(
+    "torch's CTC in the place of the whole loss", lambda subject: replace(subject, loss=None)
+)
 LOSS_ON_CPU = subject_remedy("the loss computed on the CPU", subject_edits.loss_on_cpu)
-DEFAULT_DECODER = subject_remedy("the greedy decoder in the place of the whole decoder", lambda subject: replace(subject, decode=None))
+DEFAULT_DECODER = subject_remedy(
+    "the greedy decoder in the place of the whole decoder",
+    lambda subject: replace(subject, decode=None),
+)
 DEFAULT_BOTH = subject_remedy(
-    "torch's CTC and the greedy decoder in the place of both, one blank", lambda subject: replace(subject, loss=None, decode=None)
+    "torch's CTC and the greedy decoder in the place of both, one blank",
+    lambda subject: replace(subject, loss=None, decode=None),
 )
 NORMALISE = subject_remedy("log_softmax over the vocabulary", subject_edits.normalised)
 LOGARITHM = subject_remedy("the logarithm of the probabilities", subject_edits.logarithms)
 FROM_HEAD = subject_remedy("log_softmax of the last layer's own output", subject_edits.from_head)
 POSITIONS = subject_remedy("the place of each frame added to its features", subject_edits.placed)
 TURNED_BACK = subject_remedy("each clip's output turned back in time", subject_edits.turned_back)
-UNDETACH = subject_remedy("no .detach() and no torch.no_grad in the forward pass", subject_edits.undetached)
-TRUE_GRADIENT = subject_remedy("no hooks on gradients, and no rounding", subject_edits.with_true_gradients)
-PLAIN_CALL = subject_remedy("the network called with features and frames, nothing around it", subject_edits.plainly_called)
-NO_DROPOUT_AT_ALL = subject_remedy("no dropout, that of functions included", subject_edits.undropped)
-UNMASKED = subject_remedy("train mode for norms and recurrent layers alone, so that nothing is masked", subject_edits.unmasked)
-STATELESS = subject_remedy("what the network keeps from call to call put back after each", subject_edits.stateless)
+UNDETACH = subject_remedy(
+    "no .detach() and no torch.no_grad in the forward pass", subject_edits.undetached
+)
+TRUE_GRADIENT = subject_remedy(
+    "no hooks on gradients, and no rounding", subject_edits.with_true_gradients
+)
+PLAIN_CALL = subject_remedy(
+    "the network called with features and frames, nothing around it", subject_edits.plainly_called
+)
+NO_DROPOUT_AT_ALL = subject_remedy(
+    "no dropout, that of functions included", subject_edits.undropped
+)
+UNMASKED = subject_remedy(
+    "train mode for norms and recurrent layers alone, so that nothing is masked",
+    subject_edits.unmasked,
+)
+STATELESS = subject_remedy(
+    "what the network keeps from call to call put back after each", subject_edits.stateless
+)
 COUNT_STEPS = subject_remedy("the steps that each clip really gives", subject_edits.counted_steps)
 OTHER_LAYOUT = subject_remedy("time and batch the other way round", subject_edits.other_layout)
-ONE_BY_ONE = subject_remedy("clips one by one, without padding or batch mates", subject_edits.one_by_one)
-TRAIN_ALL = subject_remedy("every parameter in the optimiser", lambda subject: replace(subject, trainable=all_parameters))
+ONE_BY_ONE = subject_remedy(
+    "clips one by one, without padding or batch mates", subject_edits.one_by_one
+)
+TRAIN_ALL = subject_remedy(
+    "every parameter in the optimiser", lambda subject: replace(subject, trainable=all_parameters)
+)
 
 
-# -- changes of the samples --------------------------------------------------------------------------------------------------------------
+# -- changes of the samples ------------------------------------------------------------------------
 
 
 def leave_out(rung: Rung, names: Sequence[str]) -> Rung:
-    """The rung without the samples of these names. Raises CannotEdit where none is left, or none goes."""
+    """The rung without the samples of these names.
+
+    Raises CannotEdit where none is left, or none goes.
+    """
     samples = rung.subject.offered(rung.samples)
     kept = [sample for sample in samples if sample.name not in names]
     if not kept or len(kept) == len(samples):
@@ -202,4 +262,6 @@ def leave_out(rung: Rung, names: Sequence[str]) -> Rung:
     return replace(rung, subject=replace(rung.subject, samples=kept), samples=len(kept))
 
 
-LEAVE_OUT = Remedy(name="those samples left out", change=lambda rung, finding: leave_out(rung, finding.samples))
+LEAVE_OUT = Remedy(
+    name="those samples left out", change=lambda rung, finding: leave_out(rung, finding.samples)
+)

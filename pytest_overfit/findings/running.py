@@ -13,17 +13,31 @@ from pytest_overfit.subject import BadSample, BadSubject
 
 
 class Unexaminable(Exception):
-    """A contract cannot look at this subject; the message says why. It is then neither held nor violated."""
+    """A contract cannot look at this subject; the message says why.
+
+    It is then neither held nor violated.
+    """
 
 
 def failed(record: Record, what: str, error: Exception, *evidence: str) -> Finding:
     """An error of the subject's code as a finding, with the place it was raised at."""
-    told = () if isinstance(error, BadSubject | BadSample) else (f"{type(error).__name__} at {errors.place_of(error)}",)
-    return record.finding(headline=f"{what}: {errors.first_line(error)}", evidence=(*told, *evidence), status="confirmed")
+    told = (
+        ()
+        if isinstance(error, BadSubject | BadSample)
+        else (f"{type(error).__name__} at {errors.place_of(error)}",)
+    )
+    return record.finding(
+        headline=f"{what}: {errors.first_line(error)}",
+        evidence=(*told, *evidence),
+        status="confirmed",
+    )
 
 
 def raised(about: About, what: str, error: Exception) -> Finding:
-    """What an error is a finding of. about: what was looked at. what: could not be done, such as "`real steps` cannot be examined"."""
+    """What an error is a finding of. about: what was looked at.
+
+    what: could not be done, such as "`real steps` cannot be examined".
+    """
     if errors.is_ours(error):
         return own_failure(what, error)
     return failed(FAILURES[errors.part_of(error, otherwise=about)], what, error)
@@ -32,7 +46,10 @@ def raised(about: About, what: str, error: Exception) -> Finding:
 def own_failure(what: str, error: Exception) -> Finding:
     """This tool's own error, whole, as whoever mends it wants to see it."""
     return TOOL_FAILS.finding(
-        headline=f"pytest-overfit itself failed, {what}: {type(error).__name__}: {errors.first_line(error)}",
+        headline=(
+            f"pytest-overfit itself failed, {what}: {type(error).__name__}: "
+            f"{errors.first_line(error)}"
+        ),
         evidence=tuple(errors.whole(error).splitlines()),
         try_="report it with these lines: it says nothing about your network",
         status="confirmed",
@@ -40,7 +57,9 @@ def own_failure(what: str, error: Exception) -> Finding:
 
 
 def network_runs(bench: Bench) -> tuple[Finding, ...]:
-    """The network is built and runs on its own samples; one that gives time and batch in the other order is named so."""
+    """The network is built and runs on its own samples; one that gives time and batch in the other
+    order is named so.
+    """
     if bench.failure is None:
         return ()
     swapped = _swapped(bench)
@@ -57,9 +76,16 @@ def _swapped(bench: Bench) -> str | None:
         output, _ = bench.subject.forward(bench.network, bench.batch.features, bench.batch.frames)
     declared = bench.subject.layout
     axis = 0 if declared == "TBV" else 1
-    if output.ndim == 3 and output.shape[axis] == len(bench.batch) and output.shape[2] == bench.vocabulary:
+    if (
+        output.ndim == 3
+        and output.shape[axis] == len(bench.batch)
+        and output.shape[2] == bench.vocabulary
+    ):
         other = "BTV" if declared == "TBV" else "TBV"
-        return f"the output is {tuple(output.shape)} for {len(bench.batch)} clips, declared {declared}: try Subject(layout={other!r})"
+        return (
+            f"the output is {tuple(output.shape)} for {len(bench.batch)} clips, declared "
+            f"{declared}: try Subject(layout={other!r})"
+        )
     return None
 
 
@@ -68,14 +94,20 @@ NETWORK_FAILS = Record(
     stage="network",
     means="The network cannot be built, or raises an error on its own samples.",
     detected="It is built and run on a few samples, alone and together, in train and in eval mode.",
-    mend="The first line of evidence names the line that raised. What a network is given and must return stands in the documentation of Subject.",
+    mend=(
+        "The first line of evidence names the line that raised. What a network is given and must "
+        "return stands in the documentation of Subject."
+    ),
     no_remedy="there is nothing to climb with as long as it does not run",
     planted=("net-raises",),
 )
 DATA_FAILS = Record(
     name="data_fails",
     stage="data",
-    means="A contract about the samples could not be examined, because code of the subject raised an error.",
+    means=(
+        "A contract about the samples could not be examined, because code of the subject raised an "
+        "error."
+    ),
     detected="The error is caught where samples are read.",
     mend="The first line of evidence names the line that raised.",
     no_remedy="there is nothing to climb with as long as samples cannot be read",
@@ -85,9 +117,14 @@ LOSS_FAILS = Record(
     name="loss_fails",
     stage="loss",
     means="The subject's loss raises an error on outputs and targets that a loss must take.",
-    detected="It is called on fixed outputs (steps, batch, vocabulary) with targets of several lengths.",
-    mend="The first line of evidence names the line that raised. A loss takes log_probs (T, B, V), steps (B,), targets (B, L), target_lengths (B,).",
-    no_remedy="a loss that raises trains nothing; to put another in its place would say nothing about it",
+    detected="It is called on fixed outputs (steps, batch, vocabulary) with targets of several "
+    "lengths.",
+    mend=(
+        "The first line of evidence names the line that raised. A loss takes log_probs (T, B, V), "
+        "steps (B,), targets (B, L), target_lengths (B,)."
+    ),
+    no_remedy="a loss that raises trains nothing; to put another in its place would say nothing "
+    "about it",
     planted=("ctc-loss-raises",),
 )
 DECODER_FAILS = Record(
@@ -95,22 +132,37 @@ DECODER_FAILS = Record(
     stage="decoder",
     means="The subject's decoder raises an error on outputs that a decoder must take.",
     detected="It is called on the outputs of ideal paths.",
-    mend="The first line of evidence names the line that raised. A decoder takes log_probs (T, B, V) and steps (B,), and returns each clip's tokens.",
-    no_remedy="a decoder that raises reads nothing; to put another in its place would say nothing about it",
+    mend=(
+        "The first line of evidence names the line that raised. A decoder takes log_probs (T, B, "
+        "V) and steps (B,), and returns each clip's tokens."
+    ),
+    no_remedy=(
+        "a decoder that raises reads nothing; to put another in its place would say nothing about "
+        "it"
+    ),
     planted=("ctc-decoder-raises",),
 )
 TOOL_FAILS = Record(
     name="tool_fails",
     stage="tool",
-    means="pytest-overfit itself raised an error while it looked at your subject. It says nothing about your network, and what was being looked "
+    means="pytest-overfit itself raised an error while it looked at your subject. It says nothing "
+    "about your network, and what was being looked "
     "for may be there or not.",
-    detected="An error is caught around each contract, each diagnosis and each trial; the innermost line that is not a library's is ours.",
+    detected=(
+        "An error is caught around each contract, each diagnosis and each trial; the innermost "
+        "line that is not a library's is ours."
+    ),
     mend="Report it with the traceback in its evidence. Until it is mended, accept it.",
     no_remedy="it is no fault of the rung",
     planted=("tool-probe-raises",),
     harmless=True,
 )
-FAILURES: dict[About, Record] = {"data": DATA_FAILS, "loss": LOSS_FAILS, "decoder": DECODER_FAILS, "network": NETWORK_FAILS}
+FAILURES: dict[About, Record] = {
+    "data": DATA_FAILS,
+    "loss": LOSS_FAILS,
+    "decoder": DECODER_FAILS,
+    "network": NETWORK_FAILS,
+}
 
 RUNNING_NETWORK = Contract(
     name="running network",

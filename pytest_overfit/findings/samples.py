@@ -18,16 +18,21 @@ from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.bench import SOUGHT, Bench
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import LEAVE_OUT, Remedy, leave_out
-from pytest_overfit.probes.recorder import distance
+from pytest_overfit.network.recorder import distance
 from pytest_overfit.subject import BadSample, Sample, look_transposed
 
 if TYPE_CHECKING:
-    from pytest_overfit.ladder import Rung
+    from pytest_overfit.climb.ladder import Rung
 
 LOUD, FAINT = 100.0, 1e-3
-"""Bounds on the rms of all features. Between them lie z-scores (1), raw coordinates (0.5) and decibels (50); pixels (130) do not."""
+"""Bounds on the rms of all features.
+
+Between them lie z-scores (1), raw coordinates (0.5) and decibels (50); pixels (130) do not.
+"""
 UNEVEN, SELDOM = 20.0, 0.1
-"""Largest over smallest deviation of columns that vary alike, and the share of frames in which a column must change to have one."""
+"""Largest over smallest deviation of columns that vary alike, and the share of frames in which a
+column must change to have one.
+"""
 ABSURD_FAINT, ABSURD = 1e-6, 1e3
 """Bounds that no unit of measurement explains passing, and no norm in the network excuses."""
 
@@ -41,15 +46,24 @@ def features_are_finite(bench: Bench) -> tuple[Finding, ...]:
         elif not (math.isfinite(summary.low) and math.isfinite(summary.high)):
             wrong = (~torch.isfinite(sample.features)).nonzero()
             frame, column = wrong[0].tolist()
-            bad[sample.name] = f"{sample.name}: {counted(len(wrong), 'value')} not finite, first at frame {frame}, column {column}"
+            bad[sample.name] = (
+                f"{sample.name}: {counted(len(wrong), 'value')} not finite, first at frame "
+                f"{frame}, column {column}"
+            )
     if not bad:
         return _odd_widths(bench)
     return (
         BAD_FEATURES.finding(
-            headline=f"{counted(len(bad), 'sample')} of {len(bench.samples)} have features that are empty or not finite: {naming([*bad])}",
+            headline=(
+                f"{counted(len(bad), 'sample')} of {len(bench.samples)} have features that are "
+                f"empty or not finite: {naming([*bad])}"
+            ),
             evidence=tuple(list(bad.values())[:5]),
             samples=tuple(bad),
-            try_="leave these samples out, or mask what was not detected before differencing and scaling",
+            try_=(
+                "leave these samples out, or mask what was not detected before differencing and "
+                "scaling"
+            ),
             status="confirmed",
         ),
     )
@@ -58,16 +72,27 @@ def features_are_finite(bench: Bench) -> tuple[Finding, ...]:
 def _odd_widths(bench: Bench) -> tuple[Finding, ...]:
     widths = [sample.features.shape[1] for sample in bench.samples]
     common = max(set(widths), key=widths.count, default=0)
-    odd = tuple(sample.name for sample, width in zip(bench.samples, widths, strict=True) if width != common)
+    odd = tuple(
+        sample.name for sample, width in zip(bench.samples, widths, strict=True) if width != common
+    )
     if not odd:
         return ()
-    advice = "they look like (dim, frames): give (frames, dim)" if look_transposed(bench.samples) else "use one feature layout"
-    headline = f"{counted(len(odd), 'sample')} of {len(widths)} have features of another width than {common}: {naming(odd)}"
+    advice = (
+        "they look like (dim, frames): give (frames, dim)"
+        if look_transposed(bench.samples)
+        else "use one feature layout"
+    )
+    headline = (
+        f"{counted(len(odd), 'sample')} of {len(widths)} have features of another width than "
+        f"{common}: {naming(odd)}"
+    )
     return (BAD_FEATURES.finding(headline=headline, samples=odd, try_=advice, status="confirmed"),)
 
 
 def features_are_scaled(bench: Bench) -> tuple[Finding, ...]:
-    """Features that are far louder or fainter than what networks are started for, all of them or some columns."""
+    """Features that are far louder or fainter than what networks are started for, all of them or
+    some columns.
+    """
     finite = [summary.rms for summary in bench.summaries if math.isfinite(summary.rms)]
     rms = math.sqrt(sum(value**2 for value in finite) / len(finite)) if finite else 1.0
     absurd = not ABSURD_FAINT <= rms <= ABSURD
@@ -77,20 +102,29 @@ def features_are_scaled(bench: Bench) -> tuple[Finding, ...]:
     if normalised and not absurd:
         return ()
     why = "which no unit explains" if normalised else "and the network does not normalise them"
-    size = max(max(abs(summary.low), abs(summary.high)) for summary in bench.summaries if math.isfinite(summary.rms))
+    size = max(
+        max(abs(summary.low), abs(summary.high))
+        for summary in bench.summaries
+        if math.isfinite(summary.rms)
+    )
     return (
         UNSCALED_INPUT.finding(
             headline=f"the features have an rms of {rms:.4g}, {why}",
-            evidence=(f"largest absolute value {size:.3g}", f"expected an rms between {FAINT:g} and {LOUD:g}"),
+            evidence=(
+                f"largest absolute value {size:.3g}",
+                f"expected an rms between {FAINT:g} and {LOUD:g}",
+            ),
             try_="standardise each feature over the training set, once",
         ),
     )
 
 
 def _uneven_columns(bench: Bench) -> tuple[Finding, ...]:
-    """A warning where columns differ far in how much they vary, and the network does not make them alike: the faint ones are hardly heard.
+    """A warning where columns differ far in how much they vary, and the network does not make them
+    alike: the faint ones are hardly heard.
 
-    Columns that seldom change, such as those of a hand that is seldom seen, have no scale to speak of and are left out.
+    Columns that seldom change, such as those of a hand that is seldom seen, have no scale to speak
+    of and are left out.
     """
     if not bench.usable:
         return ()
@@ -99,16 +133,25 @@ def _uneven_columns(bench: Bench) -> tuple[Finding, ...]:
     deviations = torch.where(moving, rows.std(0), torch.nan)
     if int(moving.sum()) < 2:
         return ()
-    low, high = int(deviations.nan_to_num(torch.inf).argmin()), int(deviations.nan_to_num(0.0).argmax())
+    low, high = (
+        int(deviations.nan_to_num(torch.inf).argmin()),
+        int(deviations.nan_to_num(0.0).argmax()),
+    )
     ratio = float(deviations[high] / deviations[low])
     scale = torch.where(moving, 1 / deviations, 1.0).to(rows.dtype)
     if not ratio > UNEVEN or _normalises_itself(bench, scale.to(bench.batch.features)):
         return ()
     return (
         UNSCALED_INPUT.finding(
-            headline=f"feature columns differ {ratio:.0f}-fold in how much they vary, and the network does not make them alike",
+            headline=(
+                f"feature columns differ {ratio:.0f}-fold in how much they vary, and the network "
+                "does not make them alike"
+            ),
             evidence=(
-                f"column {high} has a standard deviation of {float(deviations[high]):.3g}, column {low} of {float(deviations[low]):.3g}",
+                (
+                    f"column {high} has a standard deviation of {float(deviations[high]):.3g}, "
+                    f"column {low} of {float(deviations[low]):.3g}"
+                ),
                 f"the mean of column {high} is {float(rows[:, high].mean()):.3g}",
             ),
             try_="standardise each feature over the training set, once",
@@ -119,7 +162,9 @@ def _uneven_columns(bench: Bench) -> tuple[Finding, ...]:
 
 
 def _normalises_itself(bench: Bench, factor: float | Tensor) -> bool:
-    """Whether the network gives nearly the same output, in train mode, for features of another scale. factor: one, or one for each column."""
+    """Whether the network gives nearly the same output, in train mode, for features of another
+    scale. factor: one, or one for each column.
+    """
     if not bench.usable or bench.failure:
         return False
     batch = bench.batch
@@ -131,12 +176,19 @@ def _normalises_itself(bench: Bench, factor: float | Tensor) -> bool:
 
 def features_vary(bench: Bench) -> tuple[Finding, ...]:
     """Samples whose frames are all the same."""
-    still = tuple(sample.name for sample, summary in zip(bench.samples, bench.summaries, strict=True) if summary.still)
+    still = tuple(
+        sample.name
+        for sample, summary in zip(bench.samples, bench.summaries, strict=True)
+        if summary.still
+    )
     if not still:
         return ()
     return (
         DEAD_INPUT.finding(
-            headline=f"{counted(len(still), 'sample')} of {len(bench.samples)} show the same features at every frame: {naming(still)}",
+            headline=(
+                f"{counted(len(still), 'sample')} of {len(bench.samples)} show the same features "
+                f"at every frame: {naming(still)}"
+            ),
             samples=still,
             try_="check how these clips were extracted; leave them out",
             status="confirmed",
@@ -149,15 +201,21 @@ def samples_do_not_conflict(bench: Bench) -> tuple[Finding, ...]:
     groups: dict[tuple[object, ...], list[Sample]] = defaultdict(list)
     for sample, summary in zip(bench.samples, bench.summaries, strict=True):
         if math.isfinite(summary.total) and not summary.still:
-            groups[(tuple(sample.features.shape), summary.total, summary.low, summary.high)].append(sample)
+            groups[(tuple(sample.features.shape), summary.total, summary.low, summary.high)].append(
+                sample
+            )
     pairs = [pair for group in groups.values() if len(group) > 1 for pair in _conflicts(group)]
     if not pairs:
         return ()
     first, second = pairs[0]
     return (
         CONFLICTING_SAMPLES.finding(
-            headline=f"{first.name} and {second.name} have the same features and different targets" + _and_more(len(pairs) - 1),
-            evidence=tuple(f"{a.name}: {a.target.tolist()}; {b.name}: {b.target.tolist()}" for a, b in pairs[:5]),
+            headline=f"{first.name} and {second.name} have the same features and different targets"
+            + _and_more(len(pairs) - 1),
+            evidence=tuple(
+                f"{a.name}: {a.target.tolist()}; {b.name}: {b.target.tolist()}"
+                for a, b in pairs[:5]
+            ),
             samples=tuple(dict.fromkeys(sample.name for pair in pairs for sample in pair)),
             try_="keep the sample whose target is right",
             status="confirmed",
@@ -170,11 +228,15 @@ def _and_more(pairs: int) -> str:
 
 
 def _conflicts(group: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
-    """Pairs of the group's first sample, or first of its kind, with others that have its features and not its target."""
+    """Pairs of the group's first sample, or first of its kind, with others that have its features
+    and not its target.
+    """
     pairs = []
     leaders: list[Sample] = []
     for sample in group:
-        leader = next((other for other in leaders if torch.equal(other.features, sample.features)), None)
+        leader = next(
+            (other for other in leaders if torch.equal(other.features, sample.features)), None
+        )
         if leader is None:
             leaders.append(sample)
         elif leader.target.tolist() != sample.target.tolist():
@@ -186,12 +248,15 @@ def samples_are_stable(bench: Bench) -> tuple[Finding, ...]:
     """Fetch the first samples twice, as two rungs would."""
     count = min(len(bench.samples), SOUGHT)
     first, second = _fetch(bench, count), _fetch(bench, count)
-    changed = tuple(one.name for one, other in zip(first, second, strict=False) if not _same(one, other))
+    changed = tuple(
+        one.name for one, other in zip(first, second, strict=False) if not _same(one, other)
+    )
     if not changed and len(first) == len(second):
         return ()
     return (
         UNSTABLE_INPUT.finding(
-            headline="fetching the samples twice gives " + (f"different ones: {naming(changed)}" if changed else "more or fewer"),
+            headline="fetching the samples twice gives "
+            + (f"different ones: {naming(changed)}" if changed else "more or fewer"),
             evidence=(f"{len(changed)} of {counted(count, 'sample')} changed",),
             samples=changed,
             try_="switch augmentation off for these tests, and read frames in their own order",
@@ -201,7 +266,9 @@ def samples_are_stable(bench: Bench) -> tuple[Finding, ...]:
 
 
 def _fetch(bench: Bench, count: int) -> Sequence[Sample]:
-    """Samples as the subject gives them now; those of the bench where it refuses, which `targets_are_readable` reports."""
+    """Samples as the subject gives them now; those of the bench where it refuses, which
+    `targets_are_readable` reports.
+    """
     samples = bench.subject.samples
     try:
         return list(samples(count) if callable(samples) else samples[:count])[:count]
@@ -212,7 +279,11 @@ def _fetch(bench: Bench, count: int) -> Sequence[Sample]:
 def _same(one: Sample, other: Sample) -> bool:
     same_target = one.name == other.name and one.target.tolist() == other.target.tolist()
     same_shape = one.features.shape == other.features.shape
-    return same_target and same_shape and torch.allclose(one.features, other.features, rtol=0, atol=0, equal_nan=True)
+    return (
+        same_target
+        and same_shape
+        and torch.allclose(one.features, other.features, rtol=0, atol=0, equal_nan=True)
+    )
 
 
 def _standardised(rung: Rung, _: Finding) -> Rung:
@@ -227,35 +298,52 @@ def _fetched_once(rung: Rung, _: Finding) -> Rung:
     return replace(rung, subject=replace(rung.subject, samples=rung.subject.take(rung.samples)))
 
 
-KEEP_FIRST = Remedy(name="all of those samples but the first left out", change=lambda rung, finding: leave_out(rung, finding.samples[1:]))
+KEEP_FIRST = Remedy(
+    name="all of those samples but the first left out",
+    change=lambda rung, finding: leave_out(rung, finding.samples[1:]),
+)
 STANDARDISE = Remedy(name="features z-scored", change=_standardised)
 FETCH_ONCE = Remedy(name="samples fetched once", change=_fetched_once)
 
 BAD_FEATURES = Record(
     name="bad_features",
     stage="data",
-    means="Some samples have features that are empty, not finite (NaN or infinite), or of another width than the rest. A network turns a single "
+    means="Some samples have features that are empty, not finite (NaN or infinite), or of another "
+    "width than the rest. A network turns a single "
     "NaN into a loss of NaN, and every weight with it.",
     detected="Every value of every sample is read once.",
-    mend="Leave these samples out, or mask what was not detected before you difference and scale. Features are (frames, dim), of one layout.",
+    mend=(
+        "Leave these samples out, or mask what was not detected before you difference and scale. "
+        "Features are (frames, dim), of one layout."
+    ),
     remedies=(LEAVE_OUT,),
     planted=("data-nan",),
 )
 UNSCALED_INPUT = Record(
     name="unscaled_input",
     stage="data",
-    means="The features are far from unit scale, or their columns differ far in how much they vary, and the network does not normalise them. "
-    "Large columns drown small ones, and a learning rate that suits one scale does not suit the other.",
-    detected="The root mean square of all features is compared with what z-scores, raw coordinates and decibels have, and the deviations of "
-    "columns with each other. A network that gives the same output on another scale normalises them itself, and is left alone.",
-    mend="Standardise each feature over the training set, once: subtract its mean and divide by its standard deviation.",
+    means="The features are far from unit scale, or their columns differ far in how much they "
+    "vary, and the network does not normalise them. "
+    "Large columns drown small ones, and a learning rate that suits one scale does not suit the "
+    "other.",
+    detected="The root mean square of all features is compared with what z-scores, raw "
+    "coordinates and decibels have, and the deviations of "
+    "columns with each other. A network that gives the same output on another scale normalises "
+    "them itself, and is left alone.",
+    mend=(
+        "Standardise each feature over the training set, once: subtract its mean and divide by its "
+        "standard deviation."
+    ),
     remedies=(STANDARDISE,),
     planted=("data-scale", "data-faint"),
 )
 DEAD_INPUT = Record(
     name="dead_input",
     stage="data",
-    means="Some clips show the same features at every frame: nothing in them says when anything happens.",
+    means=(
+        "Some clips show the same features at every frame: nothing in them says when anything "
+        "happens."
+    ),
     detected="Each clip's frames are compared with its first.",
     mend="Check how these clips were extracted; leave them out.",
     remedies=(LEAVE_OUT,),
@@ -264,9 +352,11 @@ DEAD_INPUT = Record(
 UNSTABLE_INPUT = Record(
     name="unstable_input",
     stage="data",
-    means="The same sample is not the same when it is fetched again. A rung asks whether a network can memorise; what changes each time cannot "
+    means="The same sample is not the same when it is fetched again. A rung asks whether a "
+    "network can memorise; what changes each time cannot "
     "be memorised.",
-    detected="The first samples are fetched twice, as two rungs would, and compared value by value.",
+    detected="The first samples are fetched twice, as two rungs would, and compared value by "
+    "value.",
     mend="Switch augmentation off for these tests, and read frames in their own order.",
     remedies=(FETCH_ONCE,),
     planted=("data-order",),
@@ -274,7 +364,10 @@ UNSTABLE_INPUT = Record(
 CONFLICTING_SAMPLES = Record(
     name="conflicting_samples",
     stage="data",
-    means="Two samples have the same features and different targets. No network can be right about both.",
+    means=(
+        "Two samples have the same features and different targets. No network can be right about "
+        "both."
+    ),
     detected="Samples of equal shape, sum and extremes are compared value by value.",
     mend="Keep the sample whose target is right.",
     remedies=(KEEP_FIRST,),
@@ -288,7 +381,13 @@ FINITE_FEATURES = Contract(
     examine=features_are_finite,
     finds=(BAD_FEATURES,),
 )
-MOVING_FEATURES = Contract(name="moving features", holds="every clip changes over time", about="data", examine=features_vary, finds=(DEAD_INPUT,))
+MOVING_FEATURES = Contract(
+    name="moving features",
+    holds="every clip changes over time",
+    about="data",
+    examine=features_vary,
+    finds=(DEAD_INPUT,),
+)
 STABLE_SAMPLES = Contract(
     name="stable samples",
     holds="fetching the samples twice gives the same ones",

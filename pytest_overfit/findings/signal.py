@@ -1,13 +1,25 @@
-"""Findings of the signal on its way through a broken rung's network: where it, or its gradient, is lost."""
+"""Findings of the signal on its way through a broken rung's network: where it, or its gradient, is
+lost.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_overfit import probes
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.record import Detector, Record
-from pytest_overfit.findings.remedies import BYPASS, FAN_IN, LAYER_NORM, OPEN_ACTIVATIONS, RESET, RESET_MODULE, WIDEN, XAVIER
+from pytest_overfit.findings.remedies import (
+    BYPASS,
+    FAN_IN,
+    LAYER_NORM,
+    OPEN_ACTIVATIONS,
+    RESET,
+    RESET_MODULE,
+    WIDEN,
+    XAVIER,
+)
+from pytest_overfit.network import locate
+from pytest_overfit.network.observation import Observation, main_path
 
 if TYPE_CHECKING:
     from pytest_overfit.explain.evidence import Evidence
@@ -20,43 +32,81 @@ DROWNED = 10.0
 
 def exploding_signal(evidence: Evidence) -> Finding | None:
     """A module that amplifies its input, or has weights far too large for it."""
-    at = probes.exploding_signal(evidence.train)
+    at = locate.exploding_signal(evidence.train)
     if at is None:
         return None
     shown = (
         f"rms {number(at.rms_in)} -> {number(at.rms)} through {at.module}",
-        f"std of its weights times sqrt(fan_in) is {number(at.weight_gain)}; He's initialisation gives 1.41",
+        (
+            f"std of its weights times sqrt(fan_in) is {number(at.weight_gain)}; He's "
+            "initialisation gives 1.41"
+        ),
     )
-    return _at(at, EXPLODING_SIGNAL, f"{at.module} makes the signal far too large", shown, "a smaller initialisation there")
+    return _at(
+        at,
+        EXPLODING_SIGNAL,
+        f"{at.module} makes the signal far too large",
+        shown,
+        "a smaller initialisation there",
+    )
 
 
 def dead_units(evidence: Evidence) -> Finding | None:
     """An activation almost all of whose units are zero."""
-    at = probes.dead_units(evidence.train)
+    at = locate.dead_units(evidence.train)
     if at is None:
         return None
-    shown = (f"{at.dead_share or 1:.0%} of the units of {at.module} are zero for every clip and step",)
-    return _at(at, DEAD_UNITS, f"{at.module} puts out nothing but zeros", shown, "a bias and an initialisation that leave units on both sides")
+    shown = (
+        f"{at.dead_share or 1:.0%} of the units of {at.module} are zero for every clip and step",
+    )
+    return _at(
+        at,
+        DEAD_UNITS,
+        f"{at.module} puts out nothing but zeros",
+        shown,
+        "a bias and an initialisation that leave units on both sides",
+    )
 
 
 def signal_drowned(evidence: Evidence) -> Finding | None:
-    """Told only where something large stands beside a faint signal: weights of zero and saturating functions have names of their own."""
+    """Told only where something large stands beside a faint signal: weights of zero and saturating
+    functions have names of their own.
+    """
     for mode, observations in (("train", evidence.train), ("eval", evidence.eval)):
-        drop = probes.first_drop(observations)
+        drop = locate.first_drop(observations)
         if drop is None or not _drowns(drop):
             continue
-        shown = [f"share of the signal that tells clips apart (D), {mode} mode: {number(drop.before)} -> {number(drop.after)} at {drop.at.module}"]
+        shown = [
+            (
+                f"share of the signal that tells clips apart (D), {mode} mode: "
+                f"{number(drop.before)} -> {number(drop.after)} at {drop.at.module}"
+            )
+        ]
         if drop.at.bias_to_signal is not None:
-            shown.append(f"energy of its bias over that of its linear response: {number(drop.at.bias_to_signal)}")
+            shown.append(
+                "energy of its bias over that of its linear response: "
+                f"{number(drop.at.bias_to_signal)}"
+            )
         if drop.weak:
             gains = ", ".join(f"{o.module} {number(o.weight_gain)}" for o in drop.weak[:3])
-            shown.append(f"grouped convolutions before it are initialised by a fan_out that ignores groups: weight gain {gains}; fan_in gives 1.41")
-        headline = f"{drop.at.module} drowns what tells clips apart" + (", after depthwise convolutions initialised too small" if drop.weak else "")
-        return _at(drop.at, SIGNAL_DROWNED, headline, tuple(shown), "fan_in initialisation, or weights times sqrt(groups)")
+            shown.append(
+                "grouped convolutions before it are initialised by a fan_out that ignores "
+                f"groups: weight gain {gains}; fan_in gives 1.41"
+            )
+        headline = f"{drop.at.module} drowns what tells clips apart" + (
+            ", after depthwise convolutions initialised too small" if drop.weak else ""
+        )
+        return _at(
+            drop.at,
+            SIGNAL_DROWNED,
+            headline,
+            tuple(shown),
+            "fan_in initialisation, or weights times sqrt(groups)",
+        )
     return None
 
 
-def _drowns(drop: probes.Drop) -> bool:
+def _drowns(drop: locate.Drop) -> bool:
     if drop.at.rms == 0 or (drop.at.weight_gain is not None and drop.at.weight_gain < NO_WEIGHT):
         return False
     return bool(drop.weak) or drop.between or (drop.at.bias_to_signal or 0.0) > DROWNED
@@ -64,34 +114,66 @@ def _drowns(drop: probes.Drop) -> bool:
 
 def constant_signal(evidence: Evidence) -> Finding | None:
     """A module whose output is zero, or the same for every clip or at every step."""
-    found = probes.constant_signal(evidence.train) or probes.constant_signal(evidence.eval)
+    found = locate.constant_signal(evidence.train) or locate.constant_signal(evidence.eval)
     if found is None or signal_drowned(evidence):
         return None
-    what = {"zero": "zero", "clips": "the same for every clip", "steps": "the same at every step"}[found.same]
-    shown = (f"rms {number(found.at.rms)}, D {number(found.at.between_sample_share)}, over steps {number(found.at.between_step_share)}",)
-    return _at(found.at, CONSTANT_SIGNAL, f"the output of {found.at.module} is {what}", shown, "another initialisation, or leave it out")
+    what = {"zero": "zero", "clips": "the same for every clip", "steps": "the same at every step"}[
+        found.same
+    ]
+    shown = (
+        (
+            f"rms {number(found.at.rms)}, D {number(found.at.between_sample_share)}, over steps "
+            f"{number(found.at.between_step_share)}"
+        ),
+    )
+    return _at(
+        found.at,
+        CONSTANT_SIGNAL,
+        f"the output of {found.at.module} is {what}",
+        shown,
+        "another initialisation, or leave it out",
+    )
 
 
 def vanishing_gradient(evidence: Evidence) -> Finding | None:
     """A module through which the gradient shrinks to nothing."""
-    at = probes.vanishing_gradient(evidence.train)
+    at = locate.vanishing_gradient(evidence.train)
     if at is None:
         return None
-    norms = [o.gradient_norm for o in probes.main_path(evidence.train) if o.gradient_norm]
-    shown = (f"gradient norm {number(norms[-1] if norms else None)} at the output, {number(norms[0] if norms else None)} at the first module",)
-    return _at(at, VANISHING_GRADIENT, f"gradients vanish from {at.module} backwards", shown, "ReLU-like activations, a skip connection, or a norm")
+    norms = [o.gradient_norm for o in main_path(evidence.train) if o.gradient_norm]
+    shown = (
+        (
+            f"gradient norm {number(norms[-1] if norms else None)} at the output, "
+            f"{number(norms[0] if norms else None)} at the first module"
+        ),
+    )
+    return _at(
+        at,
+        VANISHING_GRADIENT,
+        f"gradients vanish from {at.module} backwards",
+        shown,
+        "ReLU-like activations, a skip connection, or a norm",
+    )
 
 
 def rank_bottleneck(evidence: Evidence) -> Finding | None:
     """A module that lets only one or two directions through."""
-    at = probes.rank_bottleneck(evidence.train)
+    at = locate.rank_bottleneck(evidence.train)
     if at is None:
         return None
     shown = (f"effective rank of its output: {number(at.rank)}",)
-    return _at(at, RANK_BOTTLENECK, f"{at.module} lets only {number(at.rank)} directions through", shown, "more channels there")
+    return _at(
+        at,
+        RANK_BOTTLENECK,
+        f"{at.module} lets only {number(at.rank)} directions through",
+        shown,
+        "more channels there",
+    )
 
 
-def _at(o: probes.Observation, record: Record, headline: str, shown: tuple[str, ...], try_: str) -> Finding:
+def _at(
+    o: Observation, record: Record, headline: str, shown: tuple[str, ...], try_: str
+) -> Finding:
     where = (f"made at {o.where}",) if o.where else ()
     return record.finding(headline=headline, evidence=(*shown, *where), module=o.module, try_=try_)
 
@@ -104,9 +186,13 @@ def number(value: float | None) -> str:
 EXPLODING_SIGNAL = Record(
     name="exploding_signal",
     stage="network",
-    means="A module makes the signal far too large, so that a fresh output is sure of what it has not learned. The loss starts far above that of a "
+    means="A module makes the signal far too large, so that a fresh output is sure of what it has "
+    "not learned. The loss starts far above that of a "
     "uniform output, and gradients point anywhere.",
-    detected="The loss of a fresh network is compared with the uniform level; on a broken rung the size of the signal is read at every module.",
+    detected=(
+        "The loss of a fresh network is compared with the uniform level; on a broken rung the size "
+        "of the signal is read at every module."
+    ),
     mend="A smaller initialisation there, or a norm before the last layer; scale the features.",
     follows=("non_finite_output", "non_finite_gradient", "unscaled_input", "unreachable_label"),
     remedies=(RESET_MODULE, FAN_IN, RESET),
@@ -116,8 +202,14 @@ EXPLODING_SIGNAL = Record(
 DEAD_UNITS = Record(
     name="dead_units",
     stage="network",
-    means="A rectifier puts out zeros for every clip and step: its units have no gradient and never come back.",
-    detected="The share of units that are zero for all clips and steps is counted behind every rectifier.",
+    means=(
+        "A rectifier puts out zeros for every clip and step: its units have no gradient and never "
+        "come back."
+    ),
+    detected=(
+        "The share of units that are zero for all clips and steps is counted behind every "
+        "rectifier."
+    ),
     mend="Start the bias before it at 0, and the weights so that units fall on both sides.",
     remedies=(RESET_MODULE, FAN_IN, RESET),
     planted=("net-dead-relu",),
@@ -126,9 +218,11 @@ DEAD_UNITS = Record(
 SIGNAL_DROWNED = Record(
     name="signal_drowned",
     stage="training",
-    means="A bias drowns what tells clips apart, because the signal before it has become too faint: as behind depthwise convolutions that torch "
+    means="A bias drowns what tells clips apart, because the signal before it has become too "
+    "faint: as behind depthwise convolutions that torch "
     "starts by a fan_out which ignores groups, so too small by the square root of the channels.",
-    detected="D, the share of the signal's energy that differs between clips, is read at every module in both modes; so is the energy of each bias "
+    detected="D, the share of the signal's energy that differs between clips, is read at every "
+    "module in both modes; so is the energy of each bias "
     "against that of the linear response.",
     mend="Initialise by fan_in, or multiply depthwise weights by sqrt(groups).",
     remedies=(FAN_IN, XAVIER, LAYER_NORM),
@@ -138,9 +232,18 @@ SIGNAL_DROWNED = Record(
 CONSTANT_SIGNAL = Record(
     name="constant_signal",
     stage="training",
-    means="The output of a module is zero, the same for every clip, or the same at every step: nothing behind it can tell clips or moments apart.",
-    detected="How much each module's output differs between clips, and between steps, is read in both modes.",
-    mend="Initialise it otherwise, or leave it out. Attention whose queries are too small averages over the clip.",
+    means=(
+        "The output of a module is zero, the same for every clip, or the same at every step: "
+        "nothing behind it can tell clips or moments apart."
+    ),
+    detected=(
+        "How much each module's output differs between clips, and between steps, is read in both "
+        "modes."
+    ),
+    mend=(
+        "Initialise it otherwise, or leave it out. Attention whose queries are too small averages "
+        "over the clip."
+    ),
     remedies=(RESET_MODULE, FAN_IN, RESET, BYPASS),
     planted=("net-init-zero", "net-time-attention"),
     spreads=True,
@@ -148,7 +251,10 @@ CONSTANT_SIGNAL = Record(
 VANISHING_GRADIENT = Record(
     name="vanishing_gradient",
     stage="training",
-    means="Gradients shrink from module to module on their way back, until the first layers get none: as through a stack of sigmoids.",
+    means=(
+        "Gradients shrink from module to module on their way back, until the first layers get "
+        "none: as through a stack of sigmoids."
+    ),
     detected="The norm of the gradient is read at every module of a fresh network.",
     mend="ReLU-like activations, a skip connection, or a norm.",
     remedies=(OPEN_ACTIVATIONS, LAYER_NORM, FAN_IN, XAVIER, BYPASS),
@@ -158,8 +264,13 @@ VANISHING_GRADIENT = Record(
 RANK_BOTTLENECK = Record(
     name="rank_bottleneck",
     stage="training",
-    means="A module lets only one or two directions through: too few for as many tokens as there are.",
-    detected="The effective rank of each module's output is read (the exponential of the entropy of its singular values).",
+    means=(
+        "A module lets only one or two directions through: too few for as many tokens as there are."
+    ),
+    detected=(
+        "The effective rank of each module's output is read (the exponential of the entropy of its "
+        "singular values)."
+    ),
     mend="Give that module more channels.",
     remedies=(WIDEN,),
     planted=("net-capacity",),

@@ -1,4 +1,6 @@
-"""Findings of targets: what CTC cannot read, what tells no clips apart, and labels that the network cannot emit."""
+"""Findings of targets: what CTC cannot read, what tells no clips apart, and labels that the network
+cannot emit.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +15,24 @@ from pytest_overfit import ctc
 from pytest_overfit.findings.bench import Bench, readable
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import FROM_HEAD, LEAVE_OUT, Remedy
-from pytest_overfit.network_edits import CannotEdit
+from pytest_overfit.network.network_edits import CannotEdit
 
 if TYPE_CHECKING:
-    from pytest_overfit.ladder import Rung
+    from pytest_overfit.climb.ladder import Rung
 from pytest_overfit.finding import Finding, counted, naming
 
 FEWEST = 4
 """Targets below which a likeness is chance."""
 FILLED = 0.5
-"""Share of targets that end in a run of one token, from which it fills them up; real ones of one length do so in one of ten."""
+"""Share of targets that end in a run of one token, from which it fills them up; real ones of one
+length do so in one of ten.
+"""
 INSIDE = 0.1
 """Share of targets that have such a token elsewhere too, up to which it is no ordinary one."""
 OUT_OF_REACH = -50.0
-"""A log-probability that no start has for a token it could learn: near uniform it is -ln V, about -7."""
+"""A log-probability that no start has for a token it could learn: near uniform it is -ln V, about
+-7.
+"""
 
 
 def targets_are_readable(bench: Bench) -> tuple[Finding, ...]:
@@ -39,14 +45,22 @@ def targets_are_readable(bench: Bench) -> tuple[Finding, ...]:
         if not labels:
             bad[sample.name] = f"{sample.name}: its target is empty"
         elif outside:
-            bad[sample.name] = f"{sample.name}: label {outside[0]} is outside the vocabulary of {vocabulary}"
+            bad[sample.name] = (
+                f"{sample.name}: label {outside[0]} is outside the vocabulary of {vocabulary}"
+            )
         elif blank in labels:
-            bad[sample.name] = f"{sample.name}: the blank ({blank}) stands at position {labels.index(blank)} of its target"
+            bad[sample.name] = (
+                f"{sample.name}: the blank ({blank}) stands at position {labels.index(blank)} "
+                "of its target"
+            )
     if not bad:
         return ()
     return (
         BAD_TARGET.finding(
-            headline=f"{counted(len(bad), 'sample')} of {len(bench.samples)} have a target that CTC cannot be trained on: {naming([*bad])}",
+            headline=(
+                f"{counted(len(bad), 'sample')} of {len(bench.samples)} have a target that CTC "
+                f"cannot be trained on: {naming([*bad])}"
+            ),
             evidence=tuple(list(bad.values())[:5]),
             samples=tuple(bad),
             try_="rebuild the targets with this vocabulary, or leave these samples out",
@@ -56,8 +70,12 @@ def targets_are_readable(bench: Bench) -> tuple[Finding, ...]:
 
 
 def targets_differ(bench: Bench) -> tuple[Finding, ...]:
-    """Not all targets are the same, of one token, or filled up to one length with an ordinary token."""
-    samples = [s for s in bench.samples if readable(s.target, bench.vocabulary, bench.subject.blank)]
+    """Not all targets are the same, of one token, or filled up to one length with an ordinary
+    token.
+    """
+    samples = [
+        s for s in bench.samples if readable(s.target, bench.vocabulary, bench.subject.blank)
+    ]
     targets = [sample.target.tolist() for sample in samples]
     if len(targets) < FEWEST:
         return ()
@@ -76,8 +94,11 @@ def _one_token(bench: Bench, targets: Sequence[list[int]], token: int) -> Findin
     """A warning where lengths differ: how often something happens can be counted by one token."""
     same = len({len(target) for target in targets}) == 1
     return DEGENERATE_TARGETS.finding(
-        headline=f"all {len(targets)} targets are made of {_named(bench, token)} alone" + (", of one length" if same else ""),
-        evidence=("a network passes without looking at a clip",) if same else ("they differ in length alone",),
+        headline=f"all {len(targets)} targets are made of {_named(bench, token)} alone"
+        + (", of one length" if same else ""),
+        evidence=("a network passes without looking at a clip",)
+        if same
+        else ("they differ in length alone",),
         try_="check how labels became tokens",
         status="confirmed",
         severity="failure" if same else "warning",
@@ -85,7 +106,9 @@ def _one_token(bench: Bench, targets: Sequence[list[int]], token: int) -> Findin
 
 
 def _filler(targets: Sequence[list[int]]) -> tuple[int, str, list[int]] | None:
-    """A token that fills targets of one length at their end, or their beginning: (token, where, run of each target)."""
+    """A token that fills targets of one length at their end, or their beginning: (token, where, run
+    of each target).
+    """
     if len({len(target) for target in targets}) > 1:
         return None
     for where, turned in (("end", [target[::-1] for target in targets]), ("beginning", targets)):
@@ -102,15 +125,23 @@ def _run(target: list[int], token: int) -> int:
     return next((place for place, other in enumerate(target) if other != token), len(target))
 
 
-def _filled(bench: Bench, targets: Sequence[list[int]], token: int, where: str, runs: Sequence[int]) -> Finding:
+def _filled(
+    bench: Bench, targets: Sequence[list[int]], token: int, where: str, runs: Sequence[int]
+) -> Finding:
     low, high = min(runs), max(runs)
     needed = [ctc.steps_needed(target) for target in targets]
     own = [ctc.steps_needed([other for other in target if other != token]) for target in targets]
     return DEGENERATE_TARGETS.finding(
-        headline=f"all {len(targets)} targets are {counted(len(targets[0]), 'token')} long, filled up at their {where} with {_named(bench, token)}",
+        headline=(
+            f"all {len(targets)} targets are {counted(len(targets[0]), 'token')} long, filled up "
+            f"at their {where} with {_named(bench, token)}"
+        ),
         evidence=(
             f"it stands {low} to {high} times in a row at the {where}, and hardly ever elsewhere",
-            f"they need up to {max(needed)} steps so, and up to {max(own)} without it: a run needs a blank between each two",
+            (
+                f"they need up to {max(needed)} steps so, and up to {max(own)} without it: a run "
+                "needs a blank between each two"
+            ),
         ),
         try_=f"leave {_named(bench, token)} out of the targets: each has a length of its own",
         status="confirmed",
@@ -118,7 +149,9 @@ def _filled(bench: Bench, targets: Sequence[list[int]], token: int, where: str, 
 
 
 def labels_are_in_reach(bench: Bench) -> tuple[Finding, ...]:
-    """No token of a target is ruled out at every step, as by a mask on the logits, in train or eval mode."""
+    """No token of a target is ruled out at every step, as by a mask on the logits, in train or eval
+    mode.
+    """
     for train in (False, True):
         log_probs, steps = bench.run(bench.batch.features, bench.batch.frames, train=train)
         steps = steps.clamp(max=len(log_probs))
@@ -129,20 +162,30 @@ def labels_are_in_reach(bench: Bench) -> tuple[Finding, ...]:
         lost = best < OUT_OF_REACH
         if not lost.any() or lost.all() or float(rows[:, ~lost].amin(0).median()) < OUT_OF_REACH:
             continue  # a start that is sure of everything has another name
-        samples = {s.name: [t for t in s.target.tolist() if 0 <= t < len(lost) and lost[t]] for s in bench.samples}
+        samples = {
+            s.name: [t for t in s.target.tolist() if 0 <= t < len(lost) and lost[t]]
+            for s in bench.samples
+        }
         hit = {name: tokens for name, tokens in samples.items() if tokens}
         if hit:
             return (_out_of_reach(bench, hit, best, train),)
     return ()
 
 
-def _out_of_reach(bench: Bench, hit: dict[str, list[int]], best: torch.Tensor, train: bool) -> Finding:
+def _out_of_reach(
+    bench: Bench, hit: dict[str, list[int]], best: torch.Tensor, train: bool
+) -> Finding:
     tokens = sorted({token for lost in hit.values() for token in lost})
     return UNREACHABLE_LABEL.finding(
-        headline=f"no step can emit {naming([_named(bench, token) for token in tokens])}, which the targets of "
-        f"{counted(len(hit), 'sample')} of {len(bench.samples)} hold: {'its' if len(tokens) == 1 else 'their'} logits are masked",
+        headline=f"no step can emit {naming([_named(bench, token) for token in tokens])}, which "
+        "the targets of "
+        f"{counted(len(hit), 'sample')} of {len(bench.samples)} hold: "
+        f"{'its' if len(tokens) == 1 else 'their'} logits are masked",
         evidence=(
-            f"its log-probability is at most {float(best[tokens[0]]):.3g} at any step of any clip, in {'train' if train else 'eval'} mode",
+            (
+                f"its log-probability is at most {float(best[tokens[0]]):.3g} at any step of any "
+                f"clip, in {'train' if train else 'eval'} mode"
+            ),
             "a clip that holds it has an infinite loss, or as good as that",
         ),
         samples=tuple(hit),
@@ -158,7 +201,10 @@ def _unfilled(rung: Rung, _: Finding) -> Rung:
     if filler is None:
         raise CannotEdit("the targets are not filled up, but alike")
     where, runs = filler[1:]
-    cut = [s.target[: len(s.target) - run] if where == "end" else s.target[run:] for s, run in zip(samples, runs, strict=True)]
+    cut = [
+        s.target[: len(s.target) - run] if where == "end" else s.target[run:]
+        for s, run in zip(samples, runs, strict=True)
+    ]
     if not all(len(target) for target in cut):
         raise CannotEdit("nothing is left of a target")
     own = [replace(sample, target=target) for sample, target in zip(samples, cut, strict=True)]
@@ -170,20 +216,35 @@ UNFILLED = Remedy(name="targets without what fills them up", change=_unfilled)
 BAD_TARGET = Record(
     name="bad_target",
     stage="data",
-    means="Some targets cannot be trained on: they are empty, hold the blank or a label outside the vocabulary, or need more steps than their "
-    "clip has frames. CTC reads a label out of bounds without complaint, and has no path for a target that is too long.",
-    detected="Every target is read, and counted against the frames of its clip: a step for each token, and one between equal neighbours.",
-    mend="Rebuild the targets with this vocabulary, without blanks; check clips that are cut short; leave the others out.",
+    means="Some targets cannot be trained on: they are empty, hold the blank or a label outside "
+    "the vocabulary, or need more steps than their "
+    "clip has frames. CTC reads a label out of bounds without complaint, and has no path for a "
+    "target that is too long.",
+    detected=(
+        "Every target is read, and counted against the frames of its clip: a step for each token, "
+        "and one between equal neighbours."
+    ),
+    mend=(
+        "Rebuild the targets with this vocabulary, without blanks; check clips that are cut short; "
+        "leave the others out."
+    ),
     remedies=(LEAVE_OUT,),
     planted=("ctc-blank-target", "ctc-label-range", "ctc-empty-target"),
 )
 DEGENERATE_TARGETS = Record(
     name="degenerate_targets",
     stage="data",
-    means="The targets do not tell clips apart, or are filled up to one length with an ordinary token. A network then passes without looking at "
+    means="The targets do not tell clips apart, or are filled up to one length with an ordinary "
+    "token. A network then passes without looking at "
     "a clip, or has to spell padding, which needs a blank between each two.",
-    detected="The targets are compared: one token in all of them, or one length with the same run at every end or beginning.",
-    mend="Check how labels became tokens; leave the filling out, so that each target has a length of its own.",
+    detected=(
+        "The targets are compared: one token in all of them, or one length with the same run at "
+        "every end or beginning."
+    ),
+    mend=(
+        "Check how labels became tokens; leave the filling out, so that each target has a length "
+        "of its own."
+    ),
     remedies=(UNFILLED,),
     planted=("data-filled", "data-one-token", "data-filled-in-front"),
     harmless=True,
@@ -191,9 +252,13 @@ DEGENERATE_TARGETS = Record(
 UNREACHABLE_LABEL = Record(
     name="unreachable_label",
     stage="network",
-    means="No step can emit a label that targets hold, because a mask on the logits rules it out. Such a clip has an infinite loss, or as good "
+    means="No step can emit a label that targets hold, because a mask on the logits rules it out. "
+    "Such a clip has an infinite loss, or as good "
     "as that.",
-    detected="The largest log-probability that each label of a target reaches in a fresh network, in both modes, is far below what any start has.",
+    detected=(
+        "The largest log-probability that each label of a target reaches in a fresh network, in "
+        "both modes, is far below what any start has."
+    ),
     mend="Leave these tokens out of the mask, or out of the targets.",
     follows=("non_finite_output", "non_finite_gradient"),
     remedies=(FROM_HEAD, LEAVE_OUT),

@@ -1,4 +1,6 @@
-"""Findings of training itself: a recipe that is to blame rather than the network, penalties and noise that outweigh the data."""
+"""Findings of training itself: a recipe that is to blame rather than the network, penalties and
+noise that outweigh the data.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,8 @@ from pytest_overfit.findings.signal import number
 from pytest_overfit.subject import Loss, collate
 
 if TYPE_CHECKING:
+    from pytest_overfit.climb.ladder import Attempt
     from pytest_overfit.explain.evidence import Evidence
-    from pytest_overfit.ladder import Attempt
 
 WINDOW = 10
 """Steps whose median stands for a loss."""
@@ -49,37 +51,65 @@ FAR = 0.5
 STEADY = -0.5
 """Rank correlation of loss with step below which a loss falls."""
 PACE = 0.3
-"""Share of the fall from the first to the middle third of a run that the last third must add to keep its pace."""
+"""Share of the fall from the first to the middle third of a run that the last third must add to
+keep its pace.
+"""
 NOTHING = 0.01
 """Nats per token below which a loss has nothing left to learn."""
 CLIPS = 8
 """Clips that a penalty is looked for on."""
 FOREIGN = 0.1
-"""Share of the energy of a loss's gradient that is not CTC's, from which another term holds the output back [1e-3, smoothing by 0.1]."""
+"""Share of the energy of a loss's gradient that is not CTC's, from which another term holds the
+output back [1e-3, smoothing by 0.1].
+"""
 
 
 def regulariser_dominates(evidence: Evidence) -> Finding | None:
-    """The loss has another term that pulls harder than CTC, or weight decay does: ||decay * w|| > ||gradient||."""
+    """The loss has another term that pulls harder than CTC, or weight decay does: ||decay * w|| >
+    ||gradient||.
+    """
     attempt = evidence.attempt
     if attempt is None or not attempt.trace.readings:
         return None
     recipe, trace = attempt.recipe, attempt.trace
     shown = []
     if recipe.weight_decay:
-        weights = math.sqrt(sum(float(p.detach().float().norm()) ** 2 for p in evidence.fresh().parameters()))
-        pull, gradient = recipe.weight_decay * weights, min(median(trace.gradient_norms or [math.inf]), recipe.clip or math.inf)
+        weights = math.sqrt(
+            sum(float(p.detach().float().norm()) ** 2 for p in evidence.fresh().parameters())
+        )
+        pull, gradient = (
+            recipe.weight_decay * weights,
+            min(median(trace.gradient_norms or [math.inf]), recipe.clip or math.inf),
+        )
         if recipe.optimizer != "adamw" and pull > gradient:
-            shown.append(f"weight decay pulls with {number(pull)}, the data with {number(gradient)} (gradient norms)")
-        if recipe.optimizer == "adamw" and recipe.weight_decay * recipe.lr * trace_length(attempt) > 1:
-            shown.append(f"decoupled weight decay {recipe.weight_decay:g} at lr {recipe.lr:g} undoes the weights within the run")
+            shown.append(
+                f"weight decay pulls with {number(pull)}, the data with {number(gradient)} "
+                "(gradient norms)"
+            )
+        if (
+            recipe.optimizer == "adamw"
+            and recipe.weight_decay * recipe.lr * trace_length(attempt) > 1
+        ):
+            shown.append(
+                f"decoupled weight decay {recipe.weight_decay:g} at lr {recipe.lr:g} undoes "
+                "the weights within the run"
+            )
     if recipe.label_smoothing > 0.5 and evidence.outcome.status == "broken":
-        shown.append(f"label smoothing takes {recipe.label_smoothing:.0%} of the loss: a uniform output is worth more to it than the targets")
+        shown.append(
+            f"label smoothing takes {recipe.label_smoothing:.0%} of the loss: a uniform output "
+            "is worth more to it than the targets"
+        )
     share = penalty_share(evidence)
     if share > FOREIGN:
-        shown.append(f"{share:.0%} of the energy of the loss's gradient is not that of CTC: the rest is another term")
+        shown.append(
+            f"{share:.0%} of the energy of the loss's gradient is not that of CTC: the rest is "
+            "another term"
+        )
     if not shown:
         return None
-    return REGULARISER_DOMINATES.finding(headline="a penalty outweighs the data", evidence=tuple(shown), try_="a smaller penalty")
+    return REGULARISER_DOMINATES.finding(
+        headline="a penalty outweighs the data", evidence=tuple(shown), try_="a smaller penalty"
+    )
 
 
 def penalty_share(evidence: Evidence) -> float:
@@ -91,9 +121,18 @@ def penalty_share(evidence: Evidence) -> float:
     subject, batch = evidence.rung.subject, collate(evidence.samples[:CLIPS])
     if subject.loss is None:
         return 0.0
-    steps = torch.full((len(batch),), max(2 * max(ctc.steps_needed(target) for target in batch.target_lists()), 20))
-    logits = 3 * torch.randn(int(steps[0]), len(batch), len(subject.vocabulary), generator=torch.Generator().manual_seed(0))
-    turned = torch.where(batch.targets >= 0, (batch.targets + 1) % len(subject.vocabulary), batch.targets)
+    steps = torch.full(
+        (len(batch),), max(2 * max(ctc.steps_needed(target) for target in batch.target_lists()), 20)
+    )
+    logits = 3 * torch.randn(
+        int(steps[0]),
+        len(batch),
+        len(subject.vocabulary),
+        generator=torch.Generator().manual_seed(0),
+    )
+    turned = torch.where(
+        batch.targets >= 0, (batch.targets + 1) % len(subject.vocabulary), batch.targets
+    )
     turned[turned == subject.blank] = (subject.blank + 1) % len(subject.vocabulary)
 
     def foreign(targets: Tensor) -> tuple[Tensor, float]:
@@ -102,11 +141,22 @@ def penalty_share(evidence: Evidence) -> float:
         def gradient(loss: Loss) -> Tensor:
             leaf = logits.clone().requires_grad_()
             value = loss(leaf.log_softmax(-1), steps, targets, batch.target_lengths)
-            (found,) = torch.autograd.grad(value, leaf) if value.requires_grad else (torch.zeros_like(leaf),)
+            (found,) = (
+                torch.autograd.grad(value, leaf)
+                if value.requires_grad
+                else (torch.zeros_like(leaf),)
+            )
             return torch.as_tensor(found).transpose(0, 1).flatten(1).double()
 
-        own, reference = gradient(subject.own_loss), gradient(lambda *of: ctc.nats_per_token(*of, blank=subject.blank))
-        explained = (own * reference).sum(1, keepdim=True) / reference.square().sum(1, keepdim=True) * reference
+        own, reference = (
+            gradient(subject.own_loss),
+            gradient(lambda *of: ctc.nats_per_token(*of, blank=subject.blank)),
+        )
+        explained = (
+            (own * reference).sum(1, keepdim=True)
+            / reference.square().sum(1, keepdim=True)
+            * reference
+        )
         return own - explained, float(own.square().sum())
 
     rest, energy = foreign(batch.targets)
@@ -125,35 +175,58 @@ def trace_length(attempt: Attempt) -> int:
 def noisy_training(evidence: Evidence) -> Finding | None:
     """Dropout so large that two passes over the same clips hardly agree."""
     modules = evidence.fresh().named_modules()
-    rates = {name: module.p for name, module in modules if isinstance(module, nn.modules.dropout._DropoutNd)}
+    rates = {
+        name: module.p
+        for name, module in modules
+        if isinstance(module, nn.modules.dropout._DropoutNd)
+    }
     worst = max(rates, key=lambda name: rates[name], default=None)
     if worst is None or rates[worst] <= 0.7:
         return None
-    shown = (f"dropout {rates[worst]:g} at {worst}: {rates[worst]:.0%} of its input is lost at every step of training",)
+    shown = (
+        (
+            f"dropout {rates[worst]:g} at {worst}: {rates[worst]:.0%} of its input is lost at "
+            "every step of training"
+        ),
+    )
     headline = f"dropout at {worst} drowns the signal in noise"
-    return NOISY_TRAINING.finding(headline=headline, evidence=shown, module=worst, try_="less dropout")
+    return NOISY_TRAINING.finding(
+        headline=headline, evidence=shown, module=worst, try_="less dropout"
+    )
 
 
 def recipe_diverges(evidence: Evidence) -> Finding | None:
-    """The learning rate is too high: the loss is not finite, or came up again, and no lower rate that was tried did worse."""
+    """The learning rate is too high: the loss is not finite, or came up again, and no lower rate
+    that was tried did worse.
+    """
     attempt = evidence.attempt
     if attempt is None or _better_elsewhere(evidence, lower=True) is False:
         return None
     shown = [line for line in (_rise(attempt), _nearer(evidence, lower=True)) if line]
     if not shown:
         return None
-    return RECIPE_DIVERGES.finding(headline="the learning rate is too high", evidence=tuple(shown), try_="a smaller learning rate")
+    return RECIPE_DIVERGES.finding(
+        headline="the learning rate is too high",
+        evidence=tuple(shown),
+        try_="a smaller learning rate",
+    )
 
 
 def recipe_stalls(evidence: Evidence) -> Finding | None:
-    """The learning rate is too low: the loss fell to the end, and not far, and no higher rate that was tried did worse."""
+    """The learning rate is too low: the loss fell to the end, and not far, and no higher rate that
+    was tried did worse.
+    """
     attempt = evidence.attempt
     if attempt is None or _better_elsewhere(evidence, lower=False) is False:
         return None
     shown = [line for line in (_crawl(attempt), _nearer(evidence, lower=False)) if line]
     if not shown:
         return None
-    return RECIPE_STALLS.finding(headline="the learning rate is too low for the budget", evidence=tuple(shown), try_="a larger learning rate")
+    return RECIPE_STALLS.finding(
+        headline="the learning rate is too low for the budget",
+        evidence=tuple(shown),
+        try_="a larger learning rate",
+    )
 
 
 def _rise(attempt: Attempt) -> str | None:
@@ -164,35 +237,54 @@ def _rise(attempt: Attempt) -> str | None:
         return f"{attempt.why} {where}"
     if len(losses) < 2 * WINDOW:
         return None
-    lowest, step = min((median(losses[i : i + WINDOW]), i + WINDOW) for i in range(len(losses) - WINDOW + 1))
+    lowest, step = min(
+        (median(losses[i : i + WINDOW]), i + WINDOW) for i in range(len(losses) - WINDOW + 1)
+    )
     last = median(losses[-WINDOW:])
     if last <= ROSE * lowest or last - lowest < NOTHING:
         return None
-    return f"the loss came down to {number(lowest)} by step {step} and stands at {number(last)} at the end, {where}"
+    return (
+        f"the loss came down to {number(lowest)} by step {step} and stands at {number(last)} at "
+        f"the end, {where}"
+    )
 
 
 def _crawl(attempt: Attempt) -> str | None:
-    """That the loss fell to the end, by however little and no slower than before, and had not come far, in words."""
+    """That the loss fell to the end, by however little and no slower than before, and had not come
+    far, in words.
+    """
     losses = attempt.trace.losses
     if len(losses) < 2 * WINDOW or measures.loss_trend(losses) > STEADY:
         return None
     third = len(losses) // 3
-    early, middle, late = median(losses[:third]), median(losses[third:-third]), median(losses[-third:])
+    early, middle, late = (
+        median(losses[:third]),
+        median(losses[third:-third]),
+        median(losses[-third:]),
+    )
     if middle - late < PACE * (early - middle):
         return None
     first, last = median(losses[:WINDOW]), median(losses[-WINDOW:])
     if last <= FAR * first:
         return None
-    return f"the loss went from {number(first)} to {number(last)} in {len(losses)} steps at lr {attempt.recipe.lr:g}, and was still falling"
+    return (
+        f"the loss went from {number(first)} to {number(last)} in {len(losses)} steps at lr "
+        f"{attempt.recipe.lr:g}, and was still falling"
+    )
 
 
 def _better_elsewhere(evidence: Evidence, *, lower: bool) -> bool | None:
-    """Whether the most extreme rate tried on that side came nearest of all; None where none was tried there.
+    """Whether the most extreme rate tried on that side came nearest of all; None where none was
+    tried there.
 
     Where it did not, the rate is not what is wrong: going that way stopped to help.
     """
     first = evidence.attempt
-    others = [a for a in evidence.outcome.attempts[1:] if a.trace.readings and first and (a.recipe.lr < first.recipe.lr) == lower]
+    others = [
+        a
+        for a in evidence.outcome.attempts[1:]
+        if a.trace.readings and first and (a.recipe.lr < first.recipe.lr) == lower
+    ]
     if first is None or not others:
         return None
     extreme = (min if lower else max)(others, key=lambda attempt: attempt.recipe.lr)
@@ -200,14 +292,23 @@ def _better_elsewhere(evidence: Evidence, *, lower: bool) -> bool | None:
 
 
 def _nearer(evidence: Evidence, *, lower: bool) -> str | None:
-    """The rate tried on that side that came nearest, where it came at least twice as near as the first, in words."""
+    """The rate tried on that side that came nearest, where it came at least twice as near as the
+    first, in words.
+    """
     first = evidence.attempt
     if first is None or _better_elsewhere(evidence, lower=lower) is None:
         return None
     best = min(evidence.outcome.attempts[1:], key=_came)
-    if (best.recipe.lr < first.recipe.lr) != lower or _came(first) < NOTHING or _came(best) > 0.5 * _came(first):
+    if (
+        (best.recipe.lr < first.recipe.lr) != lower
+        or _came(first) < NOTHING
+        or _came(best) > 0.5 * _came(first)
+    ):
         return None
-    return f"lr {best.recipe.lr:g} came to {number(_came(best))} nats per token, lr {first.recipe.lr:g} to {number(_came(first))}"
+    return (
+        f"lr {best.recipe.lr:g} came to {number(_came(best))} nats per token, lr "
+        f"{first.recipe.lr:g} to {number(_came(first))}"
+    )
 
 
 def _came(attempt: Attempt) -> float:
@@ -218,8 +319,12 @@ def _came(attempt: Attempt) -> float:
 REGULARISER_DOMINATES = Record(
     name="regulariser_dominates",
     stage="training",
-    means="A penalty pulls harder than the data: weight decay, label smoothing, or another term of the loss.",
-    detected="The pull of weight decay is compared with the gradient's norm, and the gradient of the loss with CTC's, on random outputs: what "
+    means=(
+        "A penalty pulls harder than the data: weight decay, label smoothing, or another term of "
+        "the loss."
+    ),
+    detected="The pull of weight decay is compared with the gradient's norm, and the gradient of "
+    "the loss with CTC's, on random outputs: what "
     "neither CTC nor the targets explain is another term.",
     mend="Take a smaller penalty.",
     follows=("wrong_loss", "wrong_targets", "wrong_gradient", "low_precision_loss", "loss_fails"),
@@ -239,7 +344,10 @@ RECIPE_DIVERGES = Record(
     name="recipe_diverges",
     stage="training",
     means="The learning rate is too high: the loss runs away, or comes up again from where it was.",
-    detected="The loss of the first attempt is read from its lowest to its end, and compared with what lower rates came to.",
+    detected=(
+        "The loss of the first attempt is read from its lowest to its end, and compared with what "
+        "lower rates came to."
+    ),
     mend="Take a smaller learning rate, or a warm-up.",
     remedies=(lr_times(0.01), lr_times(0.001), DEFAULT_RECIPE),
     planted=("train-lr-high",),
@@ -248,8 +356,14 @@ RECIPE_DIVERGES = Record(
 RECIPE_STALLS = Record(
     name="recipe_stalls",
     stage="training",
-    means="The learning rate is too low for the budget: the loss still falls at its end, and has not come far.",
-    detected="The fall of the last third of the first attempt is compared with that before, and with what higher rates came to.",
+    means=(
+        "The learning rate is too low for the budget: the loss still falls at its end, and has not "
+        "come far."
+    ),
+    detected=(
+        "The fall of the last third of the first attempt is compared with that before, and with "
+        "what higher rates came to."
+    ),
     mend="Take a larger learning rate, or more steps.",
     remedies=(lr_times(100), lr_times(1000), DEFAULT_RECIPE, LONGER),
     planted=("train-lr-low",),
@@ -258,12 +372,37 @@ RECIPE_STALLS = Record(
 CAUSE_NOT_LOCATED = Record(
     name="cause_not_located",
     stage="training",
-    means="The rung broke and nothing that is looked for was found. The table of modules shows how the signal and its gradient fare.",
-    detected="Every contract and every diagnosis found nothing. General changes are then tried; one that helps is told.",
+    means=(
+        "The rung broke and nothing that is looked for was found. The table of modules shows how "
+        "the signal and its gradient fare."
+    ),
+    detected=(
+        "Every contract and every diagnosis found nothing. General changes are then tried; one "
+        "that helps is told."
+    ),
     mend="Compare the table with that of a network that climbs; try --overfit-trials=all.",
     remedies=(
-        *(lr_times(0.1), lr_times(10), DEFAULT_RECIPE, NO_DROPOUT, LAYER_NORM, FAN_IN, RESET, XAVIER),
-        *(NO_NORM, UNFREEZE, SLOWER, WITHOUT_BLOCKS, LONGER, ACCUMULATE, SLOW_BELOW_THE_HEAD, OTHER_REDUCTION, SMOOTHING),
+        *(
+            lr_times(0.1),
+            lr_times(10),
+            DEFAULT_RECIPE,
+            NO_DROPOUT,
+            LAYER_NORM,
+            FAN_IN,
+            RESET,
+            XAVIER,
+        ),
+        *(
+            NO_NORM,
+            UNFREEZE,
+            SLOWER,
+            WITHOUT_BLOCKS,
+            LONGER,
+            ACCUMULATE,
+            SLOW_BELOW_THE_HEAD,
+            OTHER_REDUCTION,
+            SMOOTHING,
+        ),
     ),
     not_planted="a fault whose cause is known is looked for by its own name",
 )

@@ -1,4 +1,6 @@
-"""Findings of a network's wiring: all of the input must reach the output, and a gradient all that is trained."""
+"""Findings of a network's wiring: all of the input must reach the output, and a gradient all that
+is trained.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,23 @@ from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.bench import Bench, perturbed
 from pytest_overfit.findings.bench.wiring import UPHEAVAL, Wiring, nodes_behind
 from pytest_overfit.findings.record import Contract, Record
-from pytest_overfit.findings.remedies import BYPASS, PLAIN_CALL, RESET_MODULE, TRAIN_ALL, UNDETACH, UNFREEZE
+from pytest_overfit.findings.remedies import (
+    BYPASS,
+    PLAIN_CALL,
+    RESET_MODULE,
+    TRAIN_ALL,
+    UNDETACH,
+    UNFREEZE,
+)
 from pytest_overfit.findings.signal import DEAD_UNITS
-from pytest_overfit.probes.recorder import Call, differ, undisturbed
+from pytest_overfit.network.recorder import Call, differ, undisturbed
 
 EDGE = 0.1
 """Share of the columns, at either edge, that a stride over features may leave over."""
 IGNORED_INSIDE = 0.1
-"""Share of a clip's inner frames without any effect that max pooling, by chance, may leave; strides without overlap leave more."""
+"""Share of a clip's inner frames without any effect that max pooling, by chance, may leave; strides
+without overlap leave more.
+"""
 
 
 def all_that_learns_is_trained(bench: Bench) -> tuple[Finding, ...]:
@@ -28,53 +39,100 @@ def all_that_learns_is_trained(bench: Bench) -> tuple[Finding, ...]:
         return (_unregistered(bench, strangers),)
     wiring = bench.once(Wiring.of)
     left_out = sorted(wiring.flow.alive - wiring.trained)
-    modules = list(dict.fromkeys(name.rpartition(".")[0] for name in left_out)) or _frozen_head(wiring)
+    modules = list(dict.fromkeys(name.rpartition(".")[0] for name in left_out)) or _frozen_head(
+        wiring
+    )
     if not modules:
         return ()
     head = _last_with_parameters(wiring)
     modules.sort(key=lambda module: module != head)  # what ends the network hurts most
-    missing = "gets a gradient and is not given to the optimiser" if left_out else "ends the network and is frozen"
+    missing = (
+        "gets a gradient and is not given to the optimiser"
+        if left_out
+        else "ends the network and is frozen"
+    )
     return (
         PARAMETER_NOT_TRAINED.finding(
-            headline=f"{modules[0] or 'the network'} {missing}" + (f", like {counted(len(modules) - 1, 'more module')}" if len(modules) > 1 else ""),
+            headline=f"{modules[0] or 'the network'} {missing}"
+            + (f", like {counted(len(modules) - 1, 'more module')}" if len(modules) > 1 else ""),
             evidence=(f"parameters: {naming(left_out)}",) if left_out else (),
             module=modules[0],
-            try_="give it to the optimiser, or say that it is frozen with requires_grad_(False)" if left_out else "unfreeze it",
+            try_="give it to the optimiser, or say that it is frozen with requires_grad_(False)"
+            if left_out
+            else "unfreeze it",
             status="confirmed" if left_out else "suspected",
         ),
     )
 
 
 def _strangers(bench: Bench) -> list[Tensor]:
-    """Tensors that learn, by the graph of the output, and are no parameters of the network: no optimiser is given them."""
+    """Tensors that learn, by the graph of the output, and are no parameters of the network: no
+    optimiser is given them.
+    """
     known = {id(parameter) for parameter in bench.network.parameters()}
-    features = bench.batch.features.clone()  # a network may ask for its gradient, as those with checkpoints do
+    features = (
+        bench.batch.features.clone()
+    )  # a network may ask for its gradient, as those with checkpoints do
     with undisturbed(bench.network, train=True, seed=bench.seed), torch.enable_grad():
         log_probs, _ = bench.subject.log_probs(bench.network, features, bench.batch.frames)
     leaves = [node.variable for node in nodes_behind(log_probs) if hasattr(node, "variable")]
-    return [leaf for leaf in leaves if id(leaf) not in known and leaf.data_ptr() != features.data_ptr()]
+    return [
+        leaf for leaf in leaves if id(leaf) not in known and leaf.data_ptr() != features.data_ptr()
+    ]
 
 
 def _unregistered(bench: Bench, strangers: list[Tensor]) -> Finding:
-    """Named by the attribute that holds them, where one does: modules in a plain list or dict, a tensor that is no nn.Parameter."""
-    held = [(owner, path) for owner, path, tensors in _held_aside(bench.network) if any(t is s for t in tensors for s in strangers)]
-    where = f"in {held[0][1]}, a plain attribute" if held else "made anew in the forward pass, or held outside it"
+    """Named by the attribute that holds them, where one does: modules in a plain list or dict, a
+    tensor that is no nn.Parameter.
+    """
+    held = [
+        (owner, path)
+        for owner, path, tensors in _held_aside(bench.network)
+        if any(t is s for t in tensors for s in strangers)
+    ]
+    where = (
+        f"in {held[0][1]}, a plain attribute"
+        if held
+        else "made anew in the forward pass, or held outside it"
+    )
     shapes = ", ".join(dict.fromkeys(str(tuple(tensor.shape)) for tensor in strangers[:3]))
     return PARAMETER_NOT_TRAINED.finding(
-        headline=f"{counted(len(strangers), 'tensor')} with a gradient {'is' if len(strangers) == 1 else 'are'} no parameter of the network: {where}",
-        evidence=(f"shapes {shapes}", "what is no parameter is not given to the optimiser, not saved and not moved to a device"),
+        headline=(
+            f"{counted(len(strangers), 'tensor')} with a gradient "
+            f"{'is' if len(strangers) == 1 else 'are'} no parameter of the network: {where}"
+        ),
+        evidence=(
+            f"shapes {shapes}",
+            (
+                "what is no parameter is not given to the optimiser, not saved and not moved to a "
+                "device"
+            ),
+        ),
         module=held[0][0] or None if held else None,
-        try_="keep layers in nn.ModuleList or nn.ModuleDict, tensors in nn.Parameter, and make them in __init__",
+        try_=(
+            "keep layers in nn.ModuleList or nn.ModuleDict, tensors in nn.Parameter, and make them "
+            "in __init__"
+        ),
         status="confirmed",
     )
 
 
 def _held_aside(network: nn.Module) -> Iterator[tuple[str, str, list[Tensor]]]:
-    """(owner, dotted path, its tensors) of attributes that hold modules or tensors and do not register them."""
+    """(owner, dotted path, its tensors) of attributes that hold modules or tensors and do not
+    register them.
+    """
     for name, module in network.named_modules():
         for attribute, value in vars(module).items():
-            items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
-            tensors: list[Tensor] = [t for item in items if isinstance(item, nn.Module) for t in item.parameters()]
+            items = (
+                value.values()
+                if isinstance(value, dict)
+                else value
+                if isinstance(value, list | tuple)
+                else [value]
+            )
+            tensors: list[Tensor] = [
+                t for item in items if isinstance(item, nn.Module) for t in item.parameters()
+            ]
             tensors += [item for item in items if isinstance(item, Tensor)]
             if tensors and attribute not in ("_parameters", "_buffers", "_modules"):
                 yield name, f"{name}.{attribute}".lstrip("."), tensors
@@ -84,27 +142,42 @@ def _last_with_parameters(wiring: Wiring) -> str | None:
     """The last module with parameters of its own that ran."""
     network = wiring.bench.network
     calls, *_ = wiring.bench.passage(wiring.bench.clips[0].features)
-    owners = [call.module for call in calls if any(True for _ in network.get_submodule(call.module).parameters(recurse=False))]
+    owners = [
+        call.module
+        for call in calls
+        if any(True for _ in network.get_submodule(call.module).parameters(recurse=False))
+    ]
     return owners[-1] if owners else None
 
 
 def _frozen_head(wiring: Wiring) -> list[str]:
-    """The last module with parameters that ran, where all of them are frozen while others are trained."""
+    """The last module with parameters that ran, where all of them are frozen while others are
+    trained.
+    """
     head = _last_with_parameters(wiring)
     if head is None or not wiring.trained:
         return []
-    frozen = all(not parameter.requires_grad for parameter in wiring.bench.network.get_submodule(head).parameters())
+    frozen = all(
+        not parameter.requires_grad
+        for parameter in wiring.bench.network.get_submodule(head).parameters()
+    )
     return [head] if frozen else []
 
 
 def all_parts_are_wired(bench: Bench) -> tuple[Finding, ...]:
-    """The output depends on every column and frame of the input and on every module, and a gradient reaches each module that is trained."""
+    """The output depends on every column and frame of the input and on every module, and a gradient
+    reaches each module that is trained.
+    """
     wiring = bench.once(Wiring.of)
     dim = bench.batch.features.shape[-1]
     if len(wiring.columns) == dim:
         return (_input_lost(wiring),)
     moving = {module: wiring.moves(module) for module in wiring.silent_modules}
-    detached = [module for module, moves in moving.items() if moves and not wiring.below(module) & wiring.flow.attached]
+    detached = [
+        module
+        for module, moves in moving.items()
+        if moves and not wiring.below(module) & wiring.flow.attached
+    ]
     unused = [module for module, moves in moving.items() if not moves]
     found = [_detached(wiring, detached)] if detached else []
     found += [_unused(wiring, module) for module in unused]
@@ -117,84 +190,129 @@ def all_parts_are_wired(bench: Bench) -> tuple[Finding, ...]:
 
 
 def _input_lost(wiring: Wiring) -> Finding:
-    """The output does not depend on the input: name the first module behind which nothing of it is left."""
+    """The output does not depend on the input: name the first module behind which nothing of it is
+    left.
+    """
     bench = wiring.bench
-    features = wiring.disturbed(torch.ones_like(bench.batch.features, dtype=torch.bool))[0, : bench.clips[0].frames]
+    features = wiring.disturbed(torch.ones_like(bench.batch.features, dtype=torch.bool))[
+        0, : bench.clips[0].frames
+    ]
     calls, *_ = bench.passage(bench.clips[0].features, train=True)
     others, *_ = bench.passage(features, train=True)
     pairs = list(zip(calls, others, strict=False))
     alive = [i for i, (one, other) in enumerate(pairs) if differ(one.outputs, other.outputs)]
     first_dead = alive[-1] + 1 if alive else 0
     if first_dead >= len(pairs):
-        return INPUT_IGNORED.finding(headline="the output does not depend on the input", status="confirmed")
+        return INPUT_IGNORED.finding(
+            headline="the output does not depend on the input", status="confirmed"
+        )
     one, other = pairs[first_dead]
     last = calls[alive[-1]].module if alive else "the input"
     reaches = differ(one.inputs, other.inputs)
     killer = bench.network.get_submodule(one.module)
     bare = not any(True for _ in killer.children()) and not any(True for _ in killer.parameters())
-    shut = all(bool((tensor <= 0).all()) for tensor in one.inputs)  # what is given positive numbers and puts out zeros is no activation
+    shut = all(
+        bool((tensor <= 0).all()) for tensor in one.inputs
+    )  # what is given positive numbers and puts out zeros is no activation
     dead = reaches and bare and shut and all(bool((tensor == 0).all()) for tensor in one.outputs)
     return (DEAD_UNITS if dead else INPUT_IGNORED).finding(
-        headline=f"the output does not depend on the input: {one.module} gives the same for any clip" + (", all zeros" if dead else ""),
+        headline=f"the output does not depend on the input: {one.module} gives the same for any "
+        "clip" + (", all zeros" if dead else ""),
         evidence=(
             f"{last} is the last that still tells inputs apart",
             f"{one.module} is {'given and loses' if reaches else 'not given'} the difference",
         ),
         module=one.module,
-        try_="start its bias at 0" if dead else f"check what becomes of the output of {last} before {one.module}",
+        try_="start its bias at 0"
+        if dead
+        else f"check what becomes of the output of {last} before {one.module}",
         status="confirmed",
     )
 
 
 def _detached(wiring: Wiring, modules: list[str]) -> Finding:
-    """Modules that shape the output and are cut from its gradient; located at the first module behind the cut."""
+    """Modules that shape the output and are cut from its gradient; located at the first module
+    behind the cut.
+    """
     behind = _first_behind(wiring, modules)
     cut = [module or "the network" for module in modules]
     return DETACHED_BRANCH.finding(
-        headline=f"no gradient reaches {naming(cut)}" + (f": the graph is cut before {behind}" if behind else ""),
-        evidence=("the output answers to changes of these modules, and their parameters are not in its graph",),
+        headline=f"no gradient reaches {naming(cut)}"
+        + (f": the graph is cut before {behind}" if behind else ""),
+        evidence=(
+            (
+                "the output answers to changes of these modules, and their parameters are not in "
+                "its graph"
+            ),
+        ),
         module=behind,
-        try_="look for detach(), .data, no_grad or a copy through numpy" + (f" in front of {behind}" if behind else ""),
+        try_="look for detach(), .data, no_grad or a copy through numpy"
+        + (f" in front of {behind}" if behind else ""),
         status="confirmed",
     )
 
 
 def _first_behind(wiring: Wiring, modules: list[str]) -> str | None:
-    """The first module that gets a gradient and that is given something else when the given modules change."""
+    """The first module that gets a gradient and that is given something else when the given modules
+    change.
+    """
     bench = wiring.bench
     calls, *_ = bench.passage(bench.clips[0].features)
     names: set[str] = set().union(*(wiring.below(module) for module in modules))
     with perturbed(bench.network, names, scale=UPHEAVAL, seed=bench.seed):
         others, *_ = bench.passage(bench.clips[0].features)
     pairs: Iterable[tuple[Call, Call]] = zip(calls, others, strict=False)
-    return next((one.module for one, other in pairs if _owns(wiring, one.module) and differ(one.inputs, other.inputs)), None)
+    return next(
+        (
+            one.module
+            for one, other in pairs
+            if _owns(wiring, one.module) and differ(one.inputs, other.inputs)
+        ),
+        None,
+    )
 
 
 def _owns(wiring: Wiring, module: str) -> bool:
-    own = {f"{module}.{name}" for name, _ in wiring.bench.network.get_submodule(module).named_parameters(recurse=False)}
+    own = {
+        f"{module}.{name}"
+        for name, _ in wiring.bench.network.get_submodule(module).named_parameters(recurse=False)
+    }
     return bool(own & wiring.flow.alive)
 
 
 def _unused(wiring: Wiring, module: str) -> Finding:
-    """A warning where the module has no share in the output's graph and no input is lost with it, as heads that serve another loss."""
+    """A warning where the module has no share in the output's graph and no input is lost with it,
+    as heads that serve another loss.
+    """
     columns = f"columns {_spans(wiring.columns)}{_parts(wiring)} of the input change nothing either"
     return UNUSED_MODULE.finding(
-        headline=f"{module or 'the network'} is trained and never used: the output does not depend on it",
+        headline=(
+            f"{module or 'the network'} is trained and never used: the output does not depend on it"
+        ),
         evidence=(columns,) if wiring.columns else (),
         module=module,
         try_="use it, remove it, or leave it out of `trainable` where it serves another loss",
         status="confirmed",
-        severity="failure" if wiring.columns or wiring.below(module) & wiring.flow.attached else "warning",
+        severity="failure"
+        if wiring.columns or wiring.below(module) & wiring.flow.attached
+        else "warning",
     )
 
 
 def _columns_ignored(wiring: Wiring) -> Finding:
-    """A warning where a few at the edges are lost, as a stride over features leaves them, and no part of the input with them."""
+    """A warning where a few at the edges are lost, as a stride over features leaves them, and no
+    part of the input with them.
+    """
     dim, silent = wiring.bench.batch.features.shape[-1], wiring.columns
     at_the_edges = all(column < EDGE * dim or column >= (1 - EDGE) * dim for column in silent)
     return INPUT_IGNORED.finding(
-        severity="warning" if at_the_edges and len(silent) <= EDGE * dim and not _parts(wiring) else "failure",
-        headline=f"{len(wiring.columns)} of {wiring.bench.batch.features.shape[-1]} feature columns change nothing: {_spans(wiring.columns)}"
+        severity="warning"
+        if at_the_edges and len(silent) <= EDGE * dim and not _parts(wiring)
+        else "failure",
+        headline=(
+            f"{len(wiring.columns)} of {wiring.bench.batch.features.shape[-1]} feature columns "
+            f"change nothing: {_spans(wiring.columns)}"
+        )
         + _parts(wiring),
         try_="check the slices that the network takes of its input",
         status="confirmed",
@@ -202,14 +320,26 @@ def _columns_ignored(wiring: Wiring) -> Finding:
 
 
 def _frames_ignored(wiring: Wiring, inner: int) -> Finding:
-    """A warning where no gap is as long as a clip's frames for one token, as of frames skipped on purpose: no token is lost in it."""
+    """A warning where no gap is as long as a clip's frames for one token, as of frames skipped on
+    purpose: no token is lost in it.
+    """
     bench = wiring.bench
-    silent = {clip: [frame for one, frame in wiring.frames if one == clip] for clip, _ in wiring.frames}
-    gaps = {clip: max(high - low + 1 for low, high in _runs(frames)) for clip, frames in silent.items()}
-    room = {clip: bench.clips[clip].frames / ctc.steps_needed(bench.clips[clip].target.tolist()) for clip in silent}
+    silent = {
+        clip: [frame for one, frame in wiring.frames if one == clip] for clip, _ in wiring.frames
+    }
+    gaps = {
+        clip: max(high - low + 1 for low, high in _runs(frames)) for clip, frames in silent.items()
+    }
+    room = {
+        clip: bench.clips[clip].frames / ctc.steps_needed(bench.clips[clip].target.tolist())
+        for clip in silent
+    }
     worst = max(gaps, key=lambda clip: gaps[clip] / room[clip])
     return SKIPPED_FRAMES.finding(
-        headline=f"{len(wiring.frames)} of {inner} frames change nothing: in {bench.clips[worst].name}, frames {_spans(silent[worst])}",
+        headline=(
+            f"{len(wiring.frames)} of {inner} frames change nothing: in {bench.clips[worst].name}, "
+            f"frames {_spans(silent[worst])}"
+        ),
         evidence=(f"{gaps[worst]} of them in a row, where a token has {room[worst]:.3g} frames",),
         samples=tuple(bench.clips[clip].name for clip in silent),
         try_=_skipping(wiring),
@@ -219,7 +349,9 @@ def _frames_ignored(wiring: Wiring, inner: int) -> Finding:
 
 
 def _skipping(wiring: Wiring) -> str:
-    """What to look at: the first module that is given another value at a skipped frame and does not answer, else what stands before it."""
+    """What to look at: the first module that is given another value at a skipped frame and does not
+    answer, else what stands before it.
+    """
     bench = wiring.bench
     clip, frame = wiring.frames[0]
     features = bench.clips[clip].features
@@ -240,7 +372,11 @@ def _skipping(wiring: Wiring) -> str:
 
 def _parts(wiring: Wiring) -> str:
     silent, dim = set(wiring.columns), wiring.bench.batch.features.shape[-1]
-    parts = [name for name, where in wiring.bench.subject.parts.items() if set(range(dim)[where]) <= silent]
+    parts = [
+        name
+        for name, where in wiring.bench.subject.parts.items()
+        if set(range(dim)[where]) <= silent
+    ]
     return f" ({', '.join(parts)})" if parts else ""
 
 
@@ -263,21 +399,33 @@ def _spans(numbers: list[int]) -> str:
 INPUT_IGNORED = Record(
     name="input_ignored",
     stage="network",
-    means="The output does not depend on the input, or not on some of its columns; or a rung is passed on inputs that should undo it. Such a network "
+    means="The output does not depend on the input, or not on some of its columns; or a rung is "
+    "passed on inputs that should undo it. Such a network "
     "knows clips by their length or their place in the batch, if at all.",
-    detected="All features, and those without a gradient, are replaced by noise: the output must answer. After a pass, clips are swapped, stretched "
+    detected="All features, and those without a gradient, are replaced by noise: the output must "
+    "answer. After a pass, clips are swapped, stretched "
     "to each other's length, and replaced by noise: the pass must die.",
-    mend="Check the slices that the network takes of its input, and what becomes of it behind the named module; look for targets that reach the "
+    mend="Check the slices that the network takes of its input, and what becomes of it behind the "
+    "named module; look for targets that reach the "
     "network.",
     follows=("non_finite_output", "non_finite_gradient"),
     remedies=(PLAIN_CALL, RESET_MODULE, BYPASS),
-    planted=("net-input-ignored", "net-columns-ignored", "net-frozen-gain", "net-shut-buffer", "net-frozen-stem"),
+    planted=(
+        "net-input-ignored",
+        "net-columns-ignored",
+        "net-frozen-gain",
+        "net-shut-buffer",
+        "net-frozen-stem",
+    ),
 )
 DETACHED_BRANCH = Record(
     name="detached_branch",
     stage="network",
     means="Modules shape the output and are cut off from its gradient: they stay as they started.",
-    detected="Their parameters are changed and the output answers, while they are not in its graph; the first module behind the cut is named.",
+    detected=(
+        "Their parameters are changed and the output answers, while they are not in its graph; the "
+        "first module behind the cut is named."
+    ),
     mend="Look for detach(), .data, no_grad or a copy through numpy in front of the named module.",
     follows=("non_finite_output", "non_finite_gradient"),
     remedies=(UNDETACH,),
@@ -287,10 +435,14 @@ DETACHED_BRANCH = Record(
 UNUSED_MODULE = Record(
     name="unused_module",
     stage="network",
-    means="A module is trained and the output does not depend on it: a branch that is built and not used, or times 0. A head that serves another "
+    means="A module is trained and the output does not depend on it: a branch that is built and "
+    "not used, or times 0. A head that serves another "
     "loss is lawful, and only told.",
-    detected="Modules without a gradient in either mode are changed, and the output does not answer.",
-    mend="Use it, remove it, or leave it out of Subject(trainable=...) where it serves another loss.",
+    detected="Modules without a gradient in either mode are changed, and the output does not "
+    "answer.",
+    mend=(
+        "Use it, remove it, or leave it out of Subject(trainable=...) where it serves another loss."
+    ),
     follows=("non_finite_output", "non_finite_gradient", "dead_branch"),
     no_remedy="what the module was meant to add cannot be known",
     planted=("net-modality", "net-modality-times-0", "net-auxiliary-head"),
@@ -299,8 +451,12 @@ UNUSED_MODULE = Record(
 SKIPPED_FRAMES = Record(
     name="skipped_frames",
     stage="network",
-    means="Some frames inside clips change nothing: they are cut off, or strides jump over them. A gap as long as a token hides it.",
-    detected="Frames without a gradient in either mode are changed, and the output does not answer.",
+    means=(
+        "Some frames inside clips change nothing: they are cut off, or strides jump over them. A "
+        "gap as long as a token hides it."
+    ),
+    detected="Frames without a gradient in either mode are changed, and the output does not "
+    "answer.",
     mend="Check the named module's kernel against its stride, and what is cut off before it.",
     follows=("non_finite_output", "non_finite_gradient", "time_collapse", "wrong_steps"),
     remedies=(PLAIN_CALL,),
@@ -310,10 +466,17 @@ SKIPPED_FRAMES = Record(
 PARAMETER_NOT_TRAINED = Record(
     name="parameter_not_trained",
     stage="network",
-    means="A parameter gets a gradient and no optimiser is given it, or the last layer is frozen, or layers are kept where torch does not see them, "
+    means="A parameter gets a gradient and no optimiser is given it, or the last layer is frozen, "
+    "or layers are kept where torch does not see them, "
     "in a plain list or dict.",
-    detected="What has a gradient is compared with what Subject(trainable=...) gives, and with the network's parameters.",
-    mend="Give it to the optimiser, or freeze it with requires_grad_(False); keep layers in nn.ModuleList or nn.ModuleDict.",
+    detected=(
+        "What has a gradient is compared with what Subject(trainable=...) gives, and with the "
+        "network's parameters."
+    ),
+    mend=(
+        "Give it to the optimiser, or freeze it with requires_grad_(False); keep layers in "
+        "nn.ModuleList or nn.ModuleDict."
+    ),
     remedies=(TRAIN_ALL, UNFREEZE),
     planted=("train-optimizer-misses", "train-frozen-head"),
 )

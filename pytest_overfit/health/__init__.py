@@ -1,1 +1,3 @@
-"""The health of a real training run: its log -> curves -> findings -> a verdict: healthy, go on, or stop."""
+"""The health of a real training run: its log -> curves -> findings -> a verdict: healthy, go on, or
+stop.
+"""

@@ -1,4 +1,6 @@
-"""One test case a rule and run: the runs that --overfit-run names, read and judged once a process, and what a session says of them at its end."""
+"""One test case a rule and run: the runs that --overfit-run names, read and judged once a process,
+and what a session says of them at its end.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,11 @@ from pytest_overfit.health.checkpoint import CheckpointReading, examine_checkpoi
 from pytest_overfit.health.checkup import Checkup, check_up
 from pytest_overfit.health.readers import read_runs
 from pytest_overfit.health.run import MEASURED, WITHOUT_SPLIT, BadRun, metric
-from pytest_overfit.live import CLEAR
-from pytest_overfit.options import is_worker, report_folder, settings, subjects, worker_input
-from pytest_overfit.store import write_whole
+from pytest_overfit.plugin.live import CLEAR
+from pytest_overfit.plugin.options import is_worker, report_folder, settings, subjects, worker_input
+from pytest_overfit.plugin.store import write_whole
+from pytest_overfit.plugin.summary import watched
 from pytest_overfit.subject import BadSample, BadSubject, Subject
-from pytest_overfit.summary import watched
 
 REPORT = "overfitting_health_report"
 NAMED = "overfit_named"
@@ -38,9 +40,11 @@ RunSick.__module__ = "builtins"
 
 @dataclass(kw_only=True, repr=False)
 class OverfitHealth:
-    """What the fixture `overfit_health` gives: the run, judged. subject: the network that a checkpoint is loaded into.
+    """What the fixture `overfit_health` gives: the run, judged. subject: the network that a
+    checkpoint is loaded into.
 
-    body: what stands below the headline of this case, should it fail. measured: what the checkpoint's network does, in words.
+    body: what stands below the headline of this case, should it fail. measured: what the
+    checkpoint's network does, in words.
     """
 
     checkup: Checkup
@@ -53,7 +57,9 @@ class OverfitHealth:
         return f"<health of {self.checkup.run.name}>"
 
     def check(self, rule: str) -> None:
-        """Raises RunSick where the rule found something; skips, with the reason, where the log lacks what it judges by."""
+        """Raises RunSick where the rule found something; skips, with the reason, where the log
+        lacks what it judges by.
+        """
         __tracebackhide__ = True
         if reason := dict(self.checkup.not_judged).get(rule):
             pytest.skip(f"not judged: {reason}")
@@ -62,14 +68,20 @@ class OverfitHealth:
             raise RunSick(report.headline(self.checkup.run, finding))
 
     def check_checkpoint(self) -> CheckpointReading:
-        """Load the newest checkpoint and measure it. Raises RunSick where probes find something; skips where there is nothing to load or into."""
+        """Load the newest checkpoint and measure it.
+
+        Raises RunSick where probes find something; skips where there is nothing to load or into.
+        """
         __tracebackhide__ = True
         run = self.checkup.run
         if run.checkpoint is None:
             pytest.skip("not judged: needs a checkpoint beside the log")
         subject = self.subject()
         if subject is None:
-            pytest.skip(f"not judged: needs --overfit-subject, the network to load {run.checkpoint.name} into")
+            pytest.skip(
+                "not judged: needs --overfit-subject, the network to load "
+                f"{run.checkpoint.name} into"
+            )
         try:
             reading = examine_checkpoint(run, subject, device=self.device)
         except (BadRun, BadSample, BadSubject) as error:
@@ -90,14 +102,22 @@ class HealthSession:
         self.told: dict[int, dict[str, str]] = {}
         for path in self.paths:
             if not path.exists():
-                raise pytest.UsageError(f"--overfit-run: {path} does not exist; give the log of a training run or its folder")
+                raise pytest.UsageError(
+                    f"--overfit-run: {path} does not exist; give the log of a training run or "
+                    "its folder"
+                )
 
     def checkups(self) -> tuple[Checkup, ...]:
         """The runs, judged. Raises pytest.UsageError where one cannot be read."""
         if not self.judged:
             try:
                 with progress_line(self.config, self.paths[0]) as progress:
-                    self.judged = tuple(map(check_up, read_runs(self.paths, progress=progress, meanings=self.meanings)))
+                    self.judged = tuple(
+                        map(
+                            check_up,
+                            read_runs(self.paths, progress=progress, meanings=self.meanings),
+                        )
+                    )
             except BadRun as error:
                 raise pytest.UsageError(f"--overfit-run: {error}") from error
         return self.judged
@@ -108,7 +128,11 @@ class HealthSession:
         if not asked:
             return None
         known = subjects(self.config)
-        return known[-1] if ":" in asked else next((subject for subject in known if subject.name == asked), None)
+        return (
+            known[-1]
+            if ":" in asked
+            else next((subject for subject in known if subject.name == asked), None)
+        )
 
     @property
     def alone(self) -> bool:
@@ -121,7 +145,13 @@ class HealthSession:
     def add_cases(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         """Add a case a rule. Raises pytest.UsageError where the run cannot be read."""
         self.checkups()
-        items.extend(session.genitems(pytest.Module.from_parent(session, path=Path(__file__).with_name("health_test.py"), nodeid=MODULE)))
+        items.extend(
+            session.genitems(
+                pytest.Module.from_parent(
+                    session, path=Path(__file__).with_name("health_test.py"), nodeid=MODULE
+                )
+            )
+        )
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -135,7 +165,9 @@ class HealthSession:
             metafunc.parametrize("overfit_health", range(len(names)), ids=names, indirect=True)
 
     def pytest_report_header(self) -> str:
-        return f"overfit run: {', '.join(map(str, self.paths))}" + ("; test files are left out, name them to run them too" if self.alone else "")
+        return f"overfit run: {', '.join(map(str, self.paths))}" + (
+            "; test files are left out, name them to run them too" if self.alone else ""
+        )
 
     def pytest_ignore_collect(self) -> bool | None:
         return True if self.alone else None
@@ -143,11 +175,19 @@ class HealthSession:
     @pytest.fixture
     def overfit_health(self, request: pytest.FixtureRequest) -> OverfitHealth:
         """A run that --overfit-run names, judged."""
-        return OverfitHealth(checkup=self.checkups()[getattr(request, "param", 0)], subject=self.subject, device=settings(request.config).device)
+        return OverfitHealth(
+            checkup=self.checkups()[getattr(request, "param", 0)],
+            subject=self.subject,
+            device=settings(request.config).device,
+        )
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Put the whole report, and what a checkpoint showed, on a case's report, so that they reach the process that prints them."""
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Put the whole report, and what a checkpoint showed, on a case's report, so that they
+        reach the process that prints them.
+        """
         result = yield
         health: OverfitHealth | None = getattr(item, "funcargs", {}).get("overfit_health")
         if call.when == "call" and health is not None:
@@ -168,36 +208,57 @@ class HealthSession:
             return
         folder = report_folder(self.config)
         folder.mkdir(parents=True, exist_ok=True)
-        each = ["\n\n".join(part for part in (one["text"], one.get("checkpoint")) if part) for one in told]
+        each = [
+            "\n\n".join(part for part in (one["text"], one.get("checkpoint")) if part)
+            for one in told
+        ]
         several = len(self.checkups()) > 1
         shown = comparison.text(self.checkups()) if several else each[0]
-        write_whole(folder / f"{REPORT}.txt", "\n\n\n".join([shown, *each] if several else each) + "\n")
-        write_whole(folder / f"{REPORT}.json", comparison.to_json(self.checkups()) if several else told[0]["json"])
+        write_whole(
+            folder / f"{REPORT}.txt", "\n\n\n".join([shown, *each] if several else each) + "\n"
+        )
+        write_whole(
+            folder / f"{REPORT}.json",
+            comparison.to_json(self.checkups()) if several else told[0]["json"],
+        )
         terminalreporter.section("overfit health")
         terminalreporter.write_line(shown)
-        terminalreporter.write_line(f"\nreport: {folder / REPORT}.txt, .json{self._pictures(folder)}")
+        terminalreporter.write_line(
+            f"\nreport: {folder / REPORT}.txt, .json{self._pictures(folder)}"
+        )
 
     def _pictures(self, folder: Path) -> str:
-        """Draw the runs beside their report. Returns the endings to tell of, or how to get pictures."""
+        """Draw the runs beside their report.
+
+        Returns the endings to tell of, or how to get pictures.
+        """
         if importlib.util.find_spec("matplotlib") is None:
             return "; for pictures: pip install pytest-overfit[pictures]"
         from pytest_overfit.health.comparison_picture import save_comparison
         from pytest_overfit.health.pictures import save_pictures
 
         first, *others = self.checkups()
-        saved = save_comparison(self.checkups(), folder, name=REPORT) if others else save_pictures(first.run, first, folder, name=REPORT)
+        saved = (
+            save_comparison(self.checkups(), folder, name=REPORT)
+            if others
+            else save_pictures(first.run, first, folder, name=REPORT)
+        )
         return "".join(f", {path.suffix}" for path in saved)
 
 
 def read_meanings(given: Sequence[str]) -> dict[str, str]:
-    """The names of --overfit-metric METRIC=NAME -> the metrics that they stand for. Raises pytest.UsageError where one is none."""
+    """The names of --overfit-metric METRIC=NAME -> the metrics that they stand for.
+
+    Raises pytest.UsageError where one is none.
+    """
     meanings = {}
     for one in given:
         meant, equals, name = one.partition("=")
         if not equals or not name.strip() or metric(meant.strip()) is None:
             known = ", ".join(f"val_{known}" for known in MEASURED if known not in WITHOUT_SPLIT)
             raise pytest.UsageError(
-                f"--overfit-metric: {one!r} is not METRIC=NAME, such as val_loss=my_column; metrics are {known}, train_..., lr, grad_norm"
+                f"--overfit-metric: {one!r} is not METRIC=NAME, such as val_loss=my_column; "
+                f"metrics are {known}, train_..., lr, grad_norm"
             )
         meanings[name.strip()] = meant.strip()
     return meanings

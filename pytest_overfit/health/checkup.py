@@ -1,7 +1,8 @@
-"""A checkup: every rule looks at a run, and what they found comes to a verdict: healthy, go on, stop, or cannot tell.
+"""Every rule looks at a run, and what they found comes to a verdict.
 
-*Stop*: a confirmed finding with which training on is a waste. *Go on*: it still improves, was hardly begun, or something is only suspected.
-*Healthy*: nothing was found, clips are read, and it no longer improves or is over. *Cannot tell*: the same, without an error rate to show it.
+*Stop*: a confirmed finding with which training on is a waste. *Go on*: it still improves, was
+hardly begun, or something is only suspected. *Healthy*: nothing was found, clips are read, and it
+no longer improves or is over. *Cannot tell*: the same, without an error rate to show it.
 """
 
 from __future__ import annotations
@@ -15,17 +16,42 @@ from pytest_overfit.health.next_command import next_command
 from pytest_overfit.health.rules import RULES
 from pytest_overfit.health.rules.course import hardly_begun
 from pytest_overfit.health.rules.learning import last_standing
-from pytest_overfit.health.rules.overfitting import GAP_SHARE, GAP_WIDE, GAPS, VALIDATION_LOSS_RISES, rise_of
-from pytest_overfit.health.rules.reading import KNOWS, SPLITS, STUCK, Split, called, error_rate, errors, value_words
+from pytest_overfit.health.rules.overfitting import (
+    GAP_SHARE,
+    GAP_WIDE,
+    GAPS,
+    VALIDATION_LOSS_RISES,
+    rise_of,
+)
+from pytest_overfit.health.rules.reading import (
+    KNOWS,
+    SPLITS,
+    STUCK,
+    Split,
+    called,
+    error_rate,
+    errors,
+    value_words,
+)
 from pytest_overfit.health.rules.stability import LEARNING_UNDONE, TRAINING_DIVERGES
-from pytest_overfit.health.rules.trend import CREEP, between, falls, finite, lowest, reading_at, thinned
+from pytest_overfit.health.rules.trend import (
+    CREEP,
+    between,
+    falls,
+    finite,
+    lowest,
+    reading_at,
+    thinned,
+)
 from pytest_overfit.health.rules.words import number, place, seen
 from pytest_overfit.health.run import Curve, Run, metric
 
 ENOUGH = 12
 """Readings below which a run that is not over may still go anywhere."""
 FEWEST = 3
-"""Readings of an error rate below which nothing shows where it goes, however many there are of the loss."""
+"""Readings of an error rate below which nothing shows where it goes, however many there are of the
+loss.
+"""
 RISING = {record.name for record in (VALIDATION_LOSS_RISES, LEARNING_UNDONE, TRAINING_DIVERGES)}
 """Findings that tell of a validation loss which rises."""
 Verdict = Literal["healthy", "go on", "stop", "cannot tell"]
@@ -35,8 +61,9 @@ Verdict = Literal["healthy", "go on", "stop", "cannot tell"]
 class Checkup:
     """What came out.
 
-    findings: best first: confirmed before suspected, and of those the gravest. ruled_out: rules that found nothing. not_judged: rule -> why.
-    notes: what is worth knowing and no illness. more_evidence: what is missing here, and what it would tell.
+    findings: best first: confirmed before suspected, and of those the gravest. ruled_out: rules
+    that found nothing. not_judged: rule -> why. notes: what is worth knowing and no illness.
+    more_evidence: what is missing here, and what it would tell.
     """
 
     run: Run
@@ -58,7 +85,12 @@ def check_up(run: Run) -> Checkup:
     """Let every rule judge a run."""
     lacking = {rule.name: words for rule in RULES if (words := rule.lacks(run))}
     told = {rule.name: rule.judge(run) for rule in RULES if rule.name not in lacking}
-    findings = tuple(sorted((finding for finding in told.values() if finding), key=lambda finding: finding.status != "confirmed"))
+    findings = tuple(
+        sorted(
+            (finding for finding in told.values() if finding),
+            key=lambda finding: finding.status != "confirmed",
+        )
+    )
     verdict, reasons = _verdict(run, findings, judged=len(told))
     return Checkup(
         run=run,
@@ -73,19 +105,32 @@ def check_up(run: Run) -> Checkup:
     )
 
 
-def _verdict(run: Run, findings: tuple[Finding, ...], *, judged: int) -> tuple[Verdict, tuple[str, ...]]:
+def _verdict(
+    run: Run, findings: tuple[Finding, ...], *, judged: int
+) -> tuple[Verdict, tuple[str, ...]]:
     stopping = {rule.name for rule in RULES if rule.stops}
-    fatal = [finding.headline for finding in findings if finding.status == "confirmed" and finding.name in stopping]
+    fatal = [
+        finding.headline
+        for finding in findings
+        if finding.status == "confirmed" and finding.name in stopping
+    ]
     if fatal:
         return "stop", tuple(fatal)
     reasons = [f"{finding.status}: {finding.headline}" for finding in findings]
     if improving := still_improving(run):
-        more = (*run.finished, *best_checkpoint(run), "it ended while it improved: train longer") if run.finished else ()
+        more = (
+            (*run.finished, *best_checkpoint(run), "it ended while it improved: train longer")
+            if run.finished
+            else ()
+        )
         return "go on", (*reasons, improving, *more)
     if run.read_by("val") is None:
         unknown = "no error rate in the log: nothing shows whether anything is read"
         if run.read_by("train"):
-            unknown = "no error rate of validation in the log: nothing shows whether anything but the training clips is read"
+            unknown = (
+                "no error rate of validation in the log: nothing shows whether anything but the "
+                "training clips is read"
+            )
         return "cannot tell", (*reasons, unknown, *run.finished, *best_checkpoint(run))
     if reasons:
         return "go on", tuple(reasons)
@@ -94,9 +139,17 @@ def _verdict(run: Run, findings: tuple[Finding, ...], *, judged: int) -> tuple[V
     if unread := _unread(run):
         return "go on", (*unread, *run.finished)
     if run.finished:
-        return "healthy", (*run.finished, *best_checkpoint(run), "it no longer improved: more would not have helped")
+        return "healthy", (
+            *run.finished,
+            *best_checkpoint(run),
+            "it no longer improved: more would not have helped",
+        )
     nothing = f"none of {counted(judged, 'rule')} finds anything"
-    return "healthy", (nothing, "it no longer improves: there is no more to gain from this recipe", *best_checkpoint(run))
+    return "healthy", (
+        nothing,
+        "it no longer improves: there is no more to gain from this recipe",
+        *best_checkpoint(run),
+    )
 
 
 def _early(run: Run) -> list[str]:
@@ -104,34 +157,89 @@ def _early(run: Run) -> list[str]:
     if begun := hardly_begun(run):
         return [f"too early to tell: {begun}"]
     if (measured := len(errors(run, "val"))) < FEWEST:
-        return [f"too early to tell: {called(run, 'val')} was measured {measured} time{'s' * (measured > 1)}"]
-    read = max(len(finite(run.curve("train_loss"))), len(finite(run.curve("val_loss"))), len(errors(run, "val")))
-    return [f"too early to tell: {counted(read, 'reading')}, it takes {ENOUGH} to say where a run goes"] if read < ENOUGH else []
+        return [
+            (
+                f"too early to tell: {called(run, 'val')} was measured {measured} "
+                f"time{'s' * (measured > 1)}"
+            )
+        ]
+    read = max(
+        len(finite(run.curve("train_loss"))),
+        len(finite(run.curve("val_loss"))),
+        len(errors(run, "val")),
+    )
+    return (
+        [
+            (
+                f"too early to tell: {counted(read, 'reading')}, it takes {ENOUGH} to say where a "
+                "run goes"
+            )
+        ]
+        if read < ENOUGH
+        else []
+    )
 
 
 def _unread(run: Run) -> list[str]:
-    """Splits that are read too badly to call a run healthy. An accuracy of half may be good, as where tokens are translated."""
+    """Splits that are read too badly to call a run healthy.
+
+    An accuracy of half may be good, as where tokens are translated.
+    """
     read = [(split, metric(run.read_by(split) or ""), error_rate(run, split)) for split in SPLITS]
-    badly = [split for split, kind, rate in read if kind and len(rate) and rate.values[-1] > (KNOWS if kind.kind == "error rate" else STUCK)]
-    return [f"nothing found, but {called(run, split)} is {value_words(run, split, errors(run, split).values[-1])}" for split in badly]
+    badly = [
+        split
+        for split, kind, rate in read
+        if kind and len(rate) and rate.values[-1] > (KNOWS if kind.kind == "error rate" else STUCK)
+    ]
+    return [
+        (
+            f"nothing found, but {called(run, split)} is "
+            f"{value_words(run, split, errors(run, split).values[-1])}"
+        )
+        for split in badly
+    ]
 
 
 def best_checkpoint(run: Run) -> tuple[str, ...]:
-    """Which checkpoint to keep: where validation is read best, or, without an error rate, where its loss is lowest."""
+    """Which checkpoint to keep: where validation is read best, or, without an error rate, where its
+    loss is lowest.
+    """
     curve, name = errors(run, "val"), run.read_by("val")
     if name:
         best = lowest(curve)
-        return (f"best checkpoint: {called(run, 'val')} {value_words(run, 'val', curve.values[best])} at {seen(run, name, curve.at[best])}",)
+        return (
+            (
+                f"best checkpoint: {called(run, 'val')} "
+                f"{value_words(run, 'val', curve.values[best])} at "
+                f"{seen(run, name, curve.at[best])}"
+            ),
+        )
     curve = finite(run.curve("val_loss"))
     best = lowest(curve) if len(curve) else 0
-    return (f"best checkpoint: validation loss {number(curve.values[best])} at {seen(run, 'val_loss', curve.at[best])}",) if len(curve) else ()
+    return (
+        (
+            (
+                f"best checkpoint: validation loss {number(curve.values[best])} at "
+                f"{seen(run, 'val_loss', curve.at[best])}"
+            ),
+        )
+        if len(curve)
+        else ()
+    )
 
 
 def still_improving(run: Run) -> str | None:
-    """In words, that validation loss or its error rate, or training loss where neither was read, still fell in the last third of the run."""
-    curves = {"validation loss": ("val_loss", run.curve("val_loss")), called(run, "val"): (run.read_by("val") or "", errors(run, "val"))}
+    """In words, that validation loss or its error rate, or training loss where neither was read,
+    still fell in the last third of the run.
+    """
+    curves = {
+        "validation loss": ("val_loss", run.curve("val_loss")),
+        called(run, "val"): (run.read_by("val") or "", errors(run, "val")),
+    }
     read = {what: (name, curve) for what, (name, curve) in curves.items() if len(finite(curve))}
-    for what, (name, curve) in (read or {"training loss": ("train_loss", run.curve("train_loss"))}).items():
+    for what, (name, curve) in (
+        read or {"training loss": ("train_loss", run.curve("train_loss"))}
+    ).items():
         if (best := _still_falls(thinned(curve))) is not None:
             value = number(best[1]) if name.endswith("_loss") else value_words(run, "val", best[1])
             return f"{what} still falls: {value} at {place(run, best[0])} is its lowest so far"
@@ -139,12 +247,16 @@ def still_improving(run: Run) -> str | None:
 
 
 def _still_falls(curve: Curve) -> tuple[float, float] | None:
-    """The lowest reading of a curve that fell over its last third, and still in the later half of that; else None."""
+    """The lowest reading of a curve that fell over its last third, and still in the later half of
+    that; else None.
+    """
     if len(curve) < 3:
         return (curve.at[-1], curve.values[-1]) if len(curve) == 2 and falls(curve) else None
     length, best = curve.at[-1] - curve.at[0], lowest(curve)
     last, later = (between(curve, curve.at[-1] - share * length) for share in (1 / 3, 1 / 6))
-    last, later = (part if len(part) >= 2 else between(curve, curve.at[-2]) for part in (last, later))
+    last, later = (
+        part if len(part) >= 2 else between(curve, curve.at[-2]) for part in (last, later)
+    )
     fell = falls(last) and falls(later, creep=CREEP / 2 * abs(later.values[0]))
     return (curve.at[best], curve.values[best]) if fell and curve.at[best] >= last.at[0] else None
 
@@ -155,16 +267,25 @@ def _notes(run: Run, findings: tuple[Finding, ...], verdict: Verdict) -> tuple[s
     if len(train) and len(val) and not any(finding.name == GAP_WIDE.name for finding in findings):
         gap = val.values[-1] - reading_at(train, val.at[-1])
         if gap > (GAPS[-1] if run.loss_unit == "nats per token" else GAP_SHARE * val.values[-1]):
-            notes.append(f"gap (validation - training loss) {number(gap)} at {place(run, val.at[-1])}: no finding while validation may still fall")
+            notes.append(
+                f"gap (validation - training loss) {number(gap)} at {place(run, val.at[-1])}: "
+                "no finding while validation may still fall"
+            )
     rise = rise_of(run, run.curve("val_loss"))
     if rise and not any(finding.name in RISING for finding in findings):
         then = f"{number(rise.low)} at {place(run, rise.since)}"
-        notes.append(f"validation loss rose: {then}, {number(val.values[-1])} at {place(run, val.at[-1])}; not shown to be overfitting")
+        notes.append(
+            f"validation loss rose: {then}, {number(val.values[-1])} at "
+            f"{place(run, val.at[-1])}; not shown to be overfitting"
+        )
     if verdict == "stop" and (improving := still_improving(run)):
         notes.append(improving)
     if facts.parameters and facts.train_samples:
         each = facts.parameters / facts.train_samples
-        notes.append(f"{facts.parameters:,} parameters, {facts.train_samples:,} training samples: {each:,.0f} parameters a sample")
+        notes.append(
+            f"{facts.parameters:,} parameters, {facts.train_samples:,} training samples: "
+            f"{each:,.0f} parameters a sample"
+        )
     return tuple(notes)
 
 
@@ -172,4 +293,7 @@ def _level_note(run: Run, split: Split) -> str | None:
     stands = last_standing(run, split)
     if stands is None:
         return None
-    return f"{SPLITS[split]} loss {number(stands.measured)} nats a token: the nearest level is `{stands.level.name}` ({number(stands.level.loss)})"
+    return (
+        f"{SPLITS[split]} loss {number(stands.measured)} nats a token: the nearest level is "
+        f"`{stands.level.name}` ({number(stands.level.loss)})"
+    )

@@ -1,7 +1,8 @@
 """Several runs of one task beside each other: which is best, and where each broke.
 
-They are ranked by what all of them tell, most telling first: an error rate, a score, the validation loss. Losses of different trainers may
-have different scales; an error rate and a score are shares in all.
+They are ranked by what all of them tell, most telling first: an error rate, a score, the validation
+loss. Losses of different trainers may have different scales; an error rate and a score are shares
+in all.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from pytest_overfit.health import report
 from pytest_overfit.health.checkup import Checkup
 from pytest_overfit.health.rules.words import number, place, share
 from pytest_overfit.health.run import MEASURED, Point, Run, metric
-from pytest_overfit.report import WIDTH, rendered
+from pytest_overfit.plugin.report import WIDTH, rendered
 
 ORDER = ("error rate", "score", "loss")
 """Kinds of metrics by which runs are told apart, most telling first."""
 
 
 def measure_of(runs: Sequence[Run]) -> str | None:
-    """The validation metric by which these runs are ranked: the first in order that all of them tell, else that any does."""
+    """The validation metric by which these runs are ranked: the first in order that all of them
+    tell, else that any does.
+    """
     names = [f"val_{name}" for kind in ORDER for name, one in MEASURED.items() if one.kind == kind]
     told = {name: sum(best_point(run, name) is not None for run in runs) for name in names}
     return next((name for least in (len(runs), 1) for name in names if told[name] >= least), None)
@@ -58,7 +61,10 @@ def said(run: Run, name: str, point: Point | None) -> str:
     if point is None:
         return "not told"
     meant = metric(name)
-    return f"{share(point.value) if meant and meant.share else number(point.value)} at {place(run, point.at)}"
+    return (
+        f"{share(point.value) if meant and meant.share else number(point.value)} at "
+        f"{place(run, point.at)}"
+    )
 
 
 def text(checkups: Sequence[Checkup]) -> str:
@@ -67,7 +73,14 @@ def text(checkups: Sequence[Checkup]) -> str:
     runs = [checkup.run for checkup in order]
     name = measure_of(runs)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("", "verdict", f"best {words_of(name)}" if name else "", "validation loss: best", "last", "broke"):
+    for column in (
+        "",
+        "verdict",
+        f"best {words_of(name)}" if name else "",
+        "validation loss: best",
+        "last",
+        "broke",
+    ):
         table.add_column(column, overflow="fold")
     for checkup in order:
         run, last = checkup.run, checkup.run.curve("val_loss").points[-1:]
@@ -79,7 +92,9 @@ def text(checkups: Sequence[Checkup]) -> str:
             number(last[0].value) if last else "not told",
             broke(checkup),
         )
-    return "\n\n".join([f"{len(order)} runs, best first", rendered(table, WIDTH).strip("\n"), _best(order, name)])
+    return "\n\n".join(
+        [f"{len(order)} runs, best first", rendered(table, WIDTH).strip("\n"), _best(order, name)]
+    )
 
 
 def words_of(name: str) -> str:

@@ -1,4 +1,6 @@
-"""The tests that `--overfit-run DIR_OR_FILE` adds to a session: one case a rule, and the checkpoint beside the log."""
+"""The tests that `--overfit-run DIR_OR_FILE` adds to a session: one case a rule, and the checkpoint
+beside the log.
+"""
 
 import pytest
 

@@ -1,8 +1,10 @@
-"""The rules of the health report, live, in a Lightning trainer: warned at the onset, stopped on request.
+"""The rules of the health report, live, in a Lightning trainer: warned at the onset, stopped on
+request.
 
     Trainer(callbacks=[HealthCallback(stop_when_sick=True)])
 
-Metrics are those that the module logs, under any name that says what it is: `val_loss`, `valid/wer`, `train_loss_epoch`. Needs lightning.
+Metrics are those that the module logs, under any name that says what it is: `val_loss`,
+`valid/wer`, `train_loss_epoch`. Needs lightning.
 """
 
 from __future__ import annotations
@@ -14,7 +16,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.health.live import REPORT, HealthWarning, checked_names, understood, write_report
+from pytest_overfit.health.live import (
+    REPORT,
+    HealthWarning,
+    checked_names,
+    understood,
+    write_report,
+)
 from pytest_overfit.health.readers.beside import RUN_JSON, find_beside, read_facts
 from pytest_overfit.health.run import BadRun, Facts
 from pytest_overfit.health.watch import Watch
@@ -25,14 +33,18 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback, LightningModule, Trainer
 else:
     # Both packages may be installed; a trainer's callbacks must be of its own.
-    for package in sorted(("lightning.pytorch", "pytorch_lightning"), key=lambda name: name not in sys.modules):
+    for package in sorted(
+        ("lightning.pytorch", "pytorch_lightning"), key=lambda name: name not in sys.modules
+    ):
         try:
             Callback = import_module(package).Callback
             break
         except ImportError:
             continue
     else:
-        raise ImportError("the health callback needs lightning: pip install 'pytest-overfit[train]'")
+        raise ImportError(
+            "the health callback needs lightning: pip install 'pytest-overfit[train]'"
+        )
 
 PICTURES = "health"
 """Files in the trainer's log folder, as .png and .svg."""
@@ -41,12 +53,15 @@ PICTURES = "health"
 class HealthCallback(Callback):
     """Judges the run after every epoch.
 
-    stop_when_sick: stop where the verdict is *stop*, after a checkpoint `sick-epoch=NN.ckpt` is written beside the others.
+    stop_when_sick: stop where the verdict is *stop*, after a checkpoint `sick-epoch=NN.ckpt` is
+    written beside the others.
     warn:    told one line for each new finding, by the first process; default: a HealthWarning.
-    names:   metrics as the module logs them -> names of `watch.METRICS`, where they do not say by themselves what they are.
+    names:   metrics as the module logs them -> names of `watch.METRICS`, where they do not say by
+             themselves what they are.
     facts:   of the run, its loss levels above all; default: those in a run.json in the log folder.
 
-    Attributes: watch. The report, and where matplotlib is installed the pictures, are left in the log folder and in TensorBoard.
+    Attributes: watch. The report, and where matplotlib is installed the pictures, are left in the
+    log folder and in TensorBoard.
     """
 
     def __init__(
@@ -70,10 +85,14 @@ class HealthCallback(Callback):
         self._late: set[str] = set()
         self._said: set[str] = set()
 
-    # -- which metrics are of which epoch: Lightning keeps the last value of each, and a module may log in any hook ------------------------
+    # -- which metrics are of which epoch: Lightning keeps the last value of each, and a module may
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._folder = None if getattr(trainer, "fast_dev_run", False) else Path(trainer.log_dir or trainer.default_root_dir)
+        self._folder = (
+            None
+            if getattr(trainer, "fast_dev_run", False)
+            else Path(trainer.log_dir or trainer.default_root_dir)
+        )
         self._present = None
         if self._folder is not None:
             self.watch.name, self.watch.folder = self._folder.name, self._folder
@@ -84,7 +103,9 @@ class HealthCallback(Callback):
         self._log_late(trainer)
         self._validated = {}
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Any
+    ) -> None:
         self._lr = max(float(group["lr"]) for group in optimizer.param_groups)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -92,19 +113,32 @@ class HealthCallback(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         now = dict(trainer.callback_metrics)
-        self._validated = {name: value for name, value in now.items() if value is not self._before.get(name)}
+        self._validated = {
+            name: value for name, value in now.items() if value is not self._before.get(name)
+        }
         self._of_validation |= self._validated.keys()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         now = dict(trainer.callback_metrics)
-        trained = {name: value for name, value in now.items() if name not in self._of_validation | self._late}
+        trained = {
+            name: value
+            for name, value in now.items()
+            if name not in self._of_validation | self._late
+        }
         self._epoch, self._present = trainer.current_epoch, set(now)
         metrics = understood({**trained, **self._validated}, self.names)
         if self._lr is not None:
             metrics.setdefault("lr", self._lr)
         if not {"train_loss", "val_loss"} & metrics.keys():
             logged = ", ".join(sorted(now)) or "none"
-            self._say_once(trainer, "no loss", f"no loss among the metrics that the module logs ({logged}): give HealthCallback names=")
+            self._say_once(
+                trainer,
+                "no loss",
+                (
+                    f"no loss among the metrics that the module logs ({logged}): give "
+                    "HealthCallback names="
+                ),
+            )
         self._judge(trainer, metrics)
         self._stop_if_sick(trainer)
 
@@ -114,7 +148,9 @@ class HealthCallback(Callback):
             write_report(self.watch.checkup, self._folder)
             self._draw(trainer, self._folder)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         if trainer.is_global_zero and self._folder is not None and self.watch.checkup is not None:
             write_report(self.watch.checkup, self._folder)
 
@@ -128,7 +164,9 @@ class HealthCallback(Callback):
             self._warn(str(error))
 
     def _log_late(self, trainer: Trainer) -> None:
-        """What the module logged in its own `on_train_epoch_end`, which comes after this callback's: it belongs to the epoch before."""
+        """What the module logged in its own `on_train_epoch_end`, which comes after this
+        callback's: it belongs to the epoch before.
+        """
         if self._present is None or self._epoch is None:
             return
         now = dict(trainer.callback_metrics)
@@ -138,25 +176,38 @@ class HealthCallback(Callback):
         if metrics:
             self._judge(trainer, metrics)
 
-    # -- what is done about it -----------------------------------------------------------------------------------------------------------
+    # -- what is done about it ---------------------------------------------------------------------
 
     def _judge(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Every process keeps watch, so that all can be asked and saved; the first one speaks."""
         epoch = self._epoch or 0
         new = self.watch.log(epoch=epoch, **metrics)
         for finding in new if trainer.is_global_zero else ():
-            self._warn(f"epoch {epoch}: {finding.name} ({finding.status}): {finding.headline}" + (f"; try {finding.try_}" if finding.try_ else ""))
-        if new and trainer.is_global_zero and self._folder is not None and self.watch.checkup is not None:
+            self._warn(
+                f"epoch {epoch}: {finding.name} ({finding.status}): {finding.headline}"
+                + (f"; try {finding.try_}" if finding.try_ else "")
+            )
+        if (
+            new
+            and trainer.is_global_zero
+            and self._folder is not None
+            and self.watch.checkup is not None
+        ):
             write_report(self.watch.checkup, self._folder)
 
     def _stop_if_sick(self, trainer: Trainer) -> None:
-        """The first process decides for all: metrics that are not synchronised differ between them."""
+        """The first process decides for all: metrics that are not synchronised differ between
+        them.
+        """
         sick = bool(trainer.strategy.broadcast(self.watch.sick))
         if not sick or trainer.should_stop:
             return
         reasons = "; ".join(self.watch.checkup.reasons) if self.watch.checkup else ""
         if not self.stop_when_sick:
-            line = f"epoch {self._epoch}: training on is a waste ({reasons}); stop_when_sick=True would stop here"
+            line = (
+                f"epoch {self._epoch}: training on is a waste ({reasons}); stop_when_sick=True "
+                "would stop here"
+            )
             self._say_once(trainer, "sick", line)
             return
         kept = ""
@@ -165,7 +216,11 @@ class HealthCallback(Callback):
             trainer.save_checkpoint(path)
             kept = f"; checkpoint {path}, report {self._folder / REPORT}"
         trainer.should_stop = True
-        self._say_once(trainer, "stopped", f"epoch {self._epoch}: stopped, training on is a waste ({reasons}){kept}")
+        self._say_once(
+            trainer,
+            "stopped",
+            f"epoch {self._epoch}: stopped, training on is a waste ({reasons}){kept}",
+        )
 
     def _checkpoints(self, trainer: Trainer) -> Path:
         """Where the trainer keeps its checkpoints."""

@@ -1,4 +1,6 @@
-"""What the live callbacks share: their warning, the names that they understand, and the report that they leave."""
+"""What the live callbacks share: their warning, the names that they understand, and the report that
+they leave.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from pytest_overfit.health.readers.names import canonical, known
 from pytest_overfit.health.report import text, to_json
 from pytest_overfit.health.run import BadRun
 from pytest_overfit.health.watch import METRICS
-from pytest_overfit.store import write_whole
+from pytest_overfit.plugin.store import write_whole
 
 REPORT = "health.txt"
 """File in a run's folder; the report also as .json."""
@@ -22,10 +24,15 @@ class HealthWarning(UserWarning):
 
 
 def checked_names(names: Mapping[str, str] | None, callback: str) -> dict[str, str]:
-    """What a user calls metrics -> names of `watch.METRICS`. Raises BadRun, in the callback's name, where one is none of them."""
+    """What a user calls metrics -> names of `watch.METRICS`.
+
+    Raises BadRun, in the callback's name, where one is none of them.
+    """
     for own, name in (names or {}).items():
         if name not in METRICS:
-            raise BadRun(f"{callback}: names maps {own!r} to {name!r}, which is none of {', '.join(METRICS)}")
+            raise BadRun(
+                f"{callback}: names maps {own!r} to {name!r}, which is none of {', '.join(METRICS)}"
+            )
     return dict(names or {})
 
 

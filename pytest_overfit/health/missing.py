@@ -1,4 +1,6 @@
-"""What a log does not tell, and what it would: the evidence to gather next time, most telling first."""
+"""What a log does not tell, and what it would: the evidence to gather next time, most telling
+first.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,29 @@ TELLS = (
     (("val_wer",), "validation WER: a loss can rise while reading still improves"),
     (
         ("val_emission_ratio", "train_emission_ratio"),
-        "emitted / target tokens (val_emission_ratio, train_emission_ratio): since when outputs are short, and whether on training clips too",
+        (
+            "emitted / target tokens (val_emission_ratio, train_emission_ratio): since when "
+            "outputs are short, and whether on training clips too"
+        ),
     ),
-    (("val_blank_share",), "blank share (val_blank_share), to hold against 1 - tokens/steps: whether blanks crowd out the tokens"),
-    (("val_entropy_ratio",), "entropy / ln V (val_entropy_ratio): a uniform output (1) and a blank one (near 0) are different illnesses"),
-    (("lr",), "learning rate (lr): whether it was zero, restarted or too high where the loss turned"),
+    (
+        ("val_blank_share",),
+        (
+            "blank share (val_blank_share), to hold against 1 - tokens/steps: whether blanks crowd "
+            "out the tokens"
+        ),
+    ),
+    (
+        ("val_entropy_ratio",),
+        (
+            "entropy / ln V (val_entropy_ratio): a uniform output (1) and a blank one (near 0) are "
+            "different illnesses"
+        ),
+    ),
+    (
+        ("lr",),
+        "learning rate (lr): whether it was zero, restarted or too high where the loss turned",
+    ),
     (("grad_norm",), "gradient norm (grad_norm): whether it vanishes or explodes"),
 )
 """Metrics of which one would do, and what it would tell."""
@@ -25,7 +45,9 @@ TELLS = (
 
 def more_evidence(run: Run) -> tuple[str, ...]:
     """What is missing from a run's log or from beside it, and what each would tell."""
-    told = [words for names, words in TELLS if not any(len(finite(run.curve(name))) for name in names)]
+    told = [
+        words for names, words in TELLS if not any(len(finite(run.curve(name))) for name in names)
+    ]
     return (*_sparse(run), *told, *_beside(run))
 
 
@@ -36,7 +58,8 @@ def _sparse(run: Run) -> list[str]:
     best = lowest(curve)
     first, last = (curve.at[index] for index in (max(best - 1, 0), min(best + 1, len(curve) - 1)))
     return [
-        f"validation loss at every {run.clock}: {len(curve)} readings from {place(run, curve.at[0])} to {curve.at[-1]:g} say only that its best "
+        f"validation loss at every {run.clock}: {len(curve)} readings from "
+        f"{place(run, curve.at[0])} to {curve.at[-1]:g} say only that its best "
         f"lies between {first:g} and {last:g}"
     ]
 
@@ -44,9 +67,17 @@ def _sparse(run: Run) -> list[str]:
 def _beside(run: Run) -> list[str]:
     told = []
     if not run.facts.levels:
-        told.append("loss levels (run.json): which plateau each loss stands on: uniform, blank, unigram, bag of clip, aligned")
+        told.append(
+            "loss levels (run.json): which plateau each loss stands on: uniform, blank, "
+            "unigram, bag of clip, aligned"
+        )
     if not run.facts.parameters or not run.facts.train_samples:
-        told.append("parameters and training samples (run.json): how much the network can simply memorise")
+        told.append(
+            "parameters and training samples (run.json): how much the network can simply memorise"
+        )
     if run.checkpoint is None:
-        told.append("a checkpoint beside the log: blanks, entropy, emitted tokens and probes measured on real samples")
+        told.append(
+            "a checkpoint beside the log: blanks, entropy, emitted tokens and probes measured "
+            "on real samples"
+        )
     return told

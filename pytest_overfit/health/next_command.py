@@ -1,4 +1,6 @@
-"""The next command to run: the run's own with one change that answers its gravest finding, or the ladder, where it cannot even memorise."""
+"""The next command to run: the run's own with one change that answers its gravest finding, or the
+ladder, where it cannot even memorise.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,21 @@ UNNAMED = "package.module:subject"
 
 Change = tuple[tuple[str, ...], Callable[[float], float]]
 """Names that an option may have, and its new value by its old one."""
-LESS_OVERFITTING: tuple[Change, ...] = ((DROPOUT, lambda rate: min(rate + 0.2, 0.7)), (DECAY, lambda decay: 10 * decay or 1e-3))
+LESS_OVERFITTING: tuple[Change, ...] = (
+    (DROPOUT, lambda rate: min(rate + 0.2, 0.7)),
+    (DECAY, lambda decay: 10 * decay or 1e-3),
+)
 
 
 def next_command(run: Run, findings: Sequence[Finding], verdict: str) -> str | None:
-    """What to run next; None where a run is healthy and done. A comment behind # says what it answers."""
-    log = f"pytest -m health --overfit-run={shlex.quote(str(run.sources[0] if run.sources else run.name))}"
+    """What to run next; None where a run is healthy and done.
+
+    A comment behind # says what it answers.
+    """
+    log = (
+        "pytest -m health "
+        f"--overfit-run={shlex.quote(str(run.sources[0] if run.sources else run.name))}"
+    )
     if verdict == "healthy":
         return None
     if verdict == "cannot tell":
@@ -43,18 +54,26 @@ def next_command(run: Run, findings: Sequence[Finding], verdict: str) -> str | N
 
 
 def memorises(run: Run) -> bool:
-    """Whether the network reads the clips that it is trained on, as far as the log tells; unknown counts as yes."""
+    """Whether the network reads the clips that it is trained on, as far as the log tells; unknown
+    counts as yes.
+    """
     rate = error_rate(run, "train")
     return not len(rate) or rate.values[-1] <= KNOWS
 
 
 def ladder(run: Run) -> str:
     """Can it memorise at all?"""
-    return f"pytest -m overfit --overfit-subject {run.facts.subject or UNNAMED}  # can it memorise a few clips at all?"
+    return (
+        f"pytest -m overfit --overfit-subject {run.facts.subject or UNNAMED}  # can it memorise a "
+        "few clips at all?"
+    )
 
 
 def onwards(run: Run) -> str | None:
-    """The run's own command, resumed; with twice the epochs where those it was given are over. None where the command is not known."""
+    """The run's own command, resumed; with twice the epochs where those it was given are over.
+
+    None where the command is not known.
+    """
     words = _words(run.facts.command)
     if words is None:
         return None
@@ -65,7 +84,8 @@ def onwards(run: Run) -> str | None:
 
 
 def afresh(run: Run, changes: Sequence[Change]) -> str | None:
-    """The run's own command with options changed, from the start and into a folder of its own; None where it has none of the options.
+    """The run's own command with options changed, from the start and into a folder of its own; None
+    where it has none of the options.
 
     A keyword that the network was built with is an option too, where the command leaves it out.
     """
@@ -73,7 +93,9 @@ def afresh(run: Run, changes: Sequence[Change]) -> str | None:
     if words is None:
         return None
     for names, _ in changes:
-        built = next((name for name in names if isinstance(run.facts.network.get(name), int | float)), None)
+        built = next(
+            (name for name in names if isinstance(run.facts.network.get(name), int | float)), None
+        )
         if built is not None and _find(words, names) is None:
             words += [f"--{built}", str(run.facts.network[built])]
     done = [_changed(words, names, change) for names, change in changes]
@@ -106,7 +128,11 @@ def _changed(words: list[str], names: tuple[str, ...], change: Callable[[float],
 def _find(words: Sequence[str], names: tuple[str, ...]) -> int | None:
     """Where an option stands: --name VALUE or --group.name=VALUE; the last one counts."""
     pattern = re.compile(rf"--?(?:[\w-]+\.)*(?:{'|'.join(names)})(=.*)?", re.S)
-    found = [i for i, word in enumerate(words) if (match := pattern.fullmatch(word)) and (match[1] or i + 1 < len(words))]
+    found = [
+        i
+        for i, word in enumerate(words)
+        if (match := pattern.fullmatch(word)) and (match[1] or i + 1 < len(words))
+    ]
     return found[-1] if found else None
 
 

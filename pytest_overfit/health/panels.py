@@ -1,4 +1,6 @@
-"""One panel of a run's picture: its lines, what they are called, its scale, and what is marked on it. Needs matplotlib, not pyplot."""
+"""One panel of a run's picture: its lines, what they are called, its scale, and what is marked on
+it. Needs matplotlib, not pyplot.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +44,9 @@ def number(value: float) -> str:
 class Panel:
     """Some lines on one scale.
 
-    height: inches. lines: by split. references: (value, name) of horizontal lines. low, high: what the axis shows at least. shape: a value
-    as its line's name tells it. main: the panel of the loss, with the gap shaded and room for the numbers of findings.
+    height: inches. lines: by split. references: (value, name) of horizontal lines. low, high: what
+    the axis shows at least. shape: a value as its line's name tells it. main: the panel of the
+    loss, with the gap shaded and room for the numbers of findings.
     """
 
     title: str
@@ -60,7 +63,9 @@ class Panel:
     @property
     def finite(self) -> list[float]:
         """Every finite value of its lines."""
-        return [value for curve in self.lines.values() for value in curve.values if math.isfinite(value)]
+        return [
+            value for curve in self.lines.values() for value in curve.values if math.isfinite(value)
+        ]
 
 
 def draw_panel(panel: Panel, ax: Axes) -> None:
@@ -81,8 +86,14 @@ def draw_panel(panel: Panel, ax: Axes) -> None:
 
 
 def number_findings(ax: Axes, findings: Sequence[Finding]) -> None:
-    """The numbers of the findings above a panel, where they began; those that would touch share a place."""
-    began = sorted((finding.began, number) for number, finding in enumerate(findings, start=1) if finding.began is not None)
+    """The numbers of the findings above a panel, where they began; those that would touch share a
+    place.
+    """
+    began = sorted(
+        (finding.began, number)
+        for number, finding in enumerate(findings, start=1)
+        if finding.began is not None
+    )
     groups: list[tuple[float, float, list[int]]] = []
     for at, number in began:
         pixel = float(ax.transData.transform((at, 1))[0])
@@ -93,17 +104,34 @@ def number_findings(ax: Axes, findings: Sequence[Finding]) -> None:
     box = {"boxstyle": "round,pad=0.25", "facecolor": ONSET, "edgecolor": "none"}
     for at, _, numbers in groups:
         text, place = ",".join(map(str, numbers)), ax.get_xaxis_transform()
-        ax.text(at, 1.02, text, transform=place, ha="center", va="bottom", size=9, color="white", weight="bold", bbox=box)
+        ax.text(
+            at,
+            1.02,
+            text,
+            transform=place,
+            ha="center",
+            va="bottom",
+            size=9,
+            color="white",
+            weight="bold",
+            bbox=box,
+        )
 
 
 def finite(curve: Curve) -> Curve:
     """A curve without its values that are not finite."""
-    pairs = [(at, value) for at, value in zip(curve.at, curve.values, strict=True) if math.isfinite(value)]
+    pairs = [
+        (at, value)
+        for at, value in zip(curve.at, curve.values, strict=True)
+        if math.isfinite(value)
+    ]
     return Curve(at=tuple(at for at, _ in pairs), values=tuple(value for _, value in pairs))
 
 
 def thinned(curve: Curve, most: int = DRAWN) -> tuple[list[float], list[float]]:
-    """Of each stretch its lowest and highest value, so that no spike is lost, and a NaN where it has one, so that the line breaks there."""
+    """Of each stretch its lowest and highest value, so that no spike is lost, and a NaN where it
+    has one, so that the line breaks there.
+    """
     at, values = np.asarray(curve.at), np.where(np.isfinite(curve.values), curve.values, np.nan)
     if len(at) <= most:
         return at.tolist(), values.tolist()
@@ -136,7 +164,11 @@ def _set_scale(panel: Panel, ax: Axes) -> None:
     if panel.logarithmic:
         ax.set_yscale("log")
         ax.set_ylim(low * (low / high) ** 0.05, high * (high / low) ** 0.05)
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if tall and high < 1000 * low else (1,), numticks=8 if tall else 3))
+        ax.yaxis.set_major_locator(
+            LogLocator(
+                subs=(1, 2, 5) if tall and high < 1000 * low else (1,), numticks=8 if tall else 3
+            )
+        )
         ax.yaxis.set_minor_formatter(NullFormatter())
     else:
         low = min(low, 0.0) if low <= 0.5 * high else low
@@ -148,16 +180,29 @@ def _set_scale(panel: Panel, ax: Axes) -> None:
 
 
 def _shade_gap(panel: Panel, ax: Axes) -> None:
-    """Between train and validation where validation is worse, from the first place that both have to the last."""
+    """Between train and validation where validation is worse, from the first place that both have
+    to the last.
+    """
     train, val = (finite(panel.lines[split]) for split in ("train", "val"))
     if min(len(train), len(val)) < 2:
         return
     shared = np.union1d(train.at, val.at)
-    shared = shared[(shared >= max(train.at[0], val.at[0])) & (shared <= min(train.at[-1], val.at[-1]))]
+    shared = shared[
+        (shared >= max(train.at[0], val.at[0])) & (shared <= min(train.at[-1], val.at[-1]))
+    ]
     if len(shared) > DRAWN:
         shared = shared[np.linspace(0, len(shared) - 1, DRAWN).astype(int)]
     low, high = (np.interp(shared, *smoothed(curve)) for curve in (train, val))
-    ax.fill_between(shared, low, high, where=list(high > low), color=COLOURS["val"], alpha=0.13, linewidth=0, interpolate=True)
+    ax.fill_between(
+        shared,
+        low,
+        high,
+        where=list(high > low),
+        color=COLOURS["val"],
+        alpha=0.13,
+        linewidth=0,
+        interpolate=True,
+    )
 
 
 def _draw_line(ax: Axes, split: str, curve: Curve) -> None:
@@ -167,11 +212,22 @@ def _draw_line(ax: Axes, split: str, curve: Curve) -> None:
     ax.plot(*thinned(curve), color=colour, linewidth=width, alpha=alpha, zorder=3, **marks)  # type: ignore[arg-type]
     if many and len(held := finite(curve)):
         ax.plot(*smoothed(held), color=colour, linewidth=1.8, zorder=4)
-    missing = [at for at, value in zip(curve.at, curve.values, strict=True) if not math.isfinite(value)]
+    missing = [
+        at for at, value in zip(curve.at, curve.values, strict=True) if not math.isfinite(value)
+    ]
     if missing:
         shown = missing[:: math.ceil(len(missing) / 40)]
         height = [0.08 if split == "val" else 0.03] * len(shown)
-        ax.plot(shown, height, "x", color=colour, markersize=6, markeredgewidth=1.6, transform=ax.get_xaxis_transform(), zorder=6)
+        ax.plot(
+            shown,
+            height,
+            "x",
+            color=colour,
+            markersize=6,
+            markeredgewidth=1.6,
+            transform=ax.get_xaxis_transform(),
+            zorder=6,
+        )
 
 
 def _name(panel: Panel, split: str, curve: Curve) -> tuple[float, str, str]:
@@ -188,10 +244,15 @@ def _name(panel: Panel, split: str, curve: Curve) -> tuple[float, str, str]:
 
 
 def write_names(ax: Axes, names: Sequence[tuple[float, str, str]]) -> None:
-    """Names in the right margin, each at the height of what it names, pushed apart where they would touch."""
+    """Names in the right margin, each at the height of what it names, pushed apart where they would
+    touch.
+    """
     low, high = ax.get_ylim()
     to_height = ax.transData + ax.transAxes.inverted()
-    wanted = sorted((float(to_height.transform((0, min(max(value, low), high)))[1]), text, colour) for value, text, colour in names)
+    wanted = sorted(
+        (float(to_height.transform((0, min(max(value, low), high)))[1]), text, colour)
+        for value, text, colour in names
+    )
     room = LINE_PIXELS / ax.get_window_extent().height
     heights: list[float] = []
     for height, _, _ in wanted:
@@ -200,4 +261,13 @@ def write_names(ax: Axes, names: Sequence[tuple[float, str, str]]) -> None:
     for index in reversed(range(len(heights))):
         heights[index] = min(heights[index], ceiling - (len(heights) - 1 - index) * room)
     for (_, text, colour), height in zip(wanted, heights, strict=True):
-        ax.text(1.012, height, text, transform=ax.transAxes, va="center", ha="left", color=colour, size=9)
+        ax.text(
+            1.012,
+            height,
+            text,
+            transform=ax.transAxes,
+            va="center",
+            ha="left",
+            color=colour,
+            size=9,
+        )

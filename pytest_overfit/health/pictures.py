@@ -1,8 +1,9 @@
-"""Pictures of a run: its curves with the onset of each finding, the gap and the loss levels drawn in, and what its output looks like.
+"""Pictures of a run: its curves with the onset of each finding, the gap and the loss levels drawn
+in, and what its output looks like.
 
-One figure, panels below each other on one clock: loss, error rate, emitted tokens, blank share, learning rate, as far as the log has them.
-Every line is named where it ends, findings are numbered where they began and named below. Needs matplotlib; pyplot and its state are left
-alone.
+One figure, panels below each other on one clock: loss, error rate, emitted tokens, blank share,
+learning rate, as far as the log has them. Every line is named where it ends, findings are numbered
+where they began and named below. Needs matplotlib; pyplot and its state are left alone.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ GAP, HEAD_LINE, NOTE_LINE = 0.42, 0.23, 0.19
 LONGEST = 80
 """Letters of a run's name that fit."""
 LOG_SPAN = 5.0
-"""Largest over smallest loss from which the axis is logarithmic: on a linear one, the first epoch of CTC hides all others."""
+"""Largest over smallest loss from which the axis is logarithmic: on a linear one, the first epoch
+of CTC hides all others.
+"""
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -58,10 +61,19 @@ Note = tuple[str, str, str]
 """Symbol, its colour, text."""
 
 
-def draw(run: Run, checkup: Checkup | None = None, *, expected_blank_share: float | None = None) -> Figure:
-    """The picture of a run. expected_blank_share: 1 - L/T of its samples, where known; a healthy, peaky output comes to it."""
+def draw(
+    run: Run, checkup: Checkup | None = None, *, expected_blank_share: float | None = None
+) -> Figure:
+    """The picture of a run.
+
+    expected_blank_share: 1 - L/T of its samples, where known; a healthy, peaky output comes to it.
+    """
     findings = tuple(checkup.findings) if checkup else ()
-    panels = [panel for panel in panels_of(run, expected_blank_share) if any(map(len, panel.lines.values()))]
+    panels = [
+        panel
+        for panel in panels_of(run, expected_blank_share)
+        if any(map(len, panel.lines.values()))
+    ]
     head = _head(run, checkup, nothing=not panels)
     notes = _notes(run, findings)
     above, below = 0.85 + HEAD_LINE * len(head), 0.62 + NOTE_LINE * len(notes)
@@ -72,7 +84,12 @@ def draw(run: Run, checkup: Checkup | None = None, *, expected_blank_share: floa
         axes: list[Axes] = []
         top = height - above
         for panel in panels:
-            place = (LEFT / WIDTH, (top - panel.height) / height, (WIDTH - LEFT - RIGHT) / WIDTH, panel.height / height)
+            place = (
+                LEFT / WIDTH,
+                (top - panel.height) / height,
+                (WIDTH - LEFT - RIGHT) / WIDTH,
+                panel.height / height,
+            )
             axes.append(figure.add_axes(place, sharex=axes[0] if axes else None))
             top -= panel.height + GAP
         if panels:
@@ -82,14 +99,23 @@ def draw(run: Run, checkup: Checkup | None = None, *, expected_blank_share: floa
 
 
 def save_pictures(
-    run: Run, checkup: Checkup | None, folder: Path, *, name: str = "health", expected_blank_share: float | None = None
+    run: Run,
+    checkup: Checkup | None,
+    folder: Path,
+    *,
+    name: str = "health",
+    expected_blank_share: float | None = None,
 ) -> tuple[Path, ...]:
-    """Write `name`.png and `name`.svg into `folder`, which is made; each beside its place, then renamed. Returns their paths."""
+    """Write `name`.png and `name`.svg into `folder`, which is made; each beside its place, then
+    renamed. Returns their paths.
+    """
     return save_figure(draw(run, checkup, expected_blank_share=expected_blank_share), folder, name)
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> tuple[Path, ...]:
-    """Write a figure as `name`.png and `name`.svg into `folder`, which is made; each beside its place, then renamed. Returns their paths."""
+    """Write a figure as `name`.png and `name`.svg into `folder`, which is made; each beside its
+    place, then renamed. Returns their paths.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
@@ -103,7 +129,9 @@ def save_figure(figure: Figure, folder: Path, name: str) -> tuple[Path, ...]:
 
 
 def to_tensorboard(figure: Figure, writer: Any, step: int, *, tag: str = "health") -> None:
-    """Add a figure to a `torch.utils.tensorboard.SummaryWriter`, or anything with its `add_image`."""
+    """Add a figure to a `torch.utils.tensorboard.SummaryWriter`, or anything with its
+    `add_image`.
+    """
     canvas: Any = FigureCanvasAgg(figure)
     canvas.draw()
     writer.add_image(tag, np.asarray(canvas.buffer_rgba())[..., :3].copy(), step, dataformats="HWC")
@@ -111,25 +139,62 @@ def to_tensorboard(figure: Figure, writer: Any, step: int, *, tag: str = "health
 
 def panels_of(run: Run, expected_blank_share: float | None = None) -> Iterable[Panel]:
     """Every panel there may be, in order; those that a log has nothing for have no points."""
-    loss = Panel(title="loss (nats a target token)" if run.facts.levels else "loss", height=3.6, lines=_of_both(run, "loss"), main=True)
-    levels = tuple(_in_sight(run.facts.levels.get("val") or run.facts.levels.get("train") or (), loss.finite))
+    loss = Panel(
+        title="loss (nats a target token)" if run.facts.levels else "loss",
+        height=3.6,
+        lines=_of_both(run, "loss"),
+        main=True,
+    )
+    levels = tuple(
+        _in_sight(run.facts.levels.get("val") or run.facts.levels.get("train") or (), loss.finite)
+    )
     yield replace(loss, references=levels, logarithmic=_spans_much(loss))
-    yield Panel(title="error rate", height=1.5, lines=_of_both(run, "wer"), low=0, high=1, shape="{:.1%}".format, percent=True)
+    yield Panel(
+        title="error rate",
+        height=1.5,
+        lines=_of_both(run, "wer"),
+        low=0,
+        high=1,
+        shape="{:.1%}".format,
+        percent=True,
+    )
     emitted = _of_both(run, "emission_ratio")
     if not any(map(len, emitted.values())):
         emitted = emitted_in(run)
     right = ((1.0, "the right length"),)
-    yield Panel(title="emitted / target tokens", height=1.3, lines=emitted, references=right, low=0, high=1.1, shape="{:.2f}".format)
-    expected = () if expected_blank_share is None else ((expected_blank_share, f"expected, 1 - L/T: {expected_blank_share:.3f}"),)
     yield Panel(
-        title="blank share", height=1.3, lines=_of_both(run, "blank_share"), references=expected, low=0, high=1, shape="{:.3f}".format
-    )  # fmt: skip
-    rate = Panel(title="learning rate", height=0.8, lines={"": run.curve("lr")}, shape="{:.3g}".format)
+        title="emitted / target tokens",
+        height=1.3,
+        lines=emitted,
+        references=right,
+        low=0,
+        high=1.1,
+        shape="{:.2f}".format,
+    )
+    expected = (
+        ()
+        if expected_blank_share is None
+        else ((expected_blank_share, f"expected, 1 - L/T: {expected_blank_share:.3f}"),)
+    )
+    yield Panel(
+        title="blank share",
+        height=1.3,
+        lines=_of_both(run, "blank_share"),
+        references=expected,
+        low=0,
+        high=1,
+        shape="{:.3f}".format,
+    )
+    rate = Panel(
+        title="learning rate", height=0.8, lines={"": run.curve("lr")}, shape="{:.3g}".format
+    )
     yield replace(rate, logarithmic=True) if _spans_much(rate) else replace(rate, low=0)
 
 
 def emitted_in(run: Run) -> dict[str, Curve]:
-    """Emitted over target tokens of the predictions that a log shows, by split, at each place where it shows any."""
+    """Emitted over target tokens of the predictions that a log shows, by split, at each place where
+    it shows any.
+    """
     counts: dict[str, dict[float, tuple[int, int]]] = {}
     for shown in run.predictions:
         if shown.at is not None:
@@ -137,14 +202,21 @@ def emitted_in(run: Run) -> dict[str, Curve]:
             emitted, wanted = places.get(shown.at, (0, 0))
             places[shown.at] = (emitted + len(shown.prediction), wanted + len(shown.target))
     return {
-        split: Curve(at=tuple(sorted(places)), values=tuple(places[at][0] / max(places[at][1], 1) for at in sorted(places)))
+        split: Curve(
+            at=tuple(sorted(places)),
+            values=tuple(places[at][0] / max(places[at][1], 1) for at in sorted(places)),
+        )
         for split, places in counts.items()
     }
 
 
 def best(curve: Curve) -> tuple[float, float] | None:
     """Where a curve is lowest, and how low; None where nothing is finite."""
-    held = [(value, at) for at, value in zip(curve.at, curve.values, strict=True) if math.isfinite(value)]
+    held = [
+        (value, at)
+        for at, value in zip(curve.at, curve.values, strict=True)
+        if math.isfinite(value)
+    ]
     return (min(held)[1], min(held)[0]) if held else None
 
 
@@ -167,22 +239,44 @@ def _in_sight(levels: Sequence[Level], losses: Sequence[float]) -> Iterable[tupl
 def _head(run: Run, checkup: Checkup | None, *, nothing: bool) -> list[str]:
     """The run's name with the verdict, then its reasons."""
     name = f"{run.name[:LONGEST]} ..." if len(run.name) > LONGEST else run.name or "run"
-    reasons = textwrap.wrap("; ".join(checkup.reasons), 150, max_lines=2, placeholder=" ...") if checkup else []
-    return [f"{name}: {checkup.verdict}" if checkup else name, *reasons, *(["the log has no curve that can be drawn"] if nothing else [])]
+    reasons = (
+        textwrap.wrap("; ".join(checkup.reasons), 150, max_lines=2, placeholder=" ...")
+        if checkup
+        else []
+    )
+    return [
+        f"{name}: {checkup.verdict}" if checkup else name,
+        *reasons,
+        *(["the log has no curve that can be drawn"] if nothing else []),
+    ]
 
 
 def _notes(run: Run, findings: Sequence[Finding]) -> list[Note]:
     """What stands below the panels."""
     lowest = best(run.curve("val_loss"))
-    notes = [("\N{BLACK STAR}", COLOURS["val"], f"best validation loss: {number(lowest[1])} at {run.clock} {lowest[0]:g}")] if lowest else []
+    notes = (
+        [
+            (
+                "\N{BLACK STAR}",
+                COLOURS["val"],
+                f"best validation loss: {number(lowest[1])} at {run.clock} {lowest[0]:g}",
+            )
+        ]
+        if lowest
+        else []
+    )
     for index, finding in enumerate(findings, start=1):
         since = f" (from {run.clock} {finding.began:g})" if finding.began is not None else ""
-        lines = textwrap.wrap(f"{finding.name}{since}: {finding.headline}", 140, max_lines=2, placeholder=" ...")
+        lines = textwrap.wrap(
+            f"{finding.name}{since}: {finding.headline}", 140, max_lines=2, placeholder=" ..."
+        )
         notes += [(str(index) if line is lines[0] else "", ONSET, line) for line in lines]
     return notes
 
 
-def _draw_panels(run: Run, panels: Sequence[Panel], axes: Sequence[Axes], findings: Sequence[Finding]) -> None:
+def _draw_panels(
+    run: Run, panels: Sequence[Panel], axes: Sequence[Axes], findings: Sequence[Finding]
+) -> None:
     began = [finding.began for finding in findings if finding.began is not None]
     places = [at for panel in panels for curve in panel.lines.values() for at in curve.at] + began
     margin = 0.02 * (max(places) - min(places)) or 0.5
@@ -196,15 +290,31 @@ def _draw_panels(run: Run, panels: Sequence[Panel], axes: Sequence[Axes], findin
     axes[-1].xaxis.set_major_locator(MaxNLocator(nbins=12, integer=True, min_n_ticks=1))
     if panels[0].main and (lowest := best(run.curve("val_loss"))):
         axes[0].axvline(lowest[0], color=COLOURS["val"], linewidth=1, linestyle=":", zorder=1)
-        axes[0].plot(*lowest, marker="*", markersize=16, color=COLOURS["val"], markeredgecolor="white", zorder=5)
+        axes[0].plot(
+            *lowest,
+            marker="*",
+            markersize=16,
+            color=COLOURS["val"],
+            markeredgecolor="white",
+            zorder=5,
+        )
     number_findings(axes[0], findings)
 
 
 def _write(figure: Figure, height: float, head: Sequence[str], notes: Sequence[Note]) -> None:
     for index, line in enumerate(head):
         weight, size = ("bold", 13) if index == 0 else ("normal", 10)
-        figure.text(0.25 / WIDTH, 1 - (0.18 + HEAD_LINE * index) / height, line, va="top", weight=weight, size=size)
+        figure.text(
+            0.25 / WIDTH,
+            1 - (0.18 + HEAD_LINE * index) / height,
+            line,
+            va="top",
+            weight=weight,
+            size=size,
+        )
     for index, (symbol, colour, line) in enumerate(notes):
         at = NOTE_LINE * (len(notes) - index) / height
-        figure.text(0.45 / WIDTH, at, symbol, va="center", ha="center", color=colour, weight="bold", size=9)
+        figure.text(
+            0.45 / WIDTH, at, symbol, va="center", ha="center", color=colour, weight="bold", size=9
+        )
         figure.text(LEFT / WIDTH, at, line, va="center", size=9)

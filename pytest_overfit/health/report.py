@@ -1,4 +1,6 @@
-"""A checkup in words: the headline of a failed rule, its body, the whole report, and the report for machines. The only formatter of health."""
+"""A checkup in words: the headline of a failed rule, its body, the whole report, and the report for
+machines. The only formatter of health.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,15 @@ from pytest_overfit.health.checkup import Checkup
 from pytest_overfit.health.rules.trend import finite, lowest, reading_at
 from pytest_overfit.health.rules.words import number, place, share
 from pytest_overfit.health.run import Run
-from pytest_overfit.report import WIDTH, finding_rows, labelled, module_table, rendered, standing_text, strict
+from pytest_overfit.plugin.report import (
+    WIDTH,
+    finding_rows,
+    labelled,
+    module_table,
+    rendered,
+    standing_text,
+    strict,
+)
 
 LABEL = 11
 """Width of the label column with the blank behind it."""
@@ -49,8 +59,14 @@ def finding_body(run: Run, finding: Finding) -> str:
 
 
 def text(checkup: Checkup) -> str:
-    """The whole report: the run as a table, the verdict, what was found and what was not, what is missing, and what to run next."""
-    blocks = [_title(checkup.run), _table(checkup.run), _lines([("verdict", "\n".join([checkup.verdict.upper(), *checkup.reasons]))])]
+    """The whole report: the run as a table, the verdict, what was found and what was not, what is
+    missing, and what to run next.
+    """
+    blocks = [
+        _title(checkup.run),
+        _table(checkup.run),
+        _lines([("verdict", "\n".join([checkup.verdict.upper(), *checkup.reasons]))]),
+    ]
     blocks += [_lines(_finding_rows(checkup.run, finding)) for finding in checkup.findings]
     return "\n\n".join([*blocks, _lines(_rest(checkup))])
 
@@ -69,23 +85,37 @@ def _rest(checkup: Checkup) -> list[tuple[str, str]]:
 
 def _finding_rows(run: Run, finding: Finding) -> list[tuple[str, str]]:
     rows = finding_rows(finding)
-    return rows[:1] + ([("began", place(run, finding.began))] if finding.began is not None else []) + rows[1:]
+    return (
+        rows[:1]
+        + ([("began", place(run, finding.began))] if finding.began is not None else [])
+        + rows[1:]
+    )
 
 
 def _lines(rows: Rows) -> str:
-    return "\n".join(labelled(label, said if label == "next" else _wrapped(said)) for label, said in rows)
+    return "\n".join(
+        labelled(label, said if label == "next" else _wrapped(said)) for label, said in rows
+    )
 
 
 def _wrapped(said: str) -> str:
-    """Lines no wider than the report; what runs over is indented. A command is left whole, to be copied."""
-    lines = (textwrap.wrap(line, WIDTH - LABEL, subsequent_indent="  ", break_on_hyphens=False) for line in said.splitlines())
+    """Lines no wider than the report; what runs over is indented.
+
+    A command is left whole, to be copied.
+    """
+    lines = (
+        textwrap.wrap(line, WIDTH - LABEL, subsequent_indent="  ", break_on_hyphens=False)
+        for line in said.splitlines()
+    )
     return "\n".join(part for parts in lines for part in parts or [""])
 
 
 def _title(run: Run) -> str:
     places = [at for curve in run.curves.values() for at in curve.at]
     extent = f"{run.clock}s {min(places):g} to {max(places):g}" if places else "no curve"
-    source = ", ".join(map(_near, run.sources[:3])) + (f" and {len(run.sources) - 3} more" if len(run.sources) > 3 else "")
+    source = ", ".join(map(_near, run.sources[:3])) + (
+        f" and {len(run.sources) - 3} more" if len(run.sources) > 3 else ""
+    )
     return _wrapped(f"{run.name}: {extent}" + (f", read from {source}" if source else ""))
 
 
@@ -96,7 +126,9 @@ def _near(path: Path) -> str:
 
 
 def _table(run: Run) -> str:
-    """Each known metric: how often it was read, the first value, the best where lower is better, the last, and where."""
+    """Each known metric: how often it was read, the first value, the best where lower is better,
+    the last, and where.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("", "readings", "first", f"best ({run.clock})", f"last ({run.clock})"):
         table.add_column(column, justify="right" if column else "left")
@@ -114,8 +146,15 @@ def _row(run: Run, name: str) -> tuple[str, ...]:
         return str(len(curve)), "not finite", "", "not finite"
     value = share if name.endswith(("wer", "share")) else number
     best = lowest(read)
-    shown = f"{value(read.values[best])} ({read.at[best]:g})" if name.endswith(LOWER_IS_BETTER) else ""
-    return str(len(curve)), value(curve.values[0]), shown, f"{value(curve.values[-1])} ({curve.at[-1]:g})"
+    shown = (
+        f"{value(read.values[best])} ({read.at[best]:g})" if name.endswith(LOWER_IS_BETTER) else ""
+    )
+    return (
+        str(len(curve)),
+        value(curve.values[0]),
+        shown,
+        f"{value(curve.values[-1])} ({curve.at[-1]:g})",
+    )
 
 
 def _gap(run: Run) -> str | None:
@@ -129,16 +168,27 @@ def checkpoint_text(read: CheckpointReading) -> str:
     """What the network of a checkpoint does on real samples, and where its signal is lost."""
     shown = read.reading
     rows = [
-        ("checkpoint", f"{read.checkpoint.name}{'' if read.epoch is None else f' of epoch {read.epoch}'}, on {counted(read.samples, 'sample')}"),
+        (
+            "checkpoint",
+            (
+                f"{read.checkpoint.name}{'' if read.epoch is None else f' of epoch {read.epoch}'}, "
+                f"on {counted(read.samples, 'sample')}"
+            ),
+        ),
         (
             "output",
-            f"loss {number(shown.loss)} nats a token, token error rate {share(shown.token_error_rate)}, emitted / target tokens "
-            f"{number(shown.emission_ratio)}\nblank share {share(shown.blank_share)} where a healthy output has about "
-            f"{share(read.expected_blank_share)}; entropy / ln V {number(shown.entropy_ratio)} (1 is uniform)",
+            f"loss {number(shown.loss)} nats a token, token error rate "
+            f"{share(shown.token_error_rate)}, emitted / target tokens "
+            f"{number(shown.emission_ratio)}\nblank share {share(shown.blank_share)} where a "
+            "healthy output has about "
+            f"{share(read.expected_blank_share)}; entropy / ln V {number(shown.entropy_ratio)} (1 "
+            "is uniform)",
         ),
     ]
     rows += [("level", standing_text(read.standing))] if read.standing else []
-    table = f"{'where':<10} " + module_table(read.table, {finding.module for finding in read.findings}).replace("\n", "\n" + LABEL * " ")
+    table = f"{'where':<10} " + module_table(
+        read.table, {finding.module for finding in read.findings}
+    ).replace("\n", "\n" + LABEL * " ")
     found = [_lines(finding_rows(finding)) for finding in read.findings]
     return "\n".join([_lines(rows), *([table] if read.table else []), *found])
 
@@ -160,7 +210,12 @@ def to_json(checkup: Checkup) -> str:
         }
     said = {
         "version": 1,
-        "run": {"name": run.name, "sources": [str(path) for path in run.sources], "clock": run.clock, "metrics": metrics},
+        "run": {
+            "name": run.name,
+            "sources": [str(path) for path in run.sources],
+            "clock": run.clock,
+            "metrics": metrics,
+        },
         "warnings": run.warnings,
         "checkpoint": str(run.checkpoint) if run.checkpoint else None,
         "verdict": checkup.verdict,

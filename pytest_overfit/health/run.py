@@ -1,7 +1,10 @@
-"""A training run as its log tells it: curves of metrics, predictions, and the facts that its trainer left beside them.
+"""A training run as its log tells it: curves of metrics, predictions, and the facts that its
+trainer left beside them.
 
-Canonical names of metrics, whatever the log calls them, are a split and what is measured, see MEASURED: `train_loss`,
-`val_wer`; `lr` and `grad_norm` have no split. Every reading keeps its place in the log, see `Run.cite`.
+Canonical names of metrics, whatever the log calls them, are a split and what is measured, see
+MEASURED: `train_loss`,
+`val_wer`; `lr` and `grad_norm` have no split. Every reading keeps its place in the log, see
+`Run.cite`.
 """
 
 from __future__ import annotations
@@ -59,7 +62,10 @@ MEASURED: Mapping[str, Metric] = {
     "lr": Metric(words="learning rate", kind="recipe"),
     "grad_norm": Metric(words="gradient norm", kind="recipe"),
 }
-"""What is measured. Of several error rates the first is the one that a run is judged by, see `Run.read_by`."""
+"""What is measured.
+
+Of several error rates the first is the one that a run is judged by, see `Run.read_by`.
+"""
 
 
 WITHOUT_SPLIT = frozenset({"lr", "grad_norm"})
@@ -74,18 +80,28 @@ def metric(name: str) -> Metric | None:
 
 
 class Where(NamedTuple):
-    """The place of a reading in its log. number: of the line from 1, or of what `of` names ("row", "record")."""
+    """The place of a reading in its log.
+
+    number: of the line from 1, or of what `of` names ("row", "record").
+    """
 
     file: Path
     number: int
     of: str = "line"
 
     def __str__(self) -> str:
-        return f"{self.file.name}:{self.number}" if self.of == "line" else f"{self.file.name}, {self.of} {self.number}"
+        return (
+            f"{self.file.name}:{self.number}"
+            if self.of == "line"
+            else f"{self.file.name}, {self.of} {self.number}"
+        )
 
 
 class Point(NamedTuple):
-    """One reading. at: epoch or step, as `Run.clock` says. epoch, step: NaN where the log does not tell it."""
+    """One reading. at: epoch or step, as `Run.clock` says.
+
+    epoch, step: NaN where the log does not tell it.
+    """
 
     at: float
     value: float
@@ -96,9 +112,11 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Curve:
-    """One metric, in the order of the log. at: epochs (or steps, as `Run.clock` says), which may repeat or go back. values: may be NaN.
+    """One metric, in the order of the log. at: epochs (or steps, as `Run.clock` says), which may
+    repeat or go back. values: may be NaN.
 
-    epochs, steps, where: of each reading as the log tells them, NaN and None where it does not; all empty where nothing is known.
+    epochs, steps, where: of each reading as the log tells them, NaN and None where it does not; all
+    empty where nothing is known.
     """
 
     at: tuple[float, ...]
@@ -120,7 +138,13 @@ class Curve:
     def points(self) -> tuple[Point, ...]:
         """Its readings, each with all that is known of it."""
         unknown = (math.nan,) * len(self)
-        columns = (self.at, self.values, self.epochs or unknown, self.steps or unknown, self.where or (None,) * len(self))
+        columns = (
+            self.at,
+            self.values,
+            self.epochs or unknown,
+            self.steps or unknown,
+            self.where or (None,) * len(self),
+        )
         return tuple(map(Point, *columns))
 
     @cached_property
@@ -138,14 +162,24 @@ class Curve:
 
 
 class CurveBuilder:
-    """Collects a curve in bounded memory: beyond `most` points, of two neighbours the larger stays, so that no spike and no NaN is lost."""
+    """Collects a curve in bounded memory: beyond `most` points, of two neighbours the larger stays,
+    so that no spike and no NaN is lost.
+    """
 
     def __init__(self, most: int = MOST_POINTS) -> None:
         self._most = most
         self._points: list[Point] = []
         self._share, self._held = 1, 0
 
-    def add(self, at: float, value: float, *, epoch: float = math.nan, step: float = math.nan, where: Where | None = None) -> None:
+    def add(
+        self,
+        at: float,
+        value: float,
+        *,
+        epoch: float = math.nan,
+        step: float = math.nan,
+        where: Where | None = None,
+    ) -> None:
         """Take one more reading, after those before it."""
         point = Point(at, value, epoch, step, where)
         if self._held and self._held < self._share:
@@ -155,7 +189,9 @@ class CurveBuilder:
             self._points.append(point)
             self._held = 1
         if len(self._points) > self._most:
-            merged = [_larger(a, b) for a, b in zip(self._points[::2], self._points[1::2], strict=False)]
+            merged = [
+                _larger(a, b) for a, b in zip(self._points[::2], self._points[1::2], strict=False)
+            ]
             self._points = merged + self._points[2 * len(merged) :]
             self._share, self._held = 2 * self._share, 0
 
@@ -171,12 +207,17 @@ class CurveBuilder:
 
 def _larger(a: Point, b: Point) -> Point:
     """The later of two neighbours, with the larger value and its place in the log."""
-    return b._replace(value=a.value, where=a.where) if a.value != a.value or a.value > b.value else b
+    return (
+        b._replace(value=a.value, where=a.where) if a.value != a.value or a.value > b.value else b
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """One clip as it was read at some epoch (None where the log does not say). split: "train", "val" or "" where unknown."""
+    """One clip as it was read at some epoch (None where the log does not say).
+
+    split: "train", "val" or "" where unknown.
+    """
 
     at: float | None
     split: str
@@ -188,7 +229,8 @@ class Prediction:
 class Facts:
     """What a trainer leaves in `run.json` beside its log; None where unknown.
 
-    levels: split -> loss plateaus, highest first, in nats a target token. command: what the run was started with.
+    levels: split -> loss plateaus, highest first, in nats a target token. command: what the run was
+    started with.
     network: keywords its network was built with.
     """
 
@@ -205,10 +247,12 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """A run. sources: the files read. clock: what `Curve.at` counts. warnings: one clear line for each thing left out of the reading.
+    """A run. sources: the files read. clock: what `Curve.at` counts. warnings: one clear line for
+    each thing left out of the reading.
 
-    checkpoint: the newest one beside the log. finished: why no more will be logged, in words, each with its place in the log: "max_steps 3000
-    reached (trainer_state.json)"; empty where nothing tells. planned_steps: how many the trainer meant to take.
+    checkpoint: the newest one beside the log. finished: why no more will be logged, in words, each
+    with its place in the log: "max_steps 3000 reached (trainer_state.json)"; empty where nothing
+    tells. planned_steps: how many the trainer meant to take.
     not_understood: columns or tags that were read and have no canonical name, as logged.
     """
 
@@ -230,19 +274,34 @@ class Run:
 
     @property
     def loss_unit(self) -> Literal["nats per token", "unknown"]:
-        """Nats a target token where the levels of the loss are known; else its scale is the trainer's own, and may be a sum."""
+        """Nats a target token where the levels of the loss are known; else its scale is the
+        trainer's own, and may be a sum.
+        """
         return "nats per token" if self.facts.levels else "unknown"
 
     def read_by(self, split: Literal["train", "val"]) -> str | None:
-        """The curve that tells how well clips of this split are read: the first error rate of MEASURED, else the first score; None without."""
-        found = [f"{split}_{name}" for kind in ("error rate", "score") for name, one in MEASURED.items() if one.kind == kind]
-        return next((name for name in found if any(map(math.isfinite, self.curve(name).values))), None)
+        """The curve that tells how well clips of this split are read: the first error rate of
+        MEASURED, else the first score; None without.
+        """
+        found = [
+            f"{split}_{name}"
+            for kind in ("error rate", "score")
+            for name, one in MEASURED.items()
+            if one.kind == kind
+        ]
+        return next(
+            (name for name in found if any(map(math.isfinite, self.curve(name).values))), None
+        )
 
     def where(self, name: str, at: float) -> Where | None:
-        """Where the log tells the reading of a metric at this place of the clock; None where that is not known."""
+        """Where the log tells the reading of a metric at this place of the clock; None where that
+        is not known.
+        """
         return next((point.where for point in self.curve(name).points if point.at == at), None)
 
     def cite(self, name: str, at: float) -> str:
-        """That place in words, "train.log:312" or "trainer_state.json, row 7"; "" where it is not known."""
+        """That place in words, "train.log:312" or "trainer_state.json, row 7"; "" where it is not
+        known.
+        """
         where = self.where(name, at)
         return "" if where is None else str(where)

@@ -1,4 +1,5 @@
-"""A run watched while it trains: the rules of the health report after every epoch, in any training loop.
+"""A run watched while it trains: the rules of the health report after every epoch, in any training
+loop.
 
     watch = Watch()
     for epoch in range(epochs):
@@ -22,16 +23,29 @@ from typing import Any, Literal, SupportsFloat
 from pytest_overfit.finding import Finding
 from pytest_overfit.health.checkup import Checkup, check_up
 from pytest_overfit.health.readers.gather import as_shares
-from pytest_overfit.health.run import MEASURED, WITHOUT_SPLIT, BadRun, CurveBuilder, Facts, Prediction, Run
+from pytest_overfit.health.run import (
+    MEASURED,
+    WITHOUT_SPLIT,
+    BadRun,
+    CurveBuilder,
+    Facts,
+    Prediction,
+    Run,
+)
 
 OF_A_SPLIT = tuple(name for name in MEASURED if name not in WITHOUT_SPLIT)
-METRICS = (*(f"{split}_{metric}" for split, metric in product(("train", "val"), OF_A_SPLIT)), *sorted(WITHOUT_SPLIT, reverse=True))
+METRICS = (
+    *(f"{split}_{metric}" for split, metric in product(("train", "val"), OF_A_SPLIT)),
+    *sorted(WITHOUT_SPLIT, reverse=True),
+)
 """What rules read, see `health.run.MEASURED`."""
 GONE_READINGS = 10
 """Readings for which a finding must have been gone to be told again."""
 SELDOM = {"epoch": 1000, "step": 50}
-"""Calls up to which each is judged; from then on one each time that this share of what was logged is new, so that judging costs no more.
-A call that brings validation is judged as those of epochs are."""
+"""Calls up to which each is judged; from then on one each time that this share of what was logged
+is new, so that judging costs no more. A call that brings validation is judged as those of epochs
+are.
+"""
 MOST_PREDICTIONS = 200
 """Predictions kept of a split; the newest stay."""
 VERSION = 1
@@ -40,12 +54,15 @@ VERSION = 1
 class Watch:
     """Keeps a run's curves in bounded memory and judges them.
 
-    Attributes: checkup: the last one, None before anything was logged. facts: what is known of the run; its loss levels let more rules judge.
-    name: as reports call the run. folder: where its log is kept, for the commands that reports suggest. planned_steps: as far as known; before
-    a third of them nobody is told that nothing is learnt.
+    Attributes: checkup: the last one, None before anything was logged. facts: what is known of the
+    run; its loss levels let more rules judge. name: as reports call the run. folder: where its log
+    is kept, for the commands that reports suggest. planned_steps: as far as known; before a third
+    of them nobody is told that nothing is learnt.
     """
 
-    def __init__(self, *, name: str = "this run", folder: Path | None = None, facts: Facts | None = None) -> None:
+    def __init__(
+        self, *, name: str = "this run", folder: Path | None = None, facts: Facts | None = None
+    ) -> None:
         self.name, self.folder, self.facts = name, folder, facts or Facts()
         self.checkup: Checkup | None = None
         self._clock: Literal["epoch", "step"] | None = None
@@ -56,14 +73,23 @@ class Watch:
         self._readings, self._calls, self._due, self._validated = 0, 0, 1, 0
         self._at: float | None = None
 
-    def log(self, *, epoch: float | None = None, step: float | None = None, **metrics: SupportsFloat | None) -> tuple[Finding, ...]:
+    def log(
+        self,
+        *,
+        epoch: float | None = None,
+        step: float | None = None,
+        **metrics: SupportsFloat | None,
+    ) -> tuple[Finding, ...]:
         """Note metrics, names as in METRICS, and judge the run. Returns the findings that are new.
 
-        One of epoch and step, the same one in every call, in ascending order; several calls an epoch may each bring some metrics. A metric
-        that is None was not measured. Error rates and shares may be percent. Raises BadRun where a name or a value is not understood.
+        One of epoch and step, the same one in every call, in ascending order; several calls an
+        epoch may each bring some metrics. A metric that is None was not measured. Error rates and
+        shares may be percent. Raises BadRun where a name or a value is not understood.
         """
         at = self._place(epoch, step)
-        values = {name: _number(name, value) for name, value in metrics.items() if value is not None}
+        values = {
+            name: _number(name, value) for name, value in metrics.items() if value is not None
+        }
         for name, value in values.items():
             self._curves.setdefault(name, CurveBuilder()).add(at, value)
         self._calls += 1
@@ -77,14 +103,21 @@ class Watch:
         self.checkup = check_up(self.run)
         return self._news(self.checkup.findings)
 
-    def predictions(self, epoch: float, split: str, target: Sequence[str] | str, prediction: Sequence[str] | str) -> None:
-        """Note how a clip was read; the next `log` judges it. epoch: or step, where steps are logged. split: "train" or "val".
+    def predictions(
+        self, epoch: float, split: str, target: Sequence[str] | str, prediction: Sequence[str] | str
+    ) -> None:
+        """Note how a clip was read; the next `log` judges it. epoch: or step, where steps are
+        logged. split: "train" or "val".
 
         target, prediction: words, or one text with spaces between them.
         """
         if split not in ("train", "val"):
             raise BadRun(f"watch: the split of predictions must be 'train' or 'val', got {split!r}")
-        self._keep(Prediction(at=float(epoch), split=split, target=_words(target), prediction=_words(prediction)))
+        self._keep(
+            Prediction(
+                at=float(epoch), split=split, target=_words(target), prediction=_words(prediction)
+            )
+        )
 
     @property
     def sick(self) -> bool:
@@ -94,7 +127,11 @@ class Watch:
     @property
     def run(self) -> Run:
         """What was logged so far."""
-        shown = tuple(prediction for split in sorted(self._predictions) for prediction in self._predictions[split])
+        shown = tuple(
+            prediction
+            for split in sorted(self._predictions)
+            for prediction in self._predictions[split]
+        )
         curves = {name: builder.curve() for name, builder in self._curves.items()}
         as_shares(curves, set(), [], likely=False)
         sources = (self.folder,) if self.folder else ()
@@ -114,27 +151,43 @@ class Watch:
         return {
             "version": VERSION,
             "clock": self._clock,
-            "curves": {name: [list(curve.at), list(curve.values)] for name, curve in curves.items()},
-            "predictions": [[p.split, p.at, list(p.target), list(p.prediction)] for kept in self._predictions.values() for p in kept],
+            "curves": {
+                name: [list(curve.at), list(curve.values)] for name, curve in curves.items()
+            },
+            "predictions": [
+                [p.split, p.at, list(p.target), list(p.prediction)]
+                for kept in self._predictions.values()
+                for p in kept
+            ],
             "seen": dict(self._seen),
             "counts": [self._readings, self._calls, self._at],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state: nothing that was told is told again. Raises BadRun where it is of another version."""
+        """Go on from a state: nothing that was told is told again.
+
+        Raises BadRun where it is of another version.
+        """
         if state.get("version") != VERSION:
-            raise BadRun(f"watch: its saved state is of version {state.get('version')}, this is {VERSION}: go on without it")
+            raise BadRun(
+                f"watch: its saved state is of version {state.get('version')}, this is "
+                f"{VERSION}: go on without it"
+            )
         self._clock, self._seen = state["clock"], dict(state["seen"])
         self._curves = {name: _built(*points) for name, points in state["curves"].items()}
         self._predictions = {}
         for split, at, target, prediction in state["predictions"]:
-            self._keep(Prediction(at=at, split=split, target=tuple(target), prediction=tuple(prediction)))
+            self._keep(
+                Prediction(at=at, split=split, target=tuple(target), prediction=tuple(prediction))
+            )
         self._readings, self._calls, self._at = state["counts"]
         self._due = self._calls + 1
         self.checkup = check_up(self.run) if self._curves else None
 
     def _keep(self, prediction: Prediction) -> None:
-        self._predictions.setdefault(prediction.split, deque(maxlen=MOST_PREDICTIONS)).append(prediction)
+        self._predictions.setdefault(prediction.split, deque(maxlen=MOST_PREDICTIONS)).append(
+            prediction
+        )
 
     def _place(self, epoch: float | None, step: float | None) -> float:
         """Where a call stands, on the clock that the first call chose."""
@@ -142,13 +195,21 @@ class Watch:
         clock = self._clock or ("step" if epoch is None else "epoch")
         at = given.pop(clock)
         if at is None or any(other is not None for other in given.values()):
-            raise BadRun(f"watch: give {'one of epoch and step' if self._clock is None else f'{clock}, as before, and nothing else'} for the place")
+            raise BadRun(
+                "watch: give "
+                f"{'one of epoch and step' if self._clock is None else f'{clock}, as before, and nothing else'} "
+                "for the place"
+            )
         self._clock = clock
         return float(at)
 
     def _news(self, findings: Sequence[Finding]) -> tuple[Finding, ...]:
         """Those not seen for GONE_READINGS readings."""
-        new = tuple(f for f in findings if f.name not in self._seen or self._readings - self._seen[f.name] > GONE_READINGS)
+        new = tuple(
+            f
+            for f in findings
+            if f.name not in self._seen or self._readings - self._seen[f.name] > GONE_READINGS
+        )
         self._seen |= {finding.name: self._readings for finding in findings}
         return new
 
@@ -162,7 +223,10 @@ def _built(places: Iterable[float], values: Iterable[float]) -> CurveBuilder:
 
 def _number(name: str, value: SupportsFloat) -> float:
     if name not in METRICS:
-        raise BadRun(f"watch: it knows no metric {name!r}, but {', '.join(METRICS)}: rename it or leave it out")
+        raise BadRun(
+            f"watch: it knows no metric {name!r}, but {', '.join(METRICS)}: rename it or leave "
+            "it out"
+        )
     try:
         return float(value)
     except (TypeError, ValueError):

@@ -1,4 +1,6 @@
-"""Findings of how a loop treats its network: modes, gradients that reach it, weights and randomness that stay its own."""
+"""Findings of how a loop treats its network: modes, gradients that reach it, weights and randomness
+that stay its own.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +43,19 @@ def modes_are_right(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         return told(
             EVALUATED_IN_TRAIN,
             "mode",
-            headline="validation runs in train mode: dropout and batch statistics are in its figures",
+            headline="validation runs in train mode: dropout and batch statistics are in its "
+            "figures",
             where=in_train[0].where,
-            evidence=(f"{len(in_train)} losses without gradients; modules that differ: {naming(told_apart)}",),
+            evidence=(
+                (
+                    f"{len(in_train)} losses without gradients; modules that differ: "
+                    f"{naming(told_apart)}"
+                ),
+            ),
             try_="network.eval() before validation, network.train() after it",
-            severity="failure" if any(isinstance(module, _BatchNorm) for module in rehearsal.network.modules()) else "warning",
+            severity="failure"
+            if any(isinstance(module, _BatchNorm) for module in rehearsal.network.modules())
+            else "warning",
         )
     return ()
 
@@ -54,7 +64,9 @@ def _tells_modes_apart(network: nn.Module) -> list[str]:
     """Modules that do another thing in train mode."""
     kinds = (nn.modules.dropout._DropoutNd, _BatchNorm)
     return [
-        name for name, module in network.named_modules() if isinstance(module, kinds) or (isinstance(module, nn.RNNBase) and module.num_layers > 1)
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, kinds) or (isinstance(module, nn.RNNBase) and module.num_layers > 1)
     ]
 
 
@@ -62,12 +74,25 @@ def gradients_reach_the_network(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     """What has a gradient by our loss has one in the loop, if an optimiser has it."""
     updates = rehearsal.updates[: 4 * FEWEST]
     passes = [event for window in rehearsal.windows for event in window.of("backward")]
-    if len(updates) < FEWEST or not passes or any(zeroed_before_step(window) for window in rehearsal.windows):
+    if (
+        len(updates) < FEWEST
+        or not passes
+        or any(zeroed_before_step(window) for window in rehearsal.windows)
+    ):
         return ()
     given = frozenset().union(*(update.given for update in updates))
-    with_gradient = {name for update in updates for name, gradient in update.gradients.items() if bool(gradient.any())}
+    with_gradient = {
+        name
+        for update in updates
+        for name, gradient in update.gradients.items()
+        if bool(gradient.any())
+    }
     named = dict(rehearsal.network.named_parameters())
-    cut = sorted(name for name in (given & rehearsal.reached) - with_gradient if name in named and named[name].requires_grad)
+    cut = sorted(
+        name
+        for name in (given & rehearsal.reached) - with_gradient
+        if name in named and named[name].requires_grad
+    )
     if not cut:
         return ()
     whole = len(cut) == len(given & rehearsal.reached)
@@ -87,9 +112,11 @@ def weights_stay(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     """What a step moved stays moved, and what is frozen does not move."""
     windows = [window for window in rehearsal.windows if window.updates and window.weights]
     back = [
-        later for earlier, later in pairwise(windows)
-        if _same(earlier.weights, later.weights) and not _same(earlier.weights, earlier.updates[-1].after)
-    ]  # fmt: skip
+        later
+        for earlier, later in pairwise(windows)
+        if _same(earlier.weights, later.weights)
+        and not _same(earlier.weights, earlier.updates[-1].after)
+    ]
     if len(back) >= FEWEST:
         load = rehearsal.first("load")
         return told(
@@ -97,19 +124,32 @@ def weights_stay(rehearsal: Rehearsal) -> tuple[Finding, ...]:
             "state",
             headline="weights are put back after each step: nothing that is learned stays",
             where=load,
-            evidence=(f"before {len(back)} of {len(windows)} backward passes they were what they had been a step before",),
+            evidence=(
+                (
+                    f"before {len(back)} of {len(windows)} backward passes they were what they had "
+                    "been a step before"
+                ),
+            ),
             try_="keep a best state as copies, and load it after training",
         )
     named = dict(rehearsal.network.named_parameters())
     frozen = [name for name, parameter in named.items() if not parameter.requires_grad]
     last = rehearsal.updates[-FEWEST:]
-    moving = sorted(name for name in frozen if last and all(name in update.before and bool((update.moved(name) != 0).any()) for update in last))
+    moving = sorted(
+        name
+        for name in frozen
+        if last
+        and all(name in update.before and bool((update.moved(name) != 0).any()) for update in last)
+    )
     if not moving:
         return ()
     return told(
         FROZEN_MOVES,
         "state",
-        headline=f"{counted(len(moving), 'frozen parameter')} still move{'s' if len(moving) == 1 else ''}: {naming(moving)}",
+        headline=(
+            f"{counted(len(moving), 'frozen parameter')} still "
+            f"move{'s' if len(moving) == 1 else ''}: {naming(moving)}"
+        ),
         where=last[0].where,
         evidence=("an optimiser moves what has a gradient, momentum or decay left, frozen or not",),
         try_="freeze before the first step, and leave frozen parameters out of the optimiser",
@@ -117,7 +157,9 @@ def weights_stay(rehearsal: Rehearsal) -> tuple[Finding, ...]:
 
 
 def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(one[name].shape == other[name].shape and torch.equal(one[name], other[name]) for name in one)
+    return one.keys() == other.keys() and all(
+        one[name].shape == other[name].shape and torch.equal(one[name], other[name]) for name in one
+    )
 
 
 def randomness_is_fresh(rehearsal: Rehearsal) -> tuple[Finding, ...]:
@@ -128,7 +170,10 @@ def randomness_is_fresh(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     return told(
         RANDOMNESS_REPEATS,
         "state",
-        headline="the random generator is seeded at each step: dropout and augmentation are the same each time",
+        headline=(
+            "the random generator is seeded at each step: dropout and augmentation are the same "
+            "each time"
+        ),
         where=rehearsal.first("seed"),
         evidence=(f"torch.manual_seed in {len(seeded)} of {len(rehearsal.windows)} steps",),
         try_="seed once, before training",
@@ -139,7 +184,10 @@ def randomness_is_fresh(rehearsal: Rehearsal) -> tuple[Finding, ...]:
 TRAINED_IN_EVAL = Record(
     name="trained_in_eval",
     stage="loop",
-    means="Gradients come from eval mode: dropout is off and batch norms use what they never gathered, or validation is trained on.",
+    means=(
+        "Gradients come from eval mode: dropout is off and batch norms use what they never "
+        "gathered, or validation is trained on."
+    ),
     detected="The network's mode at each backward().",
     mend="network.train() before each epoch, and no backward() in validation.",
     no_remedy="the part is exchanged, which shows the same",
@@ -150,7 +198,10 @@ EVALUATED_IN_TRAIN = Record(
     name="evaluated_in_train",
     stage="loop",
     follows=("trained_in_eval",),
-    means="Validation runs in train mode, so its figures are of another network, and batch norms learn from it.",
+    means=(
+        "Validation runs in train mode, so its figures are of another network, and batch norms "
+        "learn from it."
+    ),
     detected="The network's mode at each loss without gradients.",
     mend="network.eval() before validation, network.train() after it.",
     no_remedy="it changes what is reported, not what is learned",
@@ -165,7 +216,10 @@ GRADIENT_CUT = Record(
         "optimiser_elsewhere",
         "features_hidden",
     ),
-    means="Between network and loss the loop cuts the gradient, so a part or all of the network cannot learn.",
+    means=(
+        "Between network and loss the loop cuts the gradient, so a part or all of the network "
+        "cannot learn."
+    ),
     detected="Parameters in the optimiser that have a gradient by our loss and none in the loop.",
     mend="Take out .detach(), .item(), torch.tensor(...) and torch.no_grad() on the way.",
     no_remedy="the part is exchanged, which shows the same",
@@ -183,7 +237,10 @@ WEIGHTS_PUT_BACK = Record(
 FROZEN_MOVES = Record(
     name="frozen_moves",
     stage="loop",
-    means="Parameters that are frozen still move: they are in the optimiser, with an old gradient, momentum or decay.",
+    means=(
+        "Parameters that are frozen still move: they are in the optimiser, with an old gradient, "
+        "momentum or decay."
+    ),
     detected="Frozen parameters before and after each step.",
     mend="Freeze before the first backward(), and leave them out of the optimiser.",
     no_remedy="it spoils what was to be kept, and breaks no rung by itself",

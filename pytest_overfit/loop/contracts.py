@@ -1,4 +1,6 @@
-"""The contracts of a loop: what must hold of the user's own training, told from a rehearsal of a few steps."""
+"""The contracts of a loop: what must hold of the user's own training, told from a rehearsal of a
+few steps.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,12 @@ def loop_runs(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if error is not None:
         return told(running.LOOP_DIVERGES, None, headline=f"your loop: {error}", where=line)
     if not rehearsal.windows:
-        return told(running.NO_STEP, "accumulation", headline="your loop ended before its first loss", where=None)
+        return told(
+            running.NO_STEP,
+            "accumulation",
+            headline="your loop ended before its first loss",
+            where=None,
+        )
     return ()
 
 
@@ -30,7 +37,12 @@ Look = Callable[[Rehearsal], tuple[Finding, ...]]
 
 
 def _contract(name: str, holds: str, *looks: Look) -> Contract:
-    return Contract(name=name, holds=holds, about="loop", examine=lambda rehearsal: tuple(finding for look in looks for finding in look(rehearsal)))
+    return Contract(
+        name=name,
+        holds=holds,
+        about="loop",
+        examine=lambda rehearsal: tuple(finding for look in looks for finding in look(rehearsal)),
+    )
 
 
 CONTRACTS: tuple[Contract, ...] = (
@@ -47,7 +59,11 @@ CONTRACTS: tuple[Contract, ...] = (
         content.loss_is_of_the_output,
         content.network_is_used_as_it_is,
     ),
-    _contract("right modes", "gradients come from train mode, validation from eval mode", conduct.modes_are_right),
+    _contract(
+        "right modes",
+        "gradients come from train mode, validation from eval mode",
+        conduct.modes_are_right,
+    ),
     _contract(
         "fresh gradients",
         "each step is taken on the whole gradient of its batches, and on no other",
@@ -56,7 +72,12 @@ CONTRACTS: tuple[Contract, ...] = (
         stepping.scales_are_undone,
         conduct.gradients_reach_the_network,
     ),
-    _contract("steps taken", "each loss has its step, clipped before it", stepping.clipping_is_in_time, stepping.steps_are_taken),
+    _contract(
+        "steps taken",
+        "each loss has its step, clipped before it",
+        stepping.clipping_is_in_time,
+        stepping.steps_are_taken,
+    ),
     _contract(
         "own optimiser",
         "every parameter that learns moves, downhill, by the size that the optimiser promises",
@@ -65,10 +86,22 @@ CONTRACTS: tuple[Contract, ...] = (
         rates.steps_go_downhill,
         rates.updates_are_of_size,
     ),
-    _contract("living rates", "the rate rises to what was asked for, and does not die", rates.rates_live, rates.schedules_are_of_this_optimiser),
-    _contract("own state", "weights and randomness go on from step to step", conduct.weights_stay, conduct.randomness_is_fresh),
+    _contract(
+        "living rates",
+        "the rate rises to what was asked for, and does not die",
+        rates.rates_live,
+        rates.schedules_are_of_this_optimiser,
+    ),
+    _contract(
+        "own state",
+        "weights and randomness go on from step to step",
+        conduct.weights_stay,
+        conduct.randomness_is_fresh,
+    ),
     _contract("same again", "two steps with the same seed are the same", retakes.seeds_repeat),
-    _contract("failures heard", "a gradient that is not finite is not hidden", retakes.failures_are_heard),
+    _contract(
+        "failures heard", "a gradient that is not finite is not hidden", retakes.failures_are_heard
+    ),
 )
 """Causes before what follows from them."""
 RECORDS = {
@@ -94,14 +127,18 @@ def examine_loop(subject: Subject, *, seed: int = 0) -> tuple[Checked, ...]:
     def is_told(finding: Finding) -> bool:
         if names & ENDS:
             return finding.name in ENDS
-        return not names & set(RECORDS[finding.name].follows) and not (caused and finding.name in LAST)
+        return not names & set(RECORDS[finding.name].follows) and not (
+            caused and finding.name in LAST
+        )
 
     ended = bool(names & (ENDS | LAST))
     return tuple(
         Checked(
             contract=contract,
             findings=accepting([one for one in findings if is_told(one)], subject.accept),
-            skipped="the loop ended before it could be watched" if ended and not any(map(is_told, findings)) else None,
+            skipped="the loop ended before it could be watched"
+            if ended and not any(map(is_told, findings))
+            else None,
         )
         for contract, findings in found.items()
     )

@@ -1,4 +1,6 @@
-"""The Trainer of transformers as a loop under test: its arguments, its collator and what a subclass overrides, as they run."""
+"""The Trainer of transformers as a loop under test: its arguments, its collator and what a subclass
+overrides, as they run.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ QUIET = {
     "dataloader_pin_memory": False,
     "dataloader_num_workers": 0,
 }
-"""What a Trainer is told besides the user's arguments: to save, to report and to evaluate nothing."""
+"""What a Trainer is told besides the user's arguments: to save, to report and to evaluate nothing.
+"""
 INPUTS = ("input_values", "input_features")
 """What transformers calls the features of speech."""
 
@@ -43,17 +46,24 @@ def subject_of(
     name: str | None = None,
     **described: Any,
 ) -> Subject:
-    """A model, its dataset, its data collator and its TrainingArguments, trained by the library's own Trainer.
+    """A model, its dataset, its data collator and its TrainingArguments, trained by the library's
+    own Trainer.
 
     model: makes a fresh model. trainer: a subclass of Trainer, or what is called in its place.
-    sample: an item of the dataset -> its features and its target; default input_values or input_features, and labels.
-    described: fields of `Subject`, where the model is no CTC model of the library, whose forward, blank and
-    layout are known.
+    sample: an item of the dataset -> its features and its target; default input_values or
+    input_features, and labels.
+    described: fields of `Subject`, where the model is no CTC model of the library, whose forward,
+    blank and layout are known.
     """
     with tempfile.TemporaryDirectory() as folder:
         made = _trainer(trainer, model(), arguments, folder, collator, dataset)
-        made.accelerator.prepare = lambda loader: loader  # the batches as they are before they go to a device
-        loader, blank = made.get_train_dataloader(), getattr(getattr(made.model, "config", None), "pad_token_id", None)
+        made.accelerator.prepare = lambda loader: (
+            loader
+        )  # the batches as they are before they go to a device
+        loader, blank = (
+            made.get_train_dataloader(),
+            getattr(getattr(made.model, "config", None), "pad_token_id", None),
+        )
     known = {"forward": hear, "outputs": "logits", "layout": "BTV", "blank": blank or 0}
     return Subject(
         name=name or type(made.model).__name__,
@@ -66,7 +76,8 @@ def subject_of(
 
 
 def hear(model: Any, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-    """A CTC model of the library: features (batch, frames, dim) -> logits (batch, steps, vocabulary), steps (batch,).
+    """A CTC model of the library: features (batch, frames, dim) -> logits (batch, steps,
+    vocabulary), steps (batch,).
 
     A model of waveforms has features of one number a frame.
     """
@@ -80,11 +91,16 @@ def hear(model: Any, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
 def _item(item: Any) -> tuple[Any, Any]:
     present = [name for name in INPUTS if name in item]
     if not present or "labels" not in item:
-        raise BadSubject(f"huggingface: items have {', '.join(item)}: give sample=lambda item: (features, target)")
+        raise BadSubject(
+            f"huggingface: items have {', '.join(item)}: give sample=lambda item: (features, "
+            "target)"
+        )
     return item[present[0]], item["labels"]
 
 
-def steps_of(arguments: Any, trainer: Callable[..., Any] | None = None) -> Callable[[Any, Any], Iterator[float]]:
+def steps_of(
+    arguments: Any, trainer: Callable[..., Any] | None = None
+) -> Callable[[Any, Any], Iterator[float]]:
     """`train(model, batches)` by such a Trainer; yields the loss after each optimiser step."""
 
     def train(model: Any, batches: Any) -> Iterator[float]:
@@ -93,25 +109,42 @@ def steps_of(arguments: Any, trainer: Callable[..., Any] | None = None) -> Calla
     return train
 
 
-def _trainer(kind: Callable[..., Any] | None, model: Any, arguments: Any, folder: str, collator: Any, dataset: Any) -> Any:
-    """The user's Trainer, writing into `folder` alone. Raises BadSubject where the library is not installed."""
+def _trainer(
+    kind: Callable[..., Any] | None,
+    model: Any,
+    arguments: Any,
+    folder: str,
+    collator: Any,
+    dataset: Any,
+) -> Any:
+    """The user's Trainer, writing into `folder` alone.
+
+    Raises BadSubject where the library is not installed.
+    """
     try:
         from transformers import PrinterCallback, Trainer
     except ModuleNotFoundError as error:
-        raise BadSubject("transformers is not installed, which trains this subject: pip install transformers accelerate") from error
+        raise BadSubject(
+            "transformers is not installed, which trains this subject: pip install "
+            "transformers accelerate"
+        ) from error
 
     arguments = copy.copy(arguments)
     for field, value in {**QUIET, "output_dir": folder}.items():
         setattr(arguments, field, value)
     try:
-        made = (kind or Trainer)(model=model, args=arguments, data_collator=collator, train_dataset=dataset)
+        made = (kind or Trainer)(
+            model=model, args=arguments, data_collator=collator, train_dataset=dataset
+        )
     except ImportError as error:
         raise BadSubject(f"transformers cannot train: {str(error).splitlines()[0]}") from error
     made.remove_callback(PrinterCallback)
     return made
 
 
-def _train(model: Any, batches: Any, arguments: Any, kind: Callable[..., Any] | None, step_done: StepDone) -> None:
+def _train(
+    model: Any, batches: Any, arguments: Any, kind: Callable[..., Any] | None, step_done: StepDone
+) -> None:
     from transformers import TrainerCallback
 
     class Steps(TrainerCallback):

@@ -12,7 +12,9 @@ from torch import Tensor
 from pytest_overfit.subject import BadSubject, Sample
 
 Read = Callable[[Any], tuple[Any, Any]]
-"""An item -> its features (frames, dim), or (frames,) where a frame is one number, and its target (tokens,)."""
+"""An item -> its features (frames, dim), or (frames,) where a frame is one number, and its target
+(tokens,).
+"""
 
 
 def samples_of(dataset: Any, read: Read) -> Callable[[int], Sequence[Sample]]:
@@ -26,11 +28,17 @@ def samples_of(dataset: Any, read: Read) -> Callable[[int], Sequence[Sample]]:
 
 def _sample(index: int, read: Any) -> Sample:
     if not isinstance(read, tuple) or len(read) != 2:
-        raise BadSubject(f"item {index}: sample must return features and target, got a {type(read).__name__}")
+        raise BadSubject(
+            f"item {index}: sample must return features and target, got a {type(read).__name__}"
+        )
     features, target = (_tensor(value) for value in read)
     if isinstance(features, Tensor) and features.ndim == 1:
         features = features[:, None]
-    return Sample(name=f"item {index}", features=features, target=target.long() if isinstance(target, Tensor) else target)
+    return Sample(
+        name=f"item {index}",
+        features=features,
+        target=target.long() if isinstance(target, Tensor) else target,
+    )
 
 
 def _tensor(value: Any) -> Any:

@@ -1,4 +1,6 @@
-"""Lightning's Trainer as a loop under test: the module, its hooks and the Trainer's own settings, as they run."""
+"""Lightning's Trainer as a loop under test: the module, its hooks and the Trainer's own settings,
+as they run.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +43,12 @@ def subject_of(
 ) -> Subject:
     """A LightningModule and its data, trained by Lightning's own Trainer.
 
-    module: makes a fresh LightningModule. data: its LightningDataModule, or a DataLoader to train on.
-    sample: an item of the dataset -> its features and its target. trainer: the settings of the Trainer.
-    described: fields of `Subject`, such as forward, where the module is not called with features and frames.
+    module: makes a fresh LightningModule. data: its LightningDataModule, or a DataLoader to train
+    on.
+    sample: an item of the dataset -> its features and its target. trainer: the settings of the
+    Trainer.
+    described: fields of `Subject`, such as forward, where the module is not called with features
+    and frames.
     """
     loader = _train_loader(data)
     return Subject(
@@ -65,25 +70,39 @@ def _train_loader(data: Any) -> DataLoader[Any]:
         loader = data.train_dataloader()
     if not isinstance(loader, DataLoader):
         kind = type(loader).__name__
-        raise BadSubject(f"lightning: data must be a LightningDataModule with one DataLoader to train on, got a {kind}")
+        raise BadSubject(
+            "lightning: data must be a LightningDataModule with one DataLoader to train on, "
+            f"got a {kind}"
+        )
     return loader
 
 
-def steps_of(settings: Mapping[str, Any], data: Any = None) -> Callable[[Any, Any], Iterator[float]]:
-    """`train(module, batches)` by a Trainer with these settings; yields the loss after each optimiser step."""
+def steps_of(
+    settings: Mapping[str, Any], data: Any = None
+) -> Callable[[Any, Any], Iterator[float]]:
+    """`train(module, batches)` by a Trainer with these settings; yields the loss after each
+    optimiser step.
+    """
 
     def train(module: Any, batches: Any) -> Iterator[float]:
-        return pulled(lambda step_done: _fit(module, batches, data, settings, step_done), during=_without_advice)
+        return pulled(
+            lambda step_done: _fit(module, batches, data, settings, step_done),
+            during=_without_advice,
+        )
 
     return train
 
 
-def _fit(module: Any, batches: Any, data: Any, settings: Mapping[str, Any], step_done: StepDone) -> None:
+def _fit(
+    module: Any, batches: Any, data: Any, settings: Mapping[str, Any], step_done: StepDone
+) -> None:
     try:
         from lightning.pytorch import Callback, LightningDataModule, Trainer
         from lightning.pytorch.utilities.model_helpers import is_overridden
     except ModuleNotFoundError as error:
-        raise BadSubject("lightning is not installed, which trains this subject: pip install lightning") from error
+        raise BadSubject(
+            "lightning is not installed, which trains this subject: pip install lightning"
+        ) from error
 
     class Steps(Callback):
         """Tells of each optimiser step, after the schedulers that follow it."""
@@ -96,7 +115,10 @@ def _fit(module: Any, batches: Any, data: Any, settings: Mapping[str, Any], step
                 step_done(_loss(outputs))
 
     validates = is_overridden("validation_step", module)
-    given: dict[str, Any] = {"train_dataloaders": batches, "val_dataloaders": batches if validates else None}
+    given: dict[str, Any] = {
+        "train_dataloaders": batches,
+        "val_dataloaders": batches if validates else None,
+    }
     if isinstance(data, LightningDataModule):
         theirs = data.val_dataloader if is_overridden("val_dataloader", data) else list
         data = copy.copy(data)
@@ -104,7 +126,9 @@ def _fit(module: Any, batches: Any, data: Any, settings: Mapping[str, Any], step
         data.val_dataloader = lambda: _as_many(theirs(), batches) if validates else []
         given = {"datamodule": data}
     callbacks = [*settings.get("callbacks", ()), Steps()]
-    trainer = Trainer(**{"limit_val_batches": VALIDATED, **settings, **QUIET, "callbacks": callbacks})
+    trainer = Trainer(
+        **{"limit_val_batches": VALIDATED, **settings, **QUIET, "callbacks": callbacks}
+    )
     trainer.fit(module, **given)
 
 
@@ -114,7 +138,10 @@ def _as_many(theirs: Any, batches: Any) -> Any:
 
 
 def _loss(outputs: Any) -> float:
-    """What a training_step returned: a loss, or a mapping with one. Raises ValueError where it is nothing."""
+    """What a training_step returned: a loss, or a mapping with one.
+
+    Raises ValueError where it is nothing.
+    """
     value = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
     if value is None:
         raise ValueError("training_step returns no loss: return it, so that its fall can be seen")
@@ -123,7 +150,9 @@ def _loss(outputs: Any) -> float:
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Lightning warns of few workers, short epochs and its own dependencies, which no loop is to blame for."""
+    """Lightning warns of few workers, short epochs and its own dependencies, which no loop is to
+    blame for.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning(_utilities)?\.")
         yield

@@ -13,7 +13,17 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampl
 
 from pytest_overfit.subject import BadSubject
 
-Part = Literal["optimiser", "scheduler", "clip", "precision", "accumulation", "batches", "loss", "mode", "state"]
+Part = Literal[
+    "optimiser",
+    "scheduler",
+    "clip",
+    "precision",
+    "accumulation",
+    "batches",
+    "loss",
+    "mode",
+    "state",
+]
 PARTS: tuple[Part, ...] = get_args(Part)
 """What a loop is made of."""
 
@@ -34,7 +44,8 @@ class Exchanged(Protocol):
 class Loop:
     """The user's own training.
 
-    train:  (network, batches) -> iterator of the loss after each optimiser step: a generator that yields where `optimizer.step()` was called.
+    train:  (network, batches) -> iterator of the loss after each optimiser step: a generator that
+            yields where `optimizer.step()` was called.
     loader: the DataLoader it trains on. Item i of its dataset is sample i of the subject.
     exchange: puts a part of ours in the place of one of the loop's, for a trial.
     """
@@ -45,17 +56,29 @@ class Loop:
 
     def __post_init__(self) -> None:
         if not isinstance(self.loader, DataLoader):
-            raise BadSubject(f"Loop: loader must be a torch DataLoader, got a {type(self.loader).__name__}: DataLoader(dataset, collate_fn=...)")
+            raise BadSubject(
+                f"Loop: loader must be a torch DataLoader, got a {type(self.loader).__name__}: "
+                "DataLoader(dataset, collate_fn=...)"
+            )
         if not callable(self.train):
-            raise BadSubject(f"Loop: train must be a generator function train(network, batches), got a {type(self.train).__name__}")
-        if not hasattr(self.loader.dataset, "__getitem__") or not hasattr(self.loader.dataset, "__len__"):
-            raise BadSubject("Loop: the loader's dataset must have items and a length, so that it can be cut to a rung's samples")
+            raise BadSubject(
+                "Loop: train must be a generator function train(network, batches), got a "
+                f"{type(self.train).__name__}"
+            )
+        if not hasattr(self.loader.dataset, "__getitem__") or not hasattr(
+            self.loader.dataset, "__len__"
+        ):
+            raise BadSubject(
+                "Loop: the loader's dataset must have items and a length, so that it can be "
+                "cut to a rung's samples"
+            )
 
     def batches(self, samples: int, drawn: Callable[[Sequence[int]], None]) -> DataLoader[Any]:
-        """The user's loader over the first `samples` items, as many times each as make its epoch as long as before.
+        """The user's loader over the first `samples` items, as many times each as make its epoch as
+        long as before.
 
-        An epoch keeps its length, since schedules count in epochs. drawn: told which samples each batch holds. In this process, so that
-        what happens can be seen.
+        An epoch keeps its length, since schedules count in epochs. drawn: told which samples each
+        batch holds. In this process, so that what happens can be seen.
         """
         loader = self.loader
         cut = _Cut(loader.dataset, samples)
@@ -66,12 +89,18 @@ class Loop:
 
         given: dict[str, Any] = {"collate_fn": collate}
         if isinstance(loader.sampler, RandomSampler):
-            return DataLoader(cut, batch_size=loader.batch_size, shuffle=True, drop_last=loader.drop_last, **given)
+            return DataLoader(
+                cut, batch_size=loader.batch_size, shuffle=True, drop_last=loader.drop_last, **given
+            )
         if loader.batch_size is not None and isinstance(loader.sampler, SequentialSampler):
-            return DataLoader(cut, batch_size=loader.batch_size, drop_last=loader.drop_last, **given)
+            return DataLoader(
+                cut, batch_size=loader.batch_size, drop_last=loader.drop_last, **given
+            )
         if loader.batch_sampler is not None:
             return DataLoader(cut, batch_sampler=loader.batch_sampler, **given)
-        raise BadSubject("Loop: the loader makes no batches: give it a batch_size or a batch_sampler")
+        raise BadSubject(
+            "Loop: the loader makes no batches: give it a batch_size or a batch_sampler"
+        )
 
 
 class _Cut(Dataset[tuple[int, Any]]):

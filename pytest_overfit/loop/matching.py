@@ -18,10 +18,11 @@ SAME = 1e-3
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Row:
-    """A row and the sample that it is likest to. frames: that the two share. likeness: correlation over them.
+    """A row and the sample that it is likest to. frames: that the two share. likeness: correlation
+    over them.
 
-    scale, shift: row = scale x sample + shift. off: rms of what the two differ by, in units of the sample's spread. zeros: share of the row's
-    numbers that are 0 where the sample's are not.
+    scale, shift: row = scale x sample + shift. off: rms of what the two differ by, in units of the
+    sample's spread. zeros: share of the row's numbers that are 0 where the sample's are not.
     """
 
     sample: int
@@ -35,7 +36,10 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Given:
-    """Rows of a batch. samples: which sample each is likest to. exact: all are the samples to rounding, over all their frames."""
+    """Rows of a batch. samples: which sample each is likest to.
+
+    exact: all are the samples to rounding, over all their frames.
+    """
 
     rows: tuple[Row, ...]
     exact: bool
@@ -47,7 +51,9 @@ class Given:
 
 
 def match(batch: Tensor, samples: Sequence[Sample]) -> Given | None:
-    """Match each row of (batch, ...) with a sample; None where one is like none, as after an augmentation or in another form."""
+    """Match each row of (batch, ...) with a sample; None where one is like none, as after an
+    augmentation or in another form.
+    """
     rows = [_likest(row.detach().float().cpu(), samples) for row in batch]
     if any(row is None for row in rows):
         return None
@@ -57,13 +63,21 @@ def match(batch: Tensor, samples: Sequence[Sample]) -> Given | None:
 
 
 def _likest(row: Tensor, samples: Sequence[Sample]) -> Row | None:
-    found = [one for index, sample in enumerate(samples) for one in [_compared(row, index, sample.features.float())] if one is not None]
+    found = [
+        one
+        for index, sample in enumerate(samples)
+        for one in [_compared(row, index, sample.features.float())]
+        if one is not None
+    ]
     best = max(found, key=lambda one: (one.likeness, one.frames), default=None)
     return best if best is not None and (best.likeness > ALIKE or best.zeros > 0.5) else None
 
 
 def _compared(row: Tensor, index: int, features: Tensor) -> Row | None:
-    """features: (frames, dim). The row may be (frames, dim), (dim, frames), or (frames,) where dim is 1."""
+    """features: (frames, dim).
+
+    The row may be (frames, dim), (dim, frames), or (frames,) where dim is 1.
+    """
     shaped = _in_frames(row, features.shape[1])
     if shaped is None:
         return None

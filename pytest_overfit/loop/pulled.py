@@ -1,4 +1,6 @@
-"""Training that calls back, as a Trainer's, turned into training that is asked for its next step."""
+"""Training that calls back, as a Trainer's, turned into training that is asked for its next
+step.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +13,21 @@ StepDone = Callable[[float], None]
 
 
 class Stopped(BaseException):
-    """Raised inside a training to end it; not an Exception, so that no training takes it for a failure of its own."""
+    """Raised inside a training to end it; not an Exception, so that no training takes it for a
+    failure of its own.
+    """
 
 
-def pulled(run: Callable[[StepDone], None], *, during: Callable[[], AbstractContextManager[object]] = nullcontext) -> Iterator[float]:
+def pulled(
+    run: Callable[[StepDone], None],
+    *,
+    during: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Iterator[float]:
     """The losses of `run(step_done)`, one an optimiser step, each given when it is asked for.
 
-    The training has a thread of its own and never runs while the caller does: between two losses it stands
-    still in `step_done`. during: entered around each stretch of training, as for what it warns of. What
-    the training raises is raised here. Closing the iterator ends the training.
+    The training has a thread of its own and never runs while the caller does: between two losses it
+    stands still in `step_done`. during: entered around each stretch of training, as for what it
+    warns of. What the training raises is raised here. Closing the iterator ends the training.
     """
     training = _Pulled(run)
     try:

@@ -1,4 +1,6 @@
-"""Findings of rates and of what optimisers do with them: what moves, how far, which way, and whose."""
+"""Findings of rates and of what optimisers do with them: what moves, how far, which way, and
+whose.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,21 @@ FEWEST = 3
 DEAD = 0.01
 """Share of its peak at which a rate is dead, while the loop goes on."""
 NEVER = 1e-3
-"""Share of the rate that was asked for, below which a rehearsal's last step tells of a warm-up of ten thousand steps and more."""
+"""Share of the rate that was asked for, below which a rehearsal's last step tells of a warm-up of
+ten thousand steps and more.
+"""
 ASLEEP = 1e-6
-"""Size of a step beside the weights, below which ten thousand of them move nothing; sound ones are 1e-4 to 1e-1."""
+"""Size of a step beside the weights, below which ten thousand of them move nothing; sound ones are
+1e-4 to 1e-1.
+"""
 LEAP = 3.0
-"""Size of a step beside the weights, from which none of them outlives it: after a few, weights have grown to fit."""
+"""Size of a step beside the weights, from which none of them outlives it: after a few, weights have
+grown to fit.
+"""
 DECAYED = 0.05
-"""Share of a weight that decay takes at each step, from which it outweighs any data: 14 steps halve it."""
+"""Share of a weight that decay takes at each step, from which it outweighs any data: 14 steps halve
+it.
+"""
 DAMPED = 0.1
 """Share of its rate that Adam's first step may fall short by and is still the step it promises."""
 
@@ -42,17 +52,30 @@ def rates_live(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         return told(
             RATE_DIES,
             "scheduler",
-            headline=f"the learning rate is {rates[dead]:.2g} from step {dead} on, {peak:.2g} at its peak, and the loop goes on",
+            headline=(
+                f"the learning rate is {rates[dead]:.2g} from step {dead} on, {peak:.2g} at its "
+                "peak, and the loop goes on"
+            ),
             where=line,
             evidence=(f"rates of the steps: {_series(rates)}",),
-            try_="step the schedule once an epoch if it counts epochs, and let it last as long as the training",
+            try_=(
+                "step the schedule once an epoch if it counts epochs, and let it last as long as "
+                "the training"
+            ),
         )
-    asked = max(float(group.get("max_lr", group.get("initial_lr", 0.0))) for update in updates for group in update.optimizer.param_groups)
+    asked = max(
+        float(group.get("max_lr", group.get("initial_lr", 0.0)))
+        for update in updates
+        for group in update.optimizer.param_groups
+    )
     if asked and peak < NEVER * asked:
         return told(
             RATE_NEVER_RISES,
             "scheduler",
-            headline=f"the learning rate is {peak:.2g} at its highest of {len(updates)} steps, {asked:.2g} was asked for",
+            headline=(
+                f"the learning rate is {peak:.2g} at its highest of {len(updates)} steps, "
+                f"{asked:.2g} was asked for"
+            ),
             where=line,
             evidence=(f"rates of the steps: {_series(rates)}",),
             try_="a warm-up of some hundred steps, and a schedule that is stepped",
@@ -62,15 +85,30 @@ def rates_live(rehearsal: Rehearsal) -> tuple[Finding, ...]:
 
 def schedules_are_of_this_optimiser(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     """What a schedule steps is an optimiser that takes steps."""
-    stepped = {id(getattr(update.optimizer, "optimizer", update.optimizer)) for update in rehearsal.updates}
-    events = [event for window in (*rehearsal.windows, rehearsal.rest) for event in window.of("schedule") if event.where]
-    elsewhere = [event for event in events if id(getattr(event.facts["optimizer"], "optimizer", event.facts["optimizer"])) not in stepped]
+    stepped = {
+        id(getattr(update.optimizer, "optimizer", update.optimizer)) for update in rehearsal.updates
+    }
+    events = [
+        event
+        for window in (*rehearsal.windows, rehearsal.rest)
+        for event in window.of("schedule")
+        if event.where
+    ]
+    elsewhere = [
+        event
+        for event in events
+        if id(getattr(event.facts["optimizer"], "optimizer", event.facts["optimizer"]))
+        not in stepped
+    ]
     if len(rehearsal.updates) < FEWEST or not events or len(elsewhere) < len(events):
         return ()
     return told(
         SCHEDULE_ELSEWHERE,
         "scheduler",
-        headline="the schedule belongs to an optimiser that takes no step: the rate of the one that does stays as it is",
+        headline=(
+            "the schedule belongs to an optimiser that takes no step: the rate of the one that "
+            "does stays as it is"
+        ),
         where=elsewhere[0].where,
         try_="build the schedule on the optimiser whose step() is called",
     )
@@ -82,15 +120,23 @@ def optimisers_have_the_network(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if not updates:
         return ()
     given = frozenset().union(*(update.given for update in updates))
-    names = {name for name, parameter in rehearsal.network.named_parameters() if parameter.requires_grad}
+    names = {
+        name for name, parameter in rehearsal.network.named_parameters() if parameter.requires_grad
+    }
     foreign = max(update.foreign for update in updates)
     if not given and foreign:
         return told(
             OPTIMISER_ELSEWHERE,
             "optimiser",
-            headline=f"the optimiser has {counted(foreign, 'parameter')}, and none of them is the network's",
+            headline=(
+                f"the optimiser has {counted(foreign, 'parameter')}, and none of them is the "
+                "network's"
+            ),
             where=updates[0].where,
-            try_="build the optimiser from the parameters of the network that is trained, after it is complete",
+            try_=(
+                "build the optimiser from the parameters of the network that is trained, after it "
+                "is complete"
+            ),
         )
     left = sorted((names & rehearsal.trainable) - given) if not foreign else sorted(names - given)
     left = [name for name in left if name in rehearsal.reached or foreign]
@@ -99,10 +145,18 @@ def optimisers_have_the_network(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     return told(
         NOT_OPTIMISED,
         "optimiser",
-        headline=f"{counted(len(left), 'parameter')} that could learn {'is' if len(left) == 1 else 'are'} in no optimiser: {naming(left)}",
+        headline=(
+            f"{counted(len(left), 'parameter')} that could learn "
+            f"{'is' if len(left) == 1 else 'are'} in no optimiser: {naming(left)}"
+        ),
         where=updates[0].where,
-        evidence=(f"the optimiser has {counted(foreign, 'parameter')} that the network does not",) if foreign else (),
-        try_="build the optimiser after the last change of the network, from all its parameters; freeze with requires_grad what is not to learn",
+        evidence=(f"the optimiser has {counted(foreign, 'parameter')} that the network does not",)
+        if foreign
+        else (),
+        try_=(
+            "build the optimiser after the last change of the network, from all its parameters; "
+            "freeze with requires_grad what is not to learn"
+        ),
     )
 
 
@@ -119,7 +173,10 @@ def optimisers_last(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     return told(
         OPTIMISER_RENEWED,
         "optimiser",
-        headline=f"{made} optimisers took turns at the same parameters in {len(rehearsal.updates)} steps: each begins without momentum",
+        headline=(
+            f"{made} optimisers took turns at the same parameters in {len(rehearsal.updates)} "
+            "steps: each begins without momentum"
+        ),
         where=rehearsal.updates[0].where,
         evidence=("a schedule counts on with the first of them alone",),
         try_="build the optimiser once, before the first epoch",
@@ -131,12 +188,19 @@ def updates_are_of_size(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     updates = [update for update in rehearsal.updates if update.gradients]
     if len(updates) < FEWEST:
         return ()
-    decay = max(float(group["lr"]) * float(group.get("weight_decay", 0.0)) for update in updates for group in update.optimizer.param_groups)
+    decay = max(
+        float(group["lr"]) * float(group.get("weight_decay", 0.0))
+        for update in updates
+        for group in update.optimizer.param_groups
+    )
     if decay > DECAYED:
         return told(
             DECAY_OUTWEIGHS,
             "optimiser",
-            headline=f"weight decay takes {decay:.0%} of every weight at each step: it outweighs the data",
+            headline=(
+                f"weight decay takes {decay:.0%} of every weight at each step: it outweighs the "
+                "data"
+            ),
             where=updates[0].where,
             evidence=("rate times weight_decay; usual is 1e-6 to 1e-3",),
             try_="weight_decay=0.01",
@@ -154,7 +218,10 @@ def updates_are_of_size(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         return told(
             UPDATE_VANISHES,
             "optimiser",
-            headline=f"a step moves the weights by {middle:.0e} of their size: nothing is learned in thousands of them",
+            headline=(
+                f"a step moves the weights by {middle:.0e} of their size: nothing is learned in "
+                "thousands of them"
+            ),
             where=updates[0].where,
             evidence=(f"rates up to {rate:.1e}; sound steps are 1e-4 to 1e-1 of the weights",),
             try_="a rate of 1e-4 to 1e-2",
@@ -176,7 +243,14 @@ def _damped(update: Update) -> tuple[Finding, ...] | None:
     group = update.optimizer.param_groups[0]
     if "eps" not in group or "betas" not in group:
         return None
-    numbers = torch.cat([update.gradients[name].abs().flatten() for name in update.given if name in update.gradients] or [torch.zeros(1)])
+    numbers = torch.cat(
+        [
+            update.gradients[name].abs().flatten()
+            for name in update.given
+            if name in update.gradients
+        ]
+        or [torch.zeros(1)]
+    )
     numbers = numbers[numbers > 0]
     if not len(numbers):
         return None
@@ -186,7 +260,10 @@ def _damped(update: Update) -> tuple[Finding, ...] | None:
     return told(
         EPSILON_OUTWEIGHS,
         "optimiser",
-        headline=f"epsilon {float(group['eps']):g} outweighs the gradient: {type(update.optimizer).__name__} takes {promised:.1%} of its step",
+        headline=(
+            f"epsilon {float(group['eps']):g} outweighs the gradient: "
+            f"{type(update.optimizer).__name__} takes {promised:.1%} of its step"
+        ),
         where=update.where,
         evidence=(f"half of all gradients are below {float(numbers.median()):.0e}",),
         try_="eps=1e-8",
@@ -213,7 +290,10 @@ def steps_go_downhill(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     for update in first.values():
         names = update.given & frozenset(update.gradients)
         decay = float(update.optimizer.param_groups[0].get("weight_decay", 0.0)) * update.rates[0]
-        along = sum(float((update.gradients[n] * (update.moved(n) + decay * update.before[n])).sum()) for n in names)
+        along = sum(
+            float((update.gradients[n] * (update.moved(n) + decay * update.before[n])).sum())
+            for n in names
+        )
         size = math.sqrt(sum(float(update.gradients[n].square().sum()) for n in names)) * math.sqrt(
             sum(float(update.moved(n).square().sum()) for n in names)
         )
@@ -226,7 +306,9 @@ def steps_go_downhill(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         "optimiser",
         headline="steps go along the gradient, not against it: the loss is made larger",
         where=uphill[0].where,
-        evidence=("the optimiser has maximize=True",) if any(group.get("maximize") for group in uphill[0].optimizer.param_groups) else (),
+        evidence=("the optimiser has maximize=True",)
+        if any(group.get("maximize") for group in uphill[0].optimizer.param_groups)
+        else (),
         try_="maximize=False, and a loss that is to fall",
     )
 
@@ -240,9 +322,15 @@ RATE_DIES = Record(
     name="rate_dies",
     stage="loop",
     follows=("optimiser_elsewhere",),
-    means="The learning rate falls to next to nothing within the first steps, and training goes on without it.",
+    means=(
+        "The learning rate falls to next to nothing within the first steps, and training goes on "
+        "without it."
+    ),
     detected="The rates of a few steps, over epochs of a few batches.",
-    mend="Step a schedule that counts epochs once an epoch, and give one that counts steps as many as there are.",
+    mend=(
+        "Step a schedule that counts epochs once an epoch, and give one that counts steps as many "
+        "as there are."
+    ),
     no_remedy="the part is exchanged, which shows the same",
     planted=("schedule_per_batch", "dead_after_warmup"),
 )
@@ -250,7 +338,10 @@ RATE_NEVER_RISES = Record(
     name="rate_never_rises",
     stage="loop",
     follows=("schedule_elsewhere",),
-    means="The learning rate stays at a tiny part of what was asked for: a warm-up without an end, or one that is never stepped.",
+    means=(
+        "The learning rate stays at a tiny part of what was asked for: a warm-up without an end, "
+        "or one that is never stepped."
+    ),
     detected="The rates of a few steps beside the rate that the schedule began from.",
     mend="Step the schedule, and warm up over some hundred steps.",
     no_remedy="the part is exchanged, which shows the same",
@@ -286,8 +377,14 @@ NOT_OPTIMISED = Record(
         "lost_gradient",
         "gradient_cut",
     ),
-    means="Some parameters that could learn are in no optimiser: a part was replaced after it was built, or never given.",
-    detected="The parameters in the optimisers that take steps beside those of the network that the loss reaches.",
+    means=(
+        "Some parameters that could learn are in no optimiser: a part was replaced after it was "
+        "built, or never given."
+    ),
+    detected=(
+        "The parameters in the optimisers that take steps beside those of the network that the "
+        "loss reaches."
+    ),
     mend="Build the optimiser last, from all parameters that are to learn.",
     no_remedy="the part is exchanged, which shows the same",
     planted=("optimizer_before_head", "encoder_not_given"),
@@ -295,7 +392,10 @@ NOT_OPTIMISED = Record(
 OPTIMISER_RENEWED = Record(
     name="optimiser_renewed",
     stage="loop",
-    means="A new optimiser is built again and again: momentum and variance begin from nothing each time.",
+    means=(
+        "A new optimiser is built again and again: momentum and variance begin from nothing each "
+        "time."
+    ),
     detected="Optimisers that step the same parameters are counted.",
     mend="Build the optimiser once.",
     no_remedy="the part is exchanged, which shows the same",
@@ -314,8 +414,14 @@ DECAY_OUTWEIGHS = Record(
 EPSILON_OUTWEIGHS = Record(
     name="epsilon_outweighs",
     stage="loop",
-    means="Adam's epsilon is far larger than the gradients, so its steps shrink to a small part of the rate.",
-    detected="Epsilon beside the median gradient of the first step. Source: Kingma & Ba 2015, arXiv 1412.6980, algorithm 1.",
+    means=(
+        "Adam's epsilon is far larger than the gradients, so its steps shrink to a small part of "
+        "the rate."
+    ),
+    detected=(
+        "Epsilon beside the median gradient of the first step. Source: Kingma & Ba 2015, arXiv "
+        "1412.6980, algorithm 1."
+    ),
     mend="Use 1e-8, or 1e-6 in half precision.",
     no_remedy="the part is exchanged, which shows the same",
     planted=("epsilon_too_large",),

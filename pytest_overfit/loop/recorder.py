@@ -1,7 +1,8 @@
-"""Notes what a loop does while it runs: forward and backward passes, zeroing, clipping, scaling, steps and rates, each with its line.
+"""Notes what a loop does while it runs: forward and backward passes, zeroing, clipping, scaling,
+steps and rates, each with its line.
 
-A loop tells nothing of itself but its losses. What it calls can be seen all the same: for as long as its code runs, and no longer, torch's own
-functions are wrapped.
+A loop tells nothing of itself but its losses. What it calls can be seen all the same: for as long
+as its code runs, and no longer, torch's own functions are wrapped.
 """
 
 from __future__ import annotations
@@ -21,16 +22,37 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 from pytest_overfit.errors import ENGINE, LIBRARIES
 
-Kind = Literal["batch", "call", "ctc", "backward", "zero", "clip", "scale", "unscale", "update", "before_step", "step", "schedule", "seed", "load"]
+Kind = Literal[
+    "batch",
+    "call",
+    "ctc",
+    "backward",
+    "zero",
+    "clip",
+    "scale",
+    "unscale",
+    "update",
+    "before_step",
+    "step",
+    "schedule",
+    "seed",
+    "load",
+]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Event:
-    """Something that a loop did. where: `file:line` of the user's frame. of: the optimiser, scaler or samples it was done with or to."""
+    """Something that a loop did. where: `file:line` of the user's frame.
+
+    of: the optimiser, scaler or samples it was done with or to.
+    """
 
     kind: Kind
     where: str | None = None
@@ -69,7 +91,12 @@ def recording(network: nn.Module, hear: Hear) -> Iterator[None]:
     def told(kind: Kind, of: Any = None, **facts: Any) -> None:
         hear(Event(kind=kind, where=users_line(), of=of, facts=facts))
 
-    def before(kind: Kind, owner: Any, name: str, facts: Callable[..., dict[str, Any]] = lambda *_, **__: {}) -> Any:
+    def before(
+        kind: Kind,
+        owner: Any,
+        name: str,
+        facts: Callable[..., dict[str, Any]] = lambda *_, **__: {},
+    ) -> Any:
         inner = getattr(owner, name)
 
         @wraps(inner)
@@ -79,13 +106,37 @@ def recording(network: nn.Module, hear: Hear) -> Iterator[None]:
 
         return patch.object(owner, name, outer)
 
-    inner_ctc, inner_clips = torch.ctc_loss, {name: getattr(nn.utils, name) for name in ("clip_grad_norm_", "clip_grad_value_")}
+    inner_ctc, inner_clips = (
+        torch.ctc_loss,
+        {name: getattr(nn.utils, name) for name in ("clip_grad_norm_", "clip_grad_value_")},
+    )
 
-    def ctc_loss(log_probs: Tensor, targets: Tensor, input_lengths: Any, target_lengths: Any, *rest: Any, **kwargs: Any) -> Tensor:
-        value: Tensor = inner_ctc(log_probs, targets, input_lengths, target_lengths, *rest, **kwargs)
+    def ctc_loss(
+        log_probs: Tensor,
+        targets: Tensor,
+        input_lengths: Any,
+        target_lengths: Any,
+        *rest: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        value: Tensor = inner_ctc(
+            log_probs, targets, input_lengths, target_lengths, *rest, **kwargs
+        )
         blank = rest[0] if rest else kwargs.get("blank", 0)
-        lengths = {"input_lengths": torch.as_tensor(input_lengths), "target_lengths": torch.as_tensor(target_lengths)}
-        told("ctc", log_probs=log_probs, targets=targets, blank=blank, value=value, training=network.training, graded=value.requires_grad, **lengths)
+        lengths = {
+            "input_lengths": torch.as_tensor(input_lengths),
+            "target_lengths": torch.as_tensor(target_lengths),
+        }
+        told(
+            "ctc",
+            log_probs=log_probs,
+            targets=targets,
+            blank=blank,
+            value=value,
+            training=network.training,
+            graded=value.requires_grad,
+            **lengths,
+        )
         return value
 
     def backward_facts(tensors: Any, *_: Any, **__: Any) -> dict[str, Any]:
@@ -98,11 +149,36 @@ def recording(network: nn.Module, hear: Hear) -> Iterator[None]:
             before("backward", torch.autograd, "backward", backward_facts),
             before("zero", Optimizer, "zero_grad"),
             before("zero", nn.Module, "zero_grad"),
-            before("scale", torch.amp.GradScaler, "scale", lambda scaler, *_: {"enabled": scaler.is_enabled()}),
-            before("unscale", torch.amp.GradScaler, "unscale_", lambda scaler, *_: {"enabled": scaler.is_enabled()}),
-            before("update", torch.amp.GradScaler, "update", lambda scaler, *_: {"enabled": scaler.is_enabled()}),
-            before("schedule", LRScheduler, "step", lambda schedule, *_, **__: {"optimizer": schedule.optimizer}),
-            before("schedule", ReduceLROnPlateau, "step", lambda schedule, *_, **__: {"optimizer": schedule.optimizer}),
+            before(
+                "scale",
+                torch.amp.GradScaler,
+                "scale",
+                lambda scaler, *_: {"enabled": scaler.is_enabled()},
+            ),
+            before(
+                "unscale",
+                torch.amp.GradScaler,
+                "unscale_",
+                lambda scaler, *_: {"enabled": scaler.is_enabled()},
+            ),
+            before(
+                "update",
+                torch.amp.GradScaler,
+                "update",
+                lambda scaler, *_: {"enabled": scaler.is_enabled()},
+            ),
+            before(
+                "schedule",
+                LRScheduler,
+                "step",
+                lambda schedule, *_, **__: {"optimizer": schedule.optimizer},
+            ),
+            before(
+                "schedule",
+                ReduceLROnPlateau,
+                "step",
+                lambda schedule, *_, **__: {"optimizer": schedule.optimizer},
+            ),
             before("load", nn.Module, "load_state_dict"),
             before("seed", torch, "manual_seed"),
         ):
@@ -110,15 +186,31 @@ def recording(network: nn.Module, hear: Hear) -> Iterator[None]:
         for name, inner in inner_clips.items():
             for owner in (nn.utils, nn.utils.clip_grad):
                 stack.enter_context(patch.object(owner, name, _clip(inner, told)))
-        stack.callback(register_module_forward_pre_hook(lambda module, given: _called(told, module, given, {})).remove)
-        stack.callback(network.register_forward_pre_hook(lambda *given: _called(told, *given), with_kwargs=True).remove)
-        stack.callback(register_optimizer_step_pre_hook(lambda *given: _about_to_step(told, *given)).remove)
-        stack.callback(register_optimizer_step_post_hook(lambda optimizer, *_: told("step", optimizer)).remove)
+        stack.callback(
+            register_module_forward_pre_hook(
+                lambda module, given: _called(told, module, given, {})
+            ).remove
+        )
+        stack.callback(
+            network.register_forward_pre_hook(
+                lambda *given: _called(told, *given), with_kwargs=True
+            ).remove
+        )
+        stack.callback(
+            register_optimizer_step_pre_hook(lambda *given: _about_to_step(told, *given)).remove
+        )
+        stack.callback(
+            register_optimizer_step_post_hook(lambda optimizer, *_: told("step", optimizer)).remove
+        )
         yield
 
 
-def _called(told: Callable[..., None], module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-    """A module is called, by position or by keywords; not where a checkpoint runs it once more in a backward pass."""
+def _called(
+    told: Callable[..., None], module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]
+) -> None:
+    """A module is called, by position or by keywords; not where a checkpoint runs it once more in a
+    backward pass.
+    """
     if torch._C._current_graph_task_id() != -1:
         return
     autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
@@ -140,7 +232,11 @@ def _about_to_step(
         told("before_step", optimizer)
         return loss
 
-    return ((given[0], outer, *given[2:]), named) if "closure" not in named else (given, {**named, "closure": outer})
+    return (
+        ((given[0], outer, *given[2:]), named)
+        if "closure" not in named
+        else (given, {**named, "closure": outer})
+    )
 
 
 def _clip(inner: Callable[..., Any], told: Callable[..., None]) -> Callable[..., Any]:
@@ -159,5 +255,9 @@ def _clip(inner: Callable[..., Any], told: Callable[..., None]) -> Callable[...,
 
 def gradient_norm(parameters: list[Tensor]) -> float:
     """Of all parameters together; 0 where none has a gradient."""
-    norms = [parameter.grad.detach().float().norm() for parameter in parameters if parameter.grad is not None]
+    norms = [
+        parameter.grad.detach().float().norm()
+        for parameter in parameters
+        if parameter.grad is not None
+    ]
     return float(torch.stack(norms).norm()) if norms else 0.0

@@ -18,7 +18,7 @@ from pytest_overfit.loop.recorder import Event
 from pytest_overfit.loop.training import LoopFailed, LoopTraining
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Sample, Subject, collate
-from pytest_overfit.train import NonFiniteLoss
+from pytest_overfit.training import NonFiniteLoss
 
 STEPS = 16
 """Optimiser steps of a rehearsal."""
@@ -32,9 +32,11 @@ MANY = 10_000
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Update:
-    """One call of an optimiser's step. Tensors by name of the parameter; those that are not the network's are counted alone.
+    """One call of an optimiser's step. Tensors by name of the parameter; those that are not the
+    network's are counted alone.
 
-    before, after: weights. gradients: as they were stepped on. rates: of the optimiser's groups. foreign: parameters of others.
+    before, after: weights. gradients: as they were stepped on. rates: of the optimiser's groups.
+    foreign: parameters of others.
     """
 
     optimizer: Optimizer
@@ -55,9 +57,12 @@ class Update:
 class Loss:
     """A call of CTC inside the loop, with what of it can be told.
 
-    given: the clips that reached the network for it, matched with the samples; None where they could not be seen.
-    own: what a network of the same weights gives for these clips, (steps, batch, vocabulary), where they are the samples' own to the last digit.
-    half: whether some of it was computed in half precision. passage: counts the passages of the network; losses of one are of several heads.
+    given: the clips that reached the network for it, matched with the samples; None where they
+    could not be seen.
+    own: what a network of the same weights gives for these clips, (steps, batch, vocabulary), where
+    they are the samples' own to the last digit.
+    half: whether some of it was computed in half precision. passage: counts the passages of the
+    network; losses of one are of several heads.
     """
 
     where: str | None
@@ -87,7 +92,8 @@ class Loss:
 class Window:
     """What a loop did from one of its losses to the next.
 
-    stale: names of the parameters that had a gradient before the first backward pass. weights: at that moment.
+    stale: names of the parameters that had a gradient before the first backward pass. weights: at
+    that moment.
     """
 
     events: list[Event] = field(default_factory=list)
@@ -102,14 +108,17 @@ class Window:
         return [event for event in self.events if event.kind in kinds]
 
     def order(self, *kinds: str) -> str:
-        """The backward passes (b), zeroings (z), clippings (c) and steps (s) among those kinds, in their order."""
+        """The backward passes (b), zeroings (z), clippings (c) and steps (s) among those kinds, in
+        their order.
+        """
         return "".join(LETTERS[event.kind] for event in self.of(*(kinds or LETTERS)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rehearsal:
-    """windows: one a loss that the loop gave. rest: what it did after the last. failed: what ended it. reached: parameters that our loss
-    reaches. levels: how many different numbers the samples have, and the rows that were seen of them.
+    """windows: one a loss that the loop gave. rest: what it did after the last. failed: what ended
+    it. reached: parameters that our loss reaches. levels: how many different numbers the samples
+    have, and the rows that were seen of them.
     """
 
     subject: Subject
@@ -134,11 +143,22 @@ class Rehearsal:
 
     def first(self, kind: str) -> str | None:
         """`file:line` of the first event of a kind."""
-        return next((event.where for window in (*self.windows, self.rest) for event in window.of(kind) if event.where), None)
+        return next(
+            (
+                event.where
+                for window in (*self.windows, self.rest)
+                for event in window.of(kind)
+                if event.where
+            ),
+            None,
+        )
 
 
 def rehearse(subject: Subject, *, seed: int = 0) -> Rehearsal:
-    """Watch the subject's loop for STEPS steps on short epochs, without dropout. Where it takes no step in one, on epochs of its own length."""
+    """Watch the subject's loop for STEPS steps on short epochs, without dropout.
+
+    Where it takes no step in one, on epochs of its own length.
+    """
     assert subject.loop is not None
     short = replace(subject, loop=replace(subject.loop, loader=_short(subject.loop)))
     rehearsal = _rehearse(short, seed)
@@ -157,7 +177,11 @@ def _short(loop: Loop) -> Any:
     length = min(len(loader.dataset), EPOCH * loader.batch_size)  # type: ignore[arg-type]
     cut = Subset(loader.dataset, range(length))
     return DataLoader(
-        cut, batch_size=loader.batch_size, shuffle=isinstance(loader.sampler, RandomSampler), drop_last=loader.drop_last, collate_fn=loader.collate_fn
+        cut,
+        batch_size=loader.batch_size,
+        shuffle=isinstance(loader.sampler, RandomSampler),
+        drop_last=loader.drop_last,
+        collate_fn=loader.collate_fn,
     )
 
 
@@ -201,8 +225,14 @@ class _Watcher:
         self._passage = 0
         self._autocast: torch.dtype | None = None
         self._seen: set[float] = set()
-        self.training = LoopTraining(subject, samples, default_recipe(len(samples)), seed=seed, hear=self.hear)
-        self.trainable = [name for name, parameter in self.training.network.named_parameters() if parameter.requires_grad]
+        self.training = LoopTraining(
+            subject, samples, default_recipe(len(samples)), seed=seed, hear=self.hear
+        )
+        self.trainable = [
+            name
+            for name, parameter in self.training.network.named_parameters()
+            if parameter.requires_grad
+        ]
         self._twin = subject.fresh(feature_dim=samples[0].features.shape[1], seed=seed)
         for network in (self.training.network, self._twin):
             _without_dropout(network)
@@ -244,22 +274,32 @@ class _Watcher:
             self._passage += 1
         self._autocast = event.facts["autocast"] or self._autocast
         if self._given is None:
-            tensors = [one for one in event.facts["given"] if isinstance(one, Tensor) and one.is_floating_point() and one.ndim > 1]
+            tensors = [
+                one
+                for one in event.facts["given"]
+                if isinstance(one, Tensor) and one.is_floating_point() and one.ndim > 1
+            ]
             if tensors and len(tensors[0]) >= 1:
                 self._given = tensors[0].detach()
                 if len(self._seen) < MANY:
                     self._seen |= set(self._given.float().unique().tolist()[:MANY])
 
     def _backward(self, event: Event) -> None:
-        event.facts["version"] = sum(parameter._version for parameter in self.training.network.parameters())
+        event.facts["version"] = sum(
+            parameter._version for parameter in self.training.network.parameters()
+        )
         if self.window.stale is None:
             named = self._named()
-            self.window.stale = frozenset(name for name, p in named.items() if p.grad is not None and bool(p.grad.any()))
+            self.window.stale = frozenset(
+                name for name, p in named.items() if p.grad is not None and bool(p.grad.any())
+            )
             self.window.weights = _clones(named)
 
     def _before_step(self, event: Event) -> None:
         named = self._named()
-        gradients = {name: p.grad.detach().clone() for name, p in named.items() if p.grad is not None}
+        gradients = {
+            name: p.grad.detach().clone() for name, p in named.items() if p.grad is not None
+        }
         self._before[id(event.of)] = (_clones(named), gradients)
 
     def _step(self, event: Event) -> None:
@@ -308,7 +348,9 @@ class _Watcher:
         self._judged, self._autocast = True, None
 
     def _own(self, given: Given | None) -> tuple[Tensor, Tensor] | None:
-        """What the twin gives for the clips, if they are the samples' own and it gives the same each time."""
+        """What the twin gives for the clips, if they are the samples' own and it gives the same
+        each time.
+        """
         if given is None or not given.exact:
             return None
         network = self.training.network
@@ -319,7 +361,11 @@ class _Watcher:
             return None
         batch = collate([self.samples[index] for index in given.samples])
         kind = self._autocast
-        with _as(self._twin, modes), torch.no_grad(), torch.autocast("cpu", dtype=kind, enabled=kind is not None):
+        with (
+            _as(self._twin, modes),
+            torch.no_grad(),
+            torch.autocast("cpu", dtype=kind, enabled=kind is not None),
+        ):
             first = self.subject.log_probs(self._twin, batch.features, batch.frames)
             self._twin.load_state_dict(network.state_dict())
             again = self.subject.log_probs(self._twin, batch.features, batch.frames)[0]
@@ -354,7 +400,11 @@ def _rows(targets: Tensor, lengths: Tensor) -> list[list[int]]:
     counts = lengths.reshape(-1).tolist()
     if targets.ndim == 2:
         return [row[:count] for row, count in zip(targets.tolist(), counts, strict=True)]
-    return [part.tolist() for part in targets.split(counts)] if sum(counts) == len(targets) else [targets.tolist()]
+    return (
+        [part.tolist() for part in targets.split(counts)]
+        if sum(counts) == len(targets)
+        else [targets.tolist()]
+    )
 
 
 def _reached(subject: Subject, samples: Sequence[Sample], seed: int) -> frozenset[str]:
@@ -365,5 +415,9 @@ def _reached(subject: Subject, samples: Sequence[Sample], seed: int) -> frozense
     batch = collate(samples)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         log_probs, steps = subject.log_probs(network, batch.features, batch.frames)
-        ctc.nats_per_token(log_probs, steps, batch.targets, batch.target_lengths, blank=subject.blank).backward()
-    return frozenset(name for name, p in network.named_parameters() if p.grad is not None and bool(p.grad.any()))
+        ctc.nats_per_token(
+            log_probs, steps, batch.targets, batch.target_lengths, blank=subject.blank
+        ).backward()
+    return frozenset(
+        name for name, p in network.named_parameters() if p.grad is not None and bool(p.grad.any())
+    )

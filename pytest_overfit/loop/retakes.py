@@ -14,10 +14,11 @@ from pytest_overfit.loop.rehearsal import Rehearsal
 from pytest_overfit.loop.told import told
 from pytest_overfit.loop.training import LoopFailed, LoopTraining
 from pytest_overfit.recipe import default_recipe
-from pytest_overfit.train import NonFiniteLoss
+from pytest_overfit.training import NonFiniteLoss
 
 SAME = 1e-3
-"""Share by which two losses of one seed may differ: rounding is far below, another draw far above."""
+"""Share by which two losses of one seed may differ: rounding is far below, another draw far above.
+"""
 BEFORE, AFTER = 2, 4
 """Steps that a loop takes before its gradient is spoilt, and after."""
 
@@ -27,14 +28,21 @@ def seeds_repeat(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if rehearsal.failed or len(rehearsal.windows) < BEFORE:
         return ()
     first, again = _losses(rehearsal), _losses(rehearsal)
-    off = [i for i, (one, other) in enumerate(zip(first, again, strict=False)) if not math.isclose(one, other, rel_tol=SAME)]
+    off = [
+        i
+        for i, (one, other) in enumerate(zip(first, again, strict=False))
+        if not math.isclose(one, other, rel_tol=SAME)
+    ]
     if not off:
         return ()
     step = off[0]
     return told(
         NOT_REPEATABLE,
         "state",
-        headline=f"the same seed gives another loss: {first[step]:.4g} and {again[step]:.4g} at step {step}",
+        headline=(
+            f"the same seed gives another loss: {first[step]:.4g} and {again[step]:.4g} at step "
+            f"{step}"
+        ),
         where=rehearsal.first("backward"),
         evidence=("Python's, numpy's and torch's generators were seeded alike both times",),
         try_="draw from the global generators, or seed those of your own",
@@ -43,7 +51,9 @@ def seeds_repeat(rehearsal: Rehearsal) -> tuple[Finding, ...]:
 
 
 def _losses(rehearsal: Rehearsal) -> list[float]:
-    training = LoopTraining(rehearsal.subject, rehearsal.samples, default_recipe(len(rehearsal.samples)), seed=0)
+    training = LoopTraining(
+        rehearsal.subject, rehearsal.samples, default_recipe(len(rehearsal.samples)), seed=0
+    )
     try:
         return list(training.advance(BEFORE))
     except (LoopFailed, NonFiniteLoss):
@@ -53,8 +63,14 @@ def _losses(rehearsal: Rehearsal) -> list[float]:
 
 
 def failures_are_heard(rehearsal: Rehearsal) -> tuple[Finding, ...]:
-    """After a step on a gradient that was not finite the loss says so; a step that is left out says nothing and harms nothing."""
-    if rehearsal.failed or len(rehearsal.windows) < BEFORE + AFTER or not any(update.gradients for update in rehearsal.updates):
+    """After a step on a gradient that was not finite the loss says so; a step that is left out says
+    nothing and harms nothing.
+    """
+    if (
+        rehearsal.failed
+        or len(rehearsal.windows) < BEFORE + AFTER
+        or not any(update.gradients for update in rehearsal.updates)
+    ):
         return ()
     take = _Spoilt(rehearsal)
     if not take.spoilt or take.heard:
@@ -68,7 +84,10 @@ def failures_are_heard(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     return told(
         FAILURE_HIDDEN,
         "loss",
-        headline=f"a step on a gradient that is not finite ruins the weights, and the loop hides it: {said}",
+        headline=(
+            "a step on a gradient that is not finite ruins the weights, and the loop hides it: "
+            f"{said}"
+        ),
         where=rehearsal.first("backward"),
         evidence=("one gradient was made infinite in one backward pass",),
         try_="leave out the step whose gradient is not finite, and stop where the loss is not",
@@ -78,15 +97,26 @@ def failures_are_heard(rehearsal: Rehearsal) -> tuple[Finding, ...]:
 class _Spoilt:
     """A take in which one gradient is infinite in one step.
 
-    spoilt: whether that came about. ruined: whether weights were no longer finite after it. heard: whether the loss, or an error, told.
-    stepless: whether no more steps were taken.
+    spoilt: whether that came about. ruined: whether weights were no longer finite after it. heard:
+    whether the loss, or an error, told. stepless: whether no more steps were taken.
     """
 
     def __init__(self, rehearsal: Rehearsal) -> None:
         self.spoilt = self.ruined = self.heard = self.stepless = False
-        training = LoopTraining(rehearsal.subject, rehearsal.samples, default_recipe(len(rehearsal.samples)), seed=0, hear=self._hear)
+        training = LoopTraining(
+            rehearsal.subject,
+            rehearsal.samples,
+            default_recipe(len(rehearsal.samples)),
+            seed=0,
+            hear=self._hear,
+        )
         named = dict(training.network.named_parameters())
-        moved = [name for update in rehearsal.updates for name in update.gradients if name in named and name in update.given]
+        moved = [
+            name
+            for update in rehearsal.updates
+            for name in update.gradients
+            if name in named and name in update.given
+        ]
         self._handle = None
         try:
             if len(list(training.advance(BEFORE))) < BEFORE or not moved:
@@ -98,7 +128,9 @@ class _Spoilt:
             self.heard = not self.stepless
         finally:
             training.close()
-            self.ruined = any(not bool(parameter.isfinite().all()) for parameter in training.network.parameters())
+            self.ruined = any(
+                not bool(parameter.isfinite().all()) for parameter in training.network.parameters()
+            )
 
     def _take(self, training: LoopTraining) -> None:
         for _ in training.advance(1 + AFTER):
@@ -117,7 +149,10 @@ class _Spoilt:
 NOT_REPEATABLE = Record(
     name="not_repeatable",
     stage="loop",
-    means="Two runs with the same seed differ from their first steps on, so no failure of this loop can be looked at twice.",
+    means=(
+        "Two runs with the same seed differ from their first steps on, so no failure of this loop "
+        "can be looked at twice."
+    ),
     detected="Two steps are taken twice from one seed, and their losses compared.",
     mend="Seed what draws on its own, such as numpy's default_rng().",
     no_remedy="it changes what can be looked at, not what is learned",
@@ -127,9 +162,18 @@ NOT_REPEATABLE = Record(
 FAILURE_HIDDEN = Record(
     name="failure_hidden",
     stage="loop",
-    means="Where a gradient is not finite the loop steps on it, and afterwards hides that the weights are ruined.",
-    detected="One gradient is made infinite in one step of a copy; then weights and losses are looked at.",
-    mend="Leave out the step whose gradient is not finite, and let a loss that is not finite end the run.",
+    means=(
+        "Where a gradient is not finite the loop steps on it, and afterwards hides that the "
+        "weights are ruined."
+    ),
+    detected=(
+        "One gradient is made infinite in one step of a copy; then weights and losses are looked "
+        "at."
+    ),
+    mend=(
+        "Leave out the step whose gradient is not finite, and let a loss that is not finite end "
+        "the run."
+    ),
     no_remedy="it breaks a rung only where gradients are not finite",
     planted=("nan_made_zero", "nan_left_out"),
     harmless=True,

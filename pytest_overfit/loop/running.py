@@ -15,13 +15,18 @@ def failed(error: LoopFailed, where: str | None = None) -> Finding:
     if error.stepless:
         return told(NO_STEP, "accumulation", headline=str(error), where=error.where or where)[0]
     scaled = bool(re.search(r"unscale_|GradScaler|inf checks", str(error)))
-    return told(LOOP_FAILS, "precision" if scaled else None, headline=str(error), where=error.where or where)[0]
+    return told(
+        LOOP_FAILS, "precision" if scaled else None, headline=str(error), where=error.where or where
+    )[0]
 
 
 LOOP_FAILS = Record(
     name="loop_fails",
     stage="loop",
-    means="Your own training raises an error on the rung's samples, so nothing can be learned with it.",
+    means=(
+        "Your own training raises an error on the rung's samples, so nothing can be learned with "
+        "it."
+    ),
     detected="A few of its steps are taken, and what it raises is told with your line.",
     mend="Mend what the error says, at the line that is named.",
     no_remedy="an error in code that is not ours",
@@ -39,9 +44,15 @@ LOOP_DIVERGES = Record(
 NO_STEP = Record(
     name="no_step",
     stage="loop",
-    means="Your training draws batch after batch and never calls optimizer.step(), or ends before its first step.",
+    means=(
+        "Your training draws batch after batch and never calls optimizer.step(), or ends before "
+        "its first step."
+    ),
     detected="Batches drawn are counted between two losses.",
-    mend="Where gradients are accumulated, count batches over epochs, or take a step at the end of each.",
+    mend=(
+        "Where gradients are accumulated, count batches over epochs, or take a step at the end of "
+        "each."
+    ),
     no_remedy="a step must be taken by the loop itself",
     planted=("stepped_on_no_batch",),
 )

@@ -1,4 +1,6 @@
-"""Findings of how a loop takes its steps: gradients fresh and whole, scaled back, clipped in time, and a step for each loss."""
+"""Findings of how a loop takes its steps: gradients fresh and whole, scaled back, clipped in time,
+and a step for each loss.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,36 @@ from pytest_overfit.loop.told import told
 FEWEST = 3
 """Windows in which something must happen before it is the loop's habit."""
 SHRUNK = 1e-3
-"""Share of a gradient's norm that clipping leaves, at or below which an optimiser that goes by its size stands still."""
+"""Share of a gradient's norm that clipping leaves, at or below which an optimiser that goes by its
+size stands still.
+"""
 SKIPPED = 0.2
-"""Share of losses without a step from which steps are skipped as a habit: a scaler skips one or two at its start."""
-ADAPTIVE = ("Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam", "Adamax", "Adafactor", "Lion", "Rprop")
+"""Share of losses without a step from which steps are skipped as a habit: a scaler skips one or two
+at its start.
+"""
+ADAPTIVE = (
+    "Adam",
+    "AdamW",
+    "RMSprop",
+    "Adagrad",
+    "NAdam",
+    "RAdam",
+    "Adamax",
+    "Adafactor",
+    "Lion",
+    "Rprop",
+)
 """Optimisers whose steps do not go by the size of the gradient."""
 
 
 def gradients_are_fresh(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     """Before the first backward pass of a step no gradient of the one before is left."""
     stepped = frozenset().union(*(update.given for update in rehearsal.updates))
-    stale = [window for window in rehearsal.windows[1:] if (window.stale or frozenset()) & stepped and window.updates and not _in_eval(window)]
+    stale = [
+        window
+        for window in rehearsal.windows[1:]
+        if (window.stale or frozenset()) & stepped and window.updates and not _in_eval(window)
+    ]
     if len(stale) < FEWEST:
         return ()
     if len(stale) < 0.5 * (len(rehearsal.windows) - 1):
@@ -36,9 +57,15 @@ def gradients_are_fresh(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     return told(
         STALE_GRADIENT,
         "accumulation",
-        headline="gradients are never zeroed: each step is taken on the sum of all gradients before it",
+        headline="gradients are never zeroed: each step is taken on the sum of all gradients "
+        "before it",
         where=_step_line(rehearsal),
-        evidence=(f"at {len(stale)} of {len(rehearsal.windows) - 1} steps {many} had a gradient before backward()",),
+        evidence=(
+            (
+                f"at {len(stale)} of {len(rehearsal.windows) - 1} steps {many} had a gradient "
+                "before backward()"
+            ),
+        ),
         try_="optimizer.zero_grad() once for each step, after it or before its first backward()",
     )
 
@@ -50,7 +77,9 @@ def gradients_are_whole(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         return told(
             LOST_GRADIENT,
             "accumulation",
-            headline="gradients are zeroed between backward() and the step: the step is taken on nothing",
+            headline=(
+                "gradients are zeroed between backward() and the step: the step is taken on nothing"
+            ),
             where=_zero_line(empty),
             evidence=(f"{len(empty)} of {len(rehearsal.windows)} steps had no gradient",),
             try_="optimizer.zero_grad() before backward(), or after the step",
@@ -60,7 +89,10 @@ def gradients_are_whole(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         return told(
             LOST_GRADIENT,
             "accumulation",
-            headline=f"of the {len(lost[0].of('backward'))} backward passes of a step all but the last are lost: gradients are zeroed between them",
+            headline=(
+                f"of the {len(lost[0].of('backward'))} backward passes of a step all but the last "
+                "are lost: gradients are zeroed between them"
+            ),
             where=_zero_line(lost),
             evidence=(f"at {len(lost)} of {len(rehearsal.windows)} steps",),
             try_="optimizer.zero_grad() once for each step",
@@ -69,13 +101,23 @@ def gradients_are_whole(rehearsal: Rehearsal) -> tuple[Finding, ...]:
 
 
 def zeroed_before_step(window: Window) -> bool:
-    """Whether its steps were taken on nothing since gradients were zeroed after the backward pass."""
-    taken = [bool(gradient.any()) for update in window.updates for gradient in update.gradients.values()]
-    return bool(window.updates) and not any(taken) and re.search("bz[zc]*s", window.order()) is not None
+    """Whether its steps were taken on nothing since gradients were zeroed after the backward
+    pass.
+    """
+    taken = [
+        bool(gradient.any()) for update in window.updates for gradient in update.gradients.values()
+    ]
+    return (
+        bool(window.updates)
+        and not any(taken)
+        and re.search("bz[zc]*s", window.order()) is not None
+    )
 
 
 def _zeroed_between(window: Window) -> bool:
-    """Whether gradients were zeroed between two backward passes with the same weights, and a step was taken on the second alone."""
+    """Whether gradients were zeroed between two backward passes with the same weights, and a step
+    was taken on the second alone.
+    """
     versions = {event.facts["version"] for event in window.of("backward")}
     return len(versions) == 1 and re.search("b[^s]*z[^s]*bc*s", window.order()) is not None
 
@@ -85,14 +127,24 @@ def _zero_line(windows: Sequence[Window]) -> str | None:
 
 
 def _summed(rehearsal: Rehearsal) -> tuple[Finding, ...]:
-    """Several losses a step, each a mean over its batch, summed instead of averaged. A warning: it is a larger rate, and to Adam nothing."""
-    parts = [window for window in rehearsal.windows if len(_graded(window)) > 1 and len(_graded(window)) == len(window.of("backward"))]
+    """Several losses a step, each a mean over its batch, summed instead of averaged.
+
+    A warning: it is a larger rate, and to Adam nothing.
+    """
+    parts = [
+        window
+        for window in rehearsal.windows
+        if len(_graded(window)) > 1 and len(_graded(window)) == len(window.of("backward"))
+    ]
     if len(parts) < FEWEST:
         return ()
     whole = [
         window
         for window in parts
-        if all(_is_mean(loss, event.facts["value"]) for loss, event in zip(_graded(window), window.of("backward"), strict=True))
+        if all(
+            _is_mean(loss, event.facts["value"])
+            for loss, event in zip(_graded(window), window.of("backward"), strict=True)
+        )
     ]
     if len(whole) < len(parts):
         return ()
@@ -100,9 +152,17 @@ def _summed(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     return told(
         SUMMED_PARTS,
         "accumulation",
-        headline=f"the {count} losses of a step are summed, not averaged: its gradient is {count} times that of one batch",
+        headline=(
+            f"the {count} losses of a step are summed, not averaged: its gradient is {count} times "
+            "that of one batch"
+        ),
         where=parts[0].of("backward")[0].where,
-        evidence=("a bound on the gradient's norm and the rate were chosen for one batch, if they were chosen so",),
+        evidence=(
+            (
+                "a bound on the gradient's norm and the rate were chosen for one batch, if they "
+                "were chosen so"
+            ),
+        ),
         try_=f"(loss / {count}).backward()",
         severity="warning",
     )
@@ -113,7 +173,9 @@ def _graded(window: Window) -> list[Loss]:
 
 
 def _is_mean(loss: Loss, value: float) -> bool:
-    """Whether a value is torch's mean over that batch: each clip's loss by its length, then their mean."""
+    """Whether a value is torch's mean over that batch: each clip's loss by its length, then their
+    mean.
+    """
     targets = [torch.tensor(target) for target in loss.targets]
     with torch.no_grad():
         mean = F.ctc_loss(
@@ -129,17 +191,31 @@ def _is_mean(loss: Loss, value: float) -> bool:
 
 def scales_are_undone(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     """What a GradScaler multiplied is divided again before it is clipped and stepped on."""
-    scaled = [window for window in rehearsal.windows if any(event.facts["enabled"] for event in window.of("scale"))]
+    scaled = [
+        window
+        for window in rehearsal.windows
+        if any(event.facts["enabled"] for event in window.of("scale"))
+    ]
     if len(scaled) < FEWEST:
         return ()
-    kinds = [[event.kind for event in window.of("scale", "clip", "unscale", "update", "before_step")] for window in scaled]
+    kinds = [
+        [event.kind for event in window.of("scale", "clip", "unscale", "update", "before_step")]
+        for window in scaled
+    ]
     never = [one for one in kinds if "unscale" not in one and "before_step" in one]
-    early = [one for one in kinds if "clip" in one and ("unscale" not in one or one.index("clip") < one.index("unscale"))]
+    early = [
+        one
+        for one in kinds
+        if "clip" in one and ("unscale" not in one or one.index("clip") < one.index("unscale"))
+    ]
     if len(never) >= FEWEST:
         return told(
             GRADIENT_LEFT_SCALED,
             "precision",
-            headline="steps are taken on gradients that a GradScaler multiplied: nothing divides them again",
+            headline=(
+                "steps are taken on gradients that a GradScaler multiplied: nothing divides them "
+                "again"
+            ),
             where=_step_line(rehearsal),
             try_="scaler.step(optimizer) and scaler.update() in the place of optimizer.step()",
         )
@@ -147,7 +223,10 @@ def scales_are_undone(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         return told(
             GRADIENT_LEFT_SCALED,
             "clip",
-            headline="gradients are clipped while a GradScaler's factor is in them: the bound is that many times too small",
+            headline=(
+                "gradients are clipped while a GradScaler's factor is in them: the bound is that "
+                "many times too small"
+            ),
             where=next((e.where for window in scaled for e in window.of("clip")), None),
             try_="scaler.unscale_(optimizer) before clip_grad_norm_",
         )
@@ -155,7 +234,10 @@ def scales_are_undone(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         return told(
             GRADIENT_LEFT_SCALED,
             "precision",
-            headline="the GradScaler's factor is never updated: one overflow, and every step after it is skipped",
+            headline=(
+                "the GradScaler's factor is never updated: one overflow, and every step after it "
+                "is skipped"
+            ),
             where=rehearsal.first("scale"),
             try_="scaler.update() after scaler.step(optimizer)",
         )
@@ -170,21 +252,36 @@ def clipping_is_in_time(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         return told(
             CLIPPED_TOO_LATE,
             "clip",
-            headline="gradients are clipped after the step: every step is taken on what was not clipped",
+            headline="gradients are clipped after the step: every step is taken on what was not "
+            "clipped",
             where=rehearsal.first("clip"),
             try_="clip between backward() and optimizer.step()",
         )
-    clips = [event for window in rehearsal.windows for event in window.of("clip") if event.facts["norm"] > 0]
+    clips = [
+        event
+        for window in rehearsal.windows
+        for event in window.of("clip")
+        if event.facts["norm"] > 0
+    ]
     shrunk = [event for event in clips if event.facts["clipped"] <= SHRUNK * event.facts["norm"]]
-    by_size = [update for update in rehearsal.updates if not type(update.optimizer).__name__.startswith(ADAPTIVE)]
+    by_size = [
+        update
+        for update in rehearsal.updates
+        if not type(update.optimizer).__name__.startswith(ADAPTIVE)
+    ]
     if by_size and len(shrunk) >= max(FEWEST, len(clips) / 2):
         least = min(event.facts["clipped"] / event.facts["norm"] for event in shrunk)
         return told(
             CLIPPED_TO_NOTHING,
             "clip",
-            headline=f"clipping leaves {least:.0e} of the gradient, and {type(by_size[0].optimizer).__name__} goes by its size",
+            headline=(
+                f"clipping leaves {least:.0e} of the gradient, and "
+                f"{type(by_size[0].optimizer).__name__} goes by its size"
+            ),
             where=rehearsal.first("clip"),
-            evidence=(f"at {len(shrunk)} of {len(clips)} times at most {SHRUNK:g} of its norm was left",),
+            evidence=(
+                f"at {len(shrunk)} of {len(clips)} times at most {SHRUNK:g} of its norm was left",
+            ),
             try_="a bound near the norm that the gradient has",
         )
     return ()
@@ -200,9 +297,12 @@ def steps_are_taken(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     return told(
         SKIPPED_STEPS,
         "precision" if scaled and not clipped else "clip" if clipped else "accumulation",
-        headline=f"{len(without)} of {len(rehearsal.windows)} losses were followed by no optimiser step",
+        headline=f"{len(without)} of {len(rehearsal.windows)} losses were followed by no optimiser "
+        "step",
         where=next((e.where for window in without for e in window.of("clip", "backward")), None),
-        evidence=("they had a backward pass",) if any(window.of("backward") for window in without) else (),
+        evidence=("they had a backward pass",)
+        if any(window.of("backward") for window in without)
+        else (),
         try_="clip a large gradient instead of leaving its step out",
     )
 
@@ -220,7 +320,10 @@ STALE_GRADIENT = Record(
     name="stale_gradient",
     stage="loop",
     follows=("trained_in_eval",),
-    means="Gradients are not zeroed between steps, so each step goes by the sum of all that came before it.",
+    means=(
+        "Gradients are not zeroed between steps, so each step goes by the sum of all that came "
+        "before it."
+    ),
     detected="Before the first backward pass of a step no parameter may have a gradient.",
     mend="Call optimizer.zero_grad() once for each step.",
     no_remedy="the part is exchanged, which shows the same",
@@ -229,7 +332,10 @@ STALE_GRADIENT = Record(
 LOST_GRADIENT = Record(
     name="lost_gradient",
     stage="loop",
-    means="Gradients are zeroed after backward() and before the step, so some or all of them are lost.",
+    means=(
+        "Gradients are zeroed after backward() and before the step, so some or all of them are "
+        "lost."
+    ),
     detected="The order of backward(), zero_grad() and step(), and the gradients at the step.",
     mend="Zero before the first backward() of a step, or after the step.",
     no_remedy="the part is exchanged, which shows the same",
@@ -242,7 +348,10 @@ SUMMED_PARTS = Record(
         "trained_in_eval",
         "lost_gradient",
     ),
-    means="Losses of accumulated batches are summed where each is a mean, so the gradient grows with their number.",
+    means=(
+        "Losses of accumulated batches are summed where each is a mean, so the gradient grows with "
+        "their number."
+    ),
     detected="The losses that backward() was called on are compared with the mean of each batch.",
     mend="Divide each loss by the number of batches in a step.",
     no_remedy="it is a warning, and breaks no rung by itself",
@@ -252,9 +361,15 @@ SUMMED_PARTS = Record(
 GRADIENT_LEFT_SCALED = Record(
     name="gradient_left_scaled",
     stage="loop",
-    means="A GradScaler's factor is still in the gradients where they are clipped or stepped on, or is never updated.",
+    means=(
+        "A GradScaler's factor is still in the gradients where they are clipped or stepped on, or "
+        "is never updated."
+    ),
     detected="The order of scale, unscale_, clip, step and update.",
-    mend="scaler.scale(loss).backward(), scaler.unscale_(optimizer), clip, scaler.step(optimizer), scaler.update().",
+    mend=(
+        "scaler.scale(loss).backward(), scaler.unscale_(optimizer), clip, scaler.step(optimizer), "
+        "scaler.update()."
+    ),
     no_remedy="the part is exchanged, which shows the same",
     planted=("never_unscaled", "clipped_before_unscaled"),
 )
@@ -276,7 +391,8 @@ CLIPPED_TO_NOTHING = Record(
         "gradient_left_scaled",
     ),
     means="Clipping leaves next to nothing of the gradient, and the optimiser goes by its size.",
-    detected="The gradient's norm before and after clipping, where the optimiser does not normalise it.",
+    detected="The gradient's norm before and after clipping, where the optimiser does not "
+    "normalise it.",
     mend="Choose the bound near the norm that gradients have, 1 to 10 for most networks.",
     no_remedy="the part is exchanged, which shows the same",
     planted=("clip_too_small", "clip_by_tiny_value"),

@@ -22,7 +22,17 @@ def told(
     try_: str | None = None,
     severity: Literal["failure", "warning"] = "failure",
 ) -> tuple[Finding, ...]:
-    """One finding of what was counted in a loop. part: of the loop, that is guilty. where: `file:line` of the user's code."""
+    """One finding of what was counted in a loop. part: of the loop, that is guilty.
+
+    where: `file:line` of the user's code.
+    """
     line = f" ({where})" if where else ""
-    finding = record.finding(headline=f"{headline}{line}", evidence=evidence, samples=samples, try_=try_, status="confirmed", severity=severity)
+    finding = record.finding(
+        headline=f"{headline}{line}",
+        evidence=evidence,
+        samples=samples,
+        try_=try_,
+        status="confirmed",
+        severity=severity,
+    )
     return (replace(finding, part=part),)

@@ -1,4 +1,6 @@
-"""Drives a loop as the ladder drives ours: one optimiser step at a time, read in eval mode between them, and stopped at any."""
+"""Drives a loop as the ladder drives ours: one optimiser step at a time, read in eval mode between
+them, and stopped at any.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,11 @@ from pytest_overfit.loop.loop import Loop, modes_of, put_back, seed_everything
 from pytest_overfit.loop.recorder import Event, gradient_norm, is_users, place, recording
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import BadSubject, Batch, Sample, Subject, collate
-from pytest_overfit.train import RESIDENT_BYTES, NonFiniteLoss, Trace, Training
+from pytest_overfit.training import RESIDENT_BYTES, NonFiniteLoss, Trace, Training
 
 DRAWN = 50
-"""Batches without a step after which a loop takes none, or two of its epochs, if they are longer."""
+"""Batches without a step after which a loop takes none, or two of its epochs, if they are longer.
+"""
 
 
 PATIENCE = 2
@@ -29,17 +32,22 @@ PATIENCE = 2
 class LoopFailed(RuntimeError):
     """The loop raised, or takes no step. where: `file:line` of the user's frame."""
 
-    def __init__(self, message: str, *, step: int, where: str | None, stepless: bool = False) -> None:
+    def __init__(
+        self, message: str, *, step: int, where: str | None, stepless: bool = False
+    ) -> None:
         super().__init__(message)
         self.step, self.where, self.stepless = step, where, stepless
 
 
 class _NoStep(BaseException):
-    """Raised into a loop that draws batches without an end; no Exception, so that none takes it for a failure of a batch."""
+    """Raised into a loop that draws batches without an end; no Exception, so that none takes it for
+    a failure of a batch.
+    """
 
 
 class LoopTraining(Training):
-    """A fresh network trained by the subject's own loop. Attributes and readings as those of `Training`; `ended` says why a loop is over.
+    """A fresh network trained by the subject's own loop. Attributes and readings as those of
+    `Training`; `ended` says why a loop is over.
 
     hear: told of every event while the loop's code runs.
     """
@@ -56,16 +64,31 @@ class LoopTraining(Training):
         hear: Callable[[Event], None] = lambda _: None,
     ) -> None:
         if not isinstance(subject.loop, Loop):
-            raise BadSubject(f"subject {subject.name}: loop must be a Loop(train=..., loader=...), got a {type(subject.loop).__name__}")
-        self.subject, self.samples, self.recipe, self.size, self.device = subject, samples, recipe, size, torch.device(device)
-        self.network = subject.fresh(feature_dim=samples[0].features.shape[1], seed=seed, size=size, network=recipe.network).to(self.device)
+            raise BadSubject(
+                f"subject {subject.name}: loop must be a Loop(train=..., loader=...), got a "
+                f"{type(subject.loop).__name__}"
+            )
+        self.subject, self.samples, self.recipe, self.size, self.device = (
+            subject,
+            samples,
+            recipe,
+            size,
+            torch.device(device),
+        )
+        self.network = subject.fresh(
+            feature_dim=samples[0].features.shape[1], seed=seed, size=size, network=recipe.network
+        ).to(self.device)
         self.parameters = list(self.network.parameters())
         self.order = torch.Generator().manual_seed(seed)
         self.trace, self.step, self.paths, self.ended = Trace(), 0, [], None
         self._rung = collate(samples)
         if self._rung.features.nbytes <= RESIDENT_BYTES:
             self._rung = self._rung.to(self.device)
-        self._hear, self._exchanged, self.seed = hear, subject.loop.exchange(self) if subject.loop.exchange else None, seed
+        self._hear, self._exchanged, self.seed = (
+            hear,
+            subject.loop.exchange(self) if subject.loop.exchange else None,
+            seed,
+        )
         self.drawn: list[int] = []
         """Samples of the batch drawn last."""
         self._since_step = 0
@@ -76,10 +99,20 @@ class LoopTraining(Training):
 
     def afresh(self) -> LoopTraining:
         """The same training before its first step."""
-        return LoopTraining(self.subject, self.samples, self.recipe, seed=self.seed, device=self.device, size=self.size)
+        return LoopTraining(
+            self.subject,
+            self.samples,
+            self.recipe,
+            seed=self.seed,
+            device=self.device,
+            size=self.size,
+        )
 
     def advance(self, steps: int) -> Iterator[float]:
-        """Let the loop take up to `steps` steps; yields its loss after each. Raises NonFiniteLoss and LoopFailed."""
+        """Let the loop take up to `steps` steps; yields its loss after each.
+
+        Raises NonFiniteLoss and LoopFailed.
+        """
         for _ in range(steps):
             loss = self._next()
             if loss is None:
@@ -106,29 +139,46 @@ class LoopTraining(Training):
             with self._running():
                 if self._losses is None:
                     assert self.subject.loop is not None
-                    self._losses = iter(self.subject.loop.train(self.network, self.subject.loop.batches(len(self.samples), self._note_batch)))
+                    self._losses = iter(
+                        self.subject.loop.train(
+                            self.network,
+                            self.subject.loop.batches(len(self.samples), self._note_batch),
+                        )
+                    )
                 loss = next(self._losses, None)
             return None if loss is None else float(loss)
         except _NoStep:
-            message = f"your loop drew {self._patience} batches and took no optimiser step" + (f" after step {self.step}" if self.step else "")
+            message = f"your loop drew {self._patience} batches and took no optimiser step" + (
+                f" after step {self.step}" if self.step else ""
+            )
             raise LoopFailed(message, step=self.step, where=None, stepless=True) from None
         except Exception as error:  # whatever the user's code raises
             text = str(error).splitlines()[0] if str(error) else ""
             raise LoopFailed(
-                f"your loop raises {type(error).__name__} at step {self.step}: {text}", step=self.step, where=_raised_at(error)
+                f"your loop raises {type(error).__name__} at step {self.step}: {text}",
+                step=self.step,
+                where=_raised_at(error),
             ) from error
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """While the loop's code runs: its own random numbers and settings of torch, our ears, the parts exchanged."""
+        """While the loop's code runs: its own random numbers and settings of torch, our ears, the
+        parts exchanged.
+        """
         outside = _settings()
         if self._inside is None:
             seed_everything(self.seed)
         else:
             _set(self._inside)
         try:
-            with warnings.catch_warnings(), recording(self.network, self._note), self._exchanged.during() if self._exchanged else nullcontext():
-                warnings.simplefilter("default")  # what a test makes of warnings is no part of the loop
+            with (
+                warnings.catch_warnings(),
+                recording(self.network, self._note),
+                self._exchanged.during() if self._exchanged else nullcontext(),
+            ):
+                warnings.simplefilter(
+                    "default"
+                )  # what a test makes of warnings is no part of the loop
                 yield
         finally:
             self._inside = _settings()
@@ -137,7 +187,10 @@ class LoopTraining(Training):
     def _note(self, event: Event) -> None:
         if event.kind == "before_step":
             groups = event.of.param_groups
-            self._rate, self._norm = float(groups[0]["lr"]), gradient_norm([parameter for group in groups for parameter in group["params"]])
+            self._rate, self._norm = (
+                float(groups[0]["lr"]),
+                gradient_norm([parameter for group in groups for parameter in group["params"]]),
+            )
         if self._exchanged:
             self._exchanged.heard(event)
         self._hear(event)
@@ -150,7 +203,9 @@ class LoopTraining(Training):
         self._hear(Event(kind="batch", of=list(indices)))
 
     def loss_of_drawn(self) -> Tensor:
-        """The subject's own loss on the samples of the batch drawn last, by the network as it stands. Scalar."""
+        """The subject's own loss on the samples of the batch drawn last, by the network as it
+        stands. Scalar.
+        """
         return self.loss(collate([self.samples[index] for index in self.drawn]).to(self.device))
 
     def outputs(self) -> Iterator[tuple[Batch, Tensor, Tensor]]:
@@ -166,7 +221,9 @@ Settings = tuple[Tensor, bool, torch.dtype]
 
 
 def _settings() -> Settings:
-    """What holds for the whole of torch: its generator, whether gradients are kept, the default type."""
+    """What holds for the whole of torch: its generator, whether gradients are kept, the default
+    type.
+    """
     return torch.random.get_rng_state(), torch.is_grad_enabled(), torch.get_default_dtype()
 
 
@@ -178,11 +235,22 @@ def _set(settings: Settings) -> None:
 
 
 def recipe_of_loop(recipe: Recipe, loop: Loop) -> Recipe:
-    """The budget for a loop: PATIENCE times ours, since its rate is its own and no other is tried."""
-    return replace(recipe, own=True, fallbacks=(), batch=loop.loader.batch_size, accumulation=1, budget=PATIENCE * recipe.budget)
+    """The budget for a loop: PATIENCE times ours, since its rate is its own and no other is
+    tried.
+    """
+    return replace(
+        recipe,
+        own=True,
+        fallbacks=(),
+        batch=loop.loader.batch_size,
+        accumulation=1,
+        budget=PATIENCE * recipe.budget,
+    )
 
 
 def _raised_at(error: BaseException) -> str | None:
     """`file:line` of the innermost frame of the traceback that is the user's."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)]
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)
+    ]
     return place(frames[-1].filename, frames[-1].lineno or 0) if frames else None

@@ -1,4 +1,6 @@
-"""Prints what the benchmarks measured as one table a network, and the ratios that the README states."""
+"""Prints what the benchmarks measured as one table a network, and the ratios that the README
+states.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def ratio(request: pytest.FixtureRequest) -> Any:
     return note
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     session = getattr(config, "_benchmarksession", None)
     steps: dict[tuple[str, int], dict[str, Any]] = defaultdict(dict)
     for bench in session.benchmarks if session else []:
@@ -50,7 +54,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def _steps_table(steps: dict[tuple[str, int], dict[str, Any]]) -> str:
-    table = Table(box=box.SIMPLE_HEAD, title="one training step (ms, median)", title_justify="left", title_style="")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title="one training step (ms, median)",
+        title_justify="left",
+        title_style="",
+    )
     for column in ("subject", "samples", *PHASES, "step", "samples/s", "peak memory (MiB)"):
         table.add_column(column, justify="left" if column == "subject" else "right")
     for (subject, samples), row in steps.items():
@@ -62,11 +71,21 @@ def _steps_table(steps: dict[tuple[str, int], dict[str, Any]]) -> str:
 
 
 def _ratio_table(ratios: list[tuple[str, Ratio, str]]) -> str:
-    table = Table(box=box.SIMPLE_HEAD, title="ratios within this run", title_justify="left", title_style="")
+    table = Table(
+        box=box.SIMPLE_HEAD, title="ratios within this run", title_justify="left", title_style=""
+    )
     for column in ("ratio", "median", "95 % interval", "pairs", "meaning"):
-        table.add_column(column, justify="left" if column in ("ratio", "meaning") else "right", overflow="fold")
+        table.add_column(
+            column, justify="left" if column in ("ratio", "meaning") else "right", overflow="fold"
+        )
     for name, measured, meaning in ratios:
-        table.add_row(name, f"{measured.value:.3f}", f"{measured.low:.3f}-{measured.high:.3f}", str(measured.pairs), meaning)
+        table.add_row(
+            name,
+            f"{measured.value:.3f}",
+            f"{measured.low:.3f}-{measured.high:.3f}",
+            str(measured.pairs),
+            meaning,
+        )
     return _text(table)
 
 

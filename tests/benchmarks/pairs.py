@@ -1,7 +1,9 @@
-"""Two actions compared on a machine that does other things too: run in turn, A B, B A, A B, and judged by the median of their ratios.
+"""Two actions compared on a machine that does other things too: run in turn, A B, B A, A B, and
+judged by the median of their ratios.
 
-Times are processor time, that of child processes included: waiting for a busy core is not work. The noise is the interval that holds the true
-median in at least 95 of 100 cases whatever the distribution: an order statistic of the ratios from either end.
+Times are processor time, that of child processes included: waiting for a busy core is not work. The
+noise is the interval that holds the true median in at least 95 of 100 cases whatever the
+distribution: an order statistic of the ratios from either end.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ def ratio_of(ratios: Sequence[float]) -> Ratio:
     if n < LEAST:
         raise ValueError(f"a median of {n} ratios has no 95 % interval: measure at least {LEAST}")
     ordered = sorted(ratios)
-    beyond = max(k for k in range(n // 2) if 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n <= 0.05)
+    beyond = max(
+        k for k in range(n // 2) if 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n <= 0.05
+    )
     return Ratio(value=median(ordered), low=ordered[beyond], high=ordered[n - 1 - beyond], pairs=n)
 
 
@@ -63,5 +67,7 @@ def processor_seconds(action: Callable[[], object]) -> float:
 
 
 def _spent() -> float:
-    usages = (resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    usages = (
+        resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)

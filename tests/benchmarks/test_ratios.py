@@ -1,4 +1,5 @@
-"""The promises about speed, each as a ratio within one run: a timing alone says more about the machine than about the code.
+"""The promises about speed, each as a ratio within one run: a timing alone says more about the
+machine than about the code.
 
 A promise is broken where the ratio is beyond its bound by more than its noise."""
 
@@ -15,11 +16,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.subjects import mobilenetv3
+from pytest_overfit.climb.ladder import Rung, criteria_for
 from pytest_overfit.host import lent
-from pytest_overfit.ladder import Rung, criteria_for
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject, collate
-from pytest_overfit.train import Training, keep_up_norms, make_optimizer
+from pytest_overfit.training import Training, keep_up_norms, make_optimizer
 from tests.benchmarks.pairs import LEAST, paired
 
 pytestmark = pytest.mark.benchmark
@@ -41,7 +42,12 @@ def hand_written_loop(subject: Subject, steps: int, samples: int = SAMPLES) -> N
     network = subject.fresh(feature_dim=batch.features.shape[2], seed=0)
     keep_up_norms(network, recipe.norm_momentum)
     optimizer = make_optimizer(network, subject, recipe)
-    targets = torch.cat([row[:length] for row, length in zip(batch.targets, batch.target_lengths.tolist(), strict=True)])
+    targets = torch.cat(
+        [
+            row[:length]
+            for row, length in zip(batch.targets, batch.target_lengths.tolist(), strict=True)
+        ]
+    )
     network.train()
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -56,29 +62,49 @@ def hand_written_loop(subject: Subject, steps: int, samples: int = SAMPLES) -> N
 
 
 def engine_loop(subject: Subject, steps: int) -> None:
-    for _ in Training(subject, subject.take(SAMPLES), default_recipe(SAMPLES), seed=0).advance(steps):
+    for _ in Training(subject, subject.take(SAMPLES), default_recipe(SAMPLES), seed=0).advance(
+        steps
+    ):
         pass
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_the_engine_adds_less_than_5_percent_to_a_hand_written_loop(ratio: Any) -> None:
     subject, steps = mobilenetv3(), 5
-    measured = paired(lambda: engine_loop(subject, steps), lambda: hand_written_loop(subject, steps), pairs=9)
-    ratio("engine / hand-written loop", measured, f"mobilenetv3, {SAMPLES} samples, {steps} steps; promised < 1.05")
+    measured = paired(
+        lambda: engine_loop(subject, steps), lambda: hand_written_loop(subject, steps), pairs=9
+    )
+    ratio(
+        "engine / hand-written loop",
+        measured,
+        f"mobilenetv3, {SAMPLES} samples, {steps} steps; promised < 1.05",
+    )
     assert not measured.above(1.05)
 
 
 def step_flops(training: Training) -> float:
-    """Multiplications and additions of one step. torch's counter does not see recurrent layers on a CPU: theirs are counted by hand."""
+    """Multiplications and additions of one step.
+
+    torch's counter does not see recurrent layers on a CPU: theirs are counted by hand.
+    """
     recurrent = 0.0
 
     def count(lstm: torch.nn.LSTM, inputs: Any, output: Any) -> None:
         nonlocal recurrent
         rows = output[0].numel() / output[0].shape[-1]
-        gates = 4 * lstm.hidden_size * (lstm.input_size + lstm.hidden_size) * (2 if lstm.bidirectional else 1)
+        gates = (
+            4
+            * lstm.hidden_size
+            * (lstm.input_size + lstm.hidden_size)
+            * (2 if lstm.bidirectional else 1)
+        )
         recurrent += 3 * 2 * rows * gates  # backward computes twice what forward does
 
-    handles = [module.register_forward_hook(count) for module in training.network.modules() if isinstance(module, torch.nn.LSTM)]
+    handles = [
+        module.register_forward_hook(count)
+        for module in training.network.modules()
+        if isinstance(module, torch.nn.LSTM)
+    ]
     with FlopCounterMode(display=False) as counter:
         next(training.advance(1))
     for handle in handles:
@@ -88,13 +114,24 @@ def step_flops(training: Training) -> float:
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_step_comes_near_the_sgemm_rate(ratio: Any) -> None:
-    """How near, hangs on the processor's memory too: aimed at 0.60 where it was written, and broken anywhere below half of that."""
+    """How near, hangs on the processor's memory too: aimed at 0.60 where it was written, and broken
+    anywhere below half of that.
+    """
     training = Training(mobilenetv3(), mobilenetv3().take(SAMPLES), default_recipe(SAMPLES), seed=0)
     flops = step_flops(training)
     left, right = torch.randn(1536, 1536), torch.randn(1536, 1536)
     products = round(flops / (2 * 1536**3))
-    measured = paired(lambda: [left @ right for _ in range(products)], lambda: next(training.advance(1)), pairs=9)
-    ratio("step / sgemm rate", measured, f"mobilenetv3, {SAMPLES} samples, one thread, {flops / 1e9:.1f} GFLOP a step; promised > 0.30")
+    measured = paired(
+        lambda: [left @ right for _ in range(products)], lambda: next(training.advance(1)), pairs=9
+    )
+    ratio(
+        "step / sgemm rate",
+        measured,
+        (
+            f"mobilenetv3, {SAMPLES} samples, one thread, {flops / 1e9:.1f} GFLOP a step; promised "
+            "> 0.30"
+        ),
+    )
     assert not measured.below(0.30)
 
 
@@ -102,7 +139,16 @@ def test_the_plugin_costs_little_unused(ratio: Any, tmp_path: Path) -> None:
     (tmp_path / "test_nothing.py").write_text("def test_nothing():\n    pass\n", encoding="utf-8")
 
     def collect(*options: str) -> None:
-        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *options]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--collect-only",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            *options,
+        ]
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
 
     measured = paired(collect, lambda: collect("-p", "no:overfit"), pairs=9)
@@ -112,10 +158,22 @@ def test_the_plugin_costs_little_unused(ratio: Any, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_climb_costs_less_than_twice_its_steps(ratio: Any) -> None:
-    """Readings, criteria and controls beside the steps. How many steps a rung takes, `make overfit` shows."""
+    """Readings, criteria and controls beside the steps.
+
+    How many steps a rung takes, `make overfit` shows.
+    """
     subject, samples = mobilenetv3(), 2
-    rung = Rung(subject=subject, samples=samples, recipe=default_recipe(samples), criteria=criteria_for(samples))
+    rung = Rung(
+        subject=subject,
+        samples=samples,
+        recipe=default_recipe(samples),
+        criteria=criteria_for(samples),
+    )
     steps = rung.climb().steps
     measured = paired(rung.outcome, lambda: hand_written_loop(subject, steps, samples), pairs=LEAST)
-    ratio("climb / its steps by hand", measured, f"mobilenetv3, {samples} samples, {steps} steps; promised < 2")
+    ratio(
+        "climb / its steps by hand",
+        measured,
+        f"mobilenetv3, {samples} samples, {steps} steps; promised < 2",
+    )
     assert not measured.above(2)

@@ -1,4 +1,7 @@
-"""What does a training step cost? Forward, loss, backward and optimiser of each network at each rung size."""
+"""What does a training step cost?
+
+Forward, loss, backward and optimiser of each network at each rung size.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ import pytest
 import torch
 
 from model.subjects import healthy
-from pytest_overfit.ladder import RUNGS
+from pytest_overfit.climb.ladder import RUNGS
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Batch, Subject, collate
-from pytest_overfit.train import Training, default_loss
+from pytest_overfit.training import Training, default_loss
 from tests.benchmarks.conftest import PHASES
 
 pytestmark = pytest.mark.benchmark
@@ -24,18 +27,28 @@ class Step:
     """One training step, taken apart: each phase needs those before it."""
 
     def __init__(self, subject: Subject, samples: int, device: str) -> None:
-        self.training = Training(subject, subject.take(samples), default_recipe(samples), seed=0, device=device)
+        self.training = Training(
+            subject, subject.take(samples), default_recipe(samples), seed=0, device=device
+        )
         batch = self.training.recipe.batch_of(samples)
         self.batch: Batch = collate(self.training.samples[:batch]).to(device)
         self.device = device
 
     def forward(self) -> None:
         self.training.network.train()
-        self.log_probs, self.steps = self.training.subject.log_probs(self.training.network, self.batch.features, self.batch.frames)
+        self.log_probs, self.steps = self.training.subject.log_probs(
+            self.training.network, self.batch.features, self.batch.frames
+        )
         self.wait()
 
     def loss(self) -> None:
-        self.value = default_loss(self.log_probs, self.batch, self.steps, self.training.recipe, self.training.subject.blank)
+        self.value = default_loss(
+            self.log_probs,
+            self.batch,
+            self.steps,
+            self.training.recipe,
+            self.training.subject.blank,
+        )
         self.wait()
 
     def backward(self) -> None:
@@ -67,9 +80,19 @@ def memory_mib(device: str) -> float:
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("samples", RUNGS)
 @pytest.mark.parametrize("subject", healthy(), ids=lambda subject: subject.name)
-def test_step_time(subject: Subject, samples: int, phase: str, benchmark: Any, overfit_device: str) -> None:
+def test_step_time(
+    subject: Subject, samples: int, phase: str, benchmark: Any, overfit_device: str
+) -> None:
     step = Step(subject, samples, overfit_device)
     step.upto("optimiser")
     benchmark.group = f"{subject.name}, {samples} samples"
-    benchmark.pedantic(getattr(step, phase), setup=lambda: step.upto(phase), rounds=ROUNDS, warmup_rounds=1)
-    benchmark.extra_info.update(subject=subject.name, samples=len(step.batch), rung=samples, phase=phase, memory_mib=memory_mib(overfit_device))
+    benchmark.pedantic(
+        getattr(step, phase), setup=lambda: step.upto(phase), rounds=ROUNDS, warmup_rounds=1
+    )
+    benchmark.extra_info.update(
+        subject=subject.name,
+        samples=len(step.batch),
+        rung=samples,
+        phase=phase,
+        memory_mib=memory_mib(overfit_device),
+    )

@@ -1,4 +1,6 @@
-"""Tests of the engine: one thread each (OMP_NUM_THREADS says otherwise), so that runs are equal bit by bit and share the machine."""
+"""Tests of the engine: one thread each (OMP_NUM_THREADS says otherwise), so that runs are equal bit
+by bit and share the machine.
+"""
 
 import os
 
@@ -19,7 +21,16 @@ def number_of_threads() -> None:
 
 @pytest.fixture(autouse=True)
 def nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No CI, no worker of an outer session: what a message says must not depend on where these tests run."""
-    for name in ("CI", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS"):
+    """No CI, no worker of an outer session: what a message says must not depend on where these
+    tests run.
+    """
+    for name in (
+        "CI",
+        "GITHUB_ACTIONS",
+        "GITHUB_STEP_SUMMARY",
+        "PYTEST_XDIST_WORKER",
+        "PYTEST_XDIST_WORKER_COUNT",
+        "PYTEST_ADDOPTS",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))

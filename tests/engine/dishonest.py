@@ -1,4 +1,6 @@
-"""Faults behind which a network may pass all the same: what it cannot see, cannot place, is not shown, or is told wrongly."""
+"""Faults behind which a network may pass all the same: what it cannot see, cannot place, is not
+shown, or is told wrongly.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,10 @@ class RowsAsTime(nn.Module):
     def __init__(self, dim: int, vocabulary: int, *, width: int = 76) -> None:
         super().__init__()
         self.look = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d((2, 1)))
-        self.enter, self.rnn = nn.Linear(8 * (width // 2), HIDDEN), nn.GRU(HIDDEN, HIDDEN, batch_first=True, bidirectional=True)
+        self.enter, self.rnn = (
+            nn.Linear(8 * (width // 2), HIDDEN),
+            nn.GRU(HIDDEN, HIDDEN, batch_first=True, bidirectional=True),
+        )
         self.head, self.width = nn.Linear(2 * HIDDEN, vocabulary), width
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,12 +91,17 @@ class Pooled(nn.Module):
         x = self.enter(features).relu()
         mask = inside(frames, x.shape[1])[..., None]
         mean = (x * mask).sum(1, keepdim=True) / frames[:, None, None]
-        return self.head(torch.cat([x, mean.expand_as(x)], -1)).log_softmax(-1).transpose(0, 1), frames
+        return self.head(torch.cat([x, mean.expand_as(x)], -1)).log_softmax(-1).transpose(
+            0, 1
+        ), frames
 
 
 def backwards(log_probs: Tensor, steps: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
     """A flip of time that nobody turns back, clip by clip."""
-    turned = [torch.cat([log_probs[:n, i].flip(0), log_probs[n:, i]]) for i, n in enumerate(steps.tolist())]
+    turned = [
+        torch.cat([log_probs[:n, i].flip(0), log_probs[n:, i]])
+        for i, n in enumerate(steps.tolist())
+    ]
     return torch.stack(turned, 1), steps
 
 
@@ -120,7 +130,11 @@ class Masked(BiGRU):
 
     def __init__(self, dim: int, vocabulary: int) -> None:
         super().__init__(dim, vocabulary)
-        self.encoder.register_forward_hook(lambda module, _, x: x * (torch.rand(x.shape[:2]) > 0.9)[..., None] if module.training else x)
+        self.encoder.register_forward_hook(
+            lambda module, _, x: (
+                x * (torch.rand(x.shape[:2]) > 0.9)[..., None] if module.training else x
+            )
+        )
 
 
 class Absent(BiGRU):
@@ -172,7 +186,9 @@ class Rounded(BiGRU):
 
     def __init__(self, dim: int, vocabulary: int) -> None:
         super().__init__(dim, vocabulary)
-        self.encoder.register_forward_hook(lambda _, __, x: x + ((10 * x).round() / 10 - x).detach())
+        self.encoder.register_forward_hook(
+            lambda _, __, x: x + ((10 * x).round() / 10 - x).detach()
+        )
 
 
 class LayerScaled(PostNorm):
@@ -180,19 +196,29 @@ class LayerScaled(PostNorm):
 
     def __init__(self, dim: int, vocabulary: int) -> None:
         super().__init__(dim, vocabulary)
-        self.extra, self.factors = nn.TransformerEncoderLayer(HIDDEN, 4, 64, batch_first=True), nn.Parameter(torch.zeros(HIDDEN), requires_grad=False)
+        self.extra, self.factors = (
+            nn.TransformerEncoderLayer(HIDDEN, 4, 64, batch_first=True),
+            nn.Parameter(torch.zeros(HIDDEN), requires_grad=False),
+        )
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         x = self.enter(features)
-        return super().forward(features + (self.factors * self.extra(x)).mean(-1, keepdim=True), frames)
+        return super().forward(
+            features + (self.factors * self.extra(x)).mean(-1, keepdim=True), frames
+        )
 
 
 class NormedShut(PostNorm):
-    """The norm before the attention has a gain frozen at zero: attention is given the same at every frame."""
+    """The norm before the attention has a gain frozen at zero: attention is given the same at every
+    frame.
+    """
 
     def __init__(self, dim: int, vocabulary: int) -> None:
         super().__init__(dim, vocabulary)
-        self.before, self.attend = nn.LayerNorm(HIDDEN), nn.MultiheadAttention(HIDDEN, 4, batch_first=True)
+        self.before, self.attend = (
+            nn.LayerNorm(HIDDEN),
+            nn.MultiheadAttention(HIDDEN, 4, batch_first=True),
+        )
         nn.init.zeros_(self.before.weight)
         self.before.weight.requires_grad_(False)
         self.enter.register_forward_hook(lambda _, __, x: x + self._branch(x))
@@ -207,10 +233,15 @@ class ShutResidual(TemporalConv):
 
     def __init__(self, dim: int, vocabulary: int) -> None:
         super().__init__(dim, vocabulary)
-        self.side, self.opening = nn.Conv1d(dim, dim, 1), nn.Parameter(torch.zeros(()), requires_grad=False)
+        self.side, self.opening = (
+            nn.Conv1d(dim, dim, 1),
+            nn.Parameter(torch.zeros(()), requires_grad=False),
+        )
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        return super().forward(features + self.opening * self.side(features.transpose(1, 2)).transpose(1, 2), frames)
+        return super().forward(
+            features + self.opening * self.side(features.transpose(1, 2)).transpose(1, 2), frames
+        )
 
 
 def masking(tokens: list[int], value: float) -> Plant:
@@ -238,31 +269,109 @@ def logits_of(network: Callable[[int, int], nn.Module]) -> Plant:
 
 
 DISHONEST: tuple[Fault, ...] = (
-    Fault(name="net-frozen-gain", plant=lambda s: altered(s, frozen_gain), finding="input_ignored", module="encoder.1", home="bigru"),
+    Fault(
+        name="net-frozen-gain",
+        plant=lambda s: altered(s, frozen_gain),
+        finding="input_ignored",
+        module="encoder.1",
+        home="bigru",
+    ),
     Fault(name="net-shut-buffer", plant=logits_of(Gated), finding="input_ignored", home="bigru"),
     Fault(name="net-rows-as-time", plant=rebuilt(RowsAsTime), finding="place_lost", home="bigru"),
-    Fault(name="net-no-positions", plant=logits_of(lambda d, v: PostNorm(d, v, placed=False)), finding="order_blind", home="bigru"),
-    Fault(name="data-filled", plant=lambda s: sampled(s, filled(None)), finding="degenerate_targets"),
-    Fault(name="data-one-token", plant=lambda s: sampled(s, one_token), finding="degenerate_targets"),
-    Fault(name="train-input-dropout", plant=logits_of(lambda d, v: Augmented(d, v, masks=0, dropout=0.95)), finding="input_destroyed", home="bigru"),
-    Fault(name="grad-silent-clip", plant=gradient_of("encoder", without_first_clip), finding="false_gradient", module="encoder.1", home="bigru"),
-    Fault(name="grad-wrong-backward", plant=hooked("norm", _Bent.apply), finding="false_gradient", module="norm", home="bigru"),
-    Fault(name="grad-undeclared-rounding", plant=rebuilt(Rounded), finding="false_gradient", module="encoder.1", home="bigru"),
-    Fault(name="net-frozen-scale", plant=logits_of(LayerScaled), finding="dead_branch", home="bigru"),
-    Fault(name="net-shut-norm", plant=logits_of(NormedShut), finding="dead_branch", module="before", home="bigru"),
-    Fault(name="head-masked-labels", plant=masking([3, 5, 9, 14], -1e4), finding="unreachable_label"),
+    Fault(
+        name="net-no-positions",
+        plant=logits_of(lambda d, v: PostNorm(d, v, placed=False)),
+        finding="order_blind",
+        home="bigru",
+    ),
+    Fault(
+        name="data-filled", plant=lambda s: sampled(s, filled(None)), finding="degenerate_targets"
+    ),
+    Fault(
+        name="data-one-token", plant=lambda s: sampled(s, one_token), finding="degenerate_targets"
+    ),
+    Fault(
+        name="train-input-dropout",
+        plant=logits_of(lambda d, v: Augmented(d, v, masks=0, dropout=0.95)),
+        finding="input_destroyed",
+        home="bigru",
+    ),
+    Fault(
+        name="grad-silent-clip",
+        plant=gradient_of("encoder", without_first_clip),
+        finding="false_gradient",
+        module="encoder.1",
+        home="bigru",
+    ),
+    Fault(
+        name="grad-wrong-backward",
+        plant=hooked("norm", _Bent.apply),
+        finding="false_gradient",
+        module="norm",
+        home="bigru",
+    ),
+    Fault(
+        name="grad-undeclared-rounding",
+        plant=rebuilt(Rounded),
+        finding="false_gradient",
+        module="encoder.1",
+        home="bigru",
+    ),
+    Fault(
+        name="net-frozen-scale", plant=logits_of(LayerScaled), finding="dead_branch", home="bigru"
+    ),
+    Fault(
+        name="net-shut-norm",
+        plant=logits_of(NormedShut),
+        finding="dead_branch",
+        module="before",
+        home="bigru",
+    ),
+    Fault(
+        name="head-masked-labels", plant=masking([3, 5, 9, 14], -1e4), finding="unreachable_label"
+    ),
 )
 HELD_OUT: tuple[Fault, ...] = (
-    Fault(name="net-frozen-stem", plant=logits_of(FrozenStem), finding="input_ignored", module="enter", home="bigru"),
+    Fault(
+        name="net-frozen-stem",
+        plant=logits_of(FrozenStem),
+        finding="input_ignored",
+        module="enter",
+        home="bigru",
+    ),
     Fault(name="net-reshaped", plant=rebuilt(Reshaped), finding="place_lost", home="bigru"),
     Fault(name="net-backwards", plant=lambda s: forwarded(s, backwards), finding="place_lost"),
     Fault(name="net-pooled", plant=rebuilt(Pooled), finding="order_blind", home="bigru"),
-    Fault(name="data-filled-in-front", plant=lambda s: sampled(s, filled(11, front=True)), finding="degenerate_targets"),
-    Fault(name="train-latents-masked", plant=rebuilt(Masked), finding="input_destroyed", home="bigru"),
-    Fault(name="train-clips-absent", plant=rebuilt(Absent), finding="input_destroyed", home="bigru"),
-    Fault(name="grad-half-turned", plant=gradient_of("conv", half_turned), finding="false_gradient", module="conv.conv", home="bigru"),
-    Fault(name="grad-clamped", plant=gradient_of("norm", lambda g: g.clamp(-1e-3, 1e-3)), finding="false_gradient", module="norm", home="bigru"),
-    Fault(name="net-shut-residual", plant=logits_of(ShutResidual), finding="dead_branch", home="bigru"),
+    Fault(
+        name="data-filled-in-front",
+        plant=lambda s: sampled(s, filled(11, front=True)),
+        finding="degenerate_targets",
+    ),
+    Fault(
+        name="train-latents-masked", plant=rebuilt(Masked), finding="input_destroyed", home="bigru"
+    ),
+    Fault(
+        name="train-clips-absent", plant=rebuilt(Absent), finding="input_destroyed", home="bigru"
+    ),
+    Fault(
+        name="grad-half-turned",
+        plant=gradient_of("conv", half_turned),
+        finding="false_gradient",
+        module="conv.conv",
+        home="bigru",
+    ),
+    Fault(
+        name="grad-clamped",
+        plant=gradient_of("norm", lambda g: g.clamp(-1e-3, 1e-3)),
+        finding="false_gradient",
+        module="norm",
+        home="bigru",
+    ),
+    Fault(
+        name="net-shut-residual", plant=logits_of(ShutResidual), finding="dead_branch", home="bigru"
+    ),
     Fault(name="head-masked-label", plant=masking([8], -1e9), finding="unreachable_label"),
 )
-"""Written with the others and run for the first time when all was done, so that they tell how well it does on what it was not made on."""
+"""Written with the others and run for the first time when all was done, so that they tell how well
+it does on what it was not made on.
+"""

@@ -1,4 +1,6 @@
-"""Sound networks of the field that are not ours, small: what raises no failure, and what of it is told as a warning."""
+"""Sound networks of the field that are not ours, small: what raises no failure, and what of it is
+told as a warning.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,10 @@ class Causal(nn.Module):
     def __init__(self, dim: int, vocabulary: int) -> None:
         super().__init__()
         self.enter = nn.Linear(dim, HIDDEN)
-        self.layers = nn.ModuleList(parametrizations.weight_norm(nn.Conv1d(HIDDEN, HIDDEN, 3, dilation=2**i)) for i in range(4))
+        self.layers = nn.ModuleList(
+            parametrizations.weight_norm(nn.Conv1d(HIDDEN, HIDDEN, 3, dilation=2**i))
+            for i in range(4)
+        )
         self.head = nn.Linear(HIDDEN, vocabulary)
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,27 +58,46 @@ class Causal(nn.Module):
 
 
 class StateSpace(nn.Module):
-    """Long convolutions with decaying waves for kernels, by Fourier transform, in both directions, with gates."""
+    """Long convolutions with decaying waves for kernels, by Fourier transform, in both directions,
+    with gates.
+    """
 
     def __init__(self, dim: int, vocabulary: int, *, waves: int = 8) -> None:
         super().__init__()
         self.enter = nn.Linear(dim, HIDDEN)
-        self.decay, self.pace = nn.Parameter(torch.rand(2, HIDDEN, waves) - 2), nn.Parameter(3 * torch.rand(2, HIDDEN, waves))
-        self.size, self.skip = nn.Parameter(torch.randn(2, HIDDEN, waves) / waves), nn.Parameter(torch.ones(HIDDEN))
+        self.decay, self.pace = (
+            nn.Parameter(torch.rand(2, HIDDEN, waves) - 2),
+            nn.Parameter(3 * torch.rand(2, HIDDEN, waves)),
+        )
+        self.size, self.skip = (
+            nn.Parameter(torch.randn(2, HIDDEN, waves) / waves),
+            nn.Parameter(torch.ones(HIDDEN)),
+        )
         self.gate, self.head = nn.Linear(HIDDEN, 2 * HIDDEN), nn.Linear(HIDDEN, vocabulary)
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         x = self.enter(features) * inside(frames, features.shape[1])[..., None]
         length = x.shape[1]
         at = torch.arange(length, device=x.device)
-        kernel = (self.size[..., None] * (-self.decay.exp()[..., None] * at).exp() * (self.pace[..., None] * at).cos()).sum(2)
-        wave, there, back = (torch.fft.rfft(one, 2 * length) for one in (x.transpose(1, 2), kernel[0], kernel[1]))
-        y = torch.fft.irfft(wave * (there + back.conj()), 2 * length)[..., :length].transpose(1, 2) + self.skip * x
+        kernel = (
+            self.size[..., None]
+            * (-self.decay.exp()[..., None] * at).exp()
+            * (self.pace[..., None] * at).cos()
+        ).sum(2)
+        wave, there, back = (
+            torch.fft.rfft(one, 2 * length) for one in (x.transpose(1, 2), kernel[0], kernel[1])
+        )
+        y = (
+            torch.fft.irfft(wave * (there + back.conj()), 2 * length)[..., :length].transpose(1, 2)
+            + self.skip * x
+        )
         return self.head(x + F.glu(self.gate(F.gelu(y)))), frames
 
 
 class Conformer(nn.Module):
-    """Two blocks of half feed-forward, attention, convolution with batch norm, half feed-forward; its convolution reads padding."""
+    """Two blocks of half feed-forward, attention, convolution with batch norm, half feed-forward;
+    its convolution reads padding.
+    """
 
     def __init__(self, dim: int, vocabulary: int) -> None:
         super().__init__()
@@ -92,9 +116,19 @@ class _Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.last = (
-            nn.Sequential(nn.LayerNorm(HIDDEN), nn.Linear(HIDDEN, 64), nn.SiLU(), nn.Dropout(0.1), nn.Linear(64, HIDDEN)) for _ in range(2)
+            nn.Sequential(
+                nn.LayerNorm(HIDDEN),
+                nn.Linear(HIDDEN, 64),
+                nn.SiLU(),
+                nn.Dropout(0.1),
+                nn.Linear(64, HIDDEN),
+            )
+            for _ in range(2)
         )
-        self.norm, self.attend = nn.LayerNorm(HIDDEN), nn.MultiheadAttention(HIDDEN, 4, batch_first=True)
+        self.norm, self.attend = (
+            nn.LayerNorm(HIDDEN),
+            nn.MultiheadAttention(HIDDEN, 4, batch_first=True),
+        )
         self.enter, self.middle, self.leave = (
             nn.Conv1d(HIDDEN, 2 * HIDDEN, 1),
             nn.Conv1d(HIDDEN, HIDDEN, 9, padding=4, groups=HIDDEN),
@@ -114,44 +148,65 @@ class _Block(nn.Module):
 class Recurrent(nn.Module):
     """Two recurrent layers with dropout between them, packed or not."""
 
-    def __init__(self, dim: int, vocabulary: int, *, packed: bool, kind: type[nn.RNNBase] = nn.LSTM) -> None:
+    def __init__(
+        self, dim: int, vocabulary: int, *, packed: bool, kind: type[nn.RNNBase] = nn.LSTM
+    ) -> None:
         super().__init__()
-        self.rnn = kind(dim, HIDDEN, num_layers=2, dropout=0.2, batch_first=True, bidirectional=True)
+        self.rnn = kind(
+            dim, HIDDEN, num_layers=2, dropout=0.2, batch_first=True, bidirectional=True
+        )
         self.head = nn.Linear(2 * HIDDEN, vocabulary)
         self.packed = packed
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         if not self.packed:
             return self.head(self.rnn(features)[0]), frames
-        packed, _ = self.rnn(pack_padded_sequence(features, frames.cpu(), batch_first=True, enforce_sorted=False))
+        packed, _ = self.rnn(
+            pack_padded_sequence(features, frames.cpu(), batch_first=True, enforce_sorted=False)
+        )
         return self.head(pad_packed_sequence(packed, batch_first=True)[0]), frames
 
 
 class TwoHeads(Recurrent):
-    """A second head for frames and a third for the whole clip, which serve losses of their own, all in the optimiser."""
+    """A second head for frames and a third for the whole clip, which serve losses of their own, all
+    in the optimiser.
+    """
 
     def __init__(self, dim: int, vocabulary: int) -> None:
         super().__init__(dim, vocabulary, packed=True)
         self.frame_head, self.clip_head = nn.Linear(dim, vocabulary), nn.Linear(dim, 3)
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        self.frame_logits, self.clip_logits = self.frame_head(features), self.clip_head(features.mean(1))
+        self.frame_logits, self.clip_logits = (
+            self.frame_head(features),
+            self.clip_head(features.mean(1)),
+        )
         return super().forward(features, frames)
 
 
 class Crnn(nn.Module):
-    """Convolutions in two dimensions that halve time and pool the height away, a recurrent layer behind them."""
+    """Convolutions in two dimensions that halve time and pool the height away, a recurrent layer
+    behind them.
+    """
 
     def __init__(self, dim: int, vocabulary: int) -> None:
         super().__init__()
-        self.look = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d((1, 2)), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(),
-                                  nn.MaxPool2d((2, 2)))  # fmt: skip
+        self.look = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d((1, 2)),
+            nn.Conv2d(8, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d((2, 2)),
+        )
         self.rnn = nn.LSTM(16 * (dim // 4), HIDDEN, batch_first=True, bidirectional=True)
         self.head = nn.Linear(2 * HIDDEN, vocabulary)
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         x = self.look(features[:, None]).transpose(1, 2).flatten(2)
-        packed, _ = self.rnn(pack_padded_sequence(x, (frames // 2).cpu(), batch_first=True, enforce_sorted=False))
+        packed, _ = self.rnn(
+            pack_padded_sequence(x, (frames // 2).cpu(), batch_first=True, enforce_sorted=False)
+        )
         return self.head(pad_packed_sequence(packed, batch_first=True)[0]), frames // 2
 
 
@@ -160,8 +215,13 @@ class Squeezed(nn.Module):
 
     def __init__(self, dim: int, vocabulary: int) -> None:
         super().__init__()
-        self.stem, self.norm = nn.Conv1d(dim, HIDDEN, 5, stride=2, padding=2), nn.GroupNorm(4, HIDDEN)
-        self.squeeze = nn.Sequential(nn.Linear(HIDDEN, 8), nn.ReLU(), nn.Linear(8, HIDDEN), nn.Sigmoid())
+        self.stem, self.norm = (
+            nn.Conv1d(dim, HIDDEN, 5, stride=2, padding=2),
+            nn.GroupNorm(4, HIDDEN),
+        )
+        self.squeeze = nn.Sequential(
+            nn.Linear(HIDDEN, 8), nn.ReLU(), nn.Linear(8, HIDDEN), nn.Sigmoid()
+        )
         self.mix, self.head = nn.Conv1d(HIDDEN, HIDDEN, 5, padding=2), nn.Linear(HIDDEN, vocabulary)
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,16 +231,25 @@ class Squeezed(nn.Module):
 
 
 class Scaled(nn.Module):
-    """Residual blocks behind trained factors that start at a millionth, each left out at random in train mode."""
+    """Residual blocks behind trained factors that start at a millionth, each left out at random in
+    train mode.
+    """
 
     def __init__(self, dim: int, vocabulary: int) -> None:
         super().__init__()
         self.enter = nn.Conv1d(dim, HIDDEN, 3, padding=1)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv1d(HIDDEN, HIDDEN, 7, padding=3, groups=HIDDEN), nn.Conv1d(HIDDEN, 64, 1), nn.GELU(), nn.Conv1d(64, HIDDEN, 1))
+            nn.Sequential(
+                nn.Conv1d(HIDDEN, HIDDEN, 7, padding=3, groups=HIDDEN),
+                nn.Conv1d(HIDDEN, 64, 1),
+                nn.GELU(),
+                nn.Conv1d(64, HIDDEN, 1),
+            )
             for _ in range(3)
         )
-        self.factors = nn.ParameterList(nn.Parameter(1e-6 * torch.ones(HIDDEN, 1)) for _ in range(3))
+        self.factors = nn.ParameterList(
+            nn.Parameter(1e-6 * torch.ones(HIDDEN, 1)) for _ in range(3)
+        )
         self.head = nn.Linear(HIDDEN, vocabulary)
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,7 +263,9 @@ class Scaled(nn.Module):
 class Augmented(Recurrent):
     """SpecAugment as published, on clips of this length, and dropout on the features."""
 
-    def __init__(self, dim: int, vocabulary: int, *, masks: int = 2, width: int = 10, dropout: float = 0.3) -> None:
+    def __init__(
+        self, dim: int, vocabulary: int, *, masks: int = 2, width: int = 10, dropout: float = 0.3
+    ) -> None:
         super().__init__(dim, vocabulary, packed=True)
         self.masks, self.width, self.drop = masks, width, nn.Dropout(dropout)
 
@@ -213,7 +284,9 @@ class PerFrame(nn.Module):
 
     def __init__(self, dim: int, vocabulary: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(dim, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, vocabulary))
+        self.layers = nn.Sequential(
+            nn.Linear(dim, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, vocabulary)
+        )
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         return self.layers(features), frames
@@ -225,7 +298,9 @@ class PostNorm(nn.Module):
     def __init__(self, dim: int, vocabulary: int, *, placed: bool = True) -> None:
         super().__init__()
         self.enter = nn.Linear(dim, HIDDEN)
-        self.layers = nn.ModuleList(nn.TransformerEncoderLayer(HIDDEN, 4, 64, batch_first=True) for _ in range(2))
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(HIDDEN, 4, 64, batch_first=True) for _ in range(2)
+        )
         self.head = nn.Linear(HIDDEN, vocabulary)
         self.placed = placed
 
@@ -248,22 +323,39 @@ class Slower(PostNorm):
 
 
 def wav2vec2(vocab_size: int, feature_dim: int, seed: int) -> nn.Module:
-    """wav2vec 2.0 as it is fine-tuned, tiny: group norm over time, masks of time in train mode. Takes (batch, samples)."""
+    """wav2vec 2.0 as it is fine-tuned, tiny: group norm over time, masks of time in train mode.
+
+    Takes (batch, samples).
+    """
     os.environ["HF_HUB_OFFLINE"] = "1"
     import transformers
 
-    return transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(
-        vocab_size=vocab_size, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, conv_dim=(32,) * 7,
-        feat_extract_norm="group", num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, layerdrop=0.0,
-    ))  # fmt: skip
+    return transformers.Wav2Vec2ForCTC(
+        transformers.Wav2Vec2Config(
+            vocab_size=vocab_size,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            conv_dim=(32,) * 7,
+            feat_extract_norm="group",
+            num_conv_pos_embeddings=16,
+            num_conv_pos_embedding_groups=4,
+            layerdrop=0.0,
+        )
+    )
 
 
 def hear(network: Any, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-    return network(input_values=features[..., 0]).logits, network._get_feat_extract_output_lengths(frames)
+    return network(input_values=features[..., 0]).logits, network._get_feat_extract_output_lengths(
+        frames
+    )
 
 
 def of(network: Callable[..., nn.Module], name: str, **described: Any) -> Callable[[], Subject]:
-    return lambda: subject(network, name, samples=clips(12), outputs="logits", layout="BTV", **described)
+    return lambda: subject(
+        network, name, samples=clips(12), outputs="logits", layout="BTV", **described
+    )
 
 
 FOREIGN: dict[str, Callable[[], Subject]] = {

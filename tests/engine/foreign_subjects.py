@@ -1,4 +1,6 @@
-"""Subjects that are not ours, small, with samples of their own: none of them subclasses anything of ours, and no recipe was tuned on them."""
+"""Subjects that are not ours, small, with samples of their own: none of them subclasses anything of
+ours, and no recipe was tuned on them.
+"""
 
 import math
 import os
@@ -19,7 +21,9 @@ def numbers(generator, low, high, count=None):
 
 
 def gestures(count, *, vocabulary=12, dim=24):
-    """Each token is a pattern held for 6 to 12 frames between pauses, under noise; every other clip has an adjacent repeat."""
+    """Each token is a pattern held for 6 to 12 frames between pauses, under noise; every other clip
+    has an adjacent repeat.
+    """
     generator = torch.Generator().manual_seed(0)
     patterns = torch.randn(vocabulary, dim, generator=generator)
     clips = []
@@ -29,9 +33,18 @@ def gestures(count, *, vocabulary=12, dim=24):
             target[1] = target[0]
         parts = [torch.zeros(numbers(generator, 2, 6), dim)]
         for token in target:
-            parts += [patterns[token].expand(numbers(generator, 6, 12), -1), torch.zeros(numbers(generator, 2, 6), dim)]
+            parts += [
+                patterns[token].expand(numbers(generator, 6, 12), -1),
+                torch.zeros(numbers(generator, 2, 6), dim),
+            ]
         features = torch.cat(parts)
-        clips.append(Sample(name=f"clip{i}", features=features + 0.3 * torch.randn(features.shape, generator=generator), target=target))
+        clips.append(
+            Sample(
+                name=f"clip{i}",
+                features=features + 0.3 * torch.randn(features.shape, generator=generator),
+                target=target,
+            )
+        )
     return clips
 
 
@@ -50,7 +63,13 @@ def melodies(count, *, vocabulary=8):
             parts += [tone * torch.hann_window(length), torch.zeros(int(0.03 * RATE))]
         wave = torch.cat(parts)
         wave = wave + 0.01 * torch.randn(len(wave), generator=generator)
-        clips.append(Sample(name=f"melody{i}", features=((wave - wave.mean()) / wave.std())[:, None], target=target))
+        clips.append(
+            Sample(
+                name=f"melody{i}",
+                features=((wave - wave.mean()) / wave.std())[:, None],
+                target=target,
+            )
+        )
     return clips
 
 
@@ -65,7 +84,9 @@ class BiGRU(nn.Module):
         self.head = nn.Linear(2 * hidden, vocabulary)
 
     def forward(self, features, frames):
-        packed = pack_padded_sequence(features, frames.cpu(), batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(
+            features, frames.cpu(), batch_first=True, enforce_sorted=False
+        )
         hidden, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True)
         return self.head(hidden).log_softmax(-1).transpose(0, 1), frames
 
@@ -85,14 +106,19 @@ class Encoder(nn.Module):
     def forward(self, features, frames):
         length = features.shape[1]
         hidden = self.enter(features) + self.places[:length]
-        return self.head(self.layers(hidden, src_key_padding_mask=torch.arange(length) >= frames[:, None])), frames
+        return self.head(
+            self.layers(hidden, src_key_padding_mask=torch.arange(length) >= frames[:, None])
+        ), frames
 
 
 class Convolutions(nn.Module):
     def __init__(self, dim, vocabulary, hidden=64):
         super().__init__()
         self.first, self.first_norm = nn.Conv1d(dim, hidden, 5, padding=2), nn.BatchNorm1d(hidden)
-        self.second, self.second_norm = nn.Conv1d(hidden, hidden, 5, stride=2, padding=2), nn.BatchNorm1d(hidden)
+        self.second, self.second_norm = (
+            nn.Conv1d(hidden, hidden, 5, stride=2, padding=2),
+            nn.BatchNorm1d(hidden),
+        )
         self.head = nn.Conv1d(hidden, vocabulary, 1)
 
     def forward(self, features, frames):
@@ -105,16 +131,27 @@ def wav2vec2(vocab_size, feature_dim, seed):
     os.environ["HF_HUB_OFFLINE"] = "1"
     transformers = pytest.importorskip("transformers")
     config = transformers.Wav2Vec2Config(
-        vocab_size=vocab_size, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, conv_dim=(32,) * 7,
-        feat_extract_norm="layer", do_stable_layer_norm=True, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, mask_time_prob=0.0,
-    )  # fmt: skip
+        vocab_size=vocab_size,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        conv_dim=(32,) * 7,
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+        mask_time_prob=0.0,
+    )
     return transformers.Wav2Vec2ForCTC(config)
 
 
 def hear(network, features, frames):
     """features (batch, samples, 1) -> logits (batch, steps, vocabulary), steps (batch,)."""
     heard = (torch.arange(features.shape[1]) < frames[:, None]).long()
-    return network(input_values=features[..., 0], attention_mask=heard).logits, network._get_feat_extract_output_lengths(frames)
+    return network(
+        input_values=features[..., 0], attention_mask=heard
+    ).logits, network._get_feat_extract_output_lengths(frames)
 
 
 def of(network):
@@ -125,6 +162,16 @@ GESTURES = {"samples": gestures(5), "vocabulary": words(12)}
 SUBJECTS = [
     Subject(name="bigru", build=of(BiGRU), **GESTURES),
     Subject(name="transformer", build=of(Encoder), outputs="logits", layout="BTV", **GESTURES),
-    Subject(name="convolutions", build=of(Convolutions), outputs="logits", layout="BTV", **GESTURES),
-    Subject(name="wav2vec2", build=wav2vec2, samples=melodies(5), vocabulary=words(8), forward=hear, outputs="logits", layout="BTV"),
+    Subject(
+        name="convolutions", build=of(Convolutions), outputs="logits", layout="BTV", **GESTURES
+    ),
+    Subject(
+        name="wav2vec2",
+        build=wav2vec2,
+        samples=melodies(5),
+        vocabulary=words(8),
+        forward=hear,
+        outputs="logits",
+        layout="BTV",
+    ),
 ]

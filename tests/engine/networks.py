@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from pytest_overfit.probes import (
+from pytest_overfit.network import (
     Observation,
     constant_signal,
     dead_units,
@@ -29,26 +29,40 @@ Mode = Literal["train", "eval"]
 MODES: tuple[Mode, ...] = ("train", "eval")
 
 
-def clips(n: int = 6, *, frames: tuple[int, int] = (40, 56), seed: int = 0, raw: bool = False) -> list[Sample]:
-    """Smooth sequences, one bump a token in a direction of the token's own, z-scored unless `raw`."""
+def clips(
+    n: int = 6, *, frames: tuple[int, int] = (40, 56), seed: int = 0, raw: bool = False
+) -> list[Sample]:
+    """Smooth sequences, one bump a token in a direction of the token's own, z-scored unless
+    `raw`.
+    """
     random = torch.Generator().manual_seed(seed)
     directions = torch.randn(VOCABULARY, DIM, generator=random)
     made = []
     for index in range(n):
         length = int(torch.randint(frames[0], frames[1] + 1, (1,), generator=random))
-        tokens = torch.randint(1, VOCABULARY, (int(torch.randint(3, 7, (1,), generator=random)),), generator=random)
+        tokens = torch.randint(
+            1, VOCABULARY, (int(torch.randint(3, 7, (1,), generator=random)),), generator=random
+        )
         centres = (torch.arange(len(tokens)) + 0.5) * length / len(tokens)
-        bumps = torch.exp(-(((torch.arange(length)[:, None] - centres) / (length / len(tokens) / 3)) ** 2))
+        bumps = torch.exp(
+            -(((torch.arange(length)[:, None] - centres) / (length / len(tokens) / 3)) ** 2)
+        )
         features = bumps @ directions[tokens] + 0.1 * torch.randn(length, DIM, generator=random)
         made.append(Sample(name=f"clip{index}", features=features, target=tokens))
     everything = torch.cat([sample.features for sample in made])
     mean, std = (0.0, 1.0) if raw else (everything.mean(0), everything.std(0))
     shift, scale = (0.5, 0.1) if raw else (0.0, 1.0)
-    return [Sample(name=s.name, features=(s.features - mean) / std * scale + shift, target=s.target) for s in made]
+    return [
+        Sample(name=s.name, features=(s.features - mean) / std * scale + shift, target=s.target)
+        for s in made
+    ]
 
 
 class Net(nn.Module):
-    """body: (B, T, F) -> (B, T', WIDTH); then a head and log-softmax. Steps follow from the length of the body's output."""
+    """body: (B, T, F) -> (B, T', WIDTH); then a head and log-softmax.
+
+    Steps follow from the length of the body's output.
+    """
 
     def __init__(self, body: nn.Module, width: int = WIDTH) -> None:
         super().__init__()
@@ -76,11 +90,15 @@ class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.project = nn.Linear(DIM, WIDTH)
-        self.gru = nn.GRU(WIDTH, WIDTH // 2, num_layers=2, batch_first=True, bidirectional=True, dropout=0.2)
+        self.gru = nn.GRU(
+            WIDTH, WIDTH // 2, num_layers=2, batch_first=True, bidirectional=True, dropout=0.2
+        )
         self.head = nn.Linear(WIDTH, VOCABULARY)
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        packed = pack_padded_sequence(F.relu(self.project(features)), frames.cpu(), batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(
+            F.relu(self.project(features)), frames.cpu(), batch_first=True, enforce_sorted=False
+        )
         out, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True)
         return self.head(out).log_softmax(-1).transpose(0, 1), frames
 
@@ -88,10 +106,25 @@ class Recurrent(nn.Module):
 class Conv(nn.Module):
     """Convolution, normalisation and ReLU over (B, C, T), He's initialisation."""
 
-    def __init__(self, inputs: int, outputs: int, *, norm: str = "batch", stride: int = 1, groups: int = 1, dilation: int = 1) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        norm: str = "batch",
+        stride: int = 1,
+        groups: int = 1,
+        dilation: int = 1,
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(inputs, outputs, 3, stride=stride, padding=dilation, groups=groups, dilation=dilation)
-        self.norm = {"batch": nn.BatchNorm1d(outputs), "group": nn.GroupNorm(4, outputs), "none": nn.Identity()}[norm]
+        self.conv = nn.Conv1d(
+            inputs, outputs, 3, stride=stride, padding=dilation, groups=groups, dilation=dilation
+        )
+        self.norm = {
+            "batch": nn.BatchNorm1d(outputs),
+            "group": nn.GroupNorm(4, outputs),
+            "none": nn.Identity(),
+        }[norm]
         self.activation = nn.ReLU(inplace=True)
         nn.init.kaiming_normal_(self.conv.weight)
 
@@ -135,7 +168,10 @@ class OverTime(nn.Module):
 
 
 def tcn(norm: str) -> nn.Module:
-    blocks = [Residual(nn.Sequential(Conv(WIDTH, WIDTH, norm=norm, dilation=2**k), SqueezeExcite(WIDTH))) for k in range(3)]
+    blocks = [
+        Residual(nn.Sequential(Conv(WIDTH, WIDTH, norm=norm, dilation=2**k), SqueezeExcite(WIDTH)))
+        for k in range(3)
+    ]
     return Net(OverTime(Conv(DIM, WIDTH, norm=norm), *blocks))
 
 
@@ -148,10 +184,14 @@ class Transformer(nn.Module):
         self.head = nn.Linear(WIDTH, VOCABULARY)
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        angles = torch.arange(features.shape[1])[:, None] / 10000 ** (torch.arange(0, WIDTH, 2) / WIDTH)
+        angles = torch.arange(features.shape[1])[:, None] / 10000 ** (
+            torch.arange(0, WIDTH, 2) / WIDTH
+        )
         x = self.project(features) * math.sqrt(WIDTH) + torch.cat([angles.sin(), angles.cos()], -1)
         padding = torch.arange(features.shape[1])[None] >= frames[:, None]
-        return self.head(self.encoder(x, src_key_padding_mask=padding)).log_softmax(-1).transpose(0, 1), frames
+        return self.head(self.encoder(x, src_key_padding_mask=padding)).log_softmax(-1).transpose(
+            0, 1
+        ), frames
 
 
 class Attention(nn.Module):
@@ -166,21 +206,43 @@ class Attention(nn.Module):
 
 def conformer() -> nn.Module:
     def feed_forward() -> nn.Module:
-        return Residual(nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 64), nn.SiLU(), nn.Dropout(0.1), nn.Linear(64, WIDTH)))
+        return Residual(
+            nn.Sequential(
+                nn.LayerNorm(WIDTH),
+                nn.Linear(WIDTH, 64),
+                nn.SiLU(),
+                nn.Dropout(0.1),
+                nn.Linear(64, WIDTH),
+            )
+        )
 
     def convolution() -> nn.Module:
         depthwise = nn.Conv1d(WIDTH, WIDTH, 7, padding=3, groups=WIDTH)
-        layers = (nn.Conv1d(WIDTH, 2 * WIDTH, 1), nn.GLU(1), depthwise, nn.BatchNorm1d(WIDTH), nn.SiLU(), nn.Conv1d(WIDTH, WIDTH, 1))
+        layers = (
+            nn.Conv1d(WIDTH, 2 * WIDTH, 1),
+            nn.GLU(1),
+            depthwise,
+            nn.BatchNorm1d(WIDTH),
+            nn.SiLU(),
+            nn.Conv1d(WIDTH, WIDTH, 1),
+        )
         return Residual(nn.Sequential(nn.LayerNorm(WIDTH), OverTime(*layers)))
 
     def block() -> nn.Module:
-        return nn.Sequential(feed_forward(), Residual(nn.Sequential(nn.LayerNorm(WIDTH), Attention())), convolution(), feed_forward())
+        return nn.Sequential(
+            feed_forward(),
+            Residual(nn.Sequential(nn.LayerNorm(WIDTH), Attention())),
+            convolution(),
+            feed_forward(),
+        )
 
     return Net(nn.Sequential(nn.Linear(DIM, WIDTH), block(), block(), nn.LayerNorm(WIDTH)))
 
 
 class Crnn(nn.Module):
-    """The features as an image (B, 1, F, T), two-dimensional convolutions, rows folded into channels, BiLSTM on (T, B, C)."""
+    """The features as an image (B, 1, F, T), two-dimensional convolutions, rows folded into
+    channels, BiLSTM on (T, B, C).
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -198,7 +260,9 @@ class Crnn(nn.Module):
 
 
 class Folded(nn.Module):
-    """Two encoders, one a body part, on (B*T, C) and on the rows of valid frames alone; an LSTM that returns a tuple."""
+    """Two encoders, one a body part, on (B*T, C) and on the rows of valid frames alone; an LSTM
+    that returns a tuple.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -209,9 +273,13 @@ class Folded(nn.Module):
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         valid = torch.arange(features.shape[1])[None] < frames[:, None]
-        left = F.relu(self.norms[0](self.left(features[..., : DIM // 2].flatten(0, 1)))).unflatten(0, features.shape[:2])
+        left = F.relu(self.norms[0](self.left(features[..., : DIM // 2].flatten(0, 1)))).unflatten(
+            0, features.shape[:2]
+        )
         rows = F.relu(self.norms[1](self.right(features[valid][:, DIM // 2 :])))
-        right = features.new_zeros(*features.shape[:2], WIDTH // 2).masked_scatter(valid[..., None], rows)
+        right = features.new_zeros(*features.shape[:2], WIDTH // 2).masked_scatter(
+            valid[..., None], rows
+        )
         out, _ = self.lstm(torch.cat([left, right], -1))
         return self.head(out).log_softmax(-1).transpose(0, 1), frames
 
@@ -228,7 +296,9 @@ SOUND: dict[str, Build] = {
 }
 
 
-def observed(build: Build, mode: Mode, *, seed: int = 0, samples: list[Sample] | None = None) -> tuple[Observation, ...]:
+def observed(
+    build: Build, mode: Mode, *, seed: int = 0, samples: list[Sample] | None = None
+) -> tuple[Observation, ...]:
     described = subject(build, samples)
     taken = described.take(len(samples) if samples else 6)
     return observe(described, described.fresh(feature_dim=DIM, seed=seed), taken, mode=mode)

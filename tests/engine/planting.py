@@ -29,10 +29,14 @@ def altered(subject: Subject, alter: Callable[[nn.Module], None]) -> Subject:
 
 def rebuilt(network: Callable[[int, int], nn.Module]) -> Plant:
     """The subject with another network: (dim, vocabulary) -> network."""
-    return lambda subject: replace(subject, build=lambda vocab_size, feature_dim, seed: network(feature_dim, vocab_size))
+    return lambda subject: replace(
+        subject, build=lambda vocab_size, feature_dim, seed: network(feature_dim, vocab_size)
+    )
 
 
-def forwarded(subject: Subject, after: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]) -> Subject:
+def forwarded(
+    subject: Subject, after: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+) -> Subject:
     """The subject with its log-probabilities (T, B, V), steps and frames passed through `after`."""
 
     def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,18 +48,28 @@ def forwarded(subject: Subject, after: Callable[[Tensor, Tensor, Tensor], tuple[
 
 def fed(subject: Subject, before: Callable[[Tensor], Tensor]) -> Subject:
     """The subject whose network is given other features."""
-    return replace(subject, forward=lambda network, features, frames: subject.forward(network, before(features), frames))
+    return replace(
+        subject,
+        forward=lambda network, features, frames: subject.forward(
+            network, before(features), frames
+        ),
+    )
 
 
 def sampled(subject: Subject, change: Callable[[list[Sample]], list[Sample]]) -> Subject:
-    return replace(subject, samples=change(list(subject.samples(50) if callable(subject.samples) else subject.samples)))
+    return replace(
+        subject,
+        samples=change(list(subject.samples(50) if callable(subject.samples) else subject.samples)),
+    )
 
 
 def first(**changes: Any) -> Callable[[list[Sample]], list[Sample]]:
     """Change fields of the first sample; a value may be a function of the sample."""
 
     def change(samples: list[Sample]) -> list[Sample]:
-        made = {name: value(samples[0]) if callable(value) else value for name, value in changes.items()}
+        made = {
+            name: value(samples[0]) if callable(value) else value for name, value in changes.items()
+        }
         return [replace(samples[0], **made), *samples[1:]]
 
     return change
@@ -77,7 +91,10 @@ def decoded(decode: Callable[[list[int], int], list[int]]) -> Plant:
     def plant(subject: Subject) -> Subject:
         def read(log_probs: Tensor, steps: Tensor) -> list[list[int]]:
             paths = log_probs.argmax(-1).T.tolist()
-            return [decode(path[:length], subject.blank) for path, length in zip(paths, steps.tolist(), strict=True)]
+            return [
+                decode(path[:length], subject.blank)
+                for path, length in zip(paths, steps.tolist(), strict=True)
+            ]
 
         return replace(subject, decode=read)
 
@@ -86,7 +103,11 @@ def decoded(decode: Callable[[list[int], int], list[int]]) -> Plant:
 
 def head_of(network: nn.Module) -> str:
     """The name of the last layer: the last linear or convolutional module."""
-    return [name for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv1d)][-1]
+    return [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv1d)
+    ][-1]
 
 
 def collapsed(path: list[int]) -> list[int]:

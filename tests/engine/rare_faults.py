@@ -1,4 +1,6 @@
-"""Faults of code that raises, of numbers that are not finite, and of losses and decoders that are wrong in no usual way."""
+"""Faults of code that raises, of numbers that are not finite, and of losses and decoders that are
+wrong in no usual way.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def length_weighted(subject: Subject) -> Subject:
     """Each clip's nats times its tokens, in the place of over them."""
 
     def loss(log_probs: Tensor, steps: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
-        return (ctc.clip_losses(log_probs, steps, targets, lengths, blank=subject.blank) * lengths).mean()
+        return (
+            ctc.clip_losses(log_probs, steps, targets, lengths, blank=subject.blank) * lengths
+        ).mean()
 
     return replace(subject, loss=loss)
 
@@ -73,7 +77,9 @@ def differing_on_gpu(subject: Subject) -> Subject:
 
     def loss(log_probs: Tensor, steps: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
         weight = 1.1 if log_probs.is_cuda else 1.0
-        return ctc.nats_per_token((weight * log_probs).log_softmax(-1), steps, targets, lengths, blank=subject.blank)
+        return ctc.nats_per_token(
+            (weight * log_probs).log_softmax(-1), steps, targets, lengths, blank=subject.blank
+        )
 
     return replace(subject, loss=loss)
 
@@ -86,17 +92,53 @@ RARE: tuple[Fault, ...] = (
     Fault(name="net-raises", plant=lambda s: replace(s, forward=fail), finding="network_fails"),
     Fault(name="data-raises", plant=fetched_once, finding="data_fails"),
     Fault(name="ctc-loss-raises", plant=lambda s: replace(s, loss=fail), finding="loss_fails"),
-    Fault(name="ctc-decoder-raises", plant=lambda s: replace(s, decode=fail), finding="decoder_fails"),
-    Fault(name="ctc-length-weighted", plant=length_weighted, finding="wrong_loss"),
-    Fault(name="ctc-decoder-reversed", plant=decoded(lambda path, blank: [t for t in collapsed(path) if t != blank][::-1]), finding="wrong_decoder"),
-    Fault(name="net-empty-mask", plant=lambda s: forwarded(s, inverted_mask), finding="non_finite_output"),
-    Fault(name="grad-root-of-zero", plant=lambda s: forwarded(s, rooted), finding="non_finite_gradient"),
-    Fault(name="net-carried-state", plant=rebuilt(Carrying), finding="carried_state", module="encoder.0", home="bigru"),
-    Fault(name="grad-slower", plant=gradient_of("encoder", lambda g: 0.1 * g), finding="scaled_gradient", home="bigru", severity="warning"),
     Fault(
-        name="accept-nothing", plant=lambda s: replace(s, accept={"place_lost": "it is a mirror"}), finding="stale_acceptance", caught_by="acceptance"
+        name="ctc-decoder-raises", plant=lambda s: replace(s, decode=fail), finding="decoder_fails"
     ),
-    Fault(name="gpu-loss-differs", plant=differing_on_gpu, finding="device_mismatch", caught_by="gpu"),
-    Fault(name="checkpoint-not-finite", plant=lambda s: altered(s, poisoned), finding="weights_not_finite", caught_by="health"),
+    Fault(name="ctc-length-weighted", plant=length_weighted, finding="wrong_loss"),
+    Fault(
+        name="ctc-decoder-reversed",
+        plant=decoded(lambda path, blank: [t for t in collapsed(path) if t != blank][::-1]),
+        finding="wrong_decoder",
+    ),
+    Fault(
+        name="net-empty-mask",
+        plant=lambda s: forwarded(s, inverted_mask),
+        finding="non_finite_output",
+    ),
+    Fault(
+        name="grad-root-of-zero",
+        plant=lambda s: forwarded(s, rooted),
+        finding="non_finite_gradient",
+    ),
+    Fault(
+        name="net-carried-state",
+        plant=rebuilt(Carrying),
+        finding="carried_state",
+        module="encoder.0",
+        home="bigru",
+    ),
+    Fault(
+        name="grad-slower",
+        plant=gradient_of("encoder", lambda g: 0.1 * g),
+        finding="scaled_gradient",
+        home="bigru",
+        severity="warning",
+    ),
+    Fault(
+        name="accept-nothing",
+        plant=lambda s: replace(s, accept={"place_lost": "it is a mirror"}),
+        finding="stale_acceptance",
+        caught_by="acceptance",
+    ),
+    Fault(
+        name="gpu-loss-differs", plant=differing_on_gpu, finding="device_mismatch", caught_by="gpu"
+    ),
+    Fault(
+        name="checkpoint-not-finite",
+        plant=lambda s: altered(s, poisoned),
+        finding="weights_not_finite",
+        caught_by="health",
+    ),
     Fault(name="tool-probe-raises", finding="tool_fails", caught_by="a defect of this tool"),
 )

@@ -37,7 +37,9 @@ def torch_ctc(reduction: str, *, zero_infinity: bool = True) -> Loss:
 
     def loss(log_probs: Tensor, steps: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
         flat = torch.cat([row[:length] for row, length in zip(targets, lengths, strict=True)])
-        return F.ctc_loss(log_probs, flat, steps, lengths, reduction=reduction, zero_infinity=zero_infinity)
+        return F.ctc_loss(
+            log_probs, flat, steps, lengths, reduction=reduction, zero_infinity=zero_infinity
+        )
 
     return loss
 
@@ -45,7 +47,10 @@ def torch_ctc(reduction: str, *, zero_infinity: bool = True) -> Loss:
 def smoothed(log_probs: Tensor, steps: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
     """CTC with a share of the divergence from a uniform output, over valid steps."""
     valid = torch.arange(len(log_probs))[:, None] < steps
-    return 0.9 * ctc.nats_per_token(log_probs, steps, targets, lengths, blank=0) - 0.1 * log_probs[valid].mean()
+    return (
+        0.9 * ctc.nats_per_token(log_probs, steps, targets, lengths, blank=0)
+        - 0.1 * log_probs[valid].mean()
+    )
 
 
 def focal(log_probs: Tensor, steps: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
@@ -108,7 +113,9 @@ def silent_hand(samples: list[Any]) -> list[Any]:
 
 SOUND: dict[str, Change] = {
     "as it is": net(),
-    "log_softmax twice": changed(lambda s: forwarded(s, lambda out, steps, _: (out.log_softmax(-1), steps))),
+    "log_softmax twice": changed(
+        lambda s: forwarded(s, lambda out, steps, _: (out.log_softmax(-1), steps))
+    ),
     "no bias before the norm": net(bias=False),
     "GELU": net(activation=nn.GELU),
     "SiLU": net(activation=nn.SiLU),
@@ -123,7 +130,9 @@ SOUND: dict[str, Change] = {
     "other order": changed(lambda s: sampled(s, lambda samples: samples[::-1])),
     "one length": changed(lambda s: sampled(s, cut_short)),
     "a silent hand": changed(lambda s: sampled(s, silent_hand)),
-    "pixels as they are, behind a norm": lambda: subject(lambda d, v: _Normed(d, v), "bigru", samples=_pixels()),
+    "pixels as they are, behind a norm": lambda: subject(
+        lambda d, v: _Normed(d, v), "bigru", samples=_pixels()
+    ),
     "blank last": blank_last,
     "blank bias -3": changed(with_blank_bias(-3.0)),
     "blank bias at the best constant share": changed(with_blank_bias(5.0)),
@@ -157,4 +166,8 @@ def _pixels() -> list[Any]:
 
 
 def _without_second(network: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return [(name, parameter) for name, parameter in network.named_parameters() if not name.startswith("second")]
+    return [
+        (name, parameter)
+        for name, parameter in network.named_parameters()
+        if not name.startswith("second")
+    ]

@@ -1,4 +1,6 @@
-"""What fails nothing: warnings, and findings that a subject accepts with a reason; what is accepted in vain is told."""
+"""What fails nothing: warnings, and findings that a subject accepts with a reason; what is accepted
+in vain is told.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,14 @@ from typing import Any
 import pytest
 from torch import Tensor, nn
 
-from pytest_overfit import Rung, report
-from pytest_overfit.cases import ContractViolated, OverfitContracts
+from pytest_overfit import Rung
+from pytest_overfit.plugin import report
+from pytest_overfit.climb.ladder import criteria_for
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.findings.examine import check, examine, stale_acceptances
-from pytest_overfit.ladder import criteria_for
+from pytest_overfit.plugin.examinations import ContractViolated, OverfitContracts
+from pytest_overfit.plugin.settings import Settings
 from pytest_overfit.recipe import Recipe
-from pytest_overfit.settings import Settings
 from pytest_overfit.subject import BadSubject, Subject
 from tests.engine.faults import FAULTS
 from tests.engine.subjects import bigru, clips
@@ -35,7 +38,12 @@ def examined(subject: Subject, **settings: Any) -> OverfitContracts:
 def test_a_warning_fails_only_where_strictness_is_asked_for() -> None:
     warning = Finding(name="skipped_frames", headline="", severity="warning")
     failure = Finding(name="batch_leak", headline="")
-    assert [warning.fails(), warning.fails(strict=True), failure.fails(), failure.fails(strict=True)] == [False, True, True, True]
+    assert [
+        warning.fails(),
+        warning.fails(strict=True),
+        failure.fails(),
+        failure.fails(strict=True),
+    ] == [False, True, True, True]
 
 
 def test_what_is_accepted_fails_nothing_however_strict() -> None:
@@ -67,7 +75,9 @@ def test_contracts_pass_with_what_is_accepted_and_show_why(snapshot: Any) -> Non
 
 
 def test_what_is_accepted_and_no_longer_found_is_told(snapshot: Any) -> None:
-    contracts = examined(bigru(samples=clips(FEW), accept={"padding_leak": "by design", "paddng_leak": "misspelt"}))
+    contracts = examined(
+        bigru(samples=clips(FEW), accept={"padding_leak": "by design", "paddng_leak": "misspelt"})
+    )
     contracts.check()
     (stale,) = contracts.notes
     assert (stale.name, stale.severity) == ("stale_acceptance", "warning")
@@ -93,7 +103,12 @@ def test_nothing_is_called_stale_where_a_contract_could_not_look() -> None:
 
 def test_an_accepted_finding_of_lengths_does_not_keep_a_rung_from_training() -> None:
     subject = faulty("ctc-part-infeasible", accept={"time_collapse": "two long sentences, known"})
-    rung = Rung(subject=subject, samples=FEW, recipe=Recipe(budget=3, fallbacks=()), criteria=criteria_for(FEW))
+    rung = Rung(
+        subject=subject,
+        samples=FEW,
+        recipe=Recipe(budget=3, fallbacks=()),
+        criteria=criteria_for(FEW),
+    )
     assert replace(rung, subject=faulty("ctc-part-infeasible")).climb().attempts == ()
     outcome = rung.climb()
     assert (outcome.findings, len(outcome.attempts)) == ((), 1)
@@ -103,8 +118,14 @@ def test_an_accepted_finding_of_lengths_does_not_keep_a_rung_from_training() -> 
     ("accept", "words"),
     [
         (["padding_leak"], r"subject bigru: accept must map findings to reasons, got list"),
-        ({"padding_leak": ""}, r"subject bigru: accept\['padding_leak'\] needs a reason in words, got ''"),
-        ({"padding_leak": True}, r"subject bigru: accept\['padding_leak'\] needs a reason in words, got True"),
+        (
+            {"padding_leak": ""},
+            r"subject bigru: accept\['padding_leak'\] needs a reason in words, got ''",
+        ),
+        (
+            {"padding_leak": True},
+            r"subject bigru: accept\['padding_leak'\] needs a reason in words, got True",
+        ),
     ],
 )
 def test_an_acceptance_needs_a_reason(accept: Any, words: str) -> None:
@@ -128,5 +149,9 @@ def test_what_is_multiplied_by_zero_is_no_auxiliary_head() -> None:
 
     subject = replace(bigru(samples=clips(FEW)), build=lambda **_: Muted(), layout="BTV")
     finding, *others = check(subject, clips(FEW))
-    assert (finding.name, finding.module, finding.severity) == ("unused_module", "second", "failure")
+    assert (finding.name, finding.module, finding.severity) == (
+        "unused_module",
+        "second",
+        "failure",
+    )
     assert [other.name for other in others] == ["order_blind"]

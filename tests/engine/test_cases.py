@@ -1,4 +1,6 @@
-"""Cases: which rung a process climbs next, what it learns from others, and that no failure is hidden or invented."""
+"""Cases: which rung a process climbs next, what it learns from others, and that no failure is
+hidden or invented.
+"""
 
 import math
 import random
@@ -10,12 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_overfit import Outcome, Recipe, Sample, Subject, parametrize_with_rungs
-from pytest_overfit.cases import Case, Diagnosed, LadderBroken, OverfitDiagnosis, OverfitRung, error_text
+from pytest_overfit import Outcome, Recipe, Sample, Subject, errors, parametrize_with_rungs
+from pytest_overfit.climb.ladder import BadLadder, Rung
 from pytest_overfit.host import denormals_are_flushed, lent
-from pytest_overfit.ladder import BadLadder, Rung
-from pytest_overfit.settings import Settings
-from pytest_overfit.store import Store
+from pytest_overfit.plugin.cases import Case, LadderBroken, OverfitRung
+from pytest_overfit.plugin.examinations import Diagnosed, OverfitDiagnosis
+from pytest_overfit.plugin.settings import Settings
+from pytest_overfit.plugin.store import Store
 from tests.engine.subjects import bigru
 
 VOCABULARY = tuple("-ABCD")
@@ -25,7 +28,11 @@ QUICK = Settings(changes={"budget": 20, "fallbacks": (), "lr": 0.02}, trials="of
 def clips(count):
     generator = torch.Generator().manual_seed(0)
     return [
-        Sample(name=f"c{i}", features=torch.randn(24, 6, generator=generator), target=torch.randint(1, 5, (3,), generator=generator))
+        Sample(
+            name=f"c{i}",
+            features=torch.randn(24, 6, generator=generator),
+            target=torch.randint(1, 5, (3,), generator=generator),
+        )
         for i in range(count)
     ]
 
@@ -41,21 +48,45 @@ class Frames(nn.Module):
 
 def subject(**changes):
     fields = {"name": "toy", "samples": clips(20), "vocabulary": VOCABULARY}
-    return Subject(**{**fields, "build": lambda vocab_size, feature_dim, seed: Frames(feature_dim, vocab_size), **changes})
+    return Subject(
+        **{
+            **fields,
+            "build": lambda vocab_size, feature_dim, seed: Frames(feature_dim, vocab_size),
+            **changes,
+        }
+    )
 
 
 def case(tmp_path, samples, *, selected=(1, 2, 5), of=None, settings=QUICK):
     store = Store(tmp_path)
-    return OverfitRung(case=Case(of or subject(), samples), selected=selected, key="key", store=store, settings=settings, rerun="pytest again")
+    return OverfitRung(
+        case=Case(of or subject(), samples),
+        selected=selected,
+        key="key",
+        store=store,
+        settings=settings,
+        rerun="pytest again",
+    )
 
 
 def known(store, *outcomes):
     for samples, status in outcomes:
-        store.put("key", Outcome(subject="toy", samples=samples, status=status, error="known" if status == "broken" else None))
+        store.put(
+            "key",
+            Outcome(
+                subject="toy",
+                samples=samples,
+                status=status,
+                error="known" if status == "broken" else None,
+            ),
+        )
 
 
 def test_a_case_is_called_after_its_subject_and_scale():
-    assert [str(Case(subject(), samples)) for samples in (1, 10)] == ["toy-1 sample", "toy-10 samples"]
+    assert [str(Case(subject(), samples)) for samples in (1, 10)] == [
+        "toy-1 sample",
+        "toy-10 samples",
+    ]
 
 
 def test_a_decorator_with_rungs_that_do_not_ascend_is_turned_away():
@@ -75,7 +106,11 @@ def test_a_rung_above_the_corpus_is_not_climbed_and_breaks_nothing(tmp_path, sam
     known(asked.store, (1, "ok"), (2, "ok"))
     with pytest.raises(pytest.skip.Exception, match=r"^not climbed: the corpus has 2 clips$"):
         asked.climb()
-    assert [(outcome.status, outcome.available) for outcome in asked.known()] == [("ok", None), ("ok", None), ("not tried", 2)]
+    assert [(outcome.status, outcome.available) for outcome in asked.known()] == [
+        ("ok", None),
+        ("ok", None),
+        ("not tried", 2),
+    ]
     assert asked.store.get("key", 5) == asked.outcome()
 
 
@@ -89,7 +124,11 @@ def test_a_rung_above_a_broken_one_is_not_tried(tmp_path):
     known(asked.store, (1, "ok"), (2, "broken"))
     with pytest.raises(pytest.skip.Exception, match="not tried: broke at 2"):
         asked.climb()
-    assert [(outcome.samples, outcome.status) for outcome in asked.known()] == [(1, "ok"), (2, "broken"), (5, "not tried")]
+    assert [(outcome.samples, outcome.status) for outcome in asked.known()] == [
+        (1, "ok"),
+        (2, "broken"),
+        (5, "not tried"),
+    ]
 
 
 def test_the_lowest_broken_rung_is_the_one_that_broke(tmp_path):
@@ -112,7 +151,12 @@ def test_alone_a_process_climbs_from_the_lowest_rung_up(tmp_path):
         climbed.append([samples for samples in (1, 2, 5) if store.get("key", samples)])
         return Frames(feature_dim, vocab_size)
 
-    asked = case(tmp_path, 1, of=subject(build=build), settings=replace(QUICK, changes={"budget": 1, "fallbacks": ()}))
+    asked = case(
+        tmp_path,
+        1,
+        of=subject(build=build),
+        settings=replace(QUICK, changes={"budget": 1, "fallbacks": ()}),
+    )
     store = asked.store
     asked.outcome()
     assert climbed[0] == []
@@ -124,7 +168,7 @@ def test_while_another_is_at_the_lowest_rung_a_process_takes_the_highest(tmp_pat
     asked = case(tmp_path, 2)
     with asked.store.claim("key", 1) as mine:
         assert mine
-        assert asked._climb_one()
+        assert asked.ladder.climb_one()
     assert [samples for samples in (1, 2, 5) if asked.store.get("key", samples)] == [5]
 
 
@@ -132,12 +176,12 @@ def test_no_rung_above_a_broken_one_is_taken(tmp_path):
     asked = case(tmp_path, 2, selected=(1, 2, 5, 10))
     known(asked.store, (5, "broken"))
     with asked.store.claim("key", 1), asked.store.claim("key", 2):
-        assert not asked._climb_one()
+        assert not asked.ladder.climb_one()
     assert asked.store.get("key", 10) is None
 
 
 def test_a_climb_ends_when_a_lower_rung_breaks_in_another_process(tmp_path, monkeypatch):
-    monkeypatch.setattr("pytest_overfit.cases.SHOW_SECONDS", 0.0)
+    monkeypatch.setattr("pytest_overfit.plugin.cases.SHOW_SECONDS", 0.0)
     steps = 0
 
     def forward(network, features, frames):
@@ -165,9 +209,14 @@ def test_two_processes_climb_a_rung_once(tmp_path):
         return Frames(feature_dim, vocab_size)
 
     settings = replace(QUICK, changes={"budget": 3, "fallbacks": (), "lr": 1e-9})
-    both = [case(tmp_path, 1, selected=(1,), of=subject(build=build), settings=settings) for _ in range(2)]
+    both = [
+        case(tmp_path, 1, selected=(1,), of=subject(build=build), settings=settings)
+        for _ in range(2)
+    ]
     outcomes = []
-    threads = [threading.Thread(target=lambda one=one: outcomes.append(one.outcome())) for one in both]
+    threads = [
+        threading.Thread(target=lambda one=one: outcomes.append(one.outcome())) for one in both
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -214,7 +263,9 @@ def test_what_goes_wrong_in_the_network_is_the_headline_and_where_is_below(tmp_p
 
     asked = case(tmp_path, 1, selected=(1,), of=subject(forward=forward))
     with pytest.raises(
-        LadderBroken, match=r"^toy breaks at 1 sample: it could not be trained: RuntimeError: mat1 and mat2 shapes cannot be multiplied$"
+        LadderBroken,
+        match=r"^toy breaks at 1 sample: it could not be trained: RuntimeError: mat1 and mat2 "
+        "shapes cannot be multiplied$",
     ):
         asked.climb()
     error = asked.store.get("key", 1).error
@@ -223,15 +274,20 @@ def test_what_goes_wrong_in_the_network_is_the_headline_and_where_is_below(tmp_p
 
 
 def test_an_error_without_words_is_still_named():
-    assert error_text(ValueError()) == "ValueError"
+    assert errors.told(ValueError()) == "ValueError"
 
 
 def test_a_diagnosis_that_fails_hides_no_outcome(tmp_path, monkeypatch):
     def fails(*_, **__):
         raise ZeroDivisionError("a fault of ours")
 
-    monkeypatch.setattr("pytest_overfit.cases.diagnose", fails)
-    asked = case(tmp_path, 1, selected=(1,), settings=replace(QUICK, changes={"lr": 1e-9, "budget": 5, "fallbacks": ()}))
+    monkeypatch.setattr("pytest_overfit.plugin.cases.diagnose", fails)
+    asked = case(
+        tmp_path,
+        1,
+        selected=(1,),
+        settings=replace(QUICK, changes={"lr": 1e-9, "budget": 5, "fallbacks": ()}),
+    )
     outcome = asked.outcome()
     assert outcome.status == "broken"
     assert outcome.error is None
@@ -247,11 +303,22 @@ def test_a_break_is_explained_with_a_seed_that_failed(tmp_path, monkeypatch):
             self.head.weight.requires_grad_(seed == 0)
 
     asked_with = []
-    monkeypatch.setattr("pytest_overfit.explain.diagnosis.run_trials", lambda rung, *_: asked_with.append(rung.seeds) or ())
+    monkeypatch.setattr(
+        "pytest_overfit.explain.diagnosis.run_trials",
+        lambda rung, *_: asked_with.append(rung.seeds) or (),
+    )
     told_by_frame = [Sample(name="c", features=torch.eye(24), target=torch.tensor([1, 1, 2]))]
     build = lambda vocab_size, feature_dim, seed: SomeSeeds(feature_dim, vocab_size, seed)  # noqa: E731
-    settings = replace(QUICK, seeds=(0, 1, 2), beta=0.01, changes={"budget": 300, "fallbacks": (), "lr": 0.1})
-    outcome = case(tmp_path, 1, selected=(1,), of=subject(build=build, samples=told_by_frame), settings=settings).outcome()
+    settings = replace(
+        QUICK, seeds=(0, 1, 2), beta=0.01, changes={"budget": 300, "fallbacks": (), "lr": 0.1}
+    )
+    outcome = case(
+        tmp_path,
+        1,
+        selected=(1,),
+        of=subject(build=build, samples=told_by_frame),
+        settings=settings,
+    ).outcome()
     assert [attempt.held for attempt in outcome.deciding] == [True, False, False]
     assert asked_with == [(1, 2)]
 
@@ -274,17 +341,29 @@ def test_a_recipe_that_this_network_cannot_be_trained_with_is_one_line(tmp_path)
 
 
 def test_bounds_and_changes_reach_the_rung(tmp_path):
-    settings = replace(QUICK, bounds={"wer": 0.05}, seeds=(3, 4), changes={"budget": 2, "fallbacks": ()})
+    settings = replace(
+        QUICK, bounds={"wer": 0.05}, seeds=(3, 4), changes={"budget": 2, "fallbacks": ()}
+    )
     outcome = case(tmp_path, 2, selected=(2,), settings=settings).outcome()
     assert [attempt.seed for attempt in outcome.attempts] == [3, 4]
     assert outcome.attempts[0].recipe == replace(Recipe(), budget=2, fallbacks=())
-    assert {verdict.name: verdict.bound for verdict in outcome.attempts[0].verdicts}["token error rate"] == 0.05
+    assert {verdict.name: verdict.bound for verdict in outcome.attempts[0].verdicts}[
+        "token error rate"
+    ] == 0.05
     assert math.isfinite(outcome.seconds)
 
 
-def test_a_diagnosis_examines_the_contracts_first_and_climbs_nothing_where_one_is_violated(monkeypatch):
+def test_a_diagnosis_examines_the_contracts_first_and_climbs_nothing_where_one_is_violated(
+    monkeypatch,
+):
     monkeypatch.setattr(Rung, "climb", lambda *_: pytest.fail("it climbed"))
-    faulty = replace(bigru(), forward=lambda network, features, frames: (network(features, frames)[0].exp(), network(features, frames)[1]))
+    faulty = replace(
+        bigru(),
+        forward=lambda network, features, frames: (
+            network(features, frames)[0].exp(),
+            network(features, frames)[1],
+        ),
+    )
     with pytest.raises(Diagnosed, match="unnormalised_output"):
         OverfitDiagnosis(subject=faulty, settings=Settings()).check()
 

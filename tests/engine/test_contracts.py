@@ -1,4 +1,6 @@
-"""Contracts: each planted fault is found, by name and place, and nothing else; healthy subjects and sound changes are left alone."""
+"""Contracts: each planted fault is found, by name and place, and nothing else; healthy subjects and
+sound changes are left alone.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from tests.engine.sound import SOUND
 from tests.engine.subjects import HEALTHY, VOCABULARY, bigru, clips
 
 OTHERS = [name for name in HEALTHY if name != "bigru"]
-PLANTED = [fault for fault in (*FAULTS, *DISHONEST, *HELD_OUT, *RARE) if fault.caught_by == "contract"]
+PLANTED = [
+    fault for fault in (*FAULTS, *DISHONEST, *HELD_OUT, *RARE) if fault.caught_by == "contract"
+]
 ANYWHERE = [fault for fault in PLANTED if fault.home == "any"]
 
 
@@ -46,8 +50,11 @@ def test_a_fault_is_named_and_located_and_nothing_else_is_reported(fault: Fault)
     assert_only(fault, fault.plant(bigru()))
 
 
-@pytest.mark.parametrize(("fault", "other"), [(fault, OTHERS[i % len(OTHERS)]) for i, fault in enumerate(ANYWHERE)],
-                         ids=[f"{fault.name}-{OTHERS[i % len(OTHERS)]}" for i, fault in enumerate(ANYWHERE)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fault", "other"),
+    [(fault, OTHERS[i % len(OTHERS)]) for i, fault in enumerate(ANYWHERE)],
+    ids=[f"{fault.name}-{OTHERS[i % len(OTHERS)]}" for i, fault in enumerate(ANYWHERE)],
+)
 def test_a_fault_is_found_in_other_networks(fault: Fault, other: str) -> None:
     assert_only(fault, fault.plant(HEALTHY[other]()))
 
@@ -76,8 +83,18 @@ def test_a_sound_network_of_the_field_raises_no_failure(name: str) -> None:
 def test_wav2vec2_as_it_is_fine_tuned_raises_no_failure() -> None:
     pytest.importorskip("transformers")
     samples = melodies(4)
-    subject = Subject(name="wav2vec2", build=wav2vec2, samples=samples, vocabulary=VOCABULARY, forward=hear, outputs="logits", layout="BTV")
-    assert {(finding.name, finding.severity) for finding in check(subject, samples)} == {("padding_leak", "warning")}
+    subject = Subject(
+        name="wav2vec2",
+        build=wav2vec2,
+        samples=samples,
+        vocabulary=VOCABULARY,
+        forward=hear,
+        outputs="logits",
+        layout="BTV",
+    )
+    assert {(finding.name, finding.severity) for finding in check(subject, samples)} == {
+        ("padding_leak", "warning")
+    }
 
 
 @pytest.mark.parametrize("count", [1, 2, 50])
@@ -96,7 +113,10 @@ def test_without_a_sample_that_runs_the_network_is_skipped_and_not_held() -> Non
 def test_a_bad_sample_does_not_hide_what_is_wrong_with_the_network() -> None:
     by_name = {fault.name: fault for fault in FAULTS}
     subject = by_name["net-detach"].plant(by_name["data-nan"].plant(bigru()))
-    assert [finding.name for finding in check(subject, raw(subject))] == ["bad_features", "detached_branch"]
+    assert [finding.name for finding in check(subject, raw(subject))] == [
+        "bad_features",
+        "detached_branch",
+    ]
 
 
 def test_bad_samples_are_named_with_what_is_wrong() -> None:
@@ -122,7 +142,11 @@ def test_the_census_names_each_clip_that_does_not_fit() -> None:
     samples = clips(6)
     samples[4] = replace(samples[4], target=torch.tensor([5] * 20))
     (finding,) = check(bigru(samples=samples), samples)
-    assert (finding.name, finding.samples, finding.status) == ("time_collapse", ("clip-04",), "confirmed")
+    assert (finding.name, finding.samples, finding.status) == (
+        "time_collapse",
+        ("clip-04",),
+        "confirmed",
+    )
     assert "needs 39" in finding.headline
 
 
@@ -130,8 +154,16 @@ def test_a_clip_with_fewer_frames_than_its_target_needs_accuses_no_module() -> N
     samples = clips(6)
     samples[4] = replace(samples[4], features=samples[4].features[:8], target=torch.arange(1, 13))
     (finding,) = check(bigru(samples=samples), samples)
-    assert (finding.name, finding.samples, finding.module, finding.status) == ("bad_target", ("clip-04",), None, "confirmed")
-    assert finding.headline == ("1 of 6 targets need more steps than their clips have frames: clip-04 has 8 frames for 12 tokens, which need 12")
+    assert (finding.name, finding.samples, finding.module, finding.status) == (
+        "bad_target",
+        ("clip-04",),
+        None,
+        "confirmed",
+    )
+    assert finding.headline == (
+        "1 of 6 targets need more steps than their clips have frames: clip-04 has 8 frames for "
+        "12 tokens, which need 12"
+    )
 
 
 def test_a_network_that_raises_is_a_finding() -> None:
@@ -139,7 +171,9 @@ def test_a_network_that_raises_is_a_finding() -> None:
         raise ZeroDivisionError("no width left")
 
     findings = check(replace(bigru(), forward=fail), raw(bigru()))
-    assert [finding.headline for finding in findings] == ["the network does not run on its own samples: no width left"]
+    assert [finding.headline for finding in findings] == [
+        "the network does not run on its own samples: no width left"
+    ]
 
 
 def test_examining_leaves_the_random_state_as_it_was() -> None:
@@ -152,12 +186,17 @@ def test_examining_leaves_the_random_state_as_it_was() -> None:
 
 def test_every_contract_says_what_it_holds() -> None:
     assert len({contract.name for contract in CONTRACTS}) == len(CONTRACTS)
-    assert all(contract.holds and contract.about in ("data", "loss", "decoder", "network") for contract in CONTRACTS)
+    assert all(
+        contract.holds and contract.about in ("data", "loss", "decoder", "network")
+        for contract in CONTRACTS
+    )
 
 
 @pytest.fixture(scope="module")
 def corpus() -> list[Sample]:
-    """As many clips as PHOENIX-2014 has to train on, of its lengths, one in ten with more tokens than fit at 16x."""
+    """As many clips as PHOENIX-2014 has to train on, of its lengths, one in ten with more tokens
+    than fit at 16x.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def number(low: int, high: int) -> int:
@@ -180,11 +219,17 @@ def test_a_corpus_is_examined_in_seconds(corpus: list[Sample]) -> None:
     assert [finding.name for finding in findings] == []
 
 
-def test_the_census_of_a_corpus_is_exact(corpus: list[Sample], strided: Callable[[int], Subject]) -> None:
+def test_the_census_of_a_corpus_is_exact(
+    corpus: list[Sample], strided: Callable[[int], Subject]
+) -> None:
     subject = replace(strided(16), samples=corpus)
-    collapse = next(finding for finding in check(subject, corpus) if finding.name == "time_collapse")
+    collapse = next(
+        finding for finding in check(subject, corpus) if finding.name == "time_collapse"
+    )
     needed = {s.name: len(s.target) + int((s.target[1:] == s.target[:-1]).sum()) for s in corpus}
-    assert set(collapse.samples) == {s.name for s in corpus if (s.frames - 1) // 16 + 1 < needed[s.name]}
+    assert set(collapse.samples) == {
+        s.name for s in corpus if (s.frames - 1) // 16 + 1 < needed[s.name]
+    }
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +239,9 @@ def strided() -> Callable[[int], Subject]:
     return lambda stride: plant(stride)(bigru())
 
 
-def test_what_follows_from_a_finding_is_skipped_and_said_so(strided: Callable[[int], Subject]) -> None:
+def test_what_follows_from_a_finding_is_skipped_and_said_so(
+    strided: Callable[[int], Subject],
+) -> None:
     about = {checked.contract.name: checked for checked in examine(strided(9), clips(10))}
     assert [finding.name for finding in about["feasible targets"].findings] == ["time_collapse"]
     assert about["whole wiring"].skipped == "skipped_frames follows from what was found elsewhere"
@@ -203,4 +250,7 @@ def test_what_follows_from_a_finding_is_skipped_and_said_so(strided: Callable[[i
 def test_a_faulty_loss_does_not_hide_a_faulty_network() -> None:
     by_name = {fault.name: fault.plant for fault in FAULTS}
     subject = by_name["ctc-loss-lengths-max"](by_name["ctc-part-infeasible"](bigru()))
-    assert [finding.name for finding in check(subject, raw(subject))] == ["wrong_steps", "time_collapse"]
+    assert [finding.name for finding in check(subject, raw(subject))] == [
+        "wrong_steps",
+        "time_collapse",
+    ]

@@ -1,4 +1,6 @@
-"""Contracts on passes that would not be honest, in their parts: what they count, what they let be, and how they say it."""
+"""Contracts on passes that would not be honest, in their parts: what they count, what they let be,
+and how they say it.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit import report
 from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.examine import check, examine
 from pytest_overfit.findings.targets import targets_differ
+from pytest_overfit.plugin import report
 from pytest_overfit.subject import Sample, Subject
 from tests.engine.dishonest import DISHONEST, FILLER, Rounded, filled, gradient_of, logits_of
 from tests.engine.foreign import Augmented, Recurrent
@@ -24,7 +26,12 @@ FEW = 6
 
 
 def found(subject: Subject) -> list[str]:
-    return [finding.name for finding in check(subject, clips(FEW) if callable(subject.samples) else subject.samples[:FEW])]
+    return [
+        finding.name
+        for finding in check(
+            subject, clips(FEW) if callable(subject.samples) else subject.samples[:FEW]
+        )
+    ]
 
 
 @pytest.mark.parametrize("fault", [fault.name for fault in DISHONEST])
@@ -33,7 +40,9 @@ def test_a_finding_reads_well(fault: str, snapshot: Any) -> None:
     subject = BY_NAME[fault](bigru(samples=clips(FEW)))
     (finding,) = check(subject, subject.samples)  # type: ignore[arg-type]
     body = report.findings_body([finding])
-    assert [line for line in body.splitlines() if not any(character.isdigit() for character in line)] == snapshot
+    assert [
+        line for line in body.splitlines() if not any(character.isdigit() for character in line)
+    ] == snapshot
 
 
 def test_an_estimator_that_is_declared_is_let_be() -> None:
@@ -49,7 +58,9 @@ def test_a_declaration_excuses_nothing_behind_it() -> None:
 
 def test_a_layer_that_rests_on_its_kink_is_not_accused() -> None:
     class AtRest(BiGRU):
-        """Silence, no bias, and a ReLU: many units stand at exactly zero, where a ReLU has no slope."""
+        """Silence, no bias, and a ReLU: many units stand at exactly zero, where a ReLU has no
+        slope.
+        """
 
         def __init__(self, dim: int, vocabulary: int) -> None:
             super().__init__(dim, vocabulary)
@@ -59,7 +70,10 @@ def test_a_layer_that_rests_on_its_kink_is_not_accused() -> None:
         def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
             return super().forward(self.enter(features).relu(), frames)
 
-    silent = [replace(s, features=s.features * (s.features.abs().amax(1, keepdim=True) > 0.5)) for s in clips(FEW)]
+    silent = [
+        replace(s, features=s.features * (s.features.abs().amax(1, keepdim=True) > 0.5))
+        for s in clips(FEW)
+    ]
     assert found(rebuilt(AtRest)(bigru(samples=silent))) == []
 
 
@@ -76,7 +90,9 @@ def test_a_network_that_cannot_be_double_is_skipped_with_the_reason() -> None:
 
 
 class InPlace(Recurrent):
-    """Masks in place, row by row, on a clone of its input: lawful, and an error where somebody wants a gradient of the input."""
+    """Masks in place, row by row, on a clone of its input: lawful, and an error where somebody
+    wants a gradient of the input.
+    """
 
     def __init__(self, dim: int, vocabulary: int, *, width: int) -> None:
         super().__init__(dim, vocabulary, packed=True)
@@ -92,16 +108,29 @@ class InPlace(Recurrent):
 
 @pytest.mark.parametrize(("width", "names"), [(4, []), (1000, ["input_destroyed"])])
 def test_code_that_writes_in_place_is_judged_by_what_it_masks(width: int, names: list[str]) -> None:
-    assert found(logits_of(lambda d, v: InPlace(d, v, width=width))(bigru(samples=clips(FEW)))) == names
+    assert (
+        found(logits_of(lambda d, v: InPlace(d, v, width=width))(bigru(samples=clips(FEW))))
+        == names
+    )
 
 
 @pytest.mark.parametrize(("masks", "width", "names"), [(2, 10, []), (2, 200, ["input_destroyed"])])
 def test_masks_are_judged_by_the_share_they_take(masks: int, width: int, names: list[str]) -> None:
-    assert found(logits_of(lambda d, v: Augmented(d, v, masks=masks, width=width))(bigru(samples=clips(FEW)))) == names
+    assert (
+        found(
+            logits_of(lambda d, v: Augmented(d, v, masks=masks, width=width))(
+                bigru(samples=clips(FEW))
+            )
+        )
+        == names
+    )
 
 
 def targets(*lists: list[int]) -> list[Sample]:
-    return [replace(sample, target=torch.tensor(target)) for sample, target in zip(clips(len(lists)), lists, strict=True)]
+    return [
+        replace(sample, target=torch.tensor(target))
+        for sample, target in zip(clips(len(lists)), lists, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +145,9 @@ def targets(*lists: list[int]) -> list[Sample]:
         (targets([7, 7], [7, 7], [7, 7]), None),  # too few to tell
     ],
 )
-def test_targets_are_degenerate_only_where_one_token_fills_them(samples: list[Sample], expected: str | None) -> None:
+def test_targets_are_degenerate_only_where_one_token_fills_them(
+    samples: list[Sample], expected: str | None
+) -> None:
     told = targets_differ(Bench(subject=bigru(samples=samples), samples=tuple(samples)))
     assert [finding.severity for finding in told] == ([expected] if expected else [])
 
@@ -124,4 +155,7 @@ def test_targets_are_degenerate_only_where_one_token_fills_them(samples: list[Sa
 def test_filled_targets_that_do_not_fit_are_blamed_on_their_filling() -> None:
     subject = bigru(samples=filled(20)(clips(FEW)))
     (finding,) = check(subject, subject.samples)  # type: ignore[arg-type]
-    assert (finding.name, repr(f"SIGN-{FILLER}") in finding.headline) == ("degenerate_targets", True)
+    assert (finding.name, repr(f"SIGN-{FILLER}") in finding.headline) == (
+        "degenerate_targets",
+        True,
+    )

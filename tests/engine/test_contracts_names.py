@@ -1,4 +1,6 @@
-"""Contracts name what is wrong as what it is, and where: variants of faults that others met, each with its sound twin."""
+"""Contracts name what is wrong as what it is, and where: variants of faults that others met, each
+with its sound twin.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +33,17 @@ def only(of: Subject) -> Finding:
 
 
 class Conv(nn.Module):
-    """Two masked convolutions, a linear head; `finish` turns logits (batch, steps, vocabulary) into the output."""
+    """Two masked convolutions, a linear head; `finish` turns logits (batch, steps, vocabulary) into
+    the output.
+    """
 
     def __init__(
-        self, dim: int, vocabulary: int, *, finish: Callable[[Tensor], Tensor] | None = None, inner: Callable[[Tensor], Tensor] | None = None
+        self,
+        dim: int,
+        vocabulary: int,
+        *,
+        finish: Callable[[Tensor], Tensor] | None = None,
+        inner: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.stem = MaskedConv(dim, 32, kernel=5)
@@ -55,7 +64,7 @@ def conv(**keywords: Any) -> Subject:
     return subject(lambda dim, vocabulary: Conv(dim, vocabulary, **keywords), "conv")
 
 
-# -- numbers that are not finite ---------------------------------------------------------------------------------------------------------
+# -- numbers that are not finite -------------------------------------------------------------------
 
 
 def log_of_half(logits: Tensor) -> Tensor:
@@ -67,7 +76,9 @@ def half_then_whole(logits: Tensor) -> Tensor:
 
 
 def unit_length(x: Tensor) -> Tensor:
-    """Channels over their length: a step of zeros has no direction, and the root no slope at zero."""
+    """Channels over their length: a step of zeros has no direction, and the root no slope at
+    zero.
+    """
     return x / (x.square().sum(1, keepdim=True).sqrt() + 1e-6)
 
 
@@ -82,7 +93,9 @@ def zeroed_somewhere(then: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
     return inner
 
 
-def test_a_probability_that_half_precision_rounds_to_zero_is_named_where_its_logarithm_is_taken() -> None:
+def test_a_probability_that_half_precision_rounds_to_zero_is_named_where_its_logarithm_is_taken() -> (
+    None
+):
     finding = only(conv(finish=log_of_half))
     assert finding.name == "non_finite_output"
     assert "once the network is sure of its output" in finding.headline
@@ -91,7 +104,9 @@ def test_a_probability_that_half_precision_rounds_to_zero_is_named_where_its_log
 
 
 @pytest.mark.parametrize("finish", [half_then_whole, None])
-def test_rounding_that_loses_no_token_is_no_fault(finish: Callable[[Tensor], Tensor] | None) -> None:
+def test_rounding_that_loses_no_token_is_no_fault(
+    finish: Callable[[Tensor], Tensor] | None,
+) -> None:
     assert "non_finite_output" not in {finding.name for finding in found(conv(finish=finish))}
 
 
@@ -106,7 +121,9 @@ def test_a_root_with_room_at_zero_is_no_fault() -> None:
 
 
 class Attention(nn.Module):
-    """One attention over a clip's frames; `empty` masks all of them for odd clips, in eval mode alone."""
+    """One attention over a clip's frames; `empty` masks all of them for odd clips, in eval mode
+    alone.
+    """
 
     def __init__(self, dim: int, vocabulary: int, *, empty: bool) -> None:
         super().__init__()
@@ -125,22 +142,29 @@ class Attention(nn.Module):
 
 
 def test_nan_in_eval_mode_alone_is_named_with_its_module_and_nothing_else() -> None:
-    finding = only(subject(lambda dim, vocabulary: Attention(dim, vocabulary, empty=True), "attention"))
+    finding = only(
+        subject(lambda dim, vocabulary: Attention(dim, vocabulary, empty=True), "attention")
+    )
     assert finding.name == "non_finite_output"
     assert "eval mode" in finding.headline
     assert finding.module == "mix"
 
 
 def test_masks_of_minus_infinity_that_leave_something_are_no_fault() -> None:
-    names = {finding.name for finding in found(subject(lambda d, v: Attention(d, v, empty=False), "attention"))}
+    names = {
+        finding.name
+        for finding in found(subject(lambda d, v: Attention(d, v, empty=False), "attention"))
+    }
     assert not names & {"non_finite_output", "non_finite_gradient"}
 
 
-# -- state, order and batch --------------------------------------------------------------------------------------------------------------
+# -- state, order and batch ------------------------------------------------------------------------
 
 
 class Streaming(BiGRU):
-    """A BiGRU that adds a running mean of what it has seen: `kept` between calls, or started anew."""
+    """A BiGRU that adds a running mean of what it has seen: `kept` between calls, or started
+    anew.
+    """
 
     def __init__(self, dim: int, vocabulary: int, *, kept: bool) -> None:
         super().__init__(dim, vocabulary, dropout=0.0)
@@ -153,16 +177,23 @@ class Streaming(BiGRU):
 
 
 def test_state_that_is_carried_from_call_to_call_is_no_noise() -> None:
-    finding = only(subject(lambda dim, vocabulary: Streaming(dim, vocabulary, kept=True), "streaming"))
+    finding = only(
+        subject(lambda dim, vocabulary: Streaming(dim, vocabulary, kept=True), "streaming")
+    )
     assert (finding.name, finding.module) == ("carried_state", "encoder.0")
 
 
 def test_a_network_that_starts_anew_carries_nothing() -> None:
-    assert found(subject(lambda dim, vocabulary: Streaming(dim, vocabulary, kept=False), "streaming")) == []
+    assert (
+        found(subject(lambda dim, vocabulary: Streaming(dim, vocabulary, kept=False), "streaming"))
+        == []
+    )
 
 
 class Unsorted(BiGRU):
-    """A BiGRU on clips sorted by length, longest first, and put back in the wrong way or the right one."""
+    """A BiGRU on clips sorted by length, longest first, and put back in the wrong way or the right
+    one.
+    """
 
     def __init__(self, dim: int, vocabulary: int, *, back: Callable[[Tensor], Tensor]) -> None:
         super().__init__(dim, vocabulary)
@@ -182,7 +213,10 @@ def test_an_order_that_is_not_put_back_is_found_though_clips_that_come_sorted_hi
 
 
 def test_an_order_that_is_put_back_is_no_leak() -> None:
-    assert found(subject(lambda d, v: Unsorted(d, v, back=lambda order: order.argsort()), "unsorted")) == []
+    assert (
+        found(subject(lambda d, v: Unsorted(d, v, back=lambda order: order.argsort()), "unsorted"))
+        == []
+    )
 
 
 def test_a_recurrent_layer_over_the_batch_is_named() -> None:
@@ -202,7 +236,7 @@ def test_a_recurrent_layer_over_the_batch_is_named() -> None:
     assert finding.module == "across"
 
 
-# -- output, decoder and loss ------------------------------------------------------------------------------------------------------------
+# -- output, decoder and loss ----------------------------------------------------------------------
 
 
 def test_a_softmax_over_time_is_called_one() -> None:
@@ -215,7 +249,9 @@ def test_an_activation_behind_the_head_is_named_with_its_module() -> None:
     class Shut(Conv):
         def __init__(self, dim: int, vocabulary: int) -> None:
             super().__init__(dim, vocabulary)
-            self.head = nn.Sequential(nn.Linear(32, vocabulary), nn.Softplus(), nn.ReLU6(), nn.Hardtanh(0.7, 6.0))
+            self.head = nn.Sequential(
+                nn.Linear(32, vocabulary), nn.Softplus(), nn.ReLU6(), nn.Hardtanh(0.7, 6.0)
+            )
 
     finding = next(f for f in found(subject(Shut, "shut")) if f.name == "clipped_output")
     assert finding.module == "head.3"
@@ -226,18 +262,32 @@ def decode(log_probs: Tensor, steps: Tensor, *, filled_with: int) -> list[list[i
     paths = log_probs.argmax(-1).T.clone()
     for path, end in zip(paths, steps.tolist(), strict=True):
         path[end:] = filled_with
-    return [[t for i, t in enumerate(path) if t and (i == 0 or t != path[i - 1])] for path in paths.tolist()]
+    return [
+        [t for i, t in enumerate(path) if t and (i == 0 or t != path[i - 1])]
+        for path in paths.tolist()
+    ]
 
 
 def test_a_decoder_that_reads_what_padding_was_filled_with_is_told_so() -> None:
-    faulty = subject(BiGRU, "bigru", decode=lambda log_probs, steps: decode(log_probs, steps, filled_with=3))
+    faulty = subject(
+        BiGRU, "bigru", decode=lambda log_probs, steps: decode(log_probs, steps, filled_with=3)
+    )
     finding = only(faulty)
     assert finding.name == "wrong_steps"
     assert "collapse" not in (finding.try_ or "")
 
 
 def test_a_decoder_that_fills_with_blanks_is_sound() -> None:
-    assert found(subject(BiGRU, "bigru", decode=lambda log_probs, steps: decode(log_probs, steps, filled_with=0))) == []
+    assert (
+        found(
+            subject(
+                BiGRU,
+                "bigru",
+                decode=lambda log_probs, steps: decode(log_probs, steps, filled_with=0),
+            )
+        )
+        == []
+    )
 
 
 def masked(pad: int) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
@@ -260,7 +310,15 @@ def test_a_loss_that_takes_padding_for_labels_is_told_so() -> None:
 
 
 def test_a_head_that_is_not_trained_is_named_before_what_stands_under_it() -> None:
-    finding = found(subject(BiGRU, "bigru", trainable=lambda n: [(k, p) for k, p in n.named_parameters() if k.startswith("encoder")]))[0]
+    finding = found(
+        subject(
+            BiGRU,
+            "bigru",
+            trainable=lambda n: [
+                (k, p) for k, p in n.named_parameters() if k.startswith("encoder")
+            ],
+        )
+    )[0]
     assert (finding.name, finding.module) == ("parameter_not_trained", "head")
 
 
@@ -283,16 +341,29 @@ def test_skipped_frames_are_explained_by_what_skips_them() -> None:
     assert "skipped_frames" not in {f.name for f in found(strided(3, 2))}
 
 
-# -- features ----------------------------------------------------------------------------------------------------------------------------
+# -- features --------------------------------------------------------------------------------------
 
 
 def uneven(by: float) -> list[Sample]:
     """Clips whose columns grow from 1 to `by` in size."""
-    return [replace(clip, features=clip.features * torch.logspace(0, math.log10(by), clip.features.shape[1])) for clip in clips(12)]
+    return [
+        replace(
+            clip, features=clip.features * torch.logspace(0, math.log10(by), clip.features.shape[1])
+        )
+        for clip in clips(12)
+    ]
 
 
-def test_columns_that_differ_far_in_size_are_a_warning_though_all_of_them_together_are_of_unit_scale() -> None:
-    finding = only(subject(Conv, "conv", samples=[replace(clip, features=0.02 * clip.features) for clip in uneven(100.0)]))
+def test_columns_that_differ_far_in_size_are_a_warning_though_all_of_them_together_are_of_unit_scale() -> (
+    None
+):
+    finding = only(
+        subject(
+            Conv,
+            "conv",
+            samples=[replace(clip, features=0.02 * clip.features) for clip in uneven(100.0)],
+        )
+    )
     assert (finding.name, finding.severity) == ("unscaled_input", "warning")
     assert "of 0.0066" in finding.evidence[0]
 
@@ -314,7 +385,9 @@ def test_columns_that_a_norm_makes_alike_are_no_matter() -> None:
             normed[inside(frames, features.shape[1])] = self.norm(rows)
             return super().forward(normed, frames)
 
-    assert "unscaled_input" not in {finding.name for finding in found(subject(Normed, "normed", samples=uneven(100.0)))}
+    assert "unscaled_input" not in {
+        finding.name for finding in found(subject(Normed, "normed", samples=uneven(100.0)))
+    }
 
 
 def test_a_column_that_seldom_moves_has_no_scale() -> None:
@@ -342,16 +415,24 @@ def test_a_code_for_places_that_counts_clips_is_named_though_mates_do_not_matter
     assert finding.module == "place"
 
 
-# -- what is no parameter ----------------------------------------------------------------------------------------------------------------
+# -- what is no parameter --------------------------------------------------------------------------
 
 
 class Aside(BiGRU):
-    """A BiGRU with one more layer, kept in a plain list or dict, made at each call, or registered as it should be."""
+    """A BiGRU with one more layer, kept in a plain list or dict, made at each call, or registered
+    as it should be.
+    """
 
     def __init__(self, dim: int, vocabulary: int, *, kept: str) -> None:
         super().__init__(dim, vocabulary)
         layer = nn.Linear(dim, dim)
-        self.extra: Any = {"list": [layer], "dict": {"mix": layer}, "module": nn.ModuleList([layer]), "tensor": None, "anew": None}[kept]
+        self.extra: Any = {
+            "list": [layer],
+            "dict": {"mix": layer},
+            "module": nn.ModuleList([layer]),
+            "tensor": None,
+            "anew": None,
+        }[kept]
         self.scale = torch.ones(dim, requires_grad=True) if kept == "tensor" else 1.0
         self.kept = kept
 
@@ -364,7 +445,10 @@ class Aside(BiGRU):
         return super().forward(features * self.scale, frames)
 
 
-@pytest.mark.parametrize(("kept", "where"), [("list", "in extra"), ("dict", "in extra"), ("tensor", "in scale"), ("anew", "made anew")])
+@pytest.mark.parametrize(
+    ("kept", "where"),
+    [("list", "in extra"), ("dict", "in extra"), ("tensor", "in scale"), ("anew", "made anew")],
+)
 def test_layers_that_are_not_registered_are_named_by_what_holds_them(kept: str, where: str) -> None:
     finding = only(subject(lambda dim, vocabulary: Aside(dim, vocabulary, kept=kept), "aside"))
     assert finding.name == "parameter_not_trained"
@@ -372,10 +456,12 @@ def test_layers_that_are_not_registered_are_named_by_what_holds_them(kept: str, 
 
 
 def test_a_registered_layer_is_trained() -> None:
-    assert found(subject(lambda dim, vocabulary: Aside(dim, vocabulary, kept="module"), "aside")) == []
+    assert (
+        found(subject(lambda dim, vocabulary: Aside(dim, vocabulary, kept="module"), "aside")) == []
+    )
 
 
-# -- checkpoints, masks, flat targets and edges ------------------------------------------------------------------------------------------
+# -- checkpoints, masks, flat targets and edges ----------------------------------------------------
 
 
 class Checkpointed(BiGRU):
@@ -388,11 +474,17 @@ class Checkpointed(BiGRU):
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="None of the inputs have requires_grad")
-            return super().forward(checkpoint(self.embed, features, use_reentrant=self.reentrant), frames)
+            return super().forward(
+                checkpoint(self.embed, features, use_reentrant=self.reentrant), frames
+            )
 
 
 def test_a_reentrant_checkpoint_that_keeps_gradients_from_its_layers_is_a_cut() -> None:
-    finding = next(f for f in found(subject(lambda d, v: Checkpointed(d, v, reentrant=True), "checkpointed")) if f.severity == "failure")
+    finding = next(
+        f
+        for f in found(subject(lambda d, v: Checkpointed(d, v, reentrant=True), "checkpointed"))
+        if f.severity == "failure"
+    )
     assert finding.name == "detached_branch"
     assert "no gradient reaches embed" in finding.headline
 
@@ -410,7 +502,9 @@ def test_a_mask_the_wrong_way_round_is_nan_where_attention_takes_its_fast_path()
             self.head = nn.Linear(32, vocabulary)
 
         def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-            x = self.layer(self.enter(features), src_key_padding_mask=inside(frames, features.shape[1]))
+            x = self.layer(
+                self.enter(features), src_key_padding_mask=inside(frames, features.shape[1])
+            )
             return self.head(x).log_softmax(-1).transpose(0, 1), frames
 
     finding = next(f for f in found(subject(Masked, "masked")) if f.name == "non_finite_output")
@@ -436,7 +530,9 @@ def test_targets_in_one_row_with_their_padding_are_the_wrong_targets() -> None:
 
 
 @pytest.mark.parametrize(("lost", "severity"), [(1, "warning"), (8, "failure")])
-def test_a_column_at_the_edge_may_be_left_over_and_a_third_of_them_may_not(lost: int, severity: str) -> None:
+def test_a_column_at_the_edge_may_be_left_over_and_a_third_of_them_may_not(
+    lost: int, severity: str
+) -> None:
     class Cut(BiGRU):
         def __init__(self, dim: int, vocabulary: int) -> None:
             super().__init__(dim - lost, vocabulary)

@@ -1,4 +1,6 @@
-"""What the contracts stand on: the reference, the length rule, the eye for interpolation, and what a loss reacts to."""
+"""What the contracts stand on: the reference, the length rule, the eye for interpolation, and what
+a loss reacts to.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from pytest_overfit.findings.examine import check
 from pytest_overfit.findings.lengths import targets_fit
 from pytest_overfit.findings.loss import loss_blank, loss_is_ctc
 from pytest_overfit.findings.modes import statistics_are_gathered
-from pytest_overfit.probes.recorder import recorded, time_axis, undisturbed
+from pytest_overfit.network.recorder import recorded, time_axis, undisturbed
 from tests.engine.faults import FAULTS, strided
 from tests.engine.planting import altered, of_loss
 from tests.engine.subjects import HEALTHY, BiGRU, bigru, clips, subject
@@ -35,18 +37,24 @@ def bench(of=None, **keywords) -> Bench:
     return Bench(subject=of, samples=tuple(of.samples[:10]), **keywords)
 
 
-# -- the reference -----------------------------------------------------------------------------------------------------------------------
+# -- the reference ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("blank", [0, 2])
 @pytest.mark.parametrize("target", [[], [1], [1, 1], [1, 3, 1], [3, 3, 3], [1, 3]])
-def test_the_reference_sums_every_path_that_collapses_to_the_target(target: list[int], blank: int) -> None:
-    log_probs = torch.randn(5, 4, generator=torch.Generator().manual_seed(1)).double().log_softmax(-1)
+def test_the_reference_sums_every_path_that_collapses_to_the_target(
+    target: list[int], blank: int
+) -> None:
+    log_probs = (
+        torch.randn(5, 4, generator=torch.Generator().manual_seed(1)).double().log_softmax(-1)
+    )
     total = 0.0
     for path in itertools.product(range(4), repeat=5):
         if [token for token in collapsed(path) if token != blank] == target:
             total += math.exp(sum(float(log_probs[t, v]) for t, v in enumerate(path)))
-    assert reference_nats(log_probs, target, blank=blank) == pytest.approx(-math.log(total), rel=1e-12)
+    assert reference_nats(log_probs, target, blank=blank) == pytest.approx(
+        -math.log(total), rel=1e-12
+    )
 
 
 def test_the_reference_is_infinite_without_a_path() -> None:
@@ -56,10 +64,12 @@ def test_the_reference_is_infinite_without_a_path() -> None:
 def test_the_reference_agrees_with_the_closed_form_at_a_uniform_output() -> None:
     for target in ([1, 2, 3], [4, 4], [1, 1, 1, 2, 2]):
         expected = len(target) * ctc.uniform_level(steps=30, target=target, vocabulary=50)
-        assert reference_nats(torch.zeros(30, 50).double().log_softmax(-1), target, blank=0) == pytest.approx(expected, rel=1e-9)
+        assert reference_nats(
+            torch.zeros(30, 50).double().log_softmax(-1), target, blank=0
+        ) == pytest.approx(expected, rel=1e-9)
 
 
-# -- lengths -----------------------------------------------------------------------------------------------------------------------------
+# -- lengths ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -95,7 +105,7 @@ def test_the_time_axis_is_the_one_that_grows_with_the_clip() -> None:
     assert time_axis(torch.zeros(1, 8, 1), torch.zeros(1, 8, 1)) is None
 
 
-# -- drawn sequences ---------------------------------------------------------------------------------------------------------------------
+# -- drawn sequences -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("times", [3, 4, 8, 16])
@@ -128,22 +138,37 @@ def test_hidden_collapse_is_only_a_finding_where_targets_do_not_fit() -> None:
 
 def test_the_census_says_what_the_loss_makes_of_a_clip_without_alignment() -> None:
     (finding,) = check(strided(40)(bigru()), clips(5))
-    assert finding.evidence[-1] == "the loss hides it: 0 for a clip that has no alignment (zero_infinity)"
+    assert (
+        finding.evidence[-1]
+        == "the loss hides it: 0 for a clip that has no alignment (zero_infinity)"
+    )
 
 
-# -- losses and decoders -----------------------------------------------------------------------------------------------------------------
+# -- losses and decoders ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("blank", [0, 1, 24])
 def test_the_blank_of_a_loss_and_of_a_decoder_are_found_out(blank: int) -> None:
-    subject = replace(of_loss(lambda loss: loss, blank=blank)(bigru()), decode=lambda lp, steps: ctc.greedy_decode(lp, steps, blank=blank))
+    subject = replace(
+        of_loss(lambda loss: loss, blank=blank)(bigru()),
+        decode=lambda lp, steps: ctc.greedy_decode(lp, steps, blank=blank),
+    )
     assert (loss_blank(bench(subject)), decoder_blanks(bench(subject))) == (blank, [blank])
 
 
 def test_a_loss_that_forgets_repeats_does_not_follow_ctc() -> None:
     def forgetful(log_probs, steps, targets, lengths):
-        rows = [torch.unique_consecutive(row[:length]) for row, length in zip(targets, lengths, strict=True)]
-        return ctc.nats_per_token(log_probs, steps, nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.tensor([len(r) for r in rows]), blank=0)
+        rows = [
+            torch.unique_consecutive(row[:length])
+            for row, length in zip(targets, lengths, strict=True)
+        ]
+        return ctc.nats_per_token(
+            log_probs,
+            steps,
+            nn.utils.rnn.pad_sequence(rows, batch_first=True),
+            torch.tensor([len(r) for r in rows]),
+            blank=0,
+        )
 
     (finding,) = loss_is_ctc(bench(replace(bigru(), loss=forgetful)))
     assert finding.name in ("wrong_loss", "wrong_targets")
@@ -159,7 +184,9 @@ def test_a_loss_with_a_wrong_gradient_is_caught_by_finite_differences() -> None:
         def backward(context, gradient):
             return 2 * gradient
 
-    (finding,) = loss_is_ctc(bench(of_loss(lambda loss: lambda *batch: Doubled.apply(loss(*batch)))(bigru())))
+    (finding,) = loss_is_ctc(
+        bench(of_loss(lambda loss: lambda *batch: Doubled.apply(loss(*batch)))(bigru()))
+    )
     assert finding.name == "wrong_gradient"
 
 
@@ -169,7 +196,7 @@ def test_an_ideal_path_keeps_repeats_apart() -> None:
     assert ideal_path([3, 4], 9, 2) == [9, 9, 3, 3, 9, 4, 4, 9]
 
 
-# -- the bench ---------------------------------------------------------------------------------------------------------------------------
+# -- the bench -------------------------------------------------------------------------------------
 
 
 def test_runs_leave_no_trace_in_the_network() -> None:
@@ -181,7 +208,9 @@ def test_runs_leave_no_trace_in_the_network() -> None:
     made.run(made.batch.features, made.batch.frames, train=True)
     with perturbed(made.network, set(dict(made.network.named_parameters())), scale=1.0, seed=0):
         pass
-    assert all(torch.equal(tensor, before[name]) for name, tensor in made.network.state_dict().items())
+    assert all(
+        torch.equal(tensor, before[name]) for name, tensor in made.network.state_dict().items()
+    )
     assert torch.equal(torch.rand(1), expected)
 
 
@@ -203,14 +232,23 @@ def test_lazy_layers_get_their_shapes_first() -> None:
         def forward(self, features, frames):
             return self.head(features).log_softmax(-1).transpose(0, 1), frames
 
-    assert [finding.name for finding in check(replace(bigru(), build=lambda **_: Lazy()), clips(6)) if finding.fails()] == []
+    assert [
+        finding.name
+        for finding in check(replace(bigru(), build=lambda **_: Lazy()), clips(6))
+        if finding.fails()
+    ] == []
 
 
 def test_detached_encoders_in_parallel_are_named_with_the_module_behind_the_cut() -> None:
     class Parallel(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.left, self.right, self.mix, self.head = nn.Linear(12, 16), nn.Linear(12, 16), nn.Linear(32, 32), nn.Linear(32, 25)
+            self.left, self.right, self.mix, self.head = (
+                nn.Linear(12, 16),
+                nn.Linear(12, 16),
+                nn.Linear(32, 32),
+                nn.Linear(32, 25),
+            )
 
         def forward(self, features, frames):
             left = self.left(features[..., :12]).detach()
@@ -225,14 +263,22 @@ def test_detached_encoders_in_parallel_are_named_with_the_module_behind_the_cut(
 
 def test_a_body_part_that_changes_nothing_is_named() -> None:
     plain = bigru(parts={"pose": slice(0, 12), "hand": slice(12, 24)})
-    subject = replace(plain, forward=lambda network, x, frames: plain.forward(network, torch.cat([x[..., :12], 0 * x[..., 12:]], -1), frames))
+    subject = replace(
+        plain,
+        forward=lambda network, x, frames: plain.forward(
+            network, torch.cat([x[..., :12], 0 * x[..., 12:]], -1), frames
+        ),
+    )
     (finding,) = check(subject, clips(6))
     assert finding.headline == "12 of 24 feature columns change nothing: 12-23 (hand)"
 
 
 def test_a_dead_part_behind_the_whole_network_is_not_blamed_on_it() -> None:
     (finding,) = check(PLANTS["net-dead-relu"](bigru()), clips(6))
-    assert finding.evidence == ("encoder.1 is the last that still tells inputs apart", "encoder.2 is given and loses the difference")
+    assert finding.evidence == (
+        "encoder.1 is the last that still tells inputs apart",
+        "encoder.2 is given and loses the difference",
+    )
 
 
 def test_a_network_that_takes_one_length_only_is_not_accused() -> None:
@@ -246,7 +292,9 @@ def test_a_network_that_takes_one_length_only_is_not_accused() -> None:
             return self.head(x).log_softmax(-1).transpose(0, 1), torch.full_like(frames, 30)
 
     samples = [replace(sample, features=sample.features[:48]) for sample in clips(6)]
-    assert [finding.name for finding in check(replace(bigru(), build=lambda **_: Fixed()), samples)] == []
+    assert [
+        finding.name for finding in check(replace(bigru(), build=lambda **_: Fixed()), samples)
+    ] == []
 
 
 def test_zeroed_gates_are_told_from_branches_that_are_never_used() -> None:
@@ -277,4 +325,6 @@ def test_statistics_that_no_pass_moves_are_found(norm: Any, found: tuple[str, ..
     examined = bench(subject(partial(BiGRU, norm=norm), "bigru"))
     before = {name: buffer.clone() for name, buffer in examined.network.named_buffers()}
     assert tuple(finding.module for finding in statistics_are_gathered(examined)) == found
-    assert all(torch.equal(buffer, before[name]) for name, buffer in examined.network.named_buffers())
+    assert all(
+        torch.equal(buffer, before[name]) for name, buffer in examined.network.named_buffers()
+    )

@@ -1,4 +1,6 @@
-"""Controls: an honest pass dies on swapped inputs, a dishonest one does not, and train and eval mode agree."""
+"""Controls: an honest pass dies on swapped inputs, a dishonest one does not, and train and eval
+mode agree.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit import ctc
-from pytest_overfit.controls import Control, ignored_inputs, run_controls, train_eval_gap
+from pytest_overfit.climb.controls import Control, ignored_inputs, run_controls, train_eval_gap
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import Sample, Subject
-from pytest_overfit.train import Training
+from pytest_overfit.training import Training
 from tests.engine.foreign import FOREIGN
 from tests.engine.subjects import bigru, clips
 
@@ -34,11 +36,17 @@ def honest() -> nn.Module:
 
 
 def test_swapped_inputs_destroy_an_honest_pass(honest: nn.Module) -> None:
-    swapped, stretched, noise, alone, shuffled, *parts = run_controls(bigru(parts=PARTS), honest, clips(5))
+    swapped, stretched, noise, alone, shuffled, *parts = run_controls(
+        bigru(parts=PARTS), honest, clips(5)
+    )
     assert (swapped.name, swapped.as_is, swapped.held) == ("inputs swapped", 0.0, True)
     assert min(swapped.altered, stretched.altered, noise.altered) > 0.5
     assert shuffled.altered > 0.3
-    assert [(one.name, one.held) for one in (stretched, noise, alone)] == [("swapped, own length", True), ("noise", True), ("clips alone", True)]
+    assert [(one.name, one.held) for one in (stretched, noise, alone)] == [
+        ("swapped, own length", True),
+        ("noise", True),
+        ("clips alone", True),
+    ]
     assert alone.altered == alone.as_is
     assert [part.name for part in parts] == ["left zeroed", "right zeroed"]
     assert all(part.held is None for part in parts)
@@ -46,7 +54,9 @@ def test_swapped_inputs_destroy_an_honest_pass(honest: nn.Module) -> None:
 
 
 def test_a_part_that_is_read_is_missed_and_one_that_is_still_is_not() -> None:
-    of_left = [replace(sample, features=sample.features * (torch.arange(24) < 12)) for sample in clips(3)]
+    of_left = [
+        replace(sample, features=sample.features * (torch.arange(24) < 12)) for sample in clips(3)
+    ]
     subject = bigru(parts=PARTS, samples=of_left)
     *_, left, right = run_controls(subject, trained(subject, of_left), of_left)
     assert left.altered > 0.5
@@ -58,8 +68,12 @@ def as_tensors(log_probs: Tensor, steps: Tensor) -> Any:
     return (torch.tensor(tokens) for tokens in ctc.greedy_decode(log_probs, steps, blank=0))
 
 
-def test_a_decoder_that_yields_tensors_is_read_like_one_that_yields_numbers(honest: nn.Module) -> None:
-    assert run_controls(bigru(decode=as_tensors), honest, clips(3)) == run_controls(bigru(), honest, clips(3))
+def test_a_decoder_that_yields_tensors_is_read_like_one_that_yields_numbers(
+    honest: nn.Module,
+) -> None:
+    assert run_controls(bigru(decode=as_tensors), honest, clips(3)) == run_controls(
+        bigru(), honest, clips(3)
+    )
 
 
 def test_each_control_runs_the_network_once(honest: nn.Module) -> None:
@@ -119,18 +133,27 @@ def test_controls_leave_the_network_as_it_was(honest: nn.Module) -> None:
 
 
 class Clock(nn.Module):
-    """Tells the time, and how much of it is left, to a recurrent layer; of the features it sees a share."""
+    """Tells the time, and how much of it is left, to a recurrent layer; of the features it sees a
+    share.
+    """
 
     def __init__(self, share: float) -> None:
         super().__init__()
         self.share = share
-        self.see, self.rnn, self.head = nn.Linear(24, 16), nn.GRU(18, 32, batch_first=True, bidirectional=True), nn.Linear(64, 25)
+        self.see, self.rnn, self.head = (
+            nn.Linear(24, 16),
+            nn.GRU(18, 32, batch_first=True, bidirectional=True),
+            nn.Linear(64, 25),
+        )
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         at = torch.arange(features.shape[1])
         clock = torch.stack([at / 50 + 0 * frames[:, None], (frames[:, None] - at) / 50], -1)
         packed = nn.utils.rnn.pack_padded_sequence(
-            torch.cat([self.share * self.see(features), clock], -1), frames, batch_first=True, enforce_sorted=False
+            torch.cat([self.share * self.see(features), clock], -1),
+            frames,
+            batch_first=True,
+            enforce_sorted=False,
         )
         output, _ = nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)
         return self.head(output).log_softmax(-1).transpose(0, 1), frames
@@ -138,7 +161,10 @@ class Clock(nn.Module):
 
 def of_lengths(count: int) -> list[Sample]:
     """Clips that their lengths alone tell apart."""
-    return [replace(sample, features=sample.features[: 40 + 2 * i]) for i, sample in enumerate(clips(count))]
+    return [
+        replace(sample, features=sample.features[: 40 + 2 * i])
+        for i, sample in enumerate(clips(count))
+    ]
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -156,7 +182,9 @@ def test_a_pass_by_length_and_clock_alone_is_found_out(count: int, share: float)
     assert "the pass is not honest" in finding.headline
 
 
-@pytest.mark.parametrize("name", ["packed LSTM", "post-norm Transformer", "state space", "unpacked GRU", "CRNN"])
+@pytest.mark.parametrize(
+    "name", ["packed LSTM", "post-norm Transformer", "state space", "unpacked GRU", "CRNN"]
+)
 def test_honest_passes_of_one_clip_die_on_noise(name: str) -> None:
     subject = FOREIGN[name]()
     network = trained(subject, subject.take(1), steps=120)
@@ -165,7 +193,10 @@ def test_honest_passes_of_one_clip_die_on_noise(name: str) -> None:
 
 
 def test_a_pass_that_padding_makes_is_found_out() -> None:
-    controls = (Control(name="inputs swapped", as_is=0.1, altered=0.9, held=True), Control(name="clips alone", as_is=0.1, altered=0.6, held=False))
+    controls = (
+        Control(name="inputs swapped", as_is=0.1, altered=0.9, held=True),
+        Control(name="clips alone", as_is=0.1, altered=0.6, held=False),
+    )
     (finding,) = ignored_inputs(controls)
     assert (finding.name, finding.headline) == (
         "padding_leak",
@@ -186,5 +217,11 @@ def test_a_network_that_decodes_by_its_padding_fails_alone() -> None:
             return logits.log_softmax(-1), frames
 
     samples = [replace(sample, target=torch.tensor([7])) for sample in of_lengths(4)]
-    named = {control.name: control for control in run_controls(bigru(samples=samples), Padded(), samples)}
-    assert (named["clips alone"].as_is, named["clips alone"].altered, named["clips alone"].held) == (0.25, 1.0, False)
+    named = {
+        control.name: control for control in run_controls(bigru(samples=samples), Padded(), samples)
+    }
+    assert (
+        named["clips alone"].as_is,
+        named["clips alone"].altered,
+        named["clips alone"].held,
+    ) == (0.25, 1.0, False)

@@ -1,4 +1,6 @@
-"""The CTC module against torch's own loss, against brute force, and against constants optimised by hand."""
+"""The CTC module against torch's own loss, against brute force, and against constants optimised by
+hand.
+"""
 
 import itertools
 import math
@@ -17,7 +19,14 @@ targets = st.lists(st.integers(1, 4), min_size=1, max_size=6)
 def torch_loss(log_probs, target, *, blank=0, reduction="none"):
     steps = torch.full((log_probs.shape[1],), len(log_probs))
     batch = torch.tensor([target] * log_probs.shape[1])
-    return F.ctc_loss(log_probs, batch, steps, torch.full((log_probs.shape[1],), len(target)), blank=blank, reduction=reduction)
+    return F.ctc_loss(
+        log_probs,
+        batch,
+        steps,
+        torch.full((log_probs.shape[1],), len(target)),
+        blank=blank,
+        reduction=reduction,
+    )
 
 
 def constant(shares, steps):
@@ -48,7 +57,9 @@ def test_no_path_is_shorter_than_the_steps_needed(target):
 @given(targets, st.integers(0, 3))
 def test_torch_finds_a_path_exactly_from_the_steps_needed_on(target, more):
     needed = ctc.steps_needed(target)
-    assert math.isfinite(torch_loss(torch.zeros(needed + more, 1, 5).log_softmax(-1), target).item())
+    assert math.isfinite(
+        torch_loss(torch.zeros(needed + more, 1, 5).log_softmax(-1), target).item()
+    )
     if needed > 1:
         assert torch_loss(torch.zeros(needed - 1, 1, 5).log_softmax(-1), target).item() == math.inf
 
@@ -63,11 +74,15 @@ def test_the_uniform_level_is_the_loss_that_torch_gives_a_uniform_output(target,
     steps = ctc.steps_needed(target) + more
     uniform = torch.full((steps, 1, vocabulary), -math.log(vocabulary), dtype=torch.float64)
     expected = torch_loss(uniform, target).item() / len(target)
-    assert ctc.uniform_level(steps=steps, target=target, vocabulary=vocabulary) == pytest.approx(expected, rel=1e-9)
+    assert ctc.uniform_level(steps=steps, target=target, vocabulary=vocabulary) == pytest.approx(
+        expected, rel=1e-9
+    )
 
 
 def test_the_uniform_level_of_the_documented_case_is_115_nats_a_token():
-    assert ctc.uniform_level(steps=176, target=list(range(1, 11)), vocabulary=973) == pytest.approx(115.0, abs=0.05)
+    assert ctc.uniform_level(steps=176, target=list(range(1, 11)), vocabulary=973) == pytest.approx(
+        115.0, abs=0.05
+    )
 
 
 def test_the_uniform_level_is_infinite_where_no_path_exists():
@@ -76,7 +91,9 @@ def test_the_uniform_level_is_infinite_where_no_path_exists():
 
 
 def best_constant(target, *, steps, labels):
-    """Lowest loss a token over outputs that are the same at every step and give `labels` their shares of what the blank leaves."""
+    """Lowest loss a token over outputs that are the same at every step and give `labels` their
+    shares of what the blank leaves.
+    """
     losses = []
     for blank in torch.linspace(0.5, 0.995, 400).tolist():
         shares = [blank, *((1 - blank) * share for share in labels)]
@@ -89,7 +106,9 @@ def test_the_blank_level_is_what_the_best_constant_with_uniform_labels_reaches(s
     vocabulary = 973
     target = list(range(1, tokens + 1))
     numeric = best_constant(target, steps=steps, labels=[1 / (vocabulary - 1)] * (vocabulary - 1))
-    assert ctc.blank_level(steps=steps, tokens=tokens, vocabulary=vocabulary) == pytest.approx(numeric, rel=0.01)
+    assert ctc.blank_level(steps=steps, tokens=tokens, vocabulary=vocabulary) == pytest.approx(
+        numeric, rel=0.01
+    )
 
 
 def bag_level(*, steps, tokens):
@@ -107,14 +126,25 @@ def test_the_bag_level_is_what_the_best_constant_over_the_clips_own_tokens_reach
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=6), min_size=1, max_size=4), st.integers(12, 60), st.integers(0, 10_000))
-def test_no_output_that_is_the_same_at_every_step_is_better_than_the_constant_level(targets, steps, seed):
+@given(
+    st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=6), min_size=1, max_size=4),
+    st.integers(12, 60),
+    st.integers(0, 10_000),
+)
+def test_no_output_that_is_the_same_at_every_step_is_better_than_the_constant_level(
+    targets, steps, seed
+):
     levels = ctc.constant_levels(targets, [steps] * len(targets))
     logits = 3 * torch.randn(len(targets), 5, generator=torch.Generator().manual_seed(seed))
     rows = logits.log_softmax(-1).expand(steps, -1, -1)
     lengths = torch.tensor([len(target) for target in targets])
-    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(target) for target in targets], batch_first=True)
-    losses = ctc.clip_losses(rows, torch.full((len(targets),), steps), padded, lengths, blank=0) / lengths
+    padded = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(target) for target in targets], batch_first=True
+    )
+    losses = (
+        ctc.clip_losses(rows, torch.full((len(targets),), steps), padded, lengths, blank=0)
+        / lengths
+    )
     for target, level, loss in zip(targets, levels, losses.tolist(), strict=True):
         assert level <= loss + 0.02
         assert level <= bag_level(steps=steps, tokens=len(target)) + 0.02
@@ -139,7 +169,9 @@ def test_the_unigram_level_is_what_the_best_constant_over_a_rungs_tokens_reaches
     shares = [tokens.count(token) / len(tokens) for token in range(1, 11)]
     entropy = -sum(share * math.log(share) for share in shares)
     numeric = sum(best_constant(target, steps=176, labels=shares) for target in rung) / len(rung)
-    assert ctc.unigram_level(steps=176, tokens=8, label_entropy=entropy) == pytest.approx(numeric, rel=0.03)
+    assert ctc.unigram_level(steps=176, tokens=8, label_entropy=entropy) == pytest.approx(
+        numeric, rel=0.03
+    )
 
 
 def test_the_alignment_cost_of_the_documented_case_is_a_fifth_of_a_nat():
@@ -166,20 +198,30 @@ def test_clip_losses_reduce_to_what_torch_reduces_to(data):
     padded = torch.full((batch, int(lengths.max())), -1)
     for row, clip in zip(padded, clips, strict=True):
         row[: len(clip)] = torch.tensor(clip)
-    log_probs = torch.randn(int(steps.max()), batch, 6, generator=torch.Generator().manual_seed(batch)).log_softmax(-1)
+    log_probs = torch.randn(
+        int(steps.max()), batch, 6, generator=torch.Generator().manual_seed(batch)
+    ).log_softmax(-1)
     losses = ctc.clip_losses(log_probs, steps, padded, lengths, blank=0)
     flat = torch.cat([torch.tensor(clip) for clip in clips])
-    assert losses.sum() == pytest.approx(F.ctc_loss(log_probs, flat, steps, lengths, reduction="sum").item(), rel=1e-5)
+    assert losses.sum() == pytest.approx(
+        F.ctc_loss(log_probs, flat, steps, lengths, reduction="sum").item(), rel=1e-5
+    )
     mean = ctc.nats_per_token(log_probs, steps, padded, lengths, blank=0)
-    assert mean.item() == pytest.approx(F.ctc_loss(log_probs, flat, steps, lengths, reduction="mean").item(), rel=1e-5)
+    assert mean.item() == pytest.approx(
+        F.ctc_loss(log_probs, flat, steps, lengths, reduction="mean").item(), rel=1e-5
+    )
 
 
 def test_a_clip_without_a_path_is_infinite_and_hides_behind_no_other():
     log_probs = torch.zeros(4, 2, 3).log_softmax(-1)
     targets = torch.tensor([[1, 2, -1], [1, 1, 1]])
-    losses = ctc.clip_losses(log_probs, torch.tensor([4, 4]), targets, torch.tensor([2, 3]), blank=0)
+    losses = ctc.clip_losses(
+        log_probs, torch.tensor([4, 4]), targets, torch.tensor([2, 3]), blank=0
+    )
     assert losses.isinf().tolist() == [False, True]
-    assert ctc.nats_per_token(log_probs, torch.tensor([4, 4]), targets, torch.tensor([2, 3]), blank=0).isinf()
+    assert ctc.nats_per_token(
+        log_probs, torch.tensor([4, 4]), targets, torch.tensor([2, 3]), blank=0
+    ).isinf()
 
 
 def test_half_precision_outputs_are_summed_in_single_precision():
@@ -194,13 +236,25 @@ def test_half_precision_outputs_are_summed_in_single_precision():
 @given(st.integers(0, 4), targets)
 def test_the_loss_of_any_blank_is_torchs_with_that_blank(blank, target):
     target = [(token + blank) % 5 for token in target]
-    log_probs = torch.randn(15, 1, 5, generator=torch.Generator().manual_seed(blank)).log_softmax(-1)
-    loss = ctc.clip_losses(log_probs, torch.tensor([15]), torch.tensor([target]), torch.tensor([len(target)]), blank=blank)
+    log_probs = torch.randn(15, 1, 5, generator=torch.Generator().manual_seed(blank)).log_softmax(
+        -1
+    )
+    loss = ctc.clip_losses(
+        log_probs,
+        torch.tensor([15]),
+        torch.tensor([target]),
+        torch.tensor([len(target)]),
+        blank=blank,
+    )
     assert loss.item() == pytest.approx(torch_loss(log_probs, target, blank=blank).item(), rel=1e-6)
 
 
 def decode(path, *, blank=0, vocabulary=6):
-    return ctc.greedy_decode(F.one_hot(torch.tensor(path), vocabulary).float()[:, None], torch.tensor([len(path)]), blank=blank)[0]
+    return ctc.greedy_decode(
+        F.one_hot(torch.tensor(path), vocabulary).float()[:, None],
+        torch.tensor([len(path)]),
+        blank=blank,
+    )[0]
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.integers(0, 5))
@@ -227,14 +281,15 @@ def test_decoding_a_path_that_aligns_the_target_gives_the_target(target):
     assert decode(path) == target
 
 
-# -- the plateau where tokens stand by chance -----------------------------------------------------------------------------------------------
+# -- the plateau where tokens stand by chance ------------------------------------------------------
 
 
 def by_chance(target, missing, *, stretch, share=1.0):
-    """Log-probabilities (steps, 1, vocabulary) of an output that is sure of all but where `missing` places of the target stand, float64.
+    """Log-probabilities (steps, 1, vocabulary) of an output that is sure of all but where `missing`
+    places of the target stand, float64.
 
-    A missing token that equals its neighbour shares the neighbour's stretch, whose blanks fall by chance; any other falls among the blanks of
-    a stretch of its own. share: of the best chance.
+    A missing token that equals its neighbour shares the neighbour's stretch, whose blanks fall by
+    chance; any other falls among the blanks of a stretch of its own. share: of the best chance.
     """
 
     def row(*shares):
@@ -273,9 +328,13 @@ CHANCES = [
 
 
 @pytest.mark.parametrize(("target", "missing", "level"), CHANCES)
-def test_tokens_by_chance_cost_what_torch_says_at_the_best_chance_and_more_at_any_other(target, missing, level):
+def test_tokens_by_chance_cost_what_torch_says_at_the_best_chance_and_more_at_any_other(
+    target, missing, level
+):
     def loss(share):
-        return torch_loss(by_chance(target, missing, stretch=2000, share=share), target).item() / len(target)
+        return torch_loss(
+            by_chance(target, missing, stretch=2000, share=share), target
+        ).item() / len(target)
 
     best = by_chance(target, missing, stretch=2000)
     assert shown(best) == [token for place, token in enumerate(target) if place not in missing]
@@ -286,8 +345,13 @@ def test_tokens_by_chance_cost_what_torch_says_at_the_best_chance_and_more_at_an
 
 @pytest.mark.parametrize(("target", "missing", "level"), CHANCES)
 @pytest.mark.parametrize("stretch", [20, 100, 500])
-def test_a_shorter_stretch_costs_less_so_that_the_level_is_what_a_long_one_comes_to(target, missing, level, stretch):
-    at, longer = (torch_loss(by_chance(target, missing, stretch=steps), target).item() / len(target) for steps in (stretch, 2 * stretch))
+def test_a_shorter_stretch_costs_less_so_that_the_level_is_what_a_long_one_comes_to(
+    target, missing, level, stretch
+):
+    at, longer = (
+        torch_loss(by_chance(target, missing, stretch=steps), target).item() / len(target)
+        for steps in (stretch, 2 * stretch)
+    )
     assert at < longer < level * 1.001
 
 
@@ -300,7 +364,9 @@ def test_where_a_repeat_is_merged_ctc_is_flat_and_one_path_is_not(stretch):
     assert float(inner.max() - inner.min()) < 1e-6
     path = ctc.best_path(log_probs[:, 0], [1, 1], blank=0)
     logits = log_probs.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(ctc.path_loss(logits.log_softmax(-1), [path], torch.tensor([1])), logits)
+    (gradient,) = torch.autograd.grad(
+        ctc.path_loss(logits.log_softmax(-1), [path], torch.tensor([1])), logits
+    )
     assert float(gradient[1 : 1 + stretch, 0, 0].min()) == pytest.approx(1 / stretch - 1)
 
 
@@ -316,10 +382,14 @@ def test_a_chance_level_is_told_only_of_targets_with_tokens_missing(target, data
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 3), min_size=1, max_size=3), st.integers(0, 2), st.integers(0, 2**31))
+@given(
+    st.lists(st.integers(1, 3), min_size=1, max_size=3), st.integers(0, 2), st.integers(0, 2**31)
+)
 def test_the_best_path_is_the_likeliest_of_all_that_spell_the_target(target, more, seed):
     steps = ctc.steps_needed(target) + more
-    log_probs = torch.randn(steps, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).log_softmax(-1)
+    log_probs = torch.randn(
+        steps, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).log_softmax(-1)
     path = ctc.best_path(log_probs, target, blank=0)
     assert fits(target, path.tolist())
 
@@ -337,8 +407,12 @@ def test_a_path_is_not_sought_where_none_fits():
 
 @given(targets, st.integers(0, 2**31))
 def test_the_loss_of_one_path_is_never_below_that_of_all(target, seed):
-    log_probs = torch.randn(ctc.steps_needed(target) + 3, 2, 5, generator=torch.Generator().manual_seed(seed)).log_softmax(-1)
+    log_probs = torch.randn(
+        ctc.steps_needed(target) + 3, 2, 5, generator=torch.Generator().manual_seed(seed)
+    ).log_softmax(-1)
     lengths = torch.tensor([len(target)] * 2)
     paths = [ctc.best_path(log_probs[:, i], target, blank=0) for i in range(2)]
-    whole = ctc.nats_per_token(log_probs, torch.tensor([len(log_probs)] * 2), torch.tensor([target] * 2), lengths, blank=0)
+    whole = ctc.nats_per_token(
+        log_probs, torch.tensor([len(log_probs)] * 2), torch.tensor([target] * 2), lengths, blank=0
+    )
     assert ctc.path_loss(log_probs, paths, lengths) >= whole - 1e-5

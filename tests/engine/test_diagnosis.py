@@ -1,4 +1,6 @@
-"""Diagnoses: each names its planted fault at its module and is silent on sound subjects; trials are ordered, bounded, and alone confirm."""
+"""Diagnoses: each names its planted fault at its module and is silent on sound subjects; trials are
+ordered, bounded, and alone confirm.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +14,29 @@ import pytest
 import torch
 from torch import nn
 
+from examination.hosts import HOSTS
+from examination.planted import faults_for
+from pytest_overfit.climb.ladder import Outcome, Rung, criteria_for
 from pytest_overfit.explain.diagnosis import diagnose, examine_rung, ranked
 from pytest_overfit.explain.trials import Trial
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.examine import examine
-from pytest_overfit.ladder import Outcome, Rung, criteria_for
 from pytest_overfit.recipe import Recipe, default_recipe
 from pytest_overfit.subject import Subject
 from tests.engine.planting import altered
 from tests.engine.sound import SOUND
 from tests.engine.subjects import HEALTHY, Upsampler, bigru, subject
-from tests.examination.hosts import HOSTS
-from tests.examination.planted import faults_for
 
 FAULTS = {fault.name: fault for fault in faults_for(HOSTS["bigru"])}
 
 
 def rung_of(subject: Subject, samples: int = 5, recipe: Recipe | None = None) -> Rung:
-    return Rung(subject=subject, samples=samples, recipe=recipe or default_recipe(samples), criteria=criteria_for(samples))
+    return Rung(
+        subject=subject,
+        samples=samples,
+        recipe=recipe or default_recipe(samples),
+        criteria=criteria_for(samples),
+    )
 
 
 def untrained(rung: Rung, status: Any = "ok") -> Outcome:
@@ -50,7 +57,15 @@ def trained(fault: str, samples: int = 2, budget: int = 60) -> tuple[Rung, Outco
     return rung, rung.climb()
 
 
-SIGNALS = ["net-dead-relu", "net-init-zero", "net-depthwise-init", "net-time-attention", "net-capacity", "net-vanish", "net-dropout"]
+SIGNALS = [
+    "net-dead-relu",
+    "net-init-zero",
+    "net-depthwise-init",
+    "net-time-attention",
+    "net-capacity",
+    "net-vanish",
+    "net-dropout",
+]
 RECIPES = ["train-lr-low", "train-reg", "train-reg-adamw", "train-smoothing"]
 
 
@@ -77,8 +92,12 @@ def test_a_fault_in_the_recipe_is_named_and_put_on_no_module(fault: str) -> None
 
 
 def test_a_learning_rate_far_too_high_is_named() -> None:
-    """At this one the weights overflow in the first steps, on any machine; at 300 a run may come to rest."""
-    recipe = replace(default_recipe(5), optimizer="sgd", clip=None, lr=1e36, budget=40, fallbacks=())
+    """At this one the weights overflow in the first steps, on any machine; at 300 a run may come to
+    rest.
+    """
+    recipe = replace(
+        default_recipe(5), optimizer="sgd", clip=None, lr=1e36, budget=40, fallbacks=()
+    )
     rung = rung_of(bigru(), 5, recipe)
     assert "recipe_diverges" in [finding.name for finding in examine_rung(rung, rung.climb())]
 
@@ -113,19 +132,24 @@ def test_a_remedy_that_holds_confirms_its_finding() -> None:
     diagnosis = diagnose(replace(rung, recipe=replace(rung.recipe, budget=400)), outcome)
     assert diagnosis.confirmed is not None
     assert diagnosis.confirmed.remedy == "learning rate x 100"
-    assert (diagnosis.findings[0].name, diagnosis.findings[0].status) == ("recipe_stalls", "confirmed")
+    assert (diagnosis.findings[0].name, diagnosis.findings[0].status) == (
+        "recipe_stalls",
+        "confirmed",
+    )
     assert "dead_units" in diagnosis.ruled_out
     assert [row.module for row in diagnosis.table][-1] == "head"
 
 
-def test_contracts_are_examined_once_for_a_climb_and_its_explanation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contracts_are_examined_once_for_a_climb_and_its_explanation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seeds: list[int] = []
 
     def counted(*given: Any, seed: int, **more: Any) -> Any:
         seeds.append(seed)
         return examine(*given, seed=seed, **more)
 
-    monkeypatch.setattr("pytest_overfit.ladder.examine", counted)
+    monkeypatch.setattr("pytest_overfit.climb.ladder.examine", counted)
     rung = rung_of(FAULTS["ctc-no-collapse"].plant(bigru()), 1)
     outcome = rung.climb()
     assert outcome.status == "broken"
@@ -145,7 +169,9 @@ def finding(name: str) -> Finding:
 
 
 def test_a_cured_finding_goes_first() -> None:
-    trial = Trial(finding="recipe_stalls", remedy="learning rate x 100", held=True, steps=30, seconds=1.0)
+    trial = Trial(
+        finding="recipe_stalls", remedy="learning rate x 100", held=True, steps=30, seconds=1.0
+    )
     first, second = ranked([finding("signal_drowned"), finding("recipe_stalls")], [trial])
     assert (first.name, first.status, second.status) == ("recipe_stalls", "confirmed", "suspected")
 
@@ -171,7 +197,10 @@ def test_a_diagnosis_of_a_network_that_does_not_run_is_its_contracts() -> None:
 
     rung = rung_of(replace(bigru(), forward=partial(fail)))
     diagnosis = diagnose(rung, untrained(rung, "broken"), trials="off")
-    assert diagnosis.findings[0].headline == "the network does not run on its own samples: no width left"
+    assert (
+        diagnosis.findings[0].headline
+        == "the network does not run on its own samples: no width left"
+    )
     assert diagnosis.table == ()
 
 
@@ -181,17 +210,23 @@ def test_what_the_subjects_loss_raises_is_told_once_and_as_its_own() -> None:
 
     rung = rung_of(bigru(loss=fail))
     diagnosis = diagnose(rung, untrained(rung, "broken"), trials="off")
-    assert [(one.name, one.headline) for one in diagnosis.findings] == [("loss_fails", "`own loss` cannot be examined: no such label")]
+    assert [(one.name, one.headline) for one in diagnosis.findings] == [
+        ("loss_fails", "`own loss` cannot be examined: no such label")
+    ]
     assert diagnosis.failure is None
     assert "regulariser_dominates" not in diagnosis.ruled_out
 
 
-def test_an_error_of_a_diagnosis_is_told_as_this_tools_own_beside_what_others_find(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_a_diagnosis_is_told_as_this_tools_own_beside_what_others_find(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("pytest_overfit.findings.training.measures", None)
     rung, outcome = trained("train-lr-low")
     diagnosis = diagnose(rung, outcome, trials="off")
     assert diagnosis.failure is not None
-    assert diagnosis.failure.startswith("pytest-overfit itself failed, looking for recipe_stalls: AttributeError: ")
+    assert diagnosis.failure.startswith(
+        "pytest-overfit itself failed, looking for recipe_stalls: AttributeError: "
+    )
     assert "training.py" in diagnosis.failure
     assert "tool_fails" not in {finding.name for finding in diagnosis.findings}
     assert "dead_units" in diagnosis.ruled_out

@@ -1,4 +1,6 @@
-"""The examination's own machinery, and a short form of it: a few faults of each kind through the whole of it."""
+"""The examination's own machinery, and a short form of it: a few faults of each kind through the
+whole of it.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +11,34 @@ from typing import Any
 import pytest
 import torch
 
+from examination.__main__ import do, jobs_of
+from examination.hosts import HOSTS, import_clips
+from examination.matrix import matrix
+from examination.planted import faults_for
+from examination.plants import Averaged, Inserted, Pinched
+from examination.results import append_row, forget, read_rows
+from examination.trial_of_faults import Row, examine_fault, is_at
+from examination.trial_of_sound import SOUND_SUBJECTS, examine_sound
 from pytest_overfit.subject import collate
-from tests.examination.__main__ import do, jobs_of
-from tests.examination.hosts import HOSTS, import_clips
-from tests.examination.matrix import matrix
-from tests.examination.planted import faults_for
-from tests.examination.plants import Averaged, Inserted, Pinched
-from tests.examination.results import append_row, forget, read_rows
-from tests.examination.trial_of_faults import Row, examine_fault, is_at
-from tests.examination.trial_of_sound import SOUND_SUBJECTS, examine_sound
 
 
 def result(**fields: Any) -> dict[str, Any]:
     return {**Row(kind="fault", network="bigru", name="net-detach").to_json(), **fields}
 
 
-GOOD = {"detected": True, "where": "contract", "expected": "detached_branch", "found": ["detached_branch"], "modules": ["rnn"], "right_first": True,
-        "right_any": True, "right_scale": True, "expected_module": "rnn", "right_module": True, "remedy": "no .detach()"}  # fmt: skip
+GOOD = {
+    "detected": True,
+    "where": "contract",
+    "expected": "detached_branch",
+    "found": ["detached_branch"],
+    "modules": ["rnn"],
+    "right_first": True,
+    "right_any": True,
+    "right_scale": True,
+    "expected_module": "rnn",
+    "right_module": True,
+    "remedy": "no .detach()",
+}
 
 
 @pytest.mark.parametrize("fault", ["net-detach", "data-nan", "head-relu"])
@@ -90,13 +103,31 @@ def test_the_matrix(snapshot: Any) -> None:
     sound = {**Row(kind="sound", network="sound", name="crnn").to_json(), "runs": 4}
     rows = [
         result(**GOOD),
-        result(name="net-vanish", network="mobilenetv3", expected="vanishing_gradient", expected_where="R2", expected_module="blocks"),
-        result(**{**GOOD, "name": "head-relu", "found": ["dead_units"], "right_first": False, "remedy": None, "where": "R2", "right_scale": False,
-                  "expected_where": "contract", "right_module": False, "expected_module": "head"}),
+        result(
+            name="net-vanish",
+            network="mobilenetv3",
+            expected="vanishing_gradient",
+            expected_where="R2",
+            expected_module="blocks",
+        ),
+        result(
+            **{
+                **GOOD,
+                "name": "head-relu",
+                "found": ["dead_units"],
+                "right_first": False,
+                "remedy": None,
+                "where": "R2",
+                "right_scale": False,
+                "expected_where": "contract",
+                "right_module": False,
+                "expected_module": "head",
+            }
+        ),
         result(name="data-shuffled", expected="-"),
         sound,
         {**sound, "seed": 1, "alarms": ["rung 1 is broken"]},
-    ]  # fmt: skip
+    ]
     assert matrix(rows) == snapshot
 
 
@@ -113,8 +144,8 @@ def test_what_is_inserted_never_reads_or_fills_padding(inner: torch.nn.Module) -
 
 def test_clips_are_written_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fixtures
+    from examination.hosts import export_clips
     from tests.engine.subjects import VOCABULARY, clips
-    from tests.examination.hosts import export_clips
 
     made = clips(3)
     monkeypatch.setattr(fixtures, "default_samples", lambda n: made)

@@ -1,4 +1,6 @@
-"""What only a GPU can show: the same loss as on the CPU, climbs on the device, full-size networks, two workers on one GPU."""
+"""What only a GPU can show: the same loss as on the CPU, climbs on the device, full-size networks,
+two workers on one GPU.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from pytest_overfit import ctc
-from pytest_overfit.ladder import Outcome, Rung, criteria_for
+from pytest_overfit.climb.ladder import Outcome, Rung, criteria_for
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject
 from tests.engine.subjects import HEALTHY
@@ -20,7 +22,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def climb(subject: Subject, samples: int, device: str, size: str | None = None) -> Outcome:
-    rung = Rung(subject=subject, samples=samples, recipe=default_recipe(samples), criteria=criteria_for(samples), device=device, size=size)
+    rung = Rung(
+        subject=subject,
+        samples=samples,
+        recipe=default_recipe(samples),
+        criteria=criteria_for(samples),
+        device=device,
+        size=size,
+    )
     return rung.climb()
 
 
@@ -37,7 +46,11 @@ def test_the_loss_is_the_same_on_cpu_and_gpu() -> None:
 
 @pytest.mark.parametrize("name", HEALTHY)
 def test_a_foreign_network_climbs_on_the_gpu(name: str) -> None:
-    assert [climb(HEALTHY[name](), samples, "cuda:0").status for samples in (1, 2, 5)] == ["ok", "ok", "ok"]
+    assert [climb(HEALTHY[name](), samples, "cuda:0").status for samples in (1, 2, 5)] == [
+        "ok",
+        "ok",
+        "ok",
+    ]
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3", "i3d_teacher"])
@@ -48,8 +61,22 @@ def test_a_full_size_network_climbs_on_the_gpu(name: str) -> None:
 
 
 def test_two_workers_share_one_gpu(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-m", "overfit", "tests/overfit/test_ladder.py", "-n", "2", "--overfit-device=cuda"]
-    command += ["--overfit-subject=mobilenetv3", "--overfit-rungs=1,2,5,10", f"--overfit-report={tmp_path}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "overfit",
+        "tests/overfit/test_ladder.py",
+        "-n",
+        "2",
+        "--overfit-device=cuda",
+    ]
+    command += [
+        "--overfit-subject=mobilenetv3",
+        "--overfit-rungs=1,2,5,10",
+        f"--overfit-report={tmp_path}",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "4 passed" in done.stdout

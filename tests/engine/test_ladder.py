@@ -1,4 +1,6 @@
-"""The ladder: which criteria judge which scale, what is called broken and what is not, and what an outcome says of its attempts."""
+"""The ladder: which criteria judge which scale, what is called broken and what is not, and what an
+outcome says of its attempts.
+"""
 
 import math
 from dataclasses import replace
@@ -8,17 +10,27 @@ import torch
 from torch import nn
 
 from pytest_overfit import Recipe, Rung, Sample, Subject
-from pytest_overfit.attempt import rank_of
-from pytest_overfit.ladder import BadLadder, Criterion, Ended, Outcome, Progress, check_rungs, criteria_for
+from pytest_overfit.climb.attempt import rank_of
+from pytest_overfit.climb.ladder import (
+    BadLadder,
+    Criterion,
+    Ended,
+    Outcome,
+    Progress,
+    check_rungs,
+    criteria_for,
+)
 from pytest_overfit.recipe import default_recipe
-from pytest_overfit.train import Reading, Trace, Training
+from pytest_overfit.training import Reading, Trace, Training
 from pytest_overfit.trend import stands_still
 
 VOCABULARY = tuple("-ABCDEFGH")
 
 
 def clips(count):
-    """Tokens are fixed patterns 4 frames long with 2 still frames after each; every other clip has an adjacent repeat."""
+    """Tokens are fixed patterns 4 frames long with 2 still frames after each; every other clip has
+    an adjacent repeat.
+    """
     generator = torch.Generator().manual_seed(7)
     patterns = torch.randn(len(VOCABULARY), 12, generator=generator)
     made = []
@@ -27,8 +39,16 @@ def clips(count):
         if i % 2 == 0:
             target[1] = target[0]
         still = torch.zeros(2, 12)
-        features = torch.cat([still, *(torch.cat([patterns[token].expand(4, -1), still]) for token in target)])
-        made.append(Sample(name=f"c{i}", features=features + 0.1 * torch.randn(features.shape, generator=generator), target=target))
+        features = torch.cat(
+            [still, *(torch.cat([patterns[token].expand(4, -1), still]) for token in target)]
+        )
+        made.append(
+            Sample(
+                name=f"c{i}",
+                features=features + 0.1 * torch.randn(features.shape, generator=generator),
+                target=target,
+            )
+        )
     return made
 
 
@@ -59,18 +79,41 @@ class Convolutions(nn.Module):
 
 def of(network, name="toy", **changes):
     build = lambda vocab_size, feature_dim, seed: network(feature_dim, vocab_size)  # noqa: E731
-    return Subject(**{"name": name, "build": build, "samples": clips(60), "vocabulary": VOCABULARY, **changes})
+    return Subject(
+        **{"name": name, "build": build, "samples": clips(60), "vocabulary": VOCABULARY, **changes}
+    )
 
 
 def climb(subject, samples, recipe=None, *, bounds=None, **fields):
-    rung = Rung(subject=subject, samples=samples, recipe=recipe or default_recipe(samples), criteria=criteria_for(samples, bounds), **fields)
+    rung = Rung(
+        subject=subject,
+        samples=samples,
+        recipe=recipe or default_recipe(samples),
+        criteria=criteria_for(samples, bounds),
+        **fields,
+    )
     progress: list[Progress] = []
     return rung.climb(progress.append), progress
 
 
 def reading(**changes):
-    perfect = {"step": 9, "loss": 0.001, "token_error_rate": 0.0, "exact_share": 1.0, "nearest_target_share": 1.0}
-    return Reading(**{**perfect, "emission_ratio": 1.0, "blank_share": 0.8, "entropy_ratio": 0.05, "normalisation_error": 0.0, **changes})
+    perfect = {
+        "step": 9,
+        "loss": 0.001,
+        "token_error_rate": 0.0,
+        "exact_share": 1.0,
+        "nearest_target_share": 1.0,
+    }
+    return Reading(
+        **{
+            **perfect,
+            "emission_ratio": 1.0,
+            "blank_share": 0.8,
+            "entropy_ratio": 0.05,
+            "normalisation_error": 0.0,
+            **changes,
+        }
+    )
 
 
 FALLING = Trace(losses=[10.0 - 0.1 * i for i in range(90)])
@@ -78,7 +121,9 @@ FLAT = Trace(losses=[10.0 + 0.01 * (i % 2) for i in range(90)])
 
 
 def failing(samples, *, trace=FALLING, bounds=None, **changes):
-    verdicts = [criterion.judge(reading(**changes), trace) for criterion in criteria_for(samples, bounds)]
+    verdicts = [
+        criterion.judge(reading(**changes), trace) for criterion in criteria_for(samples, bounds)
+    ]
     return [verdict.name for verdict in verdicts if not verdict.held]
 
 
@@ -128,7 +173,9 @@ def test_one_sample_must_be_reconstructed_exactly_at_a_loss_below_a_hundredth(ch
         ({"nearest_target_share": 0.8}, ["nearest target share"]),
     ],
 )
-def test_two_to_five_samples_must_be_told_apart_at_a_loss_below_one_and_a_fifth_of_errors(samples, changes, failed):
+def test_two_to_five_samples_must_be_told_apart_at_a_loss_below_one_and_a_fifth_of_errors(
+    samples, changes, failed
+):
     assert failing(samples, trace=FLAT, **changes) == failed
 
 
@@ -142,7 +189,9 @@ def test_two_to_five_samples_must_be_told_apart_at_a_loss_below_one_and_a_fifth_
         ({"trace": FLAT}, ["loss, last tenth over first"]),
     ],
 )
-def test_ten_to_twenty_samples_must_improve_to_a_loss_below_five_and_half_of_errors(samples, changes, failed):
+def test_ten_to_twenty_samples_must_improve_to_a_loss_below_five_and_half_of_errors(
+    samples, changes, failed
+):
     assert failing(samples, **changes) == failed
 
 
@@ -156,7 +205,9 @@ def test_ten_to_twenty_samples_must_improve_to_a_loss_below_five_and_half_of_err
         ({"trace": FLAT}, ["loss trend"]),
     ],
 )
-def test_fifty_samples_and_more_must_fall_steadily_below_seven_tenths_of_errors_and_not_be_uniform(samples, changes, failed):
+def test_fifty_samples_and_more_must_fall_steadily_below_seven_tenths_of_errors_and_not_be_uniform(
+    samples, changes, failed
+):
     assert failing(samples, **changes) == failed
 
 
@@ -175,7 +226,10 @@ def test_exactness_cannot_be_tightened_and_is_left_alone():
     assert criteria_for(1, {"wer": 0.1}) == criteria_for(1)
 
 
-@pytest.mark.parametrize(("samples", "name", "bound"), [(2, "loss", 1.5), (10, "wer", 0.6), (50, "entropy / ln V", 0.95), (50, "loss trend", 0.0)])
+@pytest.mark.parametrize(
+    ("samples", "name", "bound"),
+    [(2, "loss", 1.5), (10, "wer", 0.6), (50, "entropy / ln V", 0.95), (50, "loss trend", 0.0)],
+)
 def test_a_looser_bound_leaves_the_own_one(samples, name, bound):
     assert criteria_for(samples, {name: bound}) == criteria_for(samples)
 
@@ -186,7 +240,10 @@ def test_a_bound_that_is_no_number_can_hold_nothing_and_is_turned_away():
 
 
 def test_an_unknown_criterion_is_turned_away_with_those_there_are():
-    with pytest.raises(BadLadder, match=r"no criterion is called 'cer'; there are entropy / ln V, .*nearest target share"):
+    with pytest.raises(
+        BadLadder,
+        match=r"no criterion is called 'cer'; there are entropy / ln V, .*nearest target share",
+    ):
         criteria_for(2, {"cer": 0.1})
 
 
@@ -221,7 +278,13 @@ def test_training_stops_where_the_criteria_hold_and_says_after_how_many_steps():
     outcome, progress = climb(of(Convolutions), 2)
     (attempt,) = outcome.attempts
     assert attempt.held
-    assert attempt.steps == outcome.steps == len(attempt.trace.losses) == attempt.trace.readings[-1].step < attempt.recipe.budget
+    assert (
+        attempt.steps
+        == outcome.steps
+        == len(attempt.trace.losses)
+        == attempt.trace.readings[-1].step
+        < attempt.recipe.budget
+    )
     assert [one.step for one in progress] == list(range(1, attempt.steps))
     assert attempt.ended is None
 
@@ -241,10 +304,16 @@ def test_a_rate_far_too_low_is_broken_when_the_fallbacks_are_too():
     assert outcome.seeds_held == 0
 
 
-@pytest.mark.parametrize(("factor", "mends"), [(1e36, 1e-36), (1e-4, 1e4)], ids=["the weights overflow", "the weights stay where they were"])
+@pytest.mark.parametrize(
+    ("factor", "mends"),
+    [(1e36, 1e-36), (1e-4, 1e4)],
+    ids=["the weights overflow", "the weights stay where they were"],
+)
 def test_a_bad_rate_that_a_fallback_mends_is_no_fault_of_the_network(factor, mends):
     plain = replace(default_recipe(2), lr=2e-3, budget=120)
-    outcome, _ = climb(of(Convolutions), 2, replace(plain, lr=plain.lr * factor, fallbacks=(mends,)))
+    outcome, _ = climb(
+        of(Convolutions), 2, replace(plain, lr=plain.lr * factor, fallbacks=(mends,))
+    )
     assert outcome.status == "ok"
     failed, held = outcome.attempts
     assert not failed.held
@@ -267,13 +336,19 @@ def test_of_runs_with_the_same_errors_one_that_stands_still_is_dropped_first():
 
     still, falling = [0.67] * 100, [2.0 - 0.01 * step for step in range(100)]
     assert rank_of(False, trace(falling, 0.75)) < rank_of(False, trace(still, 0.75))
-    assert rank_of(False, trace(still, 0.5)) < rank_of(False, trace(falling, 0.75)) < rank_of(False, Trace())
+    assert (
+        rank_of(False, trace(still, 0.5))
+        < rank_of(False, trace(falling, 0.75))
+        < rank_of(False, Trace())
+    )
 
 
 def test_a_loss_that_still_falls_at_the_end_of_the_budget_is_given_overtime():
     needed = climb(of(Convolutions), 2)[0].steps
     short = Recipe(budget=round(needed * 0.7), fallbacks=())
-    in_time, late = (climb(of(Convolutions), 2, replace(short, overtime=overtime))[0] for overtime in (0.0, 1.0))
+    in_time, late = (
+        climb(of(Convolutions), 2, replace(short, overtime=overtime))[0] for overtime in (0.0, 1.0)
+    )
     assert (in_time.status, in_time.steps) == ("broken", short.budget)
     assert late.status == "ok"
     assert short.budget < late.steps <= 2 * short.budget
@@ -292,7 +367,10 @@ def test_a_recipe_without_fallbacks_is_tried_alone_and_to_its_end():
 
 def test_a_loss_that_stands_still_ends_an_attempt_that_has_fallbacks():
     outcome, _ = climb(of(Convolutions), 2, Recipe(lr=1e-9, fallbacks=(1.0,), budget=400))
-    assert (outcome.attempts[0].ended, outcome.attempts[0].why) == (Ended.STOOD_STILL, "the loss stood still for 100 steps")
+    assert (outcome.attempts[0].ended, outcome.attempts[0].why) == (
+        Ended.STOOD_STILL,
+        "the loss stood still for 100 steps",
+    )
     assert outcome.attempts[0].steps == 200
     assert outcome.attempts[0].verdicts
 
@@ -323,7 +401,9 @@ def test_raw_logits_in_the_loss_hold_on_no_rung_though_their_loss_comes_out_posi
     outcome, _ = climb(of(Raw), samples, Recipe(budget=120, fallbacks=(0.3,)))
     assert outcome.status == "broken"
     for attempt in outcome.attempts:
-        assert "normalisation error" in [verdict.name for verdict in attempt.verdicts if not verdict.held]
+        assert "normalisation error" in [
+            verdict.name for verdict in attempt.verdicts if not verdict.held
+        ]
 
 
 def test_raw_logits_with_an_offset_have_a_loss_below_zero():
@@ -331,7 +411,9 @@ def test_raw_logits_with_an_offset_have_a_loss_below_zero():
         offset = 5.0
 
     outcome, _ = climb(of(Offset), 2, Recipe(budget=10, fallbacks=()))
-    failed = {verdict.name: verdict.value for verdict in outcome.deciding[0].verdicts if not verdict.held}
+    failed = {
+        verdict.name: verdict.value for verdict in outcome.deciding[0].verdicts if not verdict.held
+    }
     assert failed["loss not negative"] < 0
 
 
@@ -358,7 +440,9 @@ def test_a_network_that_ignores_its_input_breaks_where_clips_must_be_told_apart(
 
 
 def test_a_stride_that_leaves_too_few_steps_is_said_without_training():
-    outcome, progress = climb(of(lambda dim, vocabulary: Convolutions(dim, vocabulary, stride=6)), 10)
+    outcome, progress = climb(
+        of(lambda dim, vocabulary: Convolutions(dim, vocabulary, stride=6)), 10
+    )
     assert outcome.status == "broken"
     assert progress == []
     assert outcome.attempts == ()
@@ -378,16 +462,20 @@ def test_numbers_that_no_rate_makes_finite_end_the_rung_at_once():
 
     outcome, _ = climb(of(Overflows), 2)
     assert outcome.status == "broken"
-    assert {(a.ended, a.why) for a in outcome.attempts} == {(Ended.NOT_FINITE, "the loss is nan at step 0 (samples c0, c1)")}
+    assert {(a.ended, a.why) for a in outcome.attempts} == {
+        (Ended.NOT_FINITE, "the loss is nan at step 0 (samples c0, c1)")
+    }
     assert [attempt.steps for attempt in outcome.attempts] == [0]
     assert [finding.name for finding in outcome.attempts[0].findings] == ["non_finite_output"]
     assert outcome.steps == 0
 
 
 class Table(nn.Module):
-    """Logits of each step of one clip as parameters, or of each of its three parts: two equal tokens share the one in the middle, merged.
+    """Logits of each step of one clip as parameters, or of each of its three parts: two equal
+    tokens share the one in the middle, merged.
 
-    The middle is sure of the token but for one blank by chance, at any of its 40 steps: where CTC is flat, plain gradient descent stands.
+    The middle is sure of the token but for one blank by chance, at any of its 40 steps: where CTC
+    is flat, plain gradient descent stands.
     """
 
     def __init__(self, tied=False):
@@ -395,20 +483,30 @@ class Table(nn.Module):
         edge, middle = torch.tensor([9.0, 0.0, -9.0]), torch.tensor([0.0, math.log(39.0), -9.0])
         parts = [edge, middle, edge] if tied else [edge, *([middle] * 40), edge]
         self.logits = nn.Parameter(torch.stack(parts))
-        self.register_buffer("part_of", torch.tensor([0, *([1] * 40), 2]) if tied else torch.arange(42))
+        self.register_buffer(
+            "part_of", torch.tensor([0, *([1] * 40), 2]) if tied else torch.arange(42)
+        )
 
     def forward(self, features, frames):
-        return self.logits[self.part_of].log_softmax(-1)[:, None].expand(-1, len(features), -1), frames
+        return self.logits[self.part_of].log_softmax(-1)[:, None].expand(
+            -1, len(features), -1
+        ), frames
 
 
-MERGED = Sample(name="merged", features=torch.randn(42, 3, generator=torch.Generator().manual_seed(0)), target=torch.tensor([1, 1]))
+MERGED = Sample(
+    name="merged",
+    features=torch.randn(42, 3, generator=torch.Generator().manual_seed(0)),
+    target=torch.tensor([1, 1]),
+)
 PLAIN = Recipe(optimizer="sgd", lr=2.0, clip=None, warmup=0, budget=60, fallbacks=(0.5,))
 
 
 def climb_merged(recipe=PLAIN, *, tied=False, **described):
     build = lambda vocab_size, feature_dim, seed: Table(tied)  # noqa: E731
     accept = {"input_ignored": "a table of logits has no input"}
-    subject = of(None, build=build, samples=[MERGED], vocabulary=("-", "A", "B"), accept=accept, **described)
+    subject = of(
+        None, build=build, samples=[MERGED], vocabulary=("-", "A", "B"), accept=accept, **described
+    )
     return Rung(subject=subject, samples=1, recipe=recipe, criteria=criteria_for(2)).climb()
 
 
@@ -435,11 +533,15 @@ def test_what_the_subjects_own_loss_takes_back_after_a_detour_is_no_pass(monkeyp
     """A loss that is CTC at the start, and after the detour of the target without its repeat."""
     back = Training.follow_all_paths
     detours = []
-    monkeypatch.setattr(Training, "follow_all_paths", lambda training: (detours.append(1), back(training))[1])
+    monkeypatch.setattr(
+        Training, "follow_all_paths", lambda training: (detours.append(1), back(training))[1]
+    )
 
     def loss(log_probs, steps, targets, lengths):
         merged = bool(detours)
-        return nn.functional.ctc_loss(log_probs, targets[:, :1] if merged else targets, steps, lengths - int(merged))
+        return nn.functional.ctc_loss(
+            log_probs, targets[:, :1] if merged else targets, steps, lengths - int(merged)
+        )
 
     outcome = climb_merged(replace(PLAIN, fallbacks=(1e-6,)), loss=loss)
     assert outcome.attempts[0].detour is not None
@@ -447,7 +549,9 @@ def test_what_the_subjects_own_loss_takes_back_after_a_detour_is_no_pass(monkeyp
 
 
 def test_whether_a_run_stands_still_after_a_detour_is_told_from_what_came_after_it():
-    """Along one path the loss goes nowhere: with the plateau before, it would look like a loss that stands."""
+    """Along one path the loss goes nowhere: with the plateau before, it would look like a loss that
+    stands.
+    """
     outcome = climb_merged(replace(PLAIN, budget=210, fallbacks=(0.5,)), tied=True)
     first = outcome.attempts[0]
     assert first.detour.path_steps == 200
@@ -455,7 +559,9 @@ def test_whether_a_run_stands_still_after_a_detour_is_told_from_what_came_after_
 
 
 def test_no_other_failure_takes_a_detour():
-    blind = climb(of(lambda dim, vocabulary: Blind(dim, vocabulary)), 2, Recipe(budget=60, fallbacks=(0.3,)))[0]
+    blind = climb(
+        of(lambda dim, vocabulary: Blind(dim, vocabulary)), 2, Recipe(budget=60, fallbacks=(0.3,))
+    )[0]
     late = climb_merged(decode=lambda log_probs, steps: [[1]] * log_probs.shape[1])
     for outcome in (blind, late):
         assert outcome.status == "broken"
@@ -463,14 +569,18 @@ def test_no_other_failure_takes_a_detour():
 
 
 def test_a_run_that_spells_every_clip_and_still_falls_is_given_more_time():
-    """The loss of a table that starts near its target falls as one over the step: it needs no luck, only steps."""
+    """The loss of a table that starts near its target falls as one over the step: it needs no luck,
+    only steps.
+    """
     recipe = replace(PLAIN, lr=0.02, budget=40, fallbacks=())
     sure = Criterion(name="loss", sign="<", bound=0.0, measure=lambda reading, _: reading.loss)
 
     def steps(spelt):
         target = torch.tensor([1]) if spelt else torch.tensor([2])
         build = lambda vocab_size, feature_dim, seed: Table(tied=True)  # noqa: E731
-        subject = of(None, build=build, samples=[replace(MERGED, target=target)], vocabulary=("-", "A", "B"))
+        subject = of(
+            None, build=build, samples=[replace(MERGED, target=target)], vocabulary=("-", "A", "B")
+        )
         return Rung(subject=subject, samples=1, recipe=recipe, criteria=(sure,)).climb().steps
 
     assert steps(spelt=True) == 160
@@ -500,7 +610,9 @@ def with_seeds_that_fail(*failing):
     ],
 )
 def test_seeds_are_tried_until_they_come_to_a_verdict(failing, status, held, error):
-    outcome, _ = climb(with_seeds_that_fail(*failing), 2, Recipe(budget=60, fallbacks=()), seeds=(0, 1, 2))
+    outcome, _ = climb(
+        with_seeds_that_fail(*failing), 2, Recipe(budget=60, fallbacks=()), seeds=(0, 1, 2)
+    )
     assert outcome.status == status
     assert [attempt.held for attempt in outcome.deciding] == held
     assert outcome.seeds_held == sum(held)
@@ -510,16 +622,27 @@ def test_seeds_are_tried_until_they_come_to_a_verdict(failing, status, held, err
 
 
 def test_how_sure_a_verdict_must_be_can_be_asked_for():
-    outcome, _ = climb(with_seeds_that_fail(), 2, Recipe(budget=60, fallbacks=()), seeds=(0, 1, 2), beta=0.01)
+    outcome, _ = climb(
+        with_seeds_that_fail(), 2, Recipe(budget=60, fallbacks=()), seeds=(0, 1, 2), beta=0.01
+    )
     assert [attempt.seed for attempt in outcome.deciding] == [0, 1]
     assert outcome.chance_of_error == pytest.approx(0.05**2)
-    outcome, _ = climb(with_seeds_that_fail(0, 1), 2, Recipe(budget=60, fallbacks=()), seeds=(0, 1, 2), alpha=0.1)
+    outcome, _ = climb(
+        with_seeds_that_fail(0, 1), 2, Recipe(budget=60, fallbacks=()), seeds=(0, 1, 2), alpha=0.1
+    )
     assert [attempt.seed for attempt in outcome.deciding] == [0]
 
 
 def test_targets_that_do_not_fit_take_no_second_seed():
-    outcome, progress = climb(of(lambda dim, vocabulary: Convolutions(dim, vocabulary, stride=6)), 10, seeds=(0, 1, 2))
-    assert (outcome.status, outcome.attempts, progress, outcome.chance_of_error) == ("broken", (), [], None)
+    outcome, progress = climb(
+        of(lambda dim, vocabulary: Convolutions(dim, vocabulary, stride=6)), 10, seeds=(0, 1, 2)
+    )
+    assert (outcome.status, outcome.attempts, progress, outcome.chance_of_error) == (
+        "broken",
+        (),
+        [],
+        None,
+    )
 
 
 def test_the_networks_class_is_found_in_its_file():

@@ -22,7 +22,9 @@ def words(clip):
 @given(clips)
 def test_the_token_error_rate_is_jiwers_word_error_rate(pairs):
     hypotheses, targets = [list(side) for side in zip(*pairs, strict=True)]
-    expected = jiwer.wer([words(target) for target in targets], [words(hypothesis) for hypothesis in hypotheses])
+    expected = jiwer.wer(
+        [words(target) for target in targets], [words(hypothesis) for hypothesis in hypotheses]
+    )
     assert measures.token_error_rate(hypotheses, targets) == pytest.approx(expected)
 
 
@@ -126,16 +128,25 @@ def test_the_loss_ratio_compares_the_last_tenth_with_the_first():
 
 def reference_spearman(losses):
     """Pearson's correlation of step with average rank, written out."""
-    ranks = [sum(other < loss for other in losses) + (sum(other == loss for other in losses) - 1) / 2 for loss in losses]
+    ranks = [
+        sum(other < loss for other in losses) + (sum(other == loss for other in losses) - 1) / 2
+        for loss in losses
+    ]
     n = len(losses)
     mean = (n - 1) / 2
     covariance = sum((step - mean) * (rank - mean) for step, rank in enumerate(ranks))
-    return covariance / math.sqrt(sum((step - mean) ** 2 for step in range(n)) * sum((rank - mean) ** 2 for rank in ranks))
+    return covariance / math.sqrt(
+        sum((step - mean) ** 2 for step in range(n)) * sum((rank - mean) ** 2 for rank in ranks)
+    )
 
 
-@given(st.lists(st.integers(0, 6), min_size=3, max_size=40).filter(lambda losses: len(set(losses)) > 1))
+@given(
+    st.lists(st.integers(0, 6), min_size=3, max_size=40).filter(lambda losses: len(set(losses)) > 1)
+)
 def test_the_loss_trend_is_spearmans_rank_correlation_ties_included(losses):
-    assert measures.loss_trend([float(loss) for loss in losses]) == pytest.approx(reference_spearman(losses), abs=1e-9)
+    assert measures.loss_trend([float(loss) for loss in losses]) == pytest.approx(
+        reference_spearman(losses), abs=1e-9
+    )
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=30, unique=True))
@@ -146,7 +157,12 @@ def test_the_loss_trend_is_minus_one_exactly_where_every_step_falls(losses):
 
 
 def test_the_loss_trend_of_nothing_of_a_flat_run_and_of_a_failed_one_is_zero():
-    assert measures.loss_trend([3.0, 2.0]) == measures.loss_trend([5.0] * 50) == measures.loss_trend([3.0, 2.0, math.nan]) == 0.0
+    assert (
+        measures.loss_trend([3.0, 2.0])
+        == measures.loss_trend([5.0] * 50)
+        == measures.loss_trend([3.0, 2.0, math.nan])
+        == 0.0
+    )
 
 
 def test_log_probabilities_have_no_normalisation_error_and_shifted_ones_have_the_shift():

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_overfit.climb.misread import word_edits, worst
 from pytest_overfit.measures import token_error_rate
-from pytest_overfit.misread import word_edits, worst
 
 VOCABULARY = ("-", "HELLO", "GOOD DAY", "", "X")
 TOKENS = st.lists(st.integers(1, 4), max_size=7)
@@ -49,6 +49,10 @@ def test_a_long_alignment_is_told_in_several_blocks() -> None:
 
 
 @given(st.lists(st.tuples(TOKENS, TOKENS.filter(bool)), min_size=1, max_size=5))
-def test_word_edits_over_words_are_the_token_error_rate_of_the_loop(pairs: list[tuple[list[int], list[int]]]) -> None:
+def test_word_edits_over_words_are_the_token_error_rate_of_the_loop(
+    pairs: list[tuple[list[int], list[int]]],
+) -> None:
     hypotheses, targets = zip(*pairs, strict=True)
-    assert word_edits(hypotheses, targets) / sum(map(len, targets)) == pytest.approx(token_error_rate(hypotheses, targets))
+    assert word_edits(hypotheses, targets) / sum(map(len, targets)) == pytest.approx(
+        token_error_rate(hypotheses, targets)
+    )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pytest_overfit.findings.examine import check
-from pytest_overfit.settings import import_subject
+from pytest_overfit.plugin.settings import import_subject
 from pytest_overfit.subject import BadSample, BadSubject, Sample, Subject, collate
 from tests.engine.subjects import VOCABULARY, BiGRU, bigru, clips
 
@@ -84,24 +84,41 @@ def test_arrays_that_hold_no_numbers_are_refused() -> None:
 
 
 def test_torchs_own_ctc_loss_is_called_in_its_own_order() -> None:
-    assert check(subject(build=build, loss=nn.CTCLoss()), SAMPLES) == check(subject(build=build), SAMPLES)
+    assert check(subject(build=build, loss=nn.CTCLoss()), SAMPLES) == check(
+        subject(build=build), SAMPLES
+    )
 
 
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (FeaturesOnly, "forward of FeaturesOnly takes no frames: give Subject\\(forward=lambda network, features, frames"),
-        (OutputOnly, "forward must return output and steps, got torch.float32 .*: give Subject\\(forward="),
+        (
+            FeaturesOnly,
+            (
+                "forward of FeaturesOnly takes no frames: give Subject\\(forward=lambda network, "
+                "features, frames"
+            ),
+        ),
+        (
+            OutputOnly,
+            "forward must return output and steps, got torch.float32 .*: give Subject\\(forward=",
+        ),
         (BatchFirst, "after reading its layout as TBV: try Subject\\(layout='BTV'\\)"),
     ],
 )
-def test_what_a_network_does_otherwise_is_told_with_the_field_that_says_so(network: type[BiGRU], message: str) -> None:
+def test_what_a_network_does_otherwise_is_told_with_the_field_that_says_so(
+    network: type[BiGRU], message: str
+) -> None:
     with pytest.raises(BadSubject, match=message):
         run(subject(build=lambda vocab_size, feature_dim, seed: network(feature_dim, vocab_size)))
 
 
 def test_an_instance_for_a_builder_is_refused_with_the_builder_that_is_meant() -> None:
-    with pytest.raises(BadSubject, match=r"build must be a function .*, got a BiGRU: build=lambda vocab_size, feature_dim, seed: BiGRU"):
+    with pytest.raises(
+        BadSubject,
+        match=r"build must be a function .*, got a BiGRU: build=lambda vocab_size, feature_dim, "
+        "seed: BiGRU",
+    ):
         subject(build=BiGRU(24, 25))
 
 
@@ -111,7 +128,9 @@ def test_a_builder_that_returns_no_network_is_named() -> None:
 
 
 def test_pictures_and_video_are_told_how_to_become_frames() -> None:
-    with pytest.raises(BadSample, match=r"sample a: features must be \(frames, dim\), got .*: put time first"):
+    with pytest.raises(
+        BadSample, match=r"sample a: features must be \(frames, dim\), got .*: put time first"
+    ):
         Sample(name="a", features=torch.zeros(3, 8, 40), target=torch.tensor([1]))
 
 
@@ -120,7 +139,10 @@ def test_features_with_time_last_are_recognised() -> None:
     with pytest.raises(BadSample, match=r"they look like \(dim, frames\): give \(frames, dim\)"):
         collate(turned)
     found = check(replace(bigru(), samples=turned), turned)
-    assert (found[0].name, found[0].try_) == ("bad_features", "they look like (dim, frames): give (frames, dim)")
+    assert (found[0].name, found[0].try_) == (
+        "bad_features",
+        "they look like (dim, frames): give (frames, dim)",
+    )
 
 
 NETWORK = BiGRU(24, 25)

@@ -1,4 +1,6 @@
-"""NetworkEdit: each operation does what it says, tells whether there was something to do, and leaves a network that learns."""
+"""NetworkEdit: each operation does what it says, tells whether there was something to do, and
+leaves a network that learns.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit import network_edits
-from pytest_overfit.network_edits import CannotEdit, NetworkEdit
+from pytest_overfit.network import network_edits
+from pytest_overfit.network.network_edits import CannotEdit, NetworkEdit
 from pytest_overfit.subject import collate
 from tests.engine.subjects import DIM, BiGRU, TemporalConv, Transformer, bigru, clips, subject
 
@@ -25,7 +27,9 @@ def net(**keywords: object) -> BiGRU:
 def loss_of(network: nn.Module) -> Tensor:
     batch = collate(clips(2))
     output, steps = network(batch.features, batch.frames)
-    return torch.nn.functional.ctc_loss(output, batch.targets.clamp(min=0), steps, batch.target_lengths)
+    return torch.nn.functional.ctc_loss(
+        output, batch.targets.clamp(min=0), steps, batch.target_lengths
+    )
 
 
 def learns(network: nn.Module, steps: int = 12) -> bool:
@@ -61,7 +65,10 @@ OPERATIONS: dict[str, tuple[Callable[[], nn.Module], NetworkEdit]] = {
     "no dropout": (net, network_edits.without_dropout),
     "no bias in the head": (net, network_edits.zero_head_bias),
     "bypass": (net, network_edits.bypass("norm")),
-    "open activations": (lambda: net(activation=nn.Sigmoid), network_edits.open_activations("activation")),
+    "open activations": (
+        lambda: net(activation=nn.Sigmoid),
+        network_edits.open_activations("activation"),
+    ),
     "reinitialise": (net, network_edits.reinitialise("conv")),
     "smaller stride": (lambda: TemporalConv(DIM, V), network_edits.divide_stride("stem", 2)),
     "widen": (lambda: Squeezed(DIM, V), network_edits.widen(64)),
@@ -90,12 +97,16 @@ def test_an_operated_network_learns(name: str) -> None:
         (net, network_edits.divide_stride("rnn", 2)),
     ],
 )
-def test_an_operation_says_when_there_is_nothing_to_do(network: Callable[[], nn.Module], operation: NetworkEdit) -> None:
+def test_an_operation_says_when_there_is_nothing_to_do(
+    network: Callable[[], nn.Module], operation: NetworkEdit
+) -> None:
     assert not operation(network())
 
 
 def test_a_network_without_what_is_operated_on_cannot_be_built() -> None:
-    edited = network_edits.edited(subject(TemporalConv, "convolutions"), network_edits.without_dropout)
+    edited = network_edits.edited(
+        subject(TemporalConv, "convolutions"), network_edits.without_dropout
+    )
     with pytest.raises(CannotEdit, match="nothing in convolutions"):
         edited.fresh(feature_dim=DIM, seed=0)
 
@@ -103,12 +114,20 @@ def test_a_network_without_what_is_operated_on_cannot_be_built() -> None:
 def test_an_operated_subject_builds_the_same_network_each_time() -> None:
     edited = network_edits.edited(bigru(), network_edits.xavier)
     first, second = (edited.fresh(feature_dim=DIM, seed=3) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize(
     "layer",
-    [nn.Linear(64, 128), nn.Conv1d(64, 128, 5), nn.Conv1d(64, 64, 5, groups=64), nn.ConvTranspose1d(64, 64, 4, 4), nn.ConvTranspose1d(64, 64, 4, 2)],
+    [
+        nn.Linear(64, 128),
+        nn.Conv1d(64, 128, 5),
+        nn.Conv1d(64, 64, 5, groups=64),
+        nn.ConvTranspose1d(64, 64, 4, 4),
+        nn.ConvTranspose1d(64, 64, 4, 2),
+    ],
 )
 def test_fan_in_keeps_the_scale_of_a_rectified_signal(layer: nn.Module) -> None:
     torch.manual_seed(0)
@@ -119,7 +138,9 @@ def test_fan_in_keeps_the_scale_of_a_rectified_signal(layer: nn.Module) -> None:
 
 
 def test_no_dropout_is_left_inside_recurrent_layers_or_attention() -> None:
-    network = nn.ModuleList([nn.LSTM(8, 8, 2, dropout=0.4), nn.MultiheadAttention(8, 2, dropout=0.3), nn.Dropout(0.5)])
+    network = nn.ModuleList(
+        [nn.LSTM(8, 8, 2, dropout=0.4), nn.MultiheadAttention(8, 2, dropout=0.3), nn.Dropout(0.5)]
+    )
     assert network_edits.without_dropout(network)
     assert [network[0].dropout, network[1].dropout, network[2].p] == [0.0, 0.0, 0.0]
 
@@ -139,7 +160,9 @@ def test_layer_norm_stands_over_channels() -> None:
 
 
 def test_a_stride_is_divided_down_to_one() -> None:
-    network = nn.Sequential(nn.Conv1d(4, 4, 3, stride=6), nn.MaxPool1d(2), nn.ConvTranspose1d(4, 4, 2, 2))
+    network = nn.Sequential(
+        nn.Conv1d(4, 4, 3, stride=6), nn.MaxPool1d(2), nn.ConvTranspose1d(4, 4, 2, 2)
+    )
     outer = nn.ModuleDict({"inner": network})
     assert network_edits.divide_stride("inner", 4)(outer)
     assert (network[0].stride, network[1].stride, network[2].stride) == ((1,), 1, (2,))

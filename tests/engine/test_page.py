@@ -1,4 +1,6 @@
-"""The page: what it shows, that nothing in it comes from elsewhere, and that what users name cannot become markup."""
+"""The page: what it shows, that nothing in it comes from elsewhere, and that what users name cannot
+become markup.
+"""
 
 import re
 from dataclasses import replace
@@ -8,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from pytest_overfit.finding import Finding
-from pytest_overfit.page import APART, HEIGHT, WIDTH, page, picture
+from pytest_overfit.plugin.page import APART, HEIGHT, WIDTH, page, picture
 from tests.engine.sessions import LEVELS, attempt, told
 
 HOSTILE = "<script>alert(1)</script>"
@@ -34,18 +36,33 @@ class Elements(HTMLParser):
         self.words.append(data)
 
     def of(self, tag, kind=""):
-        return [attrs for name, attrs in self.found if name == tag and kind in [*(attrs.get("class") or "").split(), ""]]
+        return [
+            attrs
+            for name, attrs in self.found
+            if name == tag and kind in [*(attrs.get("class") or "").split(), ""]
+        ]
 
 
 def test_the_page_shows_each_rung_the_guilty_module_and_what_was_tried():
     elements = Elements(page(told(), reruns={("toy", 5): "pytest -k toy"}))
     assert elements.open == []
-    ladder = [attrs["class"] for attrs in elements.of("li") if attrs.get("class") in ("ok", "broken", "not")]
+    ladder = [
+        attrs["class"]
+        for attrs in elements.of("li")
+        if attrs.get("class") in ("ok", "broken", "not")
+    ]
     assert ladder == ["ok", "broken", "not"]
     assert [attrs["class"] for attrs in elements.of("li", "blamed")] == ["blamed"]
     assert len(elements.of("svg")) == 2
     words = " ".join(elements.words)
-    for text in ("1 of 1 broken", "net.py:3", "rung 5 holds after 25 steps", "pytest -k toy", "not tried: broke at 5", "bag of clip 2.3"):
+    for text in (
+        "1 of 1 broken",
+        "net.py:3",
+        "rung 5 holds after 25 steps",
+        "pytest -k toy",
+        "not tried: broke at 5",
+        "bag of clip 2.3",
+    ):
         assert text in words
 
 
@@ -57,7 +74,11 @@ def test_nothing_on_the_page_comes_from_elsewhere():
 
 
 def test_what_users_name_cannot_become_markup():
-    text = page(told(HOSTILE), notes=[(HOSTILE, Finding(name="padding_leak", headline=HOSTILE, severity="warning"))], reruns={(HOSTILE, 5): HOSTILE})
+    text = page(
+        told(HOSTILE),
+        notes=[(HOSTILE, Finding(name="padding_leak", headline=HOSTILE, severity="warning"))],
+        reruns={(HOSTILE, 5): HOSTILE},
+    )
     assert HOSTILE not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert not Elements(text).of("script")
@@ -65,13 +86,17 @@ def test_what_users_name_cannot_become_markup():
 
 def test_warnings_and_accepted_findings_are_told_as_such():
     warning = Finding(name="padding_leak", headline="it leaks a little", severity="warning")
-    elements = Elements(page(told()[:1], notes=[("toy", warning), ("toy", replace(warning, accepted="by design"))]))
+    elements = Elements(
+        page(told()[:1], notes=[("toy", warning), ("toy", replace(warning, accepted="by design"))])
+    )
     assert len(elements.of("div", "warning")) == 1
     assert len(elements.of("div", "accepted")) == 1
     assert "by design" in elements.words
 
 
-@pytest.mark.parametrize("losses", [[1.0], [8.0] * 1000, [8.0, float("inf"), 2.0], [0.0, 0.0], [1e-9, 1e9]])
+@pytest.mark.parametrize(
+    "losses", [[1.0], [8.0] * 1000, [8.0, float("inf"), 2.0], [0.0, 0.0], [1e-9, 1e9]]
+)
 def test_a_picture_keeps_to_its_frame_whatever_the_losses(losses):
     drawn = picture(attempt(losses))
     points = [tuple(map(float, pair.split(","))) for pair in drawn.curve.split()]

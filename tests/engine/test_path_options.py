@@ -1,4 +1,6 @@
-"""A path after a space means what it means after `=`, wherever it lies and wherever pytest is started."""
+"""A path after a space means what it means after `=`, wherever it lies and wherever pytest is
+started.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.options import join_paths
+from pytest_overfit.plugin.options import join_paths
 
 ROOT = Path(__file__).parents[2]
 CONFTEST = """
@@ -32,7 +34,9 @@ def project(tmp_path: Path) -> Path:
     """Somebody's checkout, with an ini file and a conftest that must be found."""
     project = tmp_path / "check out"
     (project / "tests").mkdir(parents=True)
-    (project / "pytest.ini").write_text("[pytest]\ntestpaths = tests\naddopts = --strict-markers -p no:cacheprovider\n")
+    (project / "pytest.ini").write_text(
+        "[pytest]\ntestpaths = tests\naddopts = --strict-markers -p no:cacheprovider\n"
+    )
     (project / "conftest.py").write_text(CONFTEST)
     (project / "tests" / "test_says.py").write_text(TEST)
     return project
@@ -42,7 +46,9 @@ def run(started_in: Path, *arguments: str, **environment: str) -> subprocess.Com
     command = [sys.executable, "-m", "pytest", "-s", "-q", *arguments]
     paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     given = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(command, cwd=started_in, env=given, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, cwd=started_in, env=given, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def material(option: str, folder: Path) -> Path:
@@ -56,9 +62,13 @@ def material(option: str, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("option", ["--overfit-features", "--overfit-report", "--overfit-run", "--overfit-recipe"])
+@pytest.mark.parametrize(
+    "option", ["--overfit-features", "--overfit-report", "--overfit-run", "--overfit-recipe"]
+)
 @pytest.mark.parametrize("place", ["inside", "outside"])
-def test_an_existing_path_after_a_space_moves_nothing(project: Path, tmp_path: Path, option: str, place: str) -> None:
+def test_an_existing_path_after_a_space_moves_nothing(
+    project: Path, tmp_path: Path, option: str, place: str
+) -> None:
     path = material(option, project / "my data" if place == "inside" else tmp_path / "my data")
     done = run(project, option, str(path))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -86,13 +96,22 @@ def test_a_path_that_the_environment_gives_is_joined_too(project: Path, tmp_path
 def test_the_exit_code_of_the_session_is_kept(project: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (project / "tests" / "test_says.py").write_text("def test_fails():\n    assert False\n")
-    assert run(project, "--overfit-features", str(tmp_path / "data")).returncode == pytest.ExitCode.TESTS_FAILED
-    assert run(project, "--overfit-features", str(tmp_path / "data"), "-k", "nothing").returncode == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert (
+        run(project, "--overfit-features", str(tmp_path / "data")).returncode
+        == pytest.ExitCode.TESTS_FAILED
+    )
+    assert (
+        run(project, "--overfit-features", str(tmp_path / "data"), "-k", "nothing").returncode
+        == pytest.ExitCode.NO_TESTS_COLLECTED
+    )
 
 
 def test_workers_get_the_path(project: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    test = f"def test_it(request):\n    assert request.config.getoption('--overfit-features') == {str(tmp_path / 'data')!r}\n"
+    test = (
+        "def test_it(request):\n    assert request.config.getoption('--overfit-features') == "
+        f"{str(tmp_path / 'data')!r}\n"
+    )
     (project / "tests" / "test_says.py").write_text(test)
     done = run(project, "-n", "1", "--overfit-features", str(tmp_path / "data"))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -101,7 +120,13 @@ def test_workers_get_the_path(project: Path, tmp_path: Path) -> None:
 
 def test_only_existing_paths_after_our_options_are_joined(tmp_path: Path) -> None:
     here = str(tmp_path)
-    for same in (["-m", "overfit", here], ["--overfit-report=x", here], ["--overfit-rungs", "1,2"], [here, "--overfit-run", f"{here}/no"], [here]):
+    for same in (
+        ["-m", "overfit", here],
+        ["--overfit-report=x", here],
+        ["--overfit-rungs", "1,2"],
+        [here, "--overfit-run", f"{here}/no"],
+        [here],
+    ):
         assert join_paths(same) == same
     assert join_paths(["--overfit-flag", here], {"--overfit-flag"}) == ["--overfit-flag", here]
     assert join_paths(["--overfit-run", here, here]) == [f"--overfit-run={here}", here]

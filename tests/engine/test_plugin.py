@@ -1,4 +1,6 @@
-"""The plugin as its users meet it: in a foreign test file, in a conftest, from the command line, alone and under workers."""
+"""The plugin as its users meet it: in a foreign test file, in a conftest, from the command line,
+alone and under workers.
+"""
 
 import contextlib
 import fcntl
@@ -17,11 +19,12 @@ import pytest
 import torch
 import torch.utils.tensorboard
 
-import pytest_overfit.cases
-import pytest_overfit.curves  # noqa: F401
-from pytest_overfit.ladder import RUNGS
+import pytest_overfit.plugin.cases
+import pytest_overfit.plugin.curves  # noqa: F401
+from pytest_overfit.climb.ladder import RUNGS
 
-# pytester drops the modules that an inner session imports first, and parts of torch, loaded by the first optimiser, cannot be imported twice.
+# pytester drops the modules that an inner session imports first, and parts of torch, loaded by the
+# first optimiser, cannot be imported twice.
 torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 
 TOY = """
@@ -118,7 +121,10 @@ filterwarnings =
 
 @pytest.fixture
 def project(pytester, monkeypatch):
-    """A foreign project with a toy network. Its subprocesses find this package where it is installed."""
+    """A foreign project with a toy network.
+
+    Its subprocesses find this package where it is installed.
+    """
     pytester.makefile(".ini", pytest=INI)
     pytester.makepyfile(toy=TOY)
     pytester.syspathinsert()
@@ -142,7 +148,11 @@ def ladder(project, subjects="[toys]", rungs="(1, 2, 5)"):
 
 def run(project, *arguments, workers=False, code=None):
     arguments = ("--overfit-trials=off", *arguments)
-    result = project.runpytest_subprocess(*arguments) if workers else project.runpytest_inprocess(*arguments)
+    result = (
+        project.runpytest_subprocess(*arguments)
+        if workers
+        else project.runpytest_inprocess(*arguments)
+    )
     said = result.stdout.str() + "\n" + result.stderr.str()
     assert "INTERNALERROR" not in said
     if code is not None:
@@ -168,7 +178,11 @@ def verdicts(project):
 def leftovers(project):
     """What the session left beside its reports."""
     hidden = [path.name for path in project.path.iterdir() if path.name.startswith(".overfitting")]
-    return hidden + [path.name for path in (project.path / "temporary").iterdir() if path.name.startswith("pytest-overfit-")]
+    return hidden + [
+        path.name
+        for path in (project.path / "temporary").iterdir()
+        if path.name.startswith("pytest-overfit-")
+    ]
 
 
 # -- three ways in
@@ -185,7 +199,9 @@ def test_a_decorated_test_becomes_one_case_a_rung_and_subject(project):
 def test_a_decorated_test_without_rungs_has_the_default_ones(project):
     ladder(project, rungs="None")
     result = run(project, "--collect-only", "-q", code=0)
-    assert [int(number) for number in re.findall(r"toy-(\d+) sample", result.stdout.str())] == list(RUNGS)
+    assert [int(number) for number in re.findall(r"toy-(\d+) sample", result.stdout.str())] == list(
+        RUNGS
+    )
 
 
 def test_cases_carry_the_marker_overfit(project):
@@ -195,7 +211,10 @@ def test_cases_carry_the_marker_overfit(project):
 
 
 def test_the_subjects_of_a_conftest_are_climbed_by_a_plain_test(project):
-    project.makeconftest("from toy import *\n\ndef pytest_overfit_subjects(config):\n    return [toys, toy('second')]")
+    project.makeconftest(
+        "from toy import *\n\ndef pytest_overfit_subjects(config):\n    return [toys, "
+        "toy('second')]"
+    )
     project.makepyfile(test_all="def test_overfits(overfit_rung):\n    overfit_rung.climb()")
     result = run(project, "--overfit-rungs=1", code=0)
     result.assert_outcomes(passed=2)
@@ -203,58 +222,111 @@ def test_the_subjects_of_a_conftest_are_climbed_by_a_plain_test(project):
 
 
 def test_without_any_test_file_a_subject_is_climbed_by_its_import_path(project):
-    result = run(project, "--overfit-subject=toy:toy", "-m", "overfit", "--overfit-rungs=1,2", "-v", "-k", "overfits", code=0)
-    result.stdout.fnmatch_lines(["*test_overfits[[]toy-1 sample[]] PASSED*", "*test_overfits[[]toy-2 samples[]] PASSED*"])
+    result = run(
+        project,
+        "--overfit-subject=toy:toy",
+        "-m",
+        "overfit",
+        "--overfit-rungs=1,2",
+        "-v",
+        "-k",
+        "overfits",
+        code=0,
+    )
+    result.stdout.fnmatch_lines(
+        ["*test_overfits[[]toy-1 sample[]] PASSED*", "*test_overfits[[]toy-2 samples[]] PASSED*"]
+    )
     assert verdicts(project) == {("toy", 1): "ok", ("toy", 2): "ok"}
 
 
 def test_a_failure_without_any_test_file_can_be_rerun_by_the_line_it_prints(project):
-    first = run(project, "--overfit-subject=toy:broken", "-m", "overfit", "--overfit-rungs=1,5", "-k", "overfits", code=1)
+    first = run(
+        project,
+        "--overfit-subject=toy:broken",
+        "-m",
+        "overfit",
+        "--overfit-rungs=1,5",
+        "-k",
+        "overfits",
+        code=1,
+    )
     (line,) = re.findall(r"^rerun +pytest (.*)$", first.stdout.str(), flags=re.M)
-    assert line == "-m overfit --overfit-subject=toy:broken --overfit-rungs=5 --overfit-trials=off --overfit-seed=0"
+    assert line == (
+        "-m overfit --overfit-subject=toy:broken --overfit-rungs=5 --overfit-trials=off "
+        "--overfit-seed=0"
+    )
     again = run(project, *line.split(), "-k", "overfits", code=1).parseoutcomes()
     assert again["failed"] == 1
     assert "passed" not in again
 
 
 @pytest.mark.parametrize("workers", [False, True], ids=["alone", "workers"])
-def test_what_a_subject_passes_with_is_told_at_the_end_and_fails_where_strictness_is_asked_for(project, monkeypatch, workers):
+def test_what_a_subject_passes_with_is_told_at_the_end_and_fails_where_strictness_is_asked_for(
+    project, monkeypatch, workers
+):
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     project.makeconftest(
-        "from toy import *\n\ndef pytest_overfit_subjects(config):\n    return [toy(accept={'padding_leak': 'by design', 'no_such': 'never'})]"
+        "from toy import *\n\ndef pytest_overfit_subjects(config):\n    return "
+        "[toy(accept={'padding_leak': 'by design', 'no_such': 'never'})]"
     )
-    project.makepyfile(test_all="def test_contracts(overfit_contracts):\n    overfit_contracts.check()")
-    told = "warning: toy: stale_acceptance: the subject accepts what is no longer found: padding_leak, no_such"
+    project.makepyfile(
+        test_all="def test_contracts(overfit_contracts):\n    overfit_contracts.check()"
+    )
+    told = (
+        "warning: toy: stale_acceptance: the subject accepts what is no longer found: "
+        "padding_leak, no_such"
+    )
     result = run(project, "--overfit-rungs=2", workers=workers, code=0)
     result.stdout.fnmatch_lines([told, f"::warning title=overfit toy::{told}"])
     strict = run(project, "--overfit-rungs=2", "--overfit-strict", workers=workers, code=1)
-    strict.stdout.fnmatch_lines(["*ContractViolated: toy breaks before training: stale_acceptance: *"])
+    strict.stdout.fnmatch_lines(
+        ["*ContractViolated: toy breaks before training: stale_acceptance: *"]
+    )
 
 
 def test_the_line_that_reruns_has_the_options_of_the_projects_own_conftest(project):
     project.makeconftest(
-        "def pytest_addoption(parser):\n    parser.addoption('--overfit-features')\n    parser.addoption('--overfit-fast', action='store_true')"
+        "def pytest_addoption(parser):\n    parser.addoption('--overfit-features')\n    "
+        "parser.addoption('--overfit-fast', action='store_true')"
     )
     ladder(project, "[broken]", "(5,)")
     result = run(project, "--overfit-features=my data", "--overfit-report=here", code=1)
-    result.stdout.fnmatch_lines(["rerun * --overfit-trials=off '--overfit-features=my data' --overfit-seed=0"])
+    result.stdout.fnmatch_lines(
+        ["rerun * --overfit-trials=off '--overfit-features=my data' --overfit-seed=0"]
+    )
 
 
 def test_the_line_that_reruns_a_strict_session_is_strict(project):
-    result = run(project, "--overfit-subject=toy:broken", "-m", "overfit", "--overfit-rungs=5", "-k", "overfits", "--overfit-strict", code=1)
+    result = run(
+        project,
+        "--overfit-subject=toy:broken",
+        "-m",
+        "overfit",
+        "--overfit-rungs=5",
+        "-k",
+        "overfits",
+        "--overfit-strict",
+        code=1,
+    )
     result.stdout.fnmatch_lines(["rerun * --overfit-trials=off --overfit-strict --overfit-seed=0"])
 
 
 def test_a_subject_by_name_leaves_the_others_out(project):
     ladder(project, "[toy('one'), toy('two')]")
-    run(project, "--overfit-subject=two", "--overfit-rungs=1", code=0).assert_outcomes(passed=1, deselected=1)
+    run(project, "--overfit-subject=two", "--overfit-rungs=1", code=0).assert_outcomes(
+        passed=1, deselected=1
+    )
     assert list(verdicts(project)) == [("two", 1)]
 
 
 def test_an_imported_subject_that_the_conftest_has_too_is_climbed_once(project):
-    project.makeconftest("from toy import *\n\ndef pytest_overfit_subjects(config):\n    return [toys]")
+    project.makeconftest(
+        "from toy import *\n\ndef pytest_overfit_subjects(config):\n    return [toys]"
+    )
     project.makepyfile(test_all="def test_overfits(overfit_rung):\n    overfit_rung.climb()")
-    run(project, "--overfit-subject=toy:toys", "--overfit-rungs=1", code=0).assert_outcomes(passed=1)
+    run(project, "--overfit-subject=toy:toys", "--overfit-rungs=1", code=0).assert_outcomes(
+        passed=1
+    )
 
 
 def test_two_subjects_of_one_name_are_turned_away(project):
@@ -277,7 +349,13 @@ def test_rungs_above_the_corpus_fail_nothing(project):
     ladder(project, "[toy(samples=clips(2))]", "(1, 2, 5, 10)")
     result = run(project, "-rs", code=0)
     result.assert_outcomes(passed=2, skipped=2)
-    result.stdout.fnmatch_lines(["* 5   not climbed: 2 clips*", "* 10   not climbed: 2 clips*", "*SKIPPED*not climbed: the corpus has 2 clips*"])
+    result.stdout.fnmatch_lines(
+        [
+            "* 5   not climbed: 2 clips*",
+            "* 10   not climbed: 2 clips*",
+            "*SKIPPED*not climbed: the corpus has 2 clips*",
+        ]
+    )
     assert [outcome["available"] for outcome in report(project).values()] == [None, None, 2, 2]
 
 
@@ -290,7 +368,9 @@ def test_a_corpus_of_one_holds_its_contracts_and_is_diagnosed(project):
 def test_a_session_that_climbs_nothing_is_no_pass(project):
     ladder(project, "[toy(samples=clips(2)), toy('other')]", "(5,)")
     result = run(project, code=pytest.ExitCode.USAGE_ERROR)
-    result.stderr.fnmatch_lines(["ERROR: toy: nothing was climbed: the lowest rung is 5, and the corpus has 2 clips"])
+    result.stderr.fnmatch_lines(
+        ["ERROR: toy: nothing was climbed: the lowest rung is 5, and the corpus has 2 clips"]
+    )
 
 
 def test_one_rung_can_be_selected_by_its_name(project):
@@ -307,7 +387,12 @@ def test_the_breaking_rung_fails_and_higher_ones_are_not_tried(project):
     result.stdout.fnmatch_lines(["rungs      1 ok (*step*)  2 ok (*step*)  5 BROKEN  10 not tried"])
     came_to = verdicts(project)
     assert [came_to["toy", samples] for samples in (1, 2, 5, 10)] == ["ok"] * 4
-    assert [came_to["breaks", samples] for samples in (1, 2, 5, 10)] == ["ok", "ok", "broken", "not tried"]
+    assert [came_to["breaks", samples] for samples in (1, 2, 5, 10)] == [
+        "ok",
+        "ok",
+        "broken",
+        "not tried",
+    ]
 
 
 @pytest.mark.parametrize("dist", ["load", "loadgroup"])
@@ -315,9 +400,13 @@ def test_workers_come_to_the_same_verdicts_after_the_same_steps(project, dist):
     ladder(project, "[toys, broken]", "(1, 2, 5, 10)")
     run(project, code=1)
     alone = report(project)
-    run(project, "-n", "2", "--dist", dist, workers=True, code=1).assert_outcomes(passed=6, failed=1, skipped=1)
+    run(project, "-n", "2", "--dist", dist, workers=True, code=1).assert_outcomes(
+        passed=6, failed=1, skipped=1
+    )
     together = report(project)
-    assert {key: outcome["status"] for key, outcome in together.items()} == {key: outcome["status"] for key, outcome in alone.items()}
+    assert {key: outcome["status"] for key, outcome in together.items()} == {
+        key: outcome["status"] for key, outcome in alone.items()
+    }
     for key, outcome in alone.items():
         assert [attempt["trace"]["losses"] for attempt in together[key]["attempts"]] == [
             attempt["trace"]["losses"] for attempt in outcome["attempts"]
@@ -327,13 +416,26 @@ def test_workers_come_to_the_same_verdicts_after_the_same_steps(project, dist):
 
 def test_several_seeds_are_climbed_and_how_many_held_is_said(project):
     ladder(project, "[toy(), toy('some', build=some_seeds)]", "(2,)")
-    result = run(project, "--overfit-seed=1", "--overfit-beta=0.01", "--overfit-set=budget=60", "--overfit-set=fallbacks=[]", code=1)
+    result = run(
+        project,
+        "--overfit-seed=1",
+        "--overfit-beta=0.01",
+        "--overfit-set=budget=60",
+        "--overfit-set=fallbacks=[]",
+        code=1,
+    )
     result.stdout.fnmatch_lines(
         [
             "* 2 * ok (2 of 2 seeds)*",
-            "* seeds at 2: 2 of 2 held; a network that climbs with 1 of 20 seeds is called ok in 0.25 % of cases",
+            (
+                "* seeds at 2: 2 of 2 held; a network that climbs with 1 of 20 seeds is called ok "
+                "in 0.25 % of cases"
+            ),
             "* 2 * BROKEN (1 of 3 seeds)*",
-            "* seeds at 2: 1 of 3 held; a network that climbs with 19 of 20 seeds is called broken in * % of cases",
+            (
+                "* seeds at 2: 1 of 3 held; a network that climbs with 19 of 20 seeds is called "
+                "broken in * % of cases"
+            ),
         ]
     )
 
@@ -350,10 +452,24 @@ def test_another_seed_is_another_run(project):
 
 def test_a_configuration_is_tested_from_a_file_and_from_the_command_line(project):
     ladder(project, rungs="(1, 2)")
-    (project.path / "fast.toml").write_text('lr = 0.01\nschedule = "cosine"\n[rungs.2]\nlr = 0.02\n', encoding="utf-8")
-    run(project, "--overfit-recipe=fast.toml", "--overfit-set=warmup=3", "--overfit-set=fallbacks=[]", code=0)
-    recipes = {samples: outcome["attempts"][0]["recipe"] for (_, samples), outcome in report(project).items()}
-    assert [(recipes[n]["lr"], recipes[n]["schedule"], recipes[n]["warmup"]) for n in (1, 2)] == [(0.01, "cosine", 3), (0.02, "cosine", 3)]
+    (project.path / "fast.toml").write_text(
+        'lr = 0.01\nschedule = "cosine"\n[rungs.2]\nlr = 0.02\n', encoding="utf-8"
+    )
+    run(
+        project,
+        "--overfit-recipe=fast.toml",
+        "--overfit-set=warmup=3",
+        "--overfit-set=fallbacks=[]",
+        code=0,
+    )
+    recipes = {
+        samples: outcome["attempts"][0]["recipe"]
+        for (_, samples), outcome in report(project).items()
+    }
+    assert [(recipes[n]["lr"], recipes[n]["schedule"], recipes[n]["warmup"]) for n in (1, 2)] == [
+        (0.01, "cosine", 3),
+        (0.02, "cosine", 3),
+    ]
 
 
 def test_the_written_down_recipes_are_climbed_by_name(project):
@@ -365,8 +481,12 @@ def test_the_written_down_recipes_are_climbed_by_name(project):
 
 def test_a_tighter_bound_is_what_must_hold(project):
     ladder(project, rungs="(2,)")
-    run(project, "--overfit-rungs=2", "--overfit-bound=wer=0.01", "--overfit-bound=loss=0.1", code=0)
-    held = {verdict["name"]: verdict for verdict in report(project)["toy", 2]["attempts"][0]["verdicts"]}
+    run(
+        project, "--overfit-rungs=2", "--overfit-bound=wer=0.01", "--overfit-bound=loss=0.1", code=0
+    )
+    held = {
+        verdict["name"]: verdict for verdict in report(project)["toy", 2]["attempts"][0]["verdicts"]
+    }
     assert held["token error rate"]["bound"] == 0.01
     assert held["loss"]["value"] < held["loss"]["bound"] == 0.1
 
@@ -375,19 +495,34 @@ def test_a_tighter_bound_is_what_must_hold(project):
 
 USAGE = [
     (["--overfit-rungs=20,10"], "rungs must ascend: 20 comes before 10"),
-    (["--overfit-rungs=ten"], "rungs must be numbers with commas between them, like 1,2,5: got 'ten'"),
+    (
+        ["--overfit-rungs=ten"],
+        "rungs must be numbers with commas between them, like 1,2,5: got 'ten'",
+    ),
     (["--overfit-subject=lstm"], "no subject is called 'lstm'; there are breaks, toy"),
-    (["--overfit-subject=absent:toy"], "cannot import absent: ModuleNotFoundError: No module named 'absent'"),
+    (
+        ["--overfit-subject=absent:toy"],
+        "cannot import absent: ModuleNotFoundError: No module named 'absent'",
+    ),
     (["--overfit-subject=toy:lstm"], "module toy has no attribute 'lstm'"),
-    (["--overfit-subject=toy:VOCABULARY"], "subject toy:VOCABULARY is a tuple, expected a pytest_overfit.Subject"),
+    (
+        ["--overfit-subject=toy:VOCABULARY"],
+        "subject toy:VOCABULARY is a tuple, expected a pytest_overfit.Subject",
+    ),
     (["--overfit-device=cuda:7"], "device cuda:7 was asked for, but torch"),
     (["--overfit-device=gpu"], "'gpu' is no device: use auto, cpu or cuda:N"),
-    (["--overfit-bound=wer=0.9"], "is looser than that of every rung: bounds can only be tightened"),
+    (
+        ["--overfit-bound=wer=0.9"],
+        "is looser than that of every rung: bounds can only be tightened",
+    ),
     (["--overfit-bound=speed=1"], "no criterion is called 'speed'"),
     (["--overfit-set=rate=1"], "recipes have no field 'rate'"),
     (["--overfit-set=lr"], "'lr' must read field=value, for example lr=0.01"),
     (["--overfit-set=lr=none"], "lr must be a positive number, got None"),
-    (["--overfit-recipe=absent.toml"], "recipe 'absent.toml' is neither a file nor one of default, notes"),
+    (
+        ["--overfit-recipe=absent.toml"],
+        "recipe 'absent.toml' is neither a file nor one of default, notes",
+    ),
     (["--overfit-seeds=0"], "--overfit-seeds must be at least 1, got 0"),
     (["--overfit-alpha=0.5"], "--overfit-alpha must lie between 0 and 0.5, got 0.5"),
     (["--overfit-beta=0"], "--overfit-beta must lie between 0 and 0.5, got 0"),
@@ -395,7 +530,9 @@ USAGE = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "words"), USAGE, ids=lambda value: value[0] if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("arguments", "words"), USAGE, ids=lambda value: value[0] if isinstance(value, list) else ""
+)
 def test_a_wish_that_cannot_be_met_is_one_line_and_exit_code_4(project, arguments, words):
     ladder(project, "[toys, broken]")
     result = run(project, *arguments, code=pytest.ExitCode.USAGE_ERROR)
@@ -406,7 +543,9 @@ def test_a_wish_that_cannot_be_met_is_one_line_and_exit_code_4(project, argument
     assert leftovers(project) == []
 
 
-@pytest.mark.parametrize("arguments", [["--overfit-subject=lstm"], ["--overfit-subject=toy:lstm"]], ids=str)
+@pytest.mark.parametrize(
+    "arguments", [["--overfit-subject=lstm"], ["--overfit-subject=toy:lstm"]], ids=str
+)
 def test_workers_turn_it_away_just_the_same(project, arguments):
     ladder(project, "[toys, broken]")
     result = run(project, *arguments, "-n", "2", workers=True, code=pytest.ExitCode.USAGE_ERROR)
@@ -417,14 +556,22 @@ def test_workers_turn_it_away_just_the_same(project, arguments):
 
 
 BAD_SAMPLES = {
-    "samples=with_sample(1, target=torch.tensor([1, 0]))": "sample c1: its target holds the blank (0) at position 1",
-    "samples=with_sample(1, target=torch.tensor([9]))": "sample c1: label 9 is outside the vocabulary of 9",
-    "samples=with_sample(1, target=torch.tensor([], dtype=torch.int64))": "sample c1: its target is empty",
-    "samples=with_sample(1, features=torch.full((9, 12), float('nan')))": "sample c1: features are not finite, first at frame 0, column 0",
+    "samples=with_sample(1, target=torch.tensor([1, 0]))": "sample c1: its target holds the blank "
+    "(0) at position 1",
+    "samples=with_sample(1, target=torch.tensor([9]))": "sample c1: label 9 is outside the "
+    "vocabulary of 9",
+    "samples=with_sample(1, target=torch.tensor([], dtype=torch.int64))": "sample c1: its target "
+    "is empty",
+    "samples=with_sample(1, features=torch.full((9, 12), float('nan')))": "sample c1: features "
+    "are not finite, first at frame 0, column 0",
     "samples=with_sample(1, features=torch.ones(9, 3))": "sample c1 has features 3 wide, c0 has 12",
     "layout='BTV'": "subject toy: forward gave",
-    "forward=lambda network, x, frames: network(x, frames)[0]": "subject toy: forward must return output and steps, got torch.float32",
-    "build=lambda vocab, dim: None": "subject toy: build takes vocab and dim, and is called with vocab_size, feature_dim and seed",
+    "forward=lambda network, x, frames: network(x, frames)[0]": "subject toy: forward must return "
+    "output and steps, got torch.float32",
+    "build=lambda vocab, dim: None": (
+        "subject toy: build takes vocab and dim, and is called with vocab_size, feature_dim and "
+        "seed"
+    ),
 }
 
 
@@ -435,16 +582,28 @@ def test_a_subject_that_cannot_be_trained_is_one_failed_case_with_one_line(proje
     result.assert_outcomes(failed=1, skipped=1)
     lines = [line for line in result.stdout.str().splitlines() if line.startswith("E  ")]
     assert len(lines) == 1
-    assert lines[0].startswith("E       LadderBroken: toy breaks at 2 samples: it could not be trained: " + words)
+    assert lines[0].startswith(
+        "E       LadderBroken: toy breaks at 2 samples: it could not be trained: " + words
+    )
     assert "pytest_overfit/" not in result.stdout.str().split("short test summary")[0]
 
 
 def test_an_error_in_the_network_is_shown_where_it_was_raised(project):
-    project.makepyfile(faulty="def forward(network, features, frames):\n    return features @ features, frames")
+    project.makepyfile(
+        faulty="def forward(network, features, frames):\n    return features @ features, frames"
+    )
     ladder(project, "[toy(forward=__import__('faulty').forward)]", "(2,)")
     result = run(project, code=1)
-    result.stdout.fnmatch_lines(["*LadderBroken: toy breaks at 2 samples: it could not be trained: RuntimeError: *"])
-    result.stdout.fnmatch_lines(["error      RuntimeError: *", '*faulty.py", line 2, in forward', "*return features @ features, frames"])
+    result.stdout.fnmatch_lines(
+        ["*LadderBroken: toy breaks at 2 samples: it could not be trained: RuntimeError: *"]
+    )
+    result.stdout.fnmatch_lines(
+        [
+            "error      RuntimeError: *",
+            '*faulty.py", line 2, in forward',
+            "*return features @ features, frames",
+        ]
+    )
 
 
 def test_rungs_that_do_not_ascend_in_a_test_file_are_said_to_be_so(project):
@@ -458,11 +617,21 @@ def test_rungs_that_do_not_ascend_in_a_test_file_are_said_to_be_so(project):
 
 
 def normalised(text, project):
-    """The text without what differs between machines and versions of torch: paths, and the numbers of a climb."""
+    """The text without what differs between machines and versions of torch: paths, and the numbers
+    of a climb.
+    """
     text = text.replace(str(project.path), "PROJECT")
-    text = re.sub(r"(?m)^ +\d+   (?:ok|BROKEN|not tried).*$", lambda row: re.sub(" {2,}", "  ", row[0]), text)
-    text = re.sub(r"(ok|BROKEN)  \d+  [\d.]+  \S+  (\S+)  \S+", r"\1  STEPS  SECONDS  LOSS  \2  RATE", text)
-    return re.sub(r"(as they are|inputs swapped|own length|noise|clips alone|frames shuffled) [\d.]+", r"\1 RATE", text)
+    text = re.sub(
+        r"(?m)^ +\d+   (?:ok|BROKEN|not tried).*$", lambda row: re.sub(" {2,}", "  ", row[0]), text
+    )
+    text = re.sub(
+        r"(ok|BROKEN)  \d+  [\d.]+  \S+  (\S+)  \S+", r"\1  STEPS  SECONDS  LOSS  \2  RATE", text
+    )
+    return re.sub(
+        r"(as they are|inputs swapped|own length|noise|clips alone|frames shuffled) [\d.]+",
+        r"\1 RATE",
+        text,
+    )
 
 
 def test_the_summary_is_a_table_a_subject_and_names_its_files(project, snapshot):
@@ -470,9 +639,14 @@ def test_the_summary_is_a_table_a_subject_and_names_its_files(project, snapshot)
     result = run(project, code=1)
     text = result.stdout.str()
     text = text[text.index("= overfit =") :]
-    text = "\n".join(line.rstrip() for line in text[text.index("\n") + 1 : text.index("= short test")].splitlines()[:-1])
+    text = "\n".join(
+        line.rstrip()
+        for line in text[text.index("\n") + 1 : text.index("= short test")].splitlines()[:-1]
+    )
     assert normalised(text, project) == snapshot
-    assert normalised((project.path / "overfitting_test_report.txt").read_text(encoding="utf-8"), project) == snapshot(name="file")
+    assert normalised(
+        (project.path / "overfitting_test_report.txt").read_text(encoding="utf-8"), project
+    ) == snapshot(name="file")
 
 
 def test_reports_and_curves_go_where_they_are_asked_to(project):
@@ -480,7 +654,11 @@ def test_reports_and_curves_go_where_they_are_asked_to(project):
     run(project, "--overfit-report=deep/down", code=0)
     assert (project.path / "deep" / "down" / "overfitting_test_report.json").is_file()
     assert (project.path / "deep" / "down" / "overfitting_test_report.txt").is_file()
-    assert list((project.path / "deep" / "down" / "logs" / "overfitting_tests" / "toy" / "1 samples").rglob("events.out.tfevents.*"))
+    assert list(
+        (project.path / "deep" / "down" / "logs" / "overfitting_tests" / "toy" / "1 samples").rglob(
+            "events.out.tfevents.*"
+        )
+    )
     assert not (project.path / "overfitting_test_report.json").exists()
 
 
@@ -493,13 +671,22 @@ def test_a_session_without_rungs_leaves_nothing(project):
 
 
 def test_github_is_told_of_the_break_at_the_networks_line_and_given_the_table(project, monkeypatch):
-    ladder(project, "[toys, toy('raw', forward=lambda network, x, frames: (network(x, frames)[0] + 3, frames))]", "(1,)")
+    ladder(
+        project,
+        (
+            "[toys, toy('raw', forward=lambda network, x, frames: (network(x, frames)[0] + 3, "
+            "frames))]"
+        ),
+        "(1,)",
+    )
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project.path / "summary.md"))
     result = run(project, "--overfit-set=fallbacks=[]", "--overfit-set=budget=60")
     line = 1 + TOY.strip().splitlines().index("class Convolutions(nn.Module):")
     (told,) = [text for text in result.stdout.str().splitlines() if text.startswith("::error ")]
-    assert told.startswith(f"::error file=toy.py,line={line},title=overfit raw::raw breaks at 1 sample: ")
+    assert told.startswith(
+        f"::error file=toy.py,line={line},title=overfit raw::raw breaks at 1 sample: "
+    )
     summary = (project.path / "summary.md").read_text(encoding="utf-8")
     assert "| raw | 1 | BROKEN | 60 |" in summary
     assert "- **raw breaks at 1 sample: " in summary
@@ -530,7 +717,9 @@ def on_a_terminal(project, *arguments, **environment):
     )
     os.close(slave)
     seen = b""
-    with contextlib.suppress(OSError):  # Linux says that all of a terminal's writers are gone by an error
+    with contextlib.suppress(
+        OSError
+    ):  # Linux says that all of a terminal's writers are gone by an error
         while part := os.read(master, 65536):
             seen += part
     os.close(master)
@@ -538,14 +727,20 @@ def on_a_terminal(project, *arguments, **environment):
     return seen.decode()
 
 
-SLOW = "[toy(forward=lambda network, x, frames: __import__('time').sleep(0.05) or network(x, frames))]"
+SLOW = (
+    "[toy(forward=lambda network, x, frames: __import__('time').sleep(0.05) or network(x, frames))]"
+)
 
 
 def test_a_terminal_shows_where_the_climb_stands(project):
     ladder(project, SLOW, "(1,)")
-    project.makeconftest("import pytest_overfit.live\n\npytest_overfit.live.INTERVAL_SECONDS = 0.01")  # a step alone takes longer
+    project.makeconftest(
+        "import pytest_overfit.plugin.live\n\npytest_overfit.plugin.live.INTERVAL_SECONDS = 0.01"
+    )  # a step alone takes longer
     seen = on_a_terminal(project)
-    assert re.search(r"\x1b\[2Ktoy 1 samples?, step \d+/400, lr 0\.005, loss \S+, token error rate \S+", seen)
+    assert re.search(
+        r"\x1b\[2Ktoy 1 samples?, step \d+/400, lr 0\.005, loss \S+, token error rate \S+", seen
+    )
 
 
 # -- what it costs those who do not use it
@@ -605,5 +800,7 @@ def test_a_session_that_is_terminated_leaves_no_half_written_report(project):
         os.kill(process.pid, signal.SIGINT)
         process.communicate()
     assert process.returncode == pytest.ExitCode.INTERRUPTED
-    assert not (project.path / "overfitting_test_report.json").exists() or set(verdicts(project).values()) <= {"ok"}
+    assert not (project.path / "overfitting_test_report.json").exists() or set(
+        verdicts(project).values()
+    ) <= {"ok"}
     assert leftovers(project) == []

@@ -1,4 +1,6 @@
-"""Planted faults: each is found, in train and in eval mode and over seeds, at the module it was planted in."""
+"""Planted faults: each is found, in train and in eval mode and over seeds, at the module it was
+planted in.
+"""
 
 import math
 from collections.abc import Callable
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pytest_overfit.probes import (
+from pytest_overfit.network import (
     Observation,
     constant_signal,
     dead_units,
@@ -18,7 +20,20 @@ from pytest_overfit.probes import (
     rows_for_people,
     vanishing_gradient,
 )
-from tests.engine.networks import DIM, MODES, WIDTH, Build, Conv, Mode, Net, OverTime, Recurrent, clips, detected, observed
+from tests.engine.networks import (
+    DIM,
+    MODES,
+    WIDTH,
+    Build,
+    Conv,
+    Mode,
+    Net,
+    OverTime,
+    Recurrent,
+    clips,
+    detected,
+    observed,
+)
 
 Observations = tuple[Observation, ...]
 
@@ -45,7 +60,9 @@ class Does(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, depthwise, project, as the historical network had it, with every convolution started by fan_out."""
+    """Expand, depthwise, project, as the historical network had it, with every convolution started
+    by fan_out.
+    """
 
     def __init__(self, channels: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
@@ -55,7 +72,9 @@ class InvertedResidual(nn.Module):
         self.project, self.norm3 = nn.Conv1d(wide, channels, 1), norm(channels)
         for conv in (self.expand, self.depthwise, self.project):
             # what torch 1.0 to 2.x count as fan_out: the groups are left out
-            nn.init.normal_(conv.weight, std=math.sqrt(2 / (conv.out_channels * conv.kernel_size[0])))
+            nn.init.normal_(
+                conv.weight, std=math.sqrt(2 / (conv.out_channels * conv.kernel_size[0]))
+            )
             nn.init.zeros_(conv.bias if conv.bias is not None else torch.empty(0))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,7 +93,9 @@ class Historical(nn.Module):
         self.temporal_upsample = nn.ConvTranspose1d(WIDTH, WIDTH, 4, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.temporal_upsample(self.blocks(self.stem(x.transpose(1, 2))))).transpose(1, 2)
+        return F.relu(self.temporal_upsample(self.blocks(self.stem(x.transpose(1, 2))))).transpose(
+            1, 2
+        )
 
 
 class TimeAttention(nn.Module):
@@ -91,7 +112,9 @@ class TimeAttention(nn.Module):
         return out
 
 
-def convolutions(alter: Callable[[list[Conv]], object], *after: nn.Module, norm: str = "none", stride: int = 1) -> Build:
+def convolutions(
+    alter: Callable[[list[Conv]], object], *after: nn.Module, norm: str = "none", stride: int = 1
+) -> Build:
     """Four convolutions, altered, then `after`."""
 
     def build() -> nn.Module:
@@ -105,7 +128,9 @@ def convolutions(alter: Callable[[list[Conv]], object], *after: nn.Module, norm:
 
 def sequence(*layers: Callable[[], nn.Module]) -> Build:
     """A linear layer with ReLU, then `layers`, then a GRU."""
-    return lambda: Net(nn.Sequential(nn.Linear(DIM, WIDTH), nn.ReLU(), *(layer() for layer in layers), Gru()))
+    return lambda: Net(
+        nn.Sequential(nn.Linear(DIM, WIDTH), nn.ReLU(), *(layer() for layer in layers), Gru())
+    )
 
 
 def sigmoids() -> nn.Module:
@@ -136,30 +161,72 @@ def constant(same: str) -> Found:
 
 
 FAULTS: dict[str, tuple[Build, Found, str]] = {
-    "dead ReLU": (convolutions(lambda layers: layers[2].conv.bias.fill_(-50)), dead_units, "body.0.layers.2.activation"),
+    "dead ReLU": (
+        convolutions(lambda layers: layers[2].conv.bias.fill_(-50)),
+        dead_units,
+        "body.0.layers.2.activation",
+    ),
     "dead ReLU, a function": (dead_function, dead_units, "gru"),
     "ten sigmoids": (sigmoids, vanishing_gradient, "body.3"),
     "ten sigmoids, forward": (sigmoids, dropped, "body.3"),
-    "weights x 50": (convolutions(lambda layers: layers[1].conv.weight.mul_(50)), exploding_signal, "body.0.layers.1.conv"),
-    "weights x 50, norms": (convolutions(lambda layers: layers[1].conv.weight.mul_(50), norm="batch"), exploding_signal, "body.0.layers.1.conv"),
-    "bias x 1000": (convolutions(lambda layers: layers[1].conv.bias.copy_(torch.linspace(1e3, 2e3, WIDTH))), dropped, "body.0.layers.1.conv"),
-    "zero weights": (convolutions(lambda layers: layers[2].conv.weight.zero_()), constant("clips"), "body.0.layers.2.conv"),
-    "zero weights, norms": (convolutions(lambda layers: layers[2].conv.weight.zero_(), norm="batch"), constant("clips"), "body.0.layers.2.conv"),
-    "zero weights, drop": (convolutions(lambda layers: layers[2].conv.weight.zero_()), dropped, "body.0.layers.2.conv"),
+    "weights x 50": (
+        convolutions(lambda layers: layers[1].conv.weight.mul_(50)),
+        exploding_signal,
+        "body.0.layers.1.conv",
+    ),
+    "weights x 50, norms": (
+        convolutions(lambda layers: layers[1].conv.weight.mul_(50), norm="batch"),
+        exploding_signal,
+        "body.0.layers.1.conv",
+    ),
+    "bias x 1000": (
+        convolutions(lambda layers: layers[1].conv.bias.copy_(torch.linspace(1e3, 2e3, WIDTH))),
+        dropped,
+        "body.0.layers.1.conv",
+    ),
+    "zero weights": (
+        convolutions(lambda layers: layers[2].conv.weight.zero_()),
+        constant("clips"),
+        "body.0.layers.2.conv",
+    ),
+    "zero weights, norms": (
+        convolutions(lambda layers: layers[2].conv.weight.zero_(), norm="batch"),
+        constant("clips"),
+        "body.0.layers.2.conv",
+    ),
+    "zero weights, drop": (
+        convolutions(lambda layers: layers[2].conv.weight.zero_()),
+        dropped,
+        "body.0.layers.2.conv",
+    ),
     "depthwise fan_out": (lambda: Net(Historical()), dropped, "body.temporal_upsample"),
     "attention to everything": (sequence(lambda: TimeAttention(1e-3)), constant("steps"), "body.2"),
-    "mean over time": (sequence(lambda: Does(lambda x: x.mean(1, keepdim=True).expand_as(x))), constant("steps"), "body.2"),
+    "mean over time": (
+        sequence(lambda: Does(lambda x: x.mean(1, keepdim=True).expand_as(x))),
+        constant("steps"),
+        "body.2",
+    ),
     "times zero": (sequence(lambda: Does(lambda x: x * 0)), constant("zero"), "body.2"),
-    "width 1": (sequence(lambda: nn.Linear(WIDTH, 1), lambda: nn.Linear(1, WIDTH), nn.ReLU), rank_bottleneck, "body.2"),
-    "width 2": (sequence(lambda: nn.Linear(WIDTH, 2), lambda: nn.Linear(2, WIDTH), nn.ReLU), rank_bottleneck, "body.2"),
-}  # fmt: skip
+    "width 1": (
+        sequence(lambda: nn.Linear(WIDTH, 1), lambda: nn.Linear(1, WIDTH), nn.ReLU),
+        rank_bottleneck,
+        "body.2",
+    ),
+    "width 2": (
+        sequence(lambda: nn.Linear(WIDTH, 2), lambda: nn.Linear(2, WIDTH), nn.ReLU),
+        rank_bottleneck,
+        "body.2",
+    ),
+}
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", FAULTS)
 def test_finds(name: str, mode: Mode) -> None:
     build, find, module = FAULTS[name]
-    found = {seed: find(observed(build, mode, seed=seed, samples=clips(seed=seed))) for seed in range(4)}
+    found = {
+        seed: find(observed(build, mode, seed=seed, samples=clips(seed=seed))) for seed in range(4)
+    }
     assert {seed: o and o.module for seed, o in found.items()} == dict.fromkeys(range(4), module)
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from pytest_overfit.probes.layout import Layout, find_layouts, padded
-from pytest_overfit.probes.recorder import watched
-from pytest_overfit.probes.signal import valid_mask
+from pytest_overfit.network.layout import Layout, find_layouts, padded
+from pytest_overfit.network.recorder import watched
+from pytest_overfit.network.signal import valid_mask
 from pytest_overfit.subject import Batch, Sample, Subject, collate
 
 DIM = 6
@@ -18,7 +18,9 @@ DIM = 6
 class Shaped(nn.Module):
     """Puts (B, T, C) into a shape, hands it through `inner`, and takes it out again."""
 
-    def __init__(self, into: Callable[[Tensor, Tensor], object], out: Callable[[object, Tensor], Tensor]) -> None:
+    def __init__(
+        self, into: Callable[[Tensor, Tensor], object], out: Callable[[object, Tensor], Tensor]
+    ) -> None:
         super().__init__()
         self.into, self.out, self.inner = into, out, nn.Identity()
         self.scale = nn.Parameter(torch.ones(()))
@@ -43,25 +45,47 @@ SHAPES: dict[str, tuple[Callable[[Tensor, Tensor], object], Callable[[object, Te
     "(T, B, C)": (lambda x, _: x.transpose(0, 1), lambda y, _: tensor(y).transpose(0, 1)),
     "(C, B, T)": (lambda x, _: x.permute(2, 0, 1), lambda y, _: tensor(y).permute(1, 2, 0)),
     "(B * T, C)": (lambda x, _: x.flatten(0, 1), lambda y, x: tensor(y).view_as(x)),
-    "(T * B, C)": (lambda x, _: x.transpose(0, 1).flatten(0, 1), lambda y, x: tensor(y).view(x.shape[1], len(x), -1).transpose(0, 1)),
+    "(T * B, C)": (
+        lambda x, _: x.transpose(0, 1).flatten(0, 1),
+        lambda y, x: tensor(y).view(x.shape[1], len(x), -1).transpose(0, 1),
+    ),
     "(B * heads, T, C / heads)": (
         lambda x, _: x.unflatten(2, (2, -1)).transpose(1, 2).flatten(0, 1),
         lambda y, x: tensor(y).unflatten(0, (len(x), 2)).transpose(1, 2).flatten(2),
     ),
-    "(B, 1, C, T)": (lambda x, _: x.transpose(1, 2)[:, None], lambda y, _: tensor(y)[:, 0].transpose(1, 2)),
+    "(B, 1, C, T)": (
+        lambda x, _: x.transpose(1, 2)[:, None],
+        lambda y, _: tensor(y)[:, 0].transpose(1, 2),
+    ),
     "tuple": (lambda x, _: (x, (x[:, 0], x[:, 1])), lambda y, _: y[0]),  # type: ignore[index]
     "mapping": (lambda x, _: {"mask": x > 0, "x": x}, lambda y, _: y["x"]),  # type: ignore[index]
     "packed": (
         lambda x, frames: pack_padded_sequence(x, frames, batch_first=True, enforce_sorted=False),
-        lambda y, _: pad_packed_sequence(y, batch_first=True)[0] if isinstance(y, PackedSequence) else torch.empty(0),
+        lambda y, _: (
+            pad_packed_sequence(y, batch_first=True)[0]
+            if isinstance(y, PackedSequence)
+            else torch.empty(0)
+        ),
     ),
 }
 
 
 def described(shape: str) -> tuple[Subject, Batch]:
     generator = torch.Generator().manual_seed(0)
-    samples = [Sample(name=f"{n}", features=torch.randn(n, DIM, generator=generator), target=torch.tensor([1, 2, 1])) for n in (20, 24, 17, 21)]
-    subject = Subject(name=shape, build=lambda **_: Shaped(*SHAPES[shape]), samples=samples, vocabulary=list("-abcde"))
+    samples = [
+        Sample(
+            name=f"{n}",
+            features=torch.randn(n, DIM, generator=generator),
+            target=torch.tensor([1, 2, 1]),
+        )
+        for n in (20, 24, 17, 21)
+    ]
+    subject = Subject(
+        name=shape,
+        build=lambda **_: Shaped(*SHAPES[shape]),
+        samples=samples,
+        vocabulary=list("-abcde"),
+    )
     return subject, collate(samples)
 
 
@@ -71,7 +95,9 @@ def test_finds_clips_and_steps(shape: str) -> None:
     network = Shaped(*SHAPES[shape]).eval()
     layout = find_layouts(subject, network, batch)["inner", 0][1]
     assert layout is not None
-    arranged = layout.arrange(tensor(padded(SHAPES[shape][0](batch.features, batch.frames))), batch.frames)
+    arranged = layout.arrange(
+        tensor(padded(SHAPES[shape][0](batch.features, batch.frames))), batch.frames
+    )
     assert arranged is not None
     torch.testing.assert_close(arranged, batch.features)
 
@@ -100,13 +126,20 @@ def test_leaves_what_has_no_clips() -> None:
 
 
 def test_leaves_a_shape_it_has_not_seen() -> None:
-    assert Layout(clips=0, steps=None, each=12, folded=True).arrange(torch.randn(7, 3), torch.tensor([24, 24])) is None
+    assert (
+        Layout(clips=0, steps=None, each=12, folded=True).arrange(
+            torch.randn(7, 3), torch.tensor([24, 24])
+        )
+        is None
+    )
     assert Layout(clips=0, steps=2).arrange(torch.randn(2, 3), torch.tensor([24, 24])) is None
 
 
 def test_a_pooled_axis_stays_the_step_axis() -> None:
     subject, batch = described("(B, C, T)")
-    network = Shaped(lambda x, _: x.transpose(1, 2), lambda y, x: tensor(y).mean(2)[:, None].expand_as(x))
+    network = Shaped(
+        lambda x, _: x.transpose(1, 2), lambda y, x: tensor(y).mean(2)[:, None].expand_as(x)
+    )
     network.inner = nn.AdaptiveAvgPool1d(5)  # type: ignore[assignment]
     layout = find_layouts(subject, network, batch)["inner", 0][1]
     assert layout == Layout(clips=0, steps=2)

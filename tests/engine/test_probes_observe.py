@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pytest_overfit.probes import FEATURES, first_drop, main_path, observe, rows_for_people
+from pytest_overfit.network import FEATURES, first_drop, main_path, observe, rows_for_people
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import collate
-from pytest_overfit.train import Training
+from pytest_overfit.training import Training
 from tests.engine.networks import (
     DIM,
     MODES,
@@ -42,7 +42,9 @@ def test_leaves_the_network_as_it_was() -> None:
     assert [module.training for module in network.modules()] == modes
     assert torch.equal(torch.get_rng_state(), random)
     assert all(parameter.grad is None for parameter in network.parameters())
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    assert not any(
+        module._forward_hooks or module._forward_pre_hooks for module in network.modules()
+    )
 
 
 def test_dropout_is_no_signal() -> None:
@@ -62,10 +64,19 @@ def test_gates_and_parts_of_residual_blocks_are_off_the_main_path() -> None:
 def test_parallel_encoders_hang_on_the_features_and_meet_later() -> None:
     observations = observed(Folded, "eval")
     by_name = {o.module: index for index, o in enumerate(observations)}
-    assert observations[by_name["left"]].fed_by == observations[by_name["right"]].fed_by == (FEATURES,)
+    assert (
+        observations[by_name["left"]].fed_by == observations[by_name["right"]].fed_by == (FEATURES,)
+    )
     assert observations[by_name["lstm"]].fed_by == (by_name["norms.0"], by_name["norms.1"])
     assert [o.module for o in main_path(observations)] == ["lstm", "head"]
-    assert [o.module for o in rows_for_people(observations)] == ["left", "norms.0", "right", "norms.1", "lstm", "head"]
+    assert [o.module for o in rows_for_people(observations)] == [
+        "left",
+        "norms.0",
+        "right",
+        "norms.1",
+        "lstm",
+        "head",
+    ]
 
 
 def test_steps_follow_strides() -> None:
@@ -77,13 +88,23 @@ def test_one_module_called_twice_is_observed_twice() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.first, self.second, self.relu = nn.Linear(DIM, WIDTH), nn.Linear(WIDTH, WIDTH), nn.ReLU()
+            self.first, self.second, self.relu = (
+                nn.Linear(DIM, WIDTH),
+                nn.Linear(WIDTH, WIDTH),
+                nn.ReLU(),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             return self.relu(self.second(self.relu(self.first(x))))  # type: ignore[no-any-return]
 
     named = [(o.module, o.call) for o in main_path(observed(lambda: Net(Twice()), "eval"))]
-    assert named == [("body.first", 0), ("body.relu", 0), ("body.second", 0), ("body.relu", 1), ("head", 0)]
+    assert named == [
+        ("body.first", 0),
+        ("body.relu", 0),
+        ("body.second", 0),
+        ("body.relu", 1),
+        ("head", 0),
+    ]
 
 
 def test_activations_that_are_functions_are_observed_too() -> None:
@@ -96,7 +117,13 @@ def test_activations_that_are_functions_are_observed_too() -> None:
             return self.layers[1](F.relu(self.layers[0](x))).sigmoid()  # type: ignore[no-any-return]
 
     path = main_path(observed(lambda: Net(Functions()), "eval"))
-    assert [o.module for o in path] == ["body.layers.0", "body.relu()", "body.layers.1", "body", "head"]
+    assert [o.module for o in path] == [
+        "body.layers.0",
+        "body.relu()",
+        "body.layers.1",
+        "body",
+        "head",
+    ]
     assert path[1].dead_share == 0
     assert path[2].through == ("relu",)
 
@@ -142,8 +169,12 @@ def test_gradients_are_those_of_the_loss() -> None:
     training = Training(described, samples, Recipe(clip=None), seed=0)
     training.network.eval()
     training.loss(collate(samples)).backward()
-    gradients = [parameter.grad for parameter in training.network.get_submodule("head").parameters()]
-    expected = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients if gradient is not None))
+    gradients = [
+        parameter.grad for parameter in training.network.get_submodule("head").parameters()
+    ]
+    expected = math.sqrt(
+        sum(float(gradient.square().sum()) for gradient in gradients if gradient is not None)
+    )
     assert head.parameter_gradient_norm == pytest.approx(expected, rel=1e-4)
 
 
@@ -155,9 +186,15 @@ def test_one_clip_is_observed_without_comparison() -> None:
 
 def test_an_observation_costs_a_few_training_steps() -> None:
     samples = clips(10, frames=(150, 176))
-    described = subject(lambda: Net(OverTime(*(Conv(DIM if k == 0 else 256, 256) for k in range(6))), 256), samples)
+    described = subject(
+        lambda: Net(OverTime(*(Conv(DIM if k == 0 else 256, 256) for k in range(6))), 256), samples
+    )
     training = Training(described, samples, Recipe(), seed=0)
     list(training.advance(1))
     step = min(timeit.repeat(lambda: list(training.advance(1)), number=1, repeat=3))
-    once = min(timeit.repeat(lambda: observe(described, training.network, samples, mode="train"), number=1, repeat=3))
+    once = min(
+        timeit.repeat(
+            lambda: observe(described, training.network, samples, mode="train"), number=1, repeat=3
+        )
+    )
     assert once < 6 * step

@@ -1,4 +1,6 @@
-"""The numbers read off one tensor, on tensors whose numbers are known; and the line that creates a module."""
+"""The numbers read off one tensor, on tensors whose numbers are known; and the line that creates a
+module.
+"""
 
 import math
 from pathlib import Path
@@ -7,8 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_overfit.probes.signal import effective_rank, linear_response, read_signal, weight_gain, without_common_level
-from pytest_overfit.probes.source import where
+from pytest_overfit.network.signal import (
+    effective_rank,
+    linear_response,
+    read_signal,
+    weight_gain,
+    without_common_level,
+)
+from pytest_overfit.network.source import where
 from tests.engine.networks import Conv, Folded, OverTime, Residual
 
 ALL = torch.ones(4, 5, dtype=torch.bool)
@@ -20,7 +28,9 @@ def test_tells_clips_apart() -> None:
     between_sample_share = read_signal(own + 3 * common, ALL, "").between_sample_share
     assert between_sample_share == pytest.approx(0.075, rel=0.2)
     assert read_signal(own.expand(4, 5, 300), ALL, "").between_sample_share == pytest.approx(1.0)
-    assert read_signal(common.expand(4, 5, 300), ALL, "").between_sample_share == pytest.approx(0.0, abs=1e-12)
+    assert read_signal(common.expand(4, 5, 300), ALL, "").between_sample_share == pytest.approx(
+        0.0, abs=1e-12
+    )
 
 
 def test_tells_steps_apart() -> None:
@@ -28,7 +38,9 @@ def test_tells_steps_apart() -> None:
     common = common - common.mean(1, keepdim=True)
     signal = read_signal(common.expand(4, 5, 300), ALL, "")
     assert signal.between_step_share == pytest.approx(1.0)
-    assert read_signal(torch.randn(4, 1, 30).expand(4, 5, 30), ALL, "").between_step_share == pytest.approx(0.0, abs=1e-12)
+    assert read_signal(
+        torch.randn(4, 1, 30).expand(4, 5, 30), ALL, ""
+    ).between_step_share == pytest.approx(0.0, abs=1e-12)
 
 
 def test_padding_counts_for_nothing() -> None:
@@ -53,7 +65,9 @@ def test_sees_what_differs_by_a_millionth() -> None:
 def test_logits_and_log_probabilities_tell_the_same() -> None:
     logits = torch.randn(4, 5, 900)
     logits = logits - logits.mean(-1, keepdim=True)
-    torch.testing.assert_close(without_common_level(logits.log_softmax(-1)), logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        without_common_level(logits.log_softmax(-1)), logits, rtol=0, atol=1e-5
+    )
     assert without_common_level(logits) is logits
 
 
@@ -68,7 +82,9 @@ def test_counts_dead_units() -> None:
 def test_effective_rank_of_equal_directions(directions: int) -> None:
     basis = torch.linalg.qr(torch.randn(64, directions))[0].T
     h = (torch.randn(40, 50, directions) @ basis) + 5
-    assert effective_rank(h, torch.ones(40, 50, dtype=torch.bool)) == pytest.approx(directions, rel=0.1)
+    assert effective_rank(h, torch.ones(40, 50, dtype=torch.bool)) == pytest.approx(
+        directions, rel=0.1
+    )
 
 
 def test_effective_rank_of_nothing() -> None:
@@ -78,7 +94,12 @@ def test_effective_rank_of_nothing() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    [nn.Linear(200, 100), nn.Conv1d(64, 64, 5), nn.Conv1d(256, 256, 9, groups=256), nn.Conv2d(16, 32, 3)],
+    [
+        nn.Linear(200, 100),
+        nn.Conv1d(64, 64, 5),
+        nn.Conv1d(256, 256, 9, groups=256),
+        nn.Conv2d(16, 32, 3),
+    ],
     ids=lambda module: type(module).__name__ + str(getattr(module, "groups", "")),
 )
 def test_gain_of_torchs_own_start(module: nn.Module) -> None:
@@ -92,7 +113,11 @@ def test_gain_of_depthwise_weights_by_fan_out() -> None:
     assert weight_gain(conv) == pytest.approx(math.sqrt(2 / 128), rel=0.15)
 
 
-@pytest.mark.parametrize("module", [nn.Linear(6, 4), nn.Conv1d(6, 4, 3), nn.ConvTranspose1d(6, 4, 2)], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "module",
+    [nn.Linear(6, 4), nn.Conv1d(6, 4, 3), nn.ConvTranspose1d(6, 4, 2)],
+    ids=lambda m: type(m).__name__,
+)
 def test_response_less_the_bias(module: nn.Module) -> None:
     x = torch.randn(2, 6, 6)
     response = linear_response(module, module(x).detach())

@@ -1,4 +1,6 @@
-"""Remedies: a trial holds only where the rung does and the finding is gone; one that cannot be made says why."""
+"""Remedies: a trial holds only where the rung does and the finding is gone; one that cannot be made
+says why.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +10,21 @@ from typing import Any
 
 import pytest
 
+from examination.hosts import HOSTS
+from examination.planted import faults_for
 from pytest_overfit import ctc
+from pytest_overfit.climb.ladder import Rung, criteria_for
 from pytest_overfit.explain.trials import TrialEnded, try_remedy
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.catalogue import RECORDS
 from pytest_overfit.findings.examine import check
 from pytest_overfit.findings.remedies import Remedy
 from pytest_overfit.findings.training import CAUSE_NOT_LOCATED
-from pytest_overfit.ladder import Rung, criteria_for
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject
 from tests.engine.dishonest import DISHONEST, HELD_OUT
 from tests.engine.rare_faults import RARE
 from tests.engine.subjects import bigru, clips
-from tests.examination.hosts import HOSTS
-from tests.examination.planted import faults_for
 
 FAULTS = {fault.name: fault for fault in faults_for(HOSTS["bigru"])}
 
@@ -31,7 +33,12 @@ ODD = {fault.name: fault for fault in (*DISHONEST, *HELD_OUT, *RARE)}
 
 
 def rung_of(subject: Subject, samples: int = 2) -> Rung:
-    return Rung(subject=subject, samples=samples, recipe=default_recipe(samples), criteria=criteria_for(samples))
+    return Rung(
+        subject=subject,
+        samples=samples,
+        recipe=default_recipe(samples),
+        criteria=criteria_for(samples),
+    )
 
 
 def remedy(finding: str, name: str) -> Remedy:
@@ -62,7 +69,10 @@ def test_what_contracts_found_is_mended(fault: str, name: str) -> None:
         ("data-filled-in-front", "targets without what fills them up"),
         ("net-pooled", "the place of each frame added to its features"),
         ("net-backwards", "each clip's output turned back in time"),
-        ("train-latents-masked", "train mode for norms and recurrent layers alone, so that nothing is masked"),
+        (
+            "train-latents-masked",
+            "train mode for norms and recurrent layers alone, so that nothing is masked",
+        ),
         ("grad-silent-clip", "no hooks on gradients, and no rounding"),
         ("grad-undeclared-rounding", "no hooks on gradients, and no rounding"),
         ("head-masked-label", "log_softmax of the last layer's own output"),
@@ -72,7 +82,9 @@ def test_what_contracts_found_is_mended(fault: str, name: str) -> None:
 def test_a_remedy_takes_the_finding_away_and_brings_no_other(fault: str, name: str) -> None:
     planted = ODD[fault]
     rung = rung_of(planted.plant(bigru()), 5)
-    (finding,) = [one for one in check(rung.subject, rung.subject.offered(5)) if one.name == planted.finding]
+    (finding,) = [
+        one for one in check(rung.subject, rung.subject.offered(5)) if one.name == planted.finding
+    ]
     mended = remedy(finding.name, name).change(rung, finding).subject
     assert [one.name for one in check(mended, mended.offered(5)) if one.fails()] == []
 
@@ -80,13 +92,27 @@ def test_a_remedy_takes_the_finding_away_and_brings_no_other(fault: str, name: s
 def test_a_trial_that_leaves_the_finding_does_not_hold() -> None:
     subject = FAULTS["ctc-softmax"].plant(bigru(loss=partial(ctc.nats_per_token, blank=0)))
     (finding,) = check(subject, clips(2))
-    trial = try_remedy(rung_of(subject), finding, remedy("unnormalised_output", "torch's CTC in the place of the whole loss"), seconds=60)
-    assert (trial.held, trial.ended, trial.why) == (False, TrialEnded.STILL_FOUND, "unnormalised_output is still found")
+    trial = try_remedy(
+        rung_of(subject),
+        finding,
+        remedy("unnormalised_output", "torch's CTC in the place of the whole loss"),
+        seconds=60,
+    )
+    assert (trial.held, trial.ended, trial.why) == (
+        False,
+        TrialEnded.STILL_FOUND,
+        "unnormalised_output is still found",
+    )
 
 
 def test_a_trial_ends_when_its_time_is_over() -> None:
     finding = Finding(name="recipe_diverges", headline="")
-    trial = try_remedy(rung_of(bigru(), 5), finding, remedy("recipe_diverges", "learning rate x 0.001"), seconds=0.0)
+    trial = try_remedy(
+        rung_of(bigru(), 5),
+        finding,
+        remedy("recipe_diverges", "learning rate x 0.001"),
+        seconds=0.0,
+    )
     assert (trial.held, trial.ended, trial.steps) == (False, TrialEnded.OUT_OF_TIME, 1)
 
 
@@ -97,15 +123,23 @@ def test_a_trial_ends_when_its_time_is_over() -> None:
         ("no weight decay and no label smoothing", "the recipe regularises nothing"),
         ("leave that module out", "the finding names no module"),
         ("those samples left out", "no sample is left, or none is named"),
-        ("the network called with features and frames, nothing around it", "bigru has no forward of its own"),
+        (
+            "the network called with features and frames, nothing around it",
+            "bigru has no forward of its own",
+        ),
         ("gradients accumulated over the whole rung", "every step sees the whole rung already"),
         ("learning rate x 0.1", "the climb has tried it"),
-        ("the blocks left out, where they keep the shape", "nothing in bigru to change by this remedy"),
+        (
+            "the blocks left out, where they keep the shape",
+            "nothing in bigru to change by this remedy",
+        ),
     ],
 )
 def test_a_remedy_that_does_not_apply_says_why(name: str, ended: str) -> None:
     every = {one.name: one for record in RECORDS.values() for one in record.remedies}
-    trial = try_remedy(rung_of(bigru()), Finding(name="dead_units", headline=""), every[name], seconds=10)
+    trial = try_remedy(
+        rung_of(bigru()), Finding(name="dead_units", headline=""), every[name], seconds=10
+    )
     assert (trial.ended, trial.why) == (TrialEnded.NOT_APPLICABLE, ended)
 
 
@@ -122,7 +156,9 @@ def test_a_remedy_that_does_not_apply_says_why(name: str, ended: str) -> None:
 def test_a_change_of_the_recipe_leaves_a_healthy_rung_whole(name: str) -> None:
     rung = replace(rung_of(bigru(), 4), recipe=replace(default_recipe(4), batch=2))
     every = {one.name: one for one in CAUSE_NOT_LOCATED.remedies}
-    trial = try_remedy(rung, Finding(name="cause_not_located", headline=""), every[name], seconds=60)
+    trial = try_remedy(
+        rung, Finding(name="cause_not_located", headline=""), every[name], seconds=60
+    )
     assert (trial.held, trial.ended) == (True, None)
 
 
@@ -130,7 +166,12 @@ def test_what_a_changed_network_raises_ends_the_trial() -> None:
     def spoil(rung: Rung, _: Finding) -> Rung:
         return replace(rung, subject=replace(rung.subject, forward=lambda *_: 1 / 0))  # type: ignore[arg-type, return-value]
 
-    trial = try_remedy(rung_of(bigru()), Finding(name="dead_units", headline=""), Remedy(name="spoil", change=spoil), seconds=10)
+    trial = try_remedy(
+        rung_of(bigru()),
+        Finding(name="dead_units", headline=""),
+        Remedy(name="spoil", change=spoil),
+        seconds=10,
+    )
     assert (trial.ended, trial.why) == (TrialEnded.RAISED, "ZeroDivisionError: division by zero")
 
 

@@ -1,4 +1,6 @@
-"""The report for machines keeps to the schema that is shipped beside it, and the schema refuses what is no report."""
+"""The report for machines keeps to the schema that is shipped beside it, and the schema refuses
+what is no report.
+"""
 
 import json
 import math
@@ -7,11 +9,12 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-import pytest_overfit
-from pytest_overfit import report
+from pytest_overfit.plugin import report
 from tests.engine.sessions import told
 
-SCHEMA = json.loads(Path(pytest_overfit.__file__).with_name("report.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads(
+    Path(report.__file__).with_name("report.schema.json").read_text(encoding="utf-8")
+)
 CHECK = jsonschema.Draft202012Validator(SCHEMA)
 
 
@@ -41,7 +44,9 @@ CHANGES = {
     "no samples": lambda outcome: outcome.pop("samples"),
     "a finding without a name": lambda outcome: outcome["diagnosis"]["findings"][0].pop("name"),
     "a loss in words": lambda outcome: outcome["attempts"][0]["trace"].update(losses=["low"]),
-    "a trial that neither held nor failed": lambda outcome: outcome["diagnosis"]["trials"][0].update(held=None),
+    "a trial that neither held nor failed": lambda outcome: outcome["diagnosis"]["trials"][
+        0
+    ].update(held=None),
 }
 
 

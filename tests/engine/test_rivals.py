@@ -13,21 +13,28 @@ from typing import Any
 import pytest
 import torch
 
+from examination.hosts import host_subject, raw
+from examination.planted import faults_for
+from examination.rivals_given import CLIPS, Given
+from examination.rivals_table import markdown
+from examination.rivals_trial import HOST, RivalRow, cases, complaints
+from examination.rivals_watch import DONE, Begun, Died, Hung, watched
 from pytest_overfit import ctc
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import collate
 from tests.engine.subjects import bigru
-from tests.examination.hosts import host_subject, raw
-from tests.examination.planted import faults_for
-from tests.examination.rivals_given import CLIPS, Given
-from tests.examination.rivals_table import markdown
-from tests.examination.rivals_trial import HOST, RivalRow, cases, complaints
-from tests.examination.rivals_watch import DONE, Begun, Died, Hung, watched
 
 
 def row(kind: str, name: str, *said: str, unfinished: tuple[str, ...] = ()) -> dict[str, Any]:
     return asdict(
-        RivalRow(kind=kind, network="rival", name=name, version="1.0", complaints=dict.fromkeys(said, "words"), unfinished=list(unfinished))
+        RivalRow(
+            kind=kind,
+            network="rival",
+            name=name,
+            version="1.0",
+            complaints=dict.fromkeys(said, "words"),
+            unfinished=list(unfinished),
+        )
     )
 
 
@@ -36,23 +43,45 @@ def own(kind: str, name: str, **values: Any) -> dict[str, Any]:
 
 
 def test_a_complaint_about_the_healthy_network_counts_for_nothing() -> None:
-    text = markdown([row("sound", "as it is", "always"), row("fault", "a", "always"), row("fault", "b", "always", "seldom")], [])
+    text = markdown(
+        [
+            row("sound", "as it is", "always"),
+            row("fault", "a", "always"),
+            row("fault", "b", "always", "seldom"),
+        ],
+        [],
+    )
     assert "| rival 1.0 | 1 of 2 | 0 | 0 of 0 |" in text
     assert "| a | - | not tried |" in text
     assert "| b | seldom | not tried |" in text
 
 
 def test_warnings_are_counted_apart_and_a_check_out_of_time_detects_nothing() -> None:
-    rows = [row("sound", "as it is"), row("sound", "GELU", "odd?"), row("fault", "a", "odd?"), row("fault", "b", unfinished=("slow",))]
+    rows = [
+        row("sound", "as it is"),
+        row("sound", "GELU", "odd?"),
+        row("fault", "a", "odd?"),
+        row("fault", "b", unfinished=("slow",)),
+    ]
     text = markdown(rows, [])
     assert "| rival 1.0 | 1 of 2 | 1 | 1 of 1, 1 of them by warnings only |" in text
     assert "| b | (slow: out of time) | not tried |" in text
 
 
 def test_our_own_column_stands_beside_the_rivals() -> None:
-    faults = [own("fault", "a", detected=True, found=["time_collapse"], where="contract"), own("fault", "b", detected=False, found=[], where="")]
-    sound = [own("sound", "bigru, GELU", alarms=["rung 1 is broken"]), own("sound", "bigru, as it is", alarms=[]), own("sound", "crnn", alarms=["x"])]
-    text = markdown([row("sound", "as it is"), row("sound", "GELU"), row("fault", "a"), row("fault", "b")], [*faults, *sound])
+    faults = [
+        own("fault", "a", detected=True, found=["time_collapse"], where="contract"),
+        own("fault", "b", detected=False, found=[], where=""),
+    ]
+    sound = [
+        own("sound", "bigru, GELU", alarms=["rung 1 is broken"]),
+        own("sound", "bigru, as it is", alarms=[]),
+        own("sound", "crnn", alarms=["x"]),
+    ]
+    text = markdown(
+        [row("sound", "as it is"), row("sound", "GELU"), row("fault", "a"), row("fault", "b")],
+        [*faults, *sound],
+    )
     assert "| pytest-overfit | 1 of 2 | 0 | 1 of 1 |" in text
     assert "| a | - | time_collapse (contract) |" in text
 
@@ -67,7 +96,9 @@ def test_there_is_no_table_without_rows() -> None:
 
 
 def test_what_cannot_be_seen_is_not_counted() -> None:
-    assert "| rival 1.0 | 0 of 0 | 0 | 0 of 0 |" in markdown([row("fault", "data-shuffled", "luck")], [])
+    assert "| rival 1.0 | 0 of 0 | 0 | 0 of 0 |" in markdown(
+        [row("fault", "data-shuffled", "luck")], []
+    )
 
 
 def test_a_rival_sees_the_same_loss_as_the_engine() -> None:
@@ -96,7 +127,11 @@ def test_a_copy_of_a_network_keeps_the_fault_and_the_state() -> None:
 def test_an_optimiser_for_a_copy_trains_the_copy() -> None:
     given = Given(bigru(), default_recipe(CLIPS))
     copies = list(given.fresh().parameters())
-    trained = [parameter for group in given.optimizer_of(copies).param_groups for parameter in group["params"]]
+    trained = [
+        parameter
+        for group in given.optimizer_of(copies).param_groups
+        for parameter in group["params"]
+    ]
     assert {id(parameter) for parameter in trained} == {id(parameter) for parameter in copies}
 
 
@@ -107,8 +142,12 @@ def test_what_planted_code_raises_is_told_from_what_a_check_asserts() -> None:
 
         return check
 
-    assert complaints("check", raises(AssertionError("\nno\nmore")), "sound", "as it is") == {"check": "no"}
-    assert complaints("check", raises(IndexError("label")), "sound", "as it is") == {"check!": "IndexError: label"}
+    assert complaints("check", raises(AssertionError("\nno\nmore")), "sound", "as it is") == {
+        "check": "no"
+    }
+    assert complaints("check", raises(IndexError("label")), "sound", "as it is") == {
+        "check!": "IndexError: label"
+    }
 
 
 def steps(report: Connection, skip: int) -> None:
@@ -126,7 +165,12 @@ def nothing(report: Connection, skip: int) -> None: ...
 
 
 def test_steps_that_die_or_hang_do_not_stop_the_next() -> None:
-    expected = [("answers", {}), ("dies", Died(-signal.SIGKILL)), ("hangs", Hung()), ("answers again", {})]
+    expected = [
+        ("answers", {}),
+        ("dies", Died(-signal.SIGKILL)),
+        ("hangs", Hung()),
+        ("answers again", {}),
+    ]
     assert list(watched(steps, limit=3)) == expected
 
 

@@ -1,11 +1,13 @@
-"""The sequential test over seeds: its verdicts, and its operating characteristics by exact computation."""
+"""The sequential test over seeds: its verdicts, and its operating characteristics by exact
+computation.
+"""
 
 import itertools
 import math
 
 import pytest
 
-from pytest_overfit.seeds import BROKEN, SOUND, SeedTest
+from pytest_overfit.climb.seeds import BROKEN, SOUND, SeedTest
 
 ERRORS = [0.3, 0.1, 0.05, 0.01, 1e-3, 1e-5]
 
@@ -15,7 +17,16 @@ def verdict_of(word, **fields):
 
 
 @pytest.mark.parametrize(
-    ("word", "verdict"), [("", None), ("+", "ok"), ("-", None), ("--", "broken"), ("-+", None), ("-++", "ok"), ("-+-", "broken")]
+    ("word", "verdict"),
+    [
+        ("", None),
+        ("+", "ok"),
+        ("-", None),
+        ("--", "broken"),
+        ("-+", None),
+        ("-++", "ok"),
+        ("-+-", "broken"),
+    ],
 )
 def test_by_default_one_seed_that_holds_decides_or_two_that_fail(word, verdict):
     assert verdict_of(word) == verdict
@@ -30,7 +41,16 @@ def test_stricter_bounds_take_more_seeds():
 
 
 @pytest.mark.parametrize(
-    ("word", "verdict"), [("+", "ok"), ("-", "broken"), ("-+", "ok"), ("+-", "ok"), ("--", "broken"), ("-+-", "broken"), ("+--", "broken")]
+    ("word", "verdict"),
+    [
+        ("+", "ok"),
+        ("-", "broken"),
+        ("-+", "ok"),
+        ("+-", "ok"),
+        ("--", "broken"),
+        ("-+-", "broken"),
+        ("+--", "broken"),
+    ],
 )
 def test_at_the_last_seed_the_likelier_is_the_verdict_and_ok_where_neither_is(word, verdict):
     assert verdict_of(word, alpha=1e-6, beta=1e-6, most=len(word)) == verdict
@@ -56,7 +76,9 @@ def test_every_test_ends_in_a_verdict_and_better_networks_are_called_ok_more_oft
     assert 1 <= test.expected_seeds(share) <= most
 
 
-@pytest.mark.parametrize(("alpha", "beta", "most"), [(0.01, 0.1, 3), (0.2, 0.2, 4), (1e-3, 0.01, 7)])
+@pytest.mark.parametrize(
+    ("alpha", "beta", "most"), [(0.01, 0.1, 3), (0.2, 0.2, 4), (1e-3, 0.01, 7)]
+)
 @pytest.mark.parametrize("share", [0.05, 0.4, 0.95])
 def test_chances_are_those_of_all_sequences_counted_one_by_one(alpha, beta, most, share):
     test = SeedTest(alpha=alpha, beta=beta, most=most)
@@ -81,7 +103,9 @@ def test_the_clear_cases_take_few_seeds():
 def test_a_verdict_states_the_chance_of_its_error():
     assert SeedTest().chance_of_error([True]) == pytest.approx(0.05)
     assert SeedTest().chance_of_error([False, False]) == pytest.approx(0.0025)
-    assert SeedTest().chance_of_error([False, True, False]) == pytest.approx(0.0025 + 0.05 * 0.95 * 0.05)
+    assert SeedTest().chance_of_error([False, True, False]) == pytest.approx(
+        0.0025 + 0.05 * 0.95 * 0.05
+    )
     assert SeedTest().chance_of_error([False, True, True]) == pytest.approx(0.05 + 0.95 * 0.05**2)
     assert SeedTest(most=1).chance_of_error([False]) == pytest.approx(0.05)
     with pytest.raises(ValueError, match="1 seeds come to no verdict"):

@@ -7,16 +7,31 @@ import pytest
 import torch
 
 from pytest_overfit import Recipe, Sample, Subject
-from pytest_overfit.ladder import BadLadder
+from pytest_overfit.climb.ladder import BadLadder
+from pytest_overfit.plugin.settings import (
+    NoDevice,
+    Settings,
+    choose_device,
+    import_subject,
+    parse_bounds,
+    parse_rungs,
+)
 from pytest_overfit.recipe import BadRecipe, default_recipe, notes_recipe
-from pytest_overfit.settings import NoDevice, Settings, choose_device, import_subject, parse_bounds, parse_rungs
 from pytest_overfit.subject import BadSubject
 
 CLIP = Sample(name="c", features=torch.ones(4, 2), target=torch.tensor([1]))
 
 
 def subject(**changes):
-    return Subject(**{"name": "toy", "build": lambda **_: torch.nn.Linear(2, 2), "samples": [CLIP], "vocabulary": ("-", "A"), **changes})
+    return Subject(
+        **{
+            "name": "toy",
+            "build": lambda **_: torch.nn.Linear(2, 2),
+            "samples": [CLIP],
+            "vocabulary": ("-", "A"),
+            **changes,
+        }
+    )
 
 
 def test_rungs_are_numbers_with_commas_between_them():
@@ -80,13 +95,22 @@ def test_the_cpu_is_taken_where_no_gpu_is_seen(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert choose_device("auto") == choose_device("cpu") == "cpu"
     for asked in ("cuda", "cuda:0", "cuda:3"):
-        with pytest.raises(NoDevice, match=rf"device {asked} was asked for, but torch .* sees (no GPU|0 GPUs) \(CUDA_VISIBLE_DEVICES="):
+        with pytest.raises(
+            NoDevice,
+            match=rf"device {asked} was asked for, but torch .* sees (no GPU|0 GPUs) "
+            r"\(CUDA_VISIBLE_DEVICES=",
+        ):
             choose_device(asked)
 
 
 def test_each_worker_has_its_own_gpu_in_turn(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [choose_device("auto", worker) for worker in range(4)] == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert [choose_device("auto", worker) for worker in range(4)] == [
+        "cuda:0",
+        "cuda:1",
+        "cuda:0",
+        "cuda:1",
+    ]
     assert choose_device("cuda:1", 0) == "cuda:1"
     assert choose_device("cpu", 1) == "cpu"
     with pytest.raises(NoDevice, match=r"device cuda:2 was asked for, but torch .* sees 2 GPUs"):
@@ -143,7 +167,13 @@ def test_a_subject_or_a_function_that_makes_one_is_imported_from_where_the_comma
 def test_a_function_that_asks_for_a_run_is_given_its_folder(tmp_path):
     assert import_subject("of_good:of_run", tmp_path).name == tmp_path.name
     assert import_subject("of_good:of_run", tmp_path / "metrics.csv").name == tmp_path.name
-    with pytest.raises(BadSubject, match="calling of_run raised TypeError: it asks for 'folder': give the run's folder with --overfit-run"):
+    with pytest.raises(
+        BadSubject,
+        match=(
+            "calling of_run raised TypeError: it asks for 'folder': give the run's folder with "
+            "--overfit-run"
+        ),
+    ):
         import_subject("of_good:of_run")
 
 
@@ -151,13 +181,40 @@ def test_a_function_that_asks_for_a_run_is_given_its_folder(tmp_path):
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("of_missing:gru", "subject of_missing:gru: cannot import of_missing: ModuleNotFoundError: No module named 'of_missing'"),
-        ("of_lacks:gru", "subject of_lacks:gru: cannot import of_lacks: ModuleNotFoundError: No module named 'a_module_that_is_not_there'"),
+        (
+            "of_missing:gru",
+            (
+                "subject of_missing:gru: cannot import of_missing: ModuleNotFoundError: No module "
+                "named 'of_missing'"
+            ),
+        ),
+        (
+            "of_lacks:gru",
+            (
+                "subject of_lacks:gru: cannot import of_lacks: ModuleNotFoundError: No module "
+                "named 'a_module_that_is_not_there'"
+            ),
+        ),
         ("of_syntax:gru", "subject of_syntax:gru: cannot import of_syntax: SyntaxError: "),
-        ("of_raises:gru", "subject of_raises:gru: cannot import of_raises: ZeroDivisionError: division by zero"),
+        (
+            "of_raises:gru",
+            "subject of_raises:gru: cannot import of_raises: ZeroDivisionError: division by zero",
+        ),
         ("of_good:lstm", "subject of_good:lstm: module of_good has no attribute 'lstm'"),
-        ("of_good:number", "subject of_good:number is a int, expected a pytest_overfit.Subject or a function that returns one"),
-        ("of_good:nothing", "subject of_good:nothing is a function, expected a pytest_overfit.Subject or a function that returns one"),
+        (
+            "of_good:number",
+            (
+                "subject of_good:number is a int, expected a pytest_overfit.Subject or a function "
+                "that returns one"
+            ),
+        ),
+        (
+            "of_good:nothing",
+            (
+                "subject of_good:nothing is a function, expected a pytest_overfit.Subject or a "
+                "function that returns one"
+            ),
+        ),
         ("of_good:fails", "subject of_good:fails: calling fails raised RuntimeError: no data here"),
         ("of_good:", "subject 'of_good:' must read package.module:attribute"),
         (":gru", "subject ':gru' must read package.module:attribute"),

@@ -1,4 +1,6 @@
-"""The store that a session's processes share: whole files, one claim at a time, and none that outlives its process."""
+"""The store that a session's processes share: whole files, one claim at a time, and none that
+outlives its process.
+"""
 
 import json
 import math
@@ -11,19 +13,26 @@ import threading
 import pytest
 
 from pytest_overfit import Outcome, Recipe
+from pytest_overfit.climb.ladder import Attempt, Detour, Ended, Progress, Verdict
 from pytest_overfit.finding import Finding
-from pytest_overfit.ladder import Attempt, Detour, Ended, Progress, Verdict
 from pytest_overfit.levels import Level
-from pytest_overfit.live import progress_text, read_progress
-from pytest_overfit.store import Store, outcome_from_json, outcome_to_json, write_whole
-from pytest_overfit.train import Reading, Trace
+from pytest_overfit.plugin.live import progress_text, read_progress
+from pytest_overfit.plugin.store import Store, outcome_from_json, outcome_to_json, write_whole
+from pytest_overfit.training import Reading, Trace
 
 
 def attempt(**changes):
     reading = Reading(
-        step=9, loss=math.inf, token_error_rate=0.5, exact_share=0.0, nearest_target_share=math.nan, emission_ratio=1.0, blank_share=0.9,
-        entropy_ratio=0.1, normalisation_error=0.0,
-    )  # fmt: skip
+        step=9,
+        loss=math.inf,
+        token_error_rate=0.5,
+        exact_share=0.0,
+        nearest_target_share=math.nan,
+        emission_ratio=1.0,
+        blank_share=0.9,
+        entropy_ratio=0.1,
+        normalisation_error=0.0,
+    )
     fields = {
         "seed": 3,
         "recipe": Recipe(layer_lr={"head": 0.1}, network={"hidden_dim": 32}, fallbacks=(0.5,)),
@@ -31,7 +40,9 @@ def attempt(**changes):
         "seconds": 1.5,
         "held": False,
         "verdicts": (Verdict(name="loss", sign="<", bound=1.0, value=math.inf, held=False),),
-        "trace": Trace(losses=[3.0, math.nan], gradient_norms=[1.0, 2.0], lrs=[0.1, 0.2], readings=[reading]),
+        "trace": Trace(
+            losses=[3.0, math.nan], gradient_norms=[1.0, 2.0], lrs=[0.1, 0.2], readings=[reading]
+        ),
         "ended": Ended.NOT_FINITE,
         "why": "the loss is nan at step 9",
     }
@@ -42,8 +53,22 @@ OUTCOME = Outcome(
     subject="toy",
     samples=10,
     status="broken",
-    attempts=(attempt(), attempt(seed=4, ended=None, detour=Detour(level=Level(name="repeats merged", loss=0.2), step=8, path_steps=3))),
-    findings=(Finding(name="time_collapse", headline="c1 does not fit", evidence=("c1: 12 > 11",), samples=("c1",)),),
+    attempts=(
+        attempt(),
+        attempt(
+            seed=4,
+            ended=None,
+            detour=Detour(level=Level(name="repeats merged", loss=0.2), step=8, path_steps=3),
+        ),
+    ),
+    findings=(
+        Finding(
+            name="time_collapse",
+            headline="c1 does not fit",
+            evidence=("c1: 12 > 11",),
+            samples=("c1",),
+        ),
+    ),
     parameters=17,
     where="model.py:3",
 )
@@ -61,7 +86,14 @@ def test_what_one_process_puts_another_gets(tmp_path):
     assert Store(tmp_path).get("other", 10) is None
 
 
-@pytest.mark.parametrize(("one", "other"), [("a/b.py::test-x", "a_b.py::test-x"), ("t-gru 1", "t-gru_1"), ("x" * 300 + "a", "x" * 300 + "b")])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a/b.py::test-x", "a_b.py::test-x"),
+        ("t-gru 1", "t-gru_1"),
+        ("x" * 300 + "a", "x" * 300 + "b"),
+    ],
+)
 def test_keys_that_look_alike_as_file_names_are_two_ladders(tmp_path, one, other):
     Store(tmp_path).put(one, OUTCOME)
     assert Store(tmp_path).get(one, 10)
@@ -90,7 +122,11 @@ def test_a_file_is_seen_whole_or_as_it_was_before(tmp_path):
 
 def test_a_rung_is_claimed_by_one_at_a_time(tmp_path):
     store, other = Store(tmp_path), Store(tmp_path)
-    with store.claim("key", 10) as mine, other.claim("key", 10) as theirs, other.claim("key", 20) as another:
+    with (
+        store.claim("key", 10) as mine,
+        other.claim("key", 10) as theirs,
+        other.claim("key", 20) as another,
+    ):
         assert (mine, theirs, another) == (True, False, True)
     with other.claim("key", 10) as now:
         assert now
@@ -99,7 +135,7 @@ def test_a_rung_is_claimed_by_one_at_a_time(tmp_path):
 CLAIM_AND_WAIT = """
 import sys, time
 from pathlib import Path
-from pytest_overfit.store import Store
+from pytest_overfit.plugin.store import Store
 with Store(Path(sys.argv[1])).claim("key", 10) as mine:
     print(mine, flush=True)
     time.sleep(60)
@@ -107,7 +143,9 @@ with Store(Path(sys.argv[1])).claim("key", 10) as mine:
 
 
 def test_the_claim_of_a_killed_process_is_free_again(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", CLAIM_AND_WAIT, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLAIM_AND_WAIT, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
     with process:
         assert process.stdout.readline().strip() == "True"
         with Store(tmp_path).claim("key", 10) as mine:
@@ -120,6 +158,20 @@ def test_the_claim_of_a_killed_process_is_free_again(tmp_path):
 def test_each_process_leaves_word_of_where_it_stands(tmp_path):
     store = Store(tmp_path)
     for step in (3, 4):
-        store.show("toy", Progress(samples=10, seed=0, lr=5e-3, step=step, budget=400, loss=2.345, token_error_rate=math.nan))
+        store.show(
+            "toy",
+            Progress(
+                samples=10,
+                seed=0,
+                lr=5e-3,
+                step=step,
+                budget=400,
+                loss=2.345,
+                token_error_rate=math.nan,
+            ),
+        )
     (row,) = read_progress(tmp_path)
-    assert progress_text(row) == "toy 10 samples, step 4/400, lr 0.005, loss 2.35, token error rate nan"
+    assert (
+        progress_text(row)
+        == "toy 10 samples, step 4/400, lr 0.005, loss 2.35, token error rate nan"
+    )

@@ -13,21 +13,43 @@ VOCABULARY = ("<blank>", "A", "B", "C")
 
 
 def sample(name="s", *, frames=6, dim=3, target=(1, 2)):
-    return Sample(name=name, features=torch.ones(frames, dim), target=torch.tensor(target, dtype=torch.int64))
+    return Sample(
+        name=name, features=torch.ones(frames, dim), target=torch.tensor(target, dtype=torch.int64)
+    )
 
 
 def subject(samples=(), **changes):
-    fields = {"name": "toy", "build": lambda vocab_size, feature_dim, seed: nn.Linear(feature_dim, vocab_size), "vocabulary": VOCABULARY}
+    fields = {
+        "name": "toy",
+        "build": lambda vocab_size, feature_dim, seed: nn.Linear(feature_dim, vocab_size),
+        "vocabulary": VOCABULARY,
+    }
     return Subject(**{**fields, "samples": samples, **changes})
 
 
 @pytest.mark.parametrize(
     ("features", "target", "words"),
     [
-        (torch.ones(3), torch.tensor([1]), r"sample s: features must be a float tensor \(frames, dim\), got torch.float32 \(3,\)"),
-        (torch.ones(3, 2, dtype=torch.int64), torch.tensor([1]), "sample s: features must be a float tensor .* got torch.int64"),
-        (torch.ones(3, 2).tolist(), torch.tensor([1]), "sample s: features must be a float tensor .* got list"),
-        (torch.ones(3, 2), torch.tensor([1.0]), r"sample s: target must be an integer tensor \(tokens,\), got torch.float32"),
+        (
+            torch.ones(3),
+            torch.tensor([1]),
+            r"sample s: features must be a float tensor \(frames, dim\), got torch.float32 \(3,\)",
+        ),
+        (
+            torch.ones(3, 2, dtype=torch.int64),
+            torch.tensor([1]),
+            "sample s: features must be a float tensor .* got torch.int64",
+        ),
+        (
+            torch.ones(3, 2).tolist(),
+            torch.tensor([1]),
+            "sample s: features must be a float tensor .* got list",
+        ),
+        (
+            torch.ones(3, 2),
+            torch.tensor([1.0]),
+            r"sample s: target must be an integer tensor \(tokens,\), got torch.float32",
+        ),
         (torch.ones(3, 2), torch.tensor([[1]]), "sample s: target must be an integer tensor"),
         (torch.ones(3, 2), [1, 2], "sample s: target must be an integer tensor .* got list"),
     ],
@@ -41,7 +63,10 @@ def test_a_sample_of_another_kind_is_turned_away_by_name_and_field(features, tar
     ("bad", "words"),
     [
         (sample("s07", target=()), "sample s07: its target is empty"),
-        (sample("s07", target=(1, 0, 2)), r"sample s07: its target holds the blank \(0\) at position 1"),
+        (
+            sample("s07", target=(1, 0, 2)),
+            r"sample s07: its target holds the blank \(0\) at position 1",
+        ),
         (sample("s07", target=(1, 4)), "sample s07: label 4 is outside the vocabulary of 4"),
         (sample("s07", target=(1, -1)), "sample s07: label -1 is outside the vocabulary of 4"),
     ],
@@ -55,7 +80,9 @@ def test_a_target_that_cannot_be_trained_on_is_named(bad, words):
 def test_features_that_are_not_finite_are_named_with_frame_and_column(value):
     bad = sample("s07")
     bad.features[4, 2] = value
-    with pytest.raises(BadSample, match="sample s07: features are not finite, first at frame 4, column 2"):
+    with pytest.raises(
+        BadSample, match="sample s07: features are not finite, first at frame 4, column 2"
+    ):
         subject([bad]).take(1)
 
 
@@ -64,7 +91,9 @@ def test_a_bad_sample_beyond_the_rung_does_not_concern_it():
 
 
 def test_more_samples_than_there_are_cannot_be_taken():
-    with pytest.raises(TooFewSamples, match="subject toy has 2 samples, a rung of 5 was asked for") as caught:
+    with pytest.raises(
+        TooFewSamples, match="subject toy has 2 samples, a rung of 5 was asked for"
+    ) as caught:
         subject([sample(), sample()]).take(5)
     assert caught.value.available == 2
 
@@ -107,7 +136,10 @@ def test_a_description_that_contradicts_itself_is_turned_away(changes, words):
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=5))
 def test_a_batch_keeps_every_clip_and_pads_with_what_no_loss_accepts(sizes):
-    clips = [Sample(name=str(i), features=torch.randn(frames, 2), target=torch.arange(1, tokens + 1)) for i, (frames, tokens) in enumerate(sizes)]
+    clips = [
+        Sample(name=str(i), features=torch.randn(frames, 2), target=torch.arange(1, tokens + 1))
+        for i, (frames, tokens) in enumerate(sizes)
+    ]
     batch = collate(clips)
     assert len(batch) == len(clips)
     assert batch.target_lists() == [clip.target.tolist() for clip in clips]
@@ -128,7 +160,9 @@ def test_a_build_is_given_only_the_keywords_that_it_takes():
     given_to = {}
 
     def build(vocab_size, feature_dim, seed, hidden_dim=8):
-        given_to.update(vocab_size=vocab_size, feature_dim=feature_dim, seed=seed, hidden_dim=hidden_dim)
+        given_to.update(
+            vocab_size=vocab_size, feature_dim=feature_dim, seed=seed, hidden_dim=hidden_dim
+        )
         return nn.Linear(1, 1)
 
     subject(build=build).fresh(feature_dim=3, seed=7, network={"hidden_dim": 32, "dropout": 0.5})
@@ -137,7 +171,10 @@ def test_a_build_is_given_only_the_keywords_that_it_takes():
 
 
 def test_a_recipes_keywords_win_over_those_of_the_size():
-    sized = subject(build=lambda hidden_dim, **_: nn.Linear(1, hidden_dim), sizes={"small": {"hidden_dim": 2}, "full": {"hidden_dim": 9}})
+    sized = subject(
+        build=lambda hidden_dim, **_: nn.Linear(1, hidden_dim),
+        sizes={"small": {"hidden_dim": 2}, "full": {"hidden_dim": 9}},
+    )
     width = lambda **keywords: sized.fresh(feature_dim=1, seed=0, **keywords).out_features  # noqa: E731
     assert width() == 2
     assert width(size="full") == 9
@@ -169,7 +206,12 @@ def test_every_layout_and_kind_of_output_is_read_as_the_same_log_probabilities(l
     logits = torch.randn(5, 2, 4)
     given_out = logits.log_softmax(-1) if outputs == "log_probs" else logits
     described = subject(
-        outputs=outputs, layout=layout, forward=lambda network, x, frames: (given_out.transpose(0, 1) if layout == "BTV" else given_out, frames)
+        outputs=outputs,
+        layout=layout,
+        forward=lambda network, x, frames: (
+            given_out.transpose(0, 1) if layout == "BTV" else given_out,
+            frames,
+        ),
     )
     log_probs, _ = described.log_probs(nn.Identity(), torch.zeros(2, 5, 3), torch.tensor([5, 5]))
     assert torch.allclose(log_probs, logits.log_softmax(-1))
@@ -177,16 +219,29 @@ def test_every_layout_and_kind_of_output_is_read_as_the_same_log_probabilities(l
 
 def test_an_output_in_another_layout_is_turned_away_with_both_shapes():
     wrong = subject(forward=lambda network, x, frames: (torch.zeros(2, 5, 4), frames))
-    with pytest.raises(BadSubject, match=r"subject toy: forward gave \(2, 5, 4\), expected \(steps, 2, 4\) after reading its layout as TBV"):
+    with pytest.raises(
+        BadSubject,
+        match=r"subject toy: forward gave \(2, 5, 4\), expected \(steps, 2, 4\) after reading its "
+        "layout as TBV",
+    ):
         wrong.log_probs(nn.Identity(), torch.zeros(2, 5, 3), torch.tensor([5, 5]))
 
 
 @pytest.mark.parametrize(
     ("returned", "words"),
     [
-        (torch.zeros(5, 2, 4), r"forward must return output and steps, got torch.float32 \(5, 2, 4\)"),
-        ((torch.zeros(5, 2, 4), [5.0, 5.0]), "steps must be an integer tensor of 2, got torch.float32"),
-        ((torch.zeros(5, 2, 4), torch.tensor([5.0, 5.0])), "steps must be an integer tensor of 2, got torch.float32"),
+        (
+            torch.zeros(5, 2, 4),
+            r"forward must return output and steps, got torch.float32 \(5, 2, 4\)",
+        ),
+        (
+            (torch.zeros(5, 2, 4), [5.0, 5.0]),
+            "steps must be an integer tensor of 2, got torch.float32",
+        ),
+        (
+            (torch.zeros(5, 2, 4), torch.tensor([5.0, 5.0])),
+            "steps must be an integer tensor of 2, got torch.float32",
+        ),
         ((torch.zeros(5, 2, 4), torch.tensor([5])), "steps must be an integer tensor of 2"),
         ({"logits": 1, "steps": 2}, "forward must return output and steps, got dict"),
     ],

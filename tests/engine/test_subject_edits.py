@@ -1,4 +1,6 @@
-"""Rewiring: what a subject feeds its network, makes of its output or lets gradients pass is changed, and the network left alone."""
+"""Rewiring: what a subject feeds its network, makes of its output or lets gradients pass is
+changed, and the network left alone.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pytest_overfit import subject_edits
 from pytest_overfit.findings.examine import check
-from pytest_overfit.network_edits import CannotEdit
+from pytest_overfit.network import subject_edits
+from pytest_overfit.network.network_edits import CannotEdit
 from pytest_overfit.subject import Subject, collate
 from tests.engine.faults import FAULTS
 from tests.engine.planting import fed, forwarded, hooked
@@ -53,10 +55,19 @@ def test_it_takes_the_fault_away(fault: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [subject_edits.normalised, subject_edits.from_head, subject_edits.undetached, subject_edits.counted_steps, subject_edits.undropped]
+    "change",
+    [
+        subject_edits.normalised,
+        subject_edits.from_head,
+        subject_edits.undetached,
+        subject_edits.counted_steps,
+        subject_edits.undropped,
+    ],
 )
 @pytest.mark.parametrize("name", HEALTHY)
-def test_a_sound_subject_gives_what_it_gave(change: Callable[[Subject], Subject], name: str) -> None:
+def test_a_sound_subject_gives_what_it_gave(
+    change: Callable[[Subject], Subject], name: str
+) -> None:
     subject = HEALTHY[name]()
     before, steps = run(subject)
     after, again = run(change(subject))
@@ -102,11 +113,15 @@ def test_frames_fed_several_times_make_as_many_more_steps() -> None:
 def test_only_a_forward_of_its_own_can_be_left_out() -> None:
     with pytest.raises(CannotEdit):
         subject_edits.plainly_called(bigru())
-    assert torch.equal(run(subject_edits.plainly_called(fed(bigru(), lambda x: x * 0)))[0], run(bigru())[0])
+    assert torch.equal(
+        run(subject_edits.plainly_called(fed(bigru(), lambda x: x * 0)))[0], run(bigru())[0]
+    )
 
 
 def test_steps_are_counted_in_eval_mode_and_the_network_left_in_train_mode() -> None:
-    subject = subject_edits.counted_steps(forwarded(bigru(), lambda out, steps, _: (out, steps // 3)))
+    subject = subject_edits.counted_steps(
+        forwarded(bigru(), lambda out, steps, _: (out, steps // 3))
+    )
     network = subject.fresh(feature_dim=DIM, seed=0).train()
     subject.log_probs(network, BATCH.features, BATCH.frames)
     assert network.training

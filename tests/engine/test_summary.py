@@ -5,14 +5,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_overfit.live import CLEAR, LiveLine
-from pytest_overfit.store import write_whole
-from pytest_overfit.summary import watched
+from pytest_overfit.plugin.live import CLEAR, LiveLine
+from pytest_overfit.plugin.store import write_whole
+from pytest_overfit.plugin.summary import watched
 
 
 @pytest.mark.parametrize(
     ("terminal", "verbosity", "ci", "shown"),
-    [(True, 0, None, True), (True, 1, None, True), (True, -1, None, False), (True, 0, "true", False), (False, 0, None, False)],
+    [
+        (True, 0, None, True),
+        (True, 1, None, True),
+        (True, -1, None, False),
+        (True, 0, "true", False),
+        (False, 0, None, False),
+    ],
 )
 def test_the_live_line_is_for_people_on_a_terminal(monkeypatch, terminal, verbosity, ci, shown):
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(isatty=lambda: terminal))
@@ -39,7 +45,7 @@ class Terminal:
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr("pytest_overfit.live.INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr("pytest_overfit.plugin.live.INTERVAL_SECONDS", 0.01)
 
 
 ROW = '{"subject": "toy", "samples": 10, "step": %d, "budget": 400, "lr": 0.005, "loss": 2.0, "token_error_rate": 0.5}'

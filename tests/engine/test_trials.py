@@ -1,4 +1,6 @@
-"""Trials: in the order of the plan, within their time, alone or beside each other with the same outcome."""
+"""Trials: in the order of the plan, within their time, alone or beside each other with the same
+outcome.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
+from pytest_overfit.climb.ladder import Rung, criteria_for
 from pytest_overfit.explain.trials import Trial, TrialEnded, plan, run_trials
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.training import CAUSE_NOT_LOCATED, RECIPE_STALLS
-from pytest_overfit.ladder import Rung, criteria_for
 from pytest_overfit.recipe import default_recipe
 from tests.engine.subjects import bigru
 
@@ -36,7 +38,9 @@ def rung() -> Rung:
 
 
 def told(finding: Finding, remedy: Any, *, held: bool = False, seconds: float = 0.0) -> Trial:
-    return Trial(finding=finding.name, remedy=remedy.name, held=held, steps=os.getpid(), seconds=seconds)
+    return Trial(
+        finding=finding.name, remedy=remedy.name, held=held, steps=os.getpid(), seconds=seconds
+    )
 
 
 def test_the_likeliest_remedy_of_each_finding_is_tried_before_the_second_of_any() -> None:
@@ -47,10 +51,14 @@ def test_the_likeliest_remedy_of_each_finding_is_tried_before_the_second_of_any(
 def test_general_remedies_are_tried_where_nothing_is_found_or_all_are_asked_for() -> None:
     assert [remedy for _, remedy in plan([], "auto")] == list(CAUSE_NOT_LOCATED.remedies)
     assert list(plan(FOUND, "off")) == []
-    assert len(list(plan(FOUND[1:], "all"))) == len(RECIPE_STALLS.remedies) + len(CAUSE_NOT_LOCATED.remedies)
+    assert len(list(plan(FOUND[1:], "all"))) == len(RECIPE_STALLS.remedies) + len(
+        CAUSE_NOT_LOCATED.remedies
+    )
 
 
-def test_trials_one_by_one_end_with_the_time_that_the_climb_took(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_one_by_one_end_with_the_time_that_the_climb_took(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     given: list[float] = []
     now = [0.0]
 
@@ -66,7 +74,9 @@ def test_trials_one_by_one_end_with_the_time_that_the_climb_took(monkeypatch: py
     assert given == [50.0, 30.0, 10.0]
 
 
-def test_trials_beside_each_other_end_with_the_time_that_the_climb_took(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_beside_each_other_end_with_the_time_that_the_climb_took(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     context = multiprocessing.get_context("fork")
     now, both = context.Value("d", 0.0), context.Barrier(2)
 
@@ -81,7 +91,9 @@ def test_trials_beside_each_other_end_with_the_time_that_the_climb_took(monkeypa
     assert [trial.seconds for trial in run_trials(rung(), FOUND, 50.0, "auto")] == [50.0, 50.0]
 
 
-def test_the_first_of_the_plan_to_hold_ends_what_comes_after_it(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+def test_the_first_of_the_plan_to_hold_ends_what_comes_after_it(
+    monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
     """Beside each other the first waits for the second to hold, and the third for ever."""
     names = [remedy.name for _, remedy in plan(FOUND, "auto")]
     context = multiprocessing.get_context("fork")
@@ -105,16 +117,25 @@ def test_the_first_of_the_plan_to_hold_ends_what_comes_after_it(monkeypatch: pyt
 
 @pytest.mark.parametrize("threads", [1], indirect=True)
 @pytest.mark.usefixtures("threads")
-def test_trials_beside_each_other_tell_what_trials_one_by_one_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one thread, as a trial in a process of its own has: other threads sum in another order, and a run takes other steps."""
+def test_trials_beside_each_other_tell_what_trials_one_by_one_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With one thread, as a trial in a process of its own has: other threads sum in another order,
+    and a run takes other steps.
+    """
     monkeypatch.setattr("pytest_overfit.explain.trials.LEAST_SECONDS", 300.0)
     stalled, known = FOUND[1:], {}
     recipe = default_recipe(2)
     slow = replace(rung(), recipe=replace(recipe, lr=recipe.lr / 100))
     for at_once in (1, 2):
-        monkeypatch.setattr("pytest_overfit.explain.trials.beside_each_other", lambda device, at_once=at_once: at_once)
+        monkeypatch.setattr(
+            "pytest_overfit.explain.trials.beside_each_other",
+            lambda device, at_once=at_once: at_once,
+        )
         tried = run_trials(slow, stalled, 0.0, "auto")
-        known[at_once] = [(trial.remedy, trial.held, trial.steps, trial.ended, trial.why) for trial in tried]
+        known[at_once] = [
+            (trial.remedy, trial.held, trial.steps, trial.ended, trial.why) for trial in tried
+        ]
     assert known[1] == known[2]
     assert any(held for _, held, *_ in known[1])
 

@@ -1,16 +1,26 @@
-"""The measurement of how stable verdicts are: its jobs, its count, and one run on another machine that this one stands in for."""
+"""The measurement of how stable verdicts are: its jobs, its count, and one run on another machine
+that this one stands in for.
+"""
 
 import json
 
 import pytest
 
-from tests.examination import verdicts
-from tests.examination.results import append_row, job_of
+from examination import verdicts
+from examination.results import append_row, job_of
 
 
 def row(name="bigru", seed=0, machine="avx2 0", detours=0, **rungs):
     statuses = {rung.strip("_"): status for rung, status in rungs.items()} or {"1": "ok", "2": "ok"}
-    return {"kind": "verdict", "network": machine, "name": name, "seed": seed, "rungs": statuses, "detours": detours, "seconds": 1.0}
+    return {
+        "kind": "verdict",
+        "network": machine,
+        "name": name,
+        "seed": seed,
+        "rungs": statuses,
+        "detours": detours,
+        "seconds": 1.0,
+    }
 
 
 def test_every_machine_and_seed_is_a_job_and_a_measurement_cut_short_has_seen_every_subject():
@@ -32,7 +42,10 @@ def test_the_count_states_the_bound_that_it_allows():
     assert verdicts.told(rows, 9) == [
         "3 of 9 jobs: 6 verdicts of 1 sound subjects, 1 seeds, 3 machines; 3 by a detour",
         "0 called broken (rate below 50.00% with 95 % confidence)",
-        "0 of 2 rungs with a seed were judged otherwise on another machine (rate below 150.00% with 95 % confidence)",
+        (
+            "0 of 2 rungs with a seed were judged otherwise on another machine (rate below 150.00% "
+            "with 95 % confidence)"
+        ),
     ]
 
 
@@ -55,11 +68,23 @@ def test_jobs_are_climbed_where_they_are_asked_for_and_not_twice(tmp_path, monke
     monkeypatch.setattr(verdicts, "climbed", climbed)
     results = tmp_path / "verdicts.jsonl"
     append_row(results, row(name="crnn"))
-    arguments = ["--subjects=bigru,crnn", "--seeds=1", "--jitters=1", "--capabilities=avx2", f"--results={results}"]
+    arguments = [
+        "--subjects=bigru,crnn",
+        "--seeds=1",
+        "--jitters=1",
+        "--capabilities=avx2",
+        f"--results={results}",
+    ]
     assert verdicts.main(arguments) == 0
-    assert [(machine, [job[2] for job in jobs]) for machine, jobs in asked] == [("avx2 0", ["bigru"]), ("avx2 1", ["bigru", "crnn"])]
+    assert [(machine, [job[2] for job in jobs]) for machine, jobs in asked] == [
+        ("avx2 0", ["bigru"]),
+        ("avx2 1", ["bigru", "crnn"]),
+    ]
     assert capsys.readouterr().out.startswith("4 of 4 jobs: 8 verdicts")
-    assert len({job_of(json.loads(line)) for line in results.read_text(encoding="utf-8").splitlines()}) == 4
+    assert (
+        len({job_of(json.loads(line)) for line in results.read_text(encoding="utf-8").splitlines()})
+        == 4
+    )
     append_row(results, row(_1="broken"))
     assert verdicts.main(arguments) == 1
     assert len(asked) == 2
@@ -67,4 +92,8 @@ def test_jobs_are_climbed_where_they_are_asked_for_and_not_twice(tmp_path, monke
 
 def test_a_machine_is_a_process_of_its_own():
     (told,) = verdicts.climbed("default 2", [("verdict", "default 2", "temporal convolutions", 0)])
-    assert (told["name"], told["network"], told["rungs"]) == ("temporal convolutions", "default 2", dict.fromkeys("125", "ok"))
+    assert (told["name"], told["network"], told["rungs"]) == (
+        "temporal convolutions",
+        "default 2",
+        dict.fromkeys("125", "ok"),
+    )

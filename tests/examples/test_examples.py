@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from examples import material
+from pytest_overfit.climb.ladder import Rung, criteria_for
 from pytest_overfit.findings.examine import check
-from pytest_overfit.ladder import Rung, criteria_for
+from pytest_overfit.plugin.settings import import_subject
 from pytest_overfit.recipe import default_recipe
-from pytest_overfit.settings import import_subject
 from tests.fixtures.own_folder import refused
 
 ROOT = Path(__file__).parents[2]
@@ -21,14 +21,23 @@ EXAMPLES = {"isolated_signs": "signs", "speech": "speech", "text_lines": "lines"
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_climbs_from_its_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if name == "speech" and shutil.which("espeak-ng") is None:
-        pytest.skip("espeak-ng is not installed, which speaks the example: apt-get install espeak-ng")
+        pytest.skip(
+            "espeak-ng is not installed, which speaks the example: apt-get install espeak-ng"
+        )
     monkeypatch.setattr(material, "CLIPS", 12)
     assert material.main([EXAMPLES[name], str(tmp_path)]) == 0
     monkeypatch.setenv("EXAMPLE_DATA", str(tmp_path))
     subject = import_subject(f"examples.{name}:subject")
-    assert [finding.headline for finding in check(subject, subject.take(12)) if finding.fails()] == []
+    assert [
+        finding.headline for finding in check(subject, subject.take(12)) if finding.fails()
+    ] == []
     for samples in (1, 2):
-        outcome = Rung(subject=subject, samples=samples, recipe=default_recipe(samples), criteria=criteria_for(samples)).climb()
+        outcome = Rung(
+            subject=subject,
+            samples=samples,
+            recipe=default_recipe(samples),
+            criteria=criteria_for(samples),
+        ).climb()
         assert outcome.status == "ok", outcome
 
 

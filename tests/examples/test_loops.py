@@ -1,4 +1,6 @@
-"""Each example of a loop goes from its files through its own training to a climb, and costs its user at most ten lines."""
+"""Each example of a loop goes from its files through its own training to a climb, and costs its
+user at most ten lines.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +12,24 @@ from pathlib import Path
 import pytest
 
 from examples import material
-from pytest_overfit.ladder import Rung, criteria_for
+from pytest_overfit.climb.ladder import Rung, criteria_for
 from pytest_overfit.loop.contracts import findings_of_loop
 from pytest_overfit.loop.training import recipe_of_loop
+from pytest_overfit.plugin.settings import import_subject
 from pytest_overfit.recipe import default_recipe
-from pytest_overfit.settings import import_subject
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = {"wav2vec2": "speech", "crnn": "lines", "auxiliary": "speech"}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_climbs_with_its_own_training(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_climbs_with_its_own_training(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if EXAMPLES[name] == "speech" and shutil.which("espeak-ng") is None:
-        pytest.skip("espeak-ng is not installed, which speaks the example: apt-get install espeak-ng")
+        pytest.skip(
+            "espeak-ng is not installed, which speaks the example: apt-get install espeak-ng"
+        )
     monkeypatch.setattr(material, "CLIPS", 8)
     assert material.main([EXAMPLES[name], str(tmp_path)]) == 0
     monkeypatch.setenv("EXAMPLE_DATA", str(tmp_path))

@@ -1,4 +1,6 @@
-"""A checkup: the team's own figures, what makes a verdict, what is said of what is missing, and the command that comes next."""
+"""A checkup: the team's own figures, what makes a verdict, what is said of what is missing, and the
+command that comes next.
+"""
 
 import json
 import math
@@ -18,7 +20,20 @@ from pytest_overfit.health.run import Curve, Facts, Prediction, Run
 from tests.health.made_runs import LEVELS, SICK, SOUND, curve, decay, noisy
 
 FEW = (1, 25, 50, 60)
-SENTENCE = ("MORGEN", "REGEN", "UND", "WIND", "IM", "NORDEN", "AUCH", "SCHNEE", "DANN", "KALT", "JETZT", "WETTER")
+SENTENCE = (
+    "MORGEN",
+    "REGEN",
+    "UND",
+    "WIND",
+    "IM",
+    "NORDEN",
+    "AUCH",
+    "SCHNEE",
+    "DANN",
+    "KALT",
+    "JETZT",
+    "WETTER",
+)
 TEAM = Run(
     name="teacher",
     sources=(Path("logs/teacher.log"),),
@@ -29,15 +44,22 @@ TEAM = Run(
         "val_wer": curve(FEW, (0.921, 0.912, 0.908, 0.915)),
     },
     predictions=tuple(
-        Prediction(at=60.0, split="val", target=SENTENCE[:due], prediction=said) for due, said in ((10, ()), (11, ("REGEN",)), (12, ("WIND", "WIND")))
+        Prediction(at=60.0, split="val", target=SENTENCE[:due], prediction=said)
+        for due, said in ((10, ()), (11, ("REGEN",)), (12, ("WIND", "WIND")))
     ),
 )
 
 
 def trained(epochs=60, train=(20, 0.3), val=(20, 0.6), rate=6, facts=None, **curves):
     rng = np.random.default_rng(3)
-    losses = {"train_loss": noisy(rng, decay(rng, epochs, *train, rate), 0.01), "val_loss": noisy(rng, decay(rng, epochs, *val, rate), 0.01)}
-    made = {name: curve(range(1, len(values) + 1), values) for name, values in {**losses, **curves}.items()}
+    losses = {
+        "train_loss": noisy(rng, decay(rng, epochs, *train, rate), 0.01),
+        "val_loss": noisy(rng, decay(rng, epochs, *val, rate), 0.01),
+    }
+    made = {
+        name: curve(range(1, len(values) + 1), values)
+        for name, values in {**losses, **curves}.items()
+    }
     return Run(name="made", curves=made, facts=facts or Facts())
 
 
@@ -48,7 +70,11 @@ def test_the_teams_figures_show_both_illnesses_and_end_in_stop(snapshot):
     checkup = check_up(TEAM)
     assert checkup.verdict == "stop"
     assert checkup.finding("validation_loss_rises").began == 25
-    assert checkup.finding("predictions_too_short").status == checkup.finding("validation_wer_stuck").status == "confirmed"
+    assert (
+        checkup.finding("predictions_too_short").status
+        == checkup.finding("validation_wer_stuck").status
+        == "confirmed"
+    )
     assert report.text(checkup) == snapshot
 
 
@@ -61,19 +87,34 @@ def test_their_case_is_clear_without_predictions_and_error_rates_too():
     checkup = check_up(Run(name="teacher", curves=losses))
     assert [finding.name for finding in checkup.findings] == ["validation_loss_rises"]
     assert checkup.verdict == "stop"
-    assert dict(checkup.not_judged)["validation_wer_stuck"] == "needs an error rate of validation (val_wer)"
+    assert (
+        dict(checkup.not_judged)["validation_wer_stuck"]
+        == "needs an error rate of validation (val_wer)"
+    )
 
 
 def test_how_wide_their_gap_is_depends_on_the_unit():
     losses = {name: TEAM.curves[name] for name in ("train_loss", "val_loss")}
     in_nats = Run(name="teacher", curves=losses, facts=Facts(levels={"val": LEVELS}))
-    assert check_up(in_nats).finding("gap_wide").headline == "validation loss stands more than 2 above training loss since epoch 50"
-    unread = check_up(Run(name="teacher", curves={**losses, "val_wer": TEAM.curves["val_wer"]})).finding("gap_wide")
-    assert unread.headline == "training loss lies more than 40 % below validation loss, which stands still, since epoch 50"
+    assert (
+        check_up(in_nats).finding("gap_wide").headline
+        == "validation loss stands more than 2 above training loss since epoch 50"
+    )
+    unread = check_up(
+        Run(name="teacher", curves={**losses, "val_wer": TEAM.curves["val_wer"]})
+    ).finding("gap_wide")
+    assert unread.headline == (
+        "training loss lies more than 40 % below validation loss, which stands still, since "
+        "epoch 50"
+    )
 
 
 def test_at_their_epoch_25_nothing_was_wrong_yet():
-    early = {name: Curve(at=whole.at[:2], values=whole.values[:2]) for name, whole in TEAM.curves.items() if len(whole) > 1}
+    early = {
+        name: Curve(at=whole.at[:2], values=whole.values[:2])
+        for name, whole in TEAM.curves.items()
+        if len(whole) > 1
+    }
     checkup = check_up(Run(name="teacher", curves=early))
     assert checkup.findings == ()
     assert checkup.verdict == "go on"
@@ -85,7 +126,11 @@ def test_at_their_epoch_25_nothing_was_wrong_yet():
 def test_every_rule_finds_rules_out_or_says_why_it_does_not_judge():
     for kind in SOUND:
         checkup = check_up(SOUND[kind](np.random.default_rng(1)))
-        names = [*(finding.name for finding in checkup.findings), *checkup.ruled_out, *dict(checkup.not_judged)]
+        names = [
+            *(finding.name for finding in checkup.findings),
+            *checkup.ruled_out,
+            *dict(checkup.not_judged),
+        ]
         assert sorted(names) == sorted(rule.name for rule in RULES)
 
 
@@ -103,17 +148,24 @@ def test_without_an_error_rate_nobody_can_tell_whether_anything_is_read():
     checkup = check_up(trained(epochs=100))
     assert checkup.verdict == "cannot tell"
     assert checkup.reasons[0] == "no error rate in the log: nothing shows whether anything is read"
-    assert checkup.next_command.endswith("# once an error rate of validation is logged beside the loss")
+    assert checkup.next_command.endswith(
+        "# once an error rate of validation is logged beside the loss"
+    )
 
 
 @pytest.mark.parametrize("rate", [6, 40], ids=["at rest", "still improving"])
 def test_of_a_run_that_is_over_it_is_said_whether_more_would_have_helped(rate):
-    over = replace(trained(epochs=100, rate=rate, val_wer=decay(None, 100, 1.0, 0.12, rate)), finished=("max_steps 3000 reached (state.json)",))
+    over = replace(
+        trained(epochs=100, rate=rate, val_wer=decay(None, 100, 1.0, 0.12, rate)),
+        finished=("max_steps 3000 reached (state.json)",),
+    )
     checkup = check_up(over)
     assert checkup.verdict == ("healthy" if rate == 6 else "go on")
     assert "max_steps 3000 reached (state.json)" in checkup.reasons
     assert any(reason.startswith("best checkpoint: validation WER") for reason in checkup.reasons)
-    assert checkup.reasons[-1].endswith("more would not have helped" if rate == 6 else "it ended while it improved: train longer")
+    assert checkup.reasons[-1].endswith(
+        "more would not have helped" if rate == 6 else "it ended while it improved: train longer"
+    )
     assert checkup.next_command is None
 
 
@@ -126,11 +178,15 @@ def test_a_run_that_still_improves_goes_on():
 def test_a_short_log_is_too_early_to_call_healthy():
     checkup = check_up(trained(epochs=10, rate=0.5, val_wer=np.linspace(0.2, 0.201, 10)))
     assert checkup.verdict == "go on"
-    assert checkup.reasons == ("too early to tell: 10 readings, it takes 12 to say where a run goes",)
+    assert checkup.reasons == (
+        "too early to tell: 10 readings, it takes 12 to say where a run goes",
+    )
 
 
 def test_an_error_rate_that_is_still_high_is_not_called_healthy():
-    checkup = check_up(trained(epochs=100, train=(20, 0.5), val_wer=[1.0] * 70 + [0.7] + [0.9] * 29))
+    checkup = check_up(
+        trained(epochs=100, train=(20, 0.5), val_wer=[1.0] * 70 + [0.7] + [0.9] * 29)
+    )
     assert checkup.verdict == "go on"
     assert checkup.reasons == ("nothing found, but validation WER is 90.0 %",)
 
@@ -145,8 +201,13 @@ def test_confirmed_findings_come_first():
     spiked = trained(epochs=100, lr=[0.0] * 100)
     values = np.array(spiked.curves["train_loss"].values)
     values[[30, 50, 70]] *= 9
-    findings = check_up(Run(name="both", curves=spiked.curves | {"train_loss": curve(range(1, 101), values)})).findings
-    assert [(finding.name, finding.status) for finding in findings] == [("learning_rate_zero", "confirmed"), ("loss_spikes", "suspected")]
+    findings = check_up(
+        Run(name="both", curves=spiked.curves | {"train_loss": curve(range(1, 101), values)})
+    ).findings
+    assert [(finding.name, finding.status) for finding in findings] == [
+        ("learning_rate_zero", "confirmed"),
+        ("loss_spikes", "suspected"),
+    ]
 
 
 def test_of_a_run_without_any_curve_nothing_can_be_told():
@@ -161,34 +222,61 @@ def test_of_a_run_without_any_curve_nothing_can_be_told():
 def test_levels_gap_and_parameters_are_notes():
     facts = Facts(levels={"train": LEVELS, "val": LEVELS}, parameters=7_300_000, train_samples=600)
     notes = check_up(trained(val=(20, 3.0), rate=30, facts=facts)).notes
-    assert re.fullmatch(r"training loss 3\.\d\d nats a token: the nearest level is `bag of clip` \(2\.50\)", notes[0])
+    assert re.fullmatch(
+        r"training loss 3\.\d\d nats a token: the nearest level is `bag of clip` \(2\.50\)",
+        notes[0],
+    )
     assert any(note.startswith("gap (validation - training loss) 2.") for note in notes)
     assert notes[-1] == "7,300,000 parameters, 600 training samples: 12,167 parameters a sample"
 
 
 def test_what_a_log_tells_is_not_asked_for():
-    every = {name: [0.5] * 60 for name in ("train_wer", "val_wer", "val_emission_ratio", "val_blank_share", "val_entropy_ratio", "lr", "grad_norm")}
+    every = {
+        name: [0.5] * 60
+        for name in (
+            "train_wer",
+            "val_wer",
+            "val_emission_ratio",
+            "val_blank_share",
+            "val_entropy_ratio",
+            "lr",
+            "grad_norm",
+        )
+    }
     facts = Facts(levels={"train": LEVELS, "val": LEVELS}, parameters=1, train_samples=1)
     told = trained(facts=facts, **every)
-    assert check_up(told).more_evidence == ("a checkpoint beside the log: blanks, entropy, emitted tokens and probes measured on real samples",)
+    assert check_up(told).more_evidence == (
+        (
+            "a checkpoint beside the log: blanks, entropy, emitted tokens and probes measured on "
+            "real samples"
+        ),
+    )
     assert len(check_up(trained()).more_evidence) == 10
 
 
 # -- the next command
 
-STARTED = "python -m model.train mobilenetv3 --learning_rate 0.001 --dropout 0.3 --weight_decay 1e-4 --epochs 60 --output_dir checkpoints/first"
+STARTED = (
+    "python -m model.train mobilenetv3 --learning_rate 0.001 --dropout 0.3 --weight_decay 1e-4 "
+    "--epochs 60 --output_dir checkpoints/first"
+)
 OVERFITS = {"val": (20, 0.6), "train": (20, 0.05)}
 
 
 def command_for(kind, command=STARTED, **known):
     made = SICK[kind][0](np.random.default_rng(0))
-    keep = {name: whole for name, whole in made.curves.items() if not name.endswith(("wer", "ratio"))}
-    return check_up(Run(name="made", curves=keep, facts=Facts(command=command, **known))).next_command
+    keep = {
+        name: whole for name, whole in made.curves.items() if not name.endswith(("wer", "ratio"))
+    }
+    return check_up(
+        Run(name="made", curves=keep, facts=Facts(command=command, **known))
+    ).next_command
 
 
 def test_overfitting_is_answered_by_more_dropout_and_weight_decay_into_a_new_folder():
     expected = (
-        "python -m model.train mobilenetv3 --learning_rate 0.001 --dropout 0.5 --weight_decay 0.001 --epochs 60 --output_dir checkpoints/first-next"
+        "python -m model.train mobilenetv3 --learning_rate 0.001 --dropout 0.5 --weight_decay "
+        "0.001 --epochs 60 --output_dir checkpoints/first-next"
     )
     assert command_for("overfitting") == expected
     assert command_for("overfitting", STARTED + " --resume") == expected
@@ -196,40 +284,77 @@ def test_overfitting_is_answered_by_more_dropout_and_weight_decay_into_a_new_fol
 
 def test_divergence_is_answered_by_a_smaller_rate_however_the_option_is_written():
     assert "--learning_rate 0.0001 " in command_for("diverged")
-    assert command_for("diverged", "train.py --model.lr=0.05 --save-dir=x") == "train.py --model.lr=0.005 --save-dir=x"
+    assert (
+        command_for("diverged", "train.py --model.lr=0.05 --save-dir=x")
+        == "train.py --model.lr=0.005 --save-dir=x"
+    )
     assert command_for("became_nan", "train.py --lr 1e-3") == "train.py --lr 0.0001"
 
 
 def test_a_keyword_of_the_network_is_an_option_that_was_left_out():
     assert (
-        command_for("overfitting", "python -m model.train mobilenetv3", network={"dropout": 0.0}) == "python -m model.train mobilenetv3 --dropout 0.2"
+        command_for("overfitting", "python -m model.train mobilenetv3", network={"dropout": 0.0})
+        == "python -m model.train mobilenetv3 --dropout 0.2"
     )
 
 
-@pytest.mark.parametrize("command", [None, "python train.py", "python 'train.py", "train.py --lr fast"])
+@pytest.mark.parametrize(
+    "command", [None, "python train.py", "python 'train.py", "train.py --lr fast"]
+)
 def test_a_command_without_such_an_option_leads_to_the_ladder(command):
-    assert command_for("diverged", command) == "pytest -m overfit --overfit-subject package.module:subject  # can it memorise a few clips at all?"
+    assert command_for("diverged", command) == (
+        "pytest -m overfit --overfit-subject package.module:subject  # can it memorise a few "
+        "clips at all?"
+    )
 
 
 def test_a_run_that_learnt_nothing_leads_to_the_ladder():
     made = SICK["collapsed"][0](np.random.default_rng(0))
-    checkup = check_up(Run(name="made", curves=made.curves, facts=Facts(command=STARTED, subject="mobilenetv3")))
+    checkup = check_up(
+        Run(name="made", curves=made.curves, facts=Facts(command=STARTED, subject="mobilenetv3"))
+    )
     assert checkup.next_command.startswith("pytest -m overfit --overfit-subject mobilenetv3 ")
 
 
 def test_a_run_that_goes_on_is_resumed_and_given_more_epochs_where_its_own_are_over():
-    assert check_up(trained(rate=40, facts=Facts(command=STARTED, epochs=150))).next_command == STARTED + " --resume"
-    assert "--epochs 120 " in check_up(trained(rate=40, facts=Facts(command=STARTED, epochs=60))).next_command
-    assert check_up(trained(rate=40)).next_command == "pytest -m health --overfit-run=made  # when more is logged"
+    assert (
+        check_up(trained(rate=40, facts=Facts(command=STARTED, epochs=150))).next_command
+        == STARTED + " --resume"
+    )
+    assert (
+        "--epochs 120 "
+        in check_up(trained(rate=40, facts=Facts(command=STARTED, epochs=60))).next_command
+    )
+    assert (
+        check_up(trained(rate=40)).next_command
+        == "pytest -m health --overfit-run=made  # when more is logged"
+    )
 
 
 # -- whatever a log holds
 
-NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.floats(-10, 100) | st.sampled_from([0.0, 0.85, 1.0, -1.0])
+NUMBERS = (
+    st.floats(allow_nan=True, allow_infinity=True)
+    | st.floats(-10, 100)
+    | st.sampled_from([0.0, 0.85, 1.0, -1.0])
+)
 CURVES = st.dictionaries(
-    st.sampled_from(["train_loss", "val_loss", "train_wer", "val_wer", "val_emission_ratio", "lr", "grad_norm", "other"]),
+    st.sampled_from(
+        [
+            "train_loss",
+            "val_loss",
+            "train_wer",
+            "val_wer",
+            "val_emission_ratio",
+            "lr",
+            "grad_norm",
+            "other",
+        ]
+    ),
     st.lists(st.tuples(st.integers(0, 200), NUMBERS), max_size=60).map(
-        lambda points: Curve(at=tuple(float(at) for at, _ in points), values=tuple(v for _, v in points))
+        lambda points: Curve(
+            at=tuple(float(at) for at, _ in points), values=tuple(v for _, v in points)
+        )
     ),
 )
 PREDICTIONS = st.lists(
@@ -242,13 +367,21 @@ PREDICTIONS = st.lists(
     ),
     max_size=6,
 ).map(tuple)
-FACTS = st.builds(Facts, levels=st.sampled_from([{}, {"train": LEVELS}, {"train": LEVELS, "val": LEVELS}]), epochs=st.none() | st.integers(1, 300))
+FACTS = st.builds(
+    Facts,
+    levels=st.sampled_from([{}, {"train": LEVELS}, {"train": LEVELS, "val": LEVELS}]),
+    epochs=st.none() | st.integers(1, 300),
+)
 
 
 @settings(max_examples=150, deadline=None)
-@given(curves=CURVES, predictions=PREDICTIONS, facts=FACTS, clock=st.sampled_from(["epoch", "step"]))
+@given(
+    curves=CURVES, predictions=PREDICTIONS, facts=FACTS, clock=st.sampled_from(["epoch", "step"])
+)
 def test_any_log_is_judged_and_told_in_a_report_that_fits(curves, predictions, facts, clock):
-    checkup = check_up(Run(name="any", clock=clock, curves=curves, predictions=predictions, facts=facts))
+    checkup = check_up(
+        Run(name="any", clock=clock, curves=curves, predictions=predictions, facts=facts)
+    )
     told = report.text(checkup)
     assert max(map(len, told.splitlines())) <= report.WIDTH
     json.loads(report.to_json(checkup), parse_constant=pytest.fail)
@@ -266,9 +399,13 @@ def test_a_verdict_does_not_hang_on_the_unit_of_the_loss_but_for_the_gap(seed, s
     kind = ("steady", "restarts", "plateau_then_drop", "regularised")[shift]
     run = SOUND[kind](np.random.default_rng([seed, 77]))
     scaled = {
-        name: Curve(at=whole.at, values=tuple(scale * value for value in whole.values)) if name.endswith("loss") else whole
+        name: Curve(at=whole.at, values=tuple(scale * value for value in whole.values))
+        if name.endswith("loss")
+        else whole
         for name, whole in run.curves.items()
     }
     names = {finding.name for finding in check_up(run).findings} - {"gap_wide"}
-    again = {finding.name for finding in check_up(Run(name="scaled", curves=scaled)).findings} - {"gap_wide"}
+    again = {finding.name for finding in check_up(Run(name="scaled", curves=scaled)).findings} - {
+        "gap_wide"
+    }
     assert again == names - {"nothing_learnt", "nothing_carries_over"}

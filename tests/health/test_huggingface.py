@@ -1,4 +1,6 @@
-"""The callback of a Hugging Face trainer: fine-tuning of five epochs is stopped in time, what is sound is left alone."""
+"""The callback of a Hugging Face trainer: fine-tuning of five epochs is stopped in time, what is
+sound is left alone.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,22 @@ from pytest_overfit.health.huggingface import HealthTrainerCallback  # noqa: E40
 from pytest_overfit.health.live import HealthWarning  # noqa: E402
 from pytest_overfit.health.run import BadRun  # noqa: E402
 
-OVERFITS = ((1.2, 0.60, 0.30), (0.6, 0.42, 0.25), (0.3, 0.47, 0.249), (0.1, 0.55, 0.25), (0.05, 0.66, 0.251))
-IMPROVES = ((1.2, 0.60, 14.3), (0.6, 0.42, 12.5), (0.3, 0.35, 11.8), (0.25, 0.31, 11.1), (0.2, 0.30, 10.7))
-"""Training loss, validation loss, WER, an epoch each; the second in percent, below 20 all the time."""
+OVERFITS = (
+    (1.2, 0.60, 0.30),
+    (0.6, 0.42, 0.25),
+    (0.3, 0.47, 0.249),
+    (0.1, 0.55, 0.25),
+    (0.05, 0.66, 0.251),
+)
+IMPROVES = (
+    (1.2, 0.60, 14.3),
+    (0.6, 0.42, 12.5),
+    (0.3, 0.35, 11.8),
+    (0.25, 0.31, 11.1),
+    (0.2, 0.30, 10.7),
+)
+"""Training loss, validation loss, WER, an epoch each; the second in percent, below 20 all the time.
+"""
 
 
 def told_to(folder: Path) -> SimpleNamespace:
@@ -30,17 +45,38 @@ def state(step: int = 0, *, steps: int = 500, first: bool = True) -> transformer
     return transformers.TrainerState(global_step=step, max_steps=steps, is_world_process_zero=first)
 
 
-def tell(callback: HealthTrainerCallback, folder: Path, epochs: Sequence[tuple[float, float, float]], *, first: bool = True) -> int | None:
+def tell(
+    callback: HealthTrainerCallback,
+    folder: Path,
+    epochs: Sequence[tuple[float, float, float]],
+    *,
+    first: bool = True,
+) -> int | None:
     """Log as a trainer does, 100 steps an epoch. Returns the epoch after which it was stopped."""
     arguments, control = told_to(folder), transformers.TrainerControl()
     callback.on_train_begin(arguments, state(), control)
     for epoch, (train, val, wer) in enumerate(epochs, start=1):
         now = state(100 * epoch, first=first)
-        callback.on_log(arguments, now, control, logs={"loss": train, "grad_norm": 1.0, "learning_rate": 1e-4, "epoch": epoch})
-        callback.on_log(arguments, now, control, logs={"eval_loss": val, "eval_wer": wer, "eval_runtime": 3.0, "epoch": epoch})
+        callback.on_log(
+            arguments,
+            now,
+            control,
+            logs={"loss": train, "grad_norm": 1.0, "learning_rate": 1e-4, "epoch": epoch},
+        )
+        callback.on_log(
+            arguments,
+            now,
+            control,
+            logs={"eval_loss": val, "eval_wer": wer, "eval_runtime": 3.0, "epoch": epoch},
+        )
         if control.should_training_stop:
             return epoch
-    callback.on_log(arguments, state(100 * len(epochs)), control, logs={"train_runtime": 60.0, "train_loss": 9.9})
+    callback.on_log(
+        arguments,
+        state(100 * len(epochs)),
+        control,
+        logs={"train_runtime": 60.0, "train_loss": 9.9},
+    )
     callback.on_train_end(arguments, state(100 * len(epochs), first=first), control)
     return None
 
@@ -54,7 +90,10 @@ def quietly(**given: object) -> tuple[HealthTrainerCallback, list[str]]:
 def test_five_epochs_of_overfitting_are_stopped_before_the_last(tmp_path: Path) -> None:
     callback, lines = quietly(stop_when_sick=True)
     assert tell(callback, tmp_path, OVERFITS) == 4
-    assert lines[0].startswith("step 400: validation_loss_rises (confirmed): validation loss rises since step 200 while training loss falls")
+    assert lines[0].startswith(
+        "step 400: validation_loss_rises (confirmed): validation loss rises since step 200 "
+        "while training loss falls"
+    )
     assert lines[-1].startswith("step 400: stopped, training on is a waste")
     assert "validation_loss_rises" in (tmp_path / "health.txt").read_text()
 
@@ -69,7 +108,9 @@ def test_what_improves_is_left_alone_and_its_percent_are_percent(tmp_path: Path)
     callback, lines = quietly(stop_when_sick=True)
     assert tell(callback, tmp_path, IMPROVES) is None
     assert lines == []
-    assert callback.watch.run.curve("val_wer").values == pytest.approx([wer / 100 for _, _, wer in IMPROVES])
+    assert callback.watch.run.curve("val_wer").values == pytest.approx(
+        [wer / 100 for _, _, wer in IMPROVES]
+    )
 
 
 def test_the_summary_at_the_end_displaces_nothing(tmp_path: Path) -> None:
@@ -86,8 +127,13 @@ def test_only_the_first_process_speaks(tmp_path: Path) -> None:
 
 def test_a_resumed_run_knows_what_was_logged_before(tmp_path: Path) -> None:
     callback, lines = quietly()
-    before = [{"step": 100 * n, "loss": train} for n, (train, _, _) in enumerate(OVERFITS[:3], start=1)]
-    before += [{"step": 100 * n, "eval_loss": val, "eval_wer": wer} for n, (_, val, wer) in enumerate(OVERFITS[:3], start=1)]
+    before = [
+        {"step": 100 * n, "loss": train} for n, (train, _, _) in enumerate(OVERFITS[:3], start=1)
+    ]
+    before += [
+        {"step": 100 * n, "eval_loss": val, "eval_wer": wer}
+        for n, (_, val, wer) in enumerate(OVERFITS[:3], start=1)
+    ]
     resumed = state(300)
     resumed.log_history = sorted(before, key=lambda logged: logged["step"])
     arguments, control = told_to(tmp_path), transformers.TrainerControl()
@@ -100,7 +146,9 @@ def test_a_resumed_run_knows_what_was_logged_before(tmp_path: Path) -> None:
 
 def test_a_metric_of_another_name_is_mapped_and_a_wrong_one_refused(tmp_path: Path) -> None:
     callback, _ = quietly(names={"eval_gloss_error": "val_wer"})
-    callback.on_log(told_to(tmp_path), state(100), transformers.TrainerControl(), logs={"eval_gloss_error": 0.4})
+    callback.on_log(
+        told_to(tmp_path), state(100), transformers.TrainerControl(), logs={"eval_gloss_error": 0.4}
+    )
     assert callback.watch.run.curve("val_wer").values == (0.4,)
     with pytest.raises(BadRun, match="names maps 'eval_loss' to 'validation'"):
         HealthTrainerCallback(names={"eval_loss": "validation"})
@@ -110,18 +158,26 @@ def test_by_default_a_finding_is_a_warning_of_its_own_kind(tmp_path: Path) -> No
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", HealthWarning)
         tell(HealthTrainerCallback(), tmp_path, OVERFITS)
-    assert any(warning.category is HealthWarning and "validation_loss_rises" in str(warning.message) for warning in caught)
+    assert any(
+        warning.category is HealthWarning and "validation_loss_rises" in str(warning.message)
+        for warning in caught
+    )
 
 
 class Torn(torch.nn.Module):
-    """One number that training can only lower, which raises the validation loss each time: it overfits by construction."""
+    """One number that training can only lower, which raises the validation loss each time: it
+    overfits by construction.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.number = torch.nn.Parameter(torch.zeros(()))
 
     def forward(self, sign: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {"loss": torch.exp(self.number * sign.float().mean()), "logits": sign.float()[:, None]}
+        return {
+            "loss": torch.exp(self.number * sign.float().mean()),
+            "logits": sign.float()[:, None],
+        }
 
 
 def test_a_real_trainer_is_stopped_in_time(tmp_path: Path) -> None:

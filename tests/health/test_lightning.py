@@ -1,4 +1,6 @@
-"""The callback: told at the onset, stopped on request with a checkpoint kept, each metric in its own epoch, one decision for all processes."""
+"""The callback: told at the onset, stopped on request with a checkpoint kept, each metric in its
+own epoch, one decision for all processes.
+"""
 
 from __future__ import annotations
 
@@ -36,13 +38,19 @@ OVERFITS_FROM = 12
 
 
 def healthy(epoch: int) -> dict[str, float]:
-    return {"train_loss": 5 * math.exp(-epoch / 15) + 0.3, "val_loss": 5 * math.exp(-epoch / 15) + 0.5}
+    return {
+        "train_loss": 5 * math.exp(-epoch / 15) + 0.3,
+        "val_loss": 5 * math.exp(-epoch / 15) + 0.5,
+    }
 
 
 def overfitting(epoch: int) -> dict[str, float]:
     """Validation turns at OVERFITS_FROM."""
     turn = 5 * math.exp(-min(epoch, OVERFITS_FROM) / 6) + 0.5
-    return {"train_loss": 5 * math.exp(-epoch / 6) + 0.1, "val_loss": turn + 0.08 * max(0, epoch - OVERFITS_FROM)}
+    return {
+        "train_loss": 5 * math.exp(-epoch / 6) + 0.1,
+        "val_loss": turn + 0.08 * max(0, epoch - OVERFITS_FROM),
+    }
 
 
 class Scripted(L.LightningModule):
@@ -54,7 +62,11 @@ class Scripted(L.LightningModule):
         self.metrics, self.hook, self.prefix = metrics, hook, prefix
 
     def told(self, split: str) -> dict[str, float]:
-        return {self.prefix + name: value for name, value in self.metrics(self.current_epoch).items() if name.startswith(split)}
+        return {
+            self.prefix + name: value
+            for name, value in self.metrics(self.current_epoch).items()
+            if name.startswith(split)
+        }
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         if self.hook == "usual":
@@ -85,9 +97,16 @@ def fit(
     **given: Any,
 ) -> L.Trainer:
     trainer = L.Trainer(
-        max_epochs=epochs, accelerator="cpu", devices=1, callbacks=[health, *callbacks], enable_progress_bar=False, enable_model_summary=False,
-        log_every_n_steps=1, num_sanity_val_steps=2, **{"logger": CSVLogger(folder, name="", version=""), "default_root_dir": folder, **given},
-    )  # fmt: skip
+        max_epochs=epochs,
+        accelerator="cpu",
+        devices=1,
+        callbacks=[health, *callbacks],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        num_sanity_val_steps=2,
+        **{"logger": CSVLogger(folder, name="", version=""), "default_root_dir": folder, **given},
+    )
     data = DataLoader([torch.ones(1)] * 2)
     trainer.fit(module, data, data, ckpt_path=resumed)
     return trainer
@@ -107,7 +126,9 @@ def test_a_sick_run_is_stopped_with_a_checkpoint_a_report_and_pictures(tmp_path:
     assert f"validation loss rises since epoch {OVERFITS_FROM}" in onset
     assert "; try go back to epoch 12" in onset
     kept = tmp_path / "checkpoints" / f"sick-epoch={last}.ckpt"
-    assert stopped.startswith(f"epoch {last}: stopped, training on is a waste (validation loss rises since epoch 12")
+    assert stopped.startswith(
+        f"epoch {last}: stopped, training on is a waste (validation loss rises since epoch 12"
+    )
     assert str(kept) in stopped
     assert torch.load(kept, weights_only=True)["epoch"] == last
     assert "validation_loss_rises" in (tmp_path / "health.txt").read_text()
@@ -127,7 +148,12 @@ def test_without_the_request_it_warns_once_and_trains_on(tmp_path: Path) -> None
 def test_fine_tuning_of_five_epochs_is_stopped_before_the_last(tmp_path: Path) -> None:
     losses = ((1.2, 0.60), (0.6, 0.42), (0.3, 0.47), (0.1, 0.55), (0.05, 0.66))
     health, lines = quietly(stop_when_sick=True)
-    trainer = fit(Scripted(lambda epoch: dict(zip(("train_loss", "val_loss"), losses[epoch], strict=True))), health, tmp_path, epochs=5)
+    trainer = fit(
+        Scripted(lambda epoch: dict(zip(("train_loss", "val_loss"), losses[epoch], strict=True))),
+        health,
+        tmp_path,
+        epochs=5,
+    )
     assert trainer.current_epoch == 4
     assert "validation loss rises since epoch 1" in lines[0]
 
@@ -142,9 +168,14 @@ def test_a_healthy_run_is_left_alone(tmp_path: Path) -> None:
 def test_findings_are_warnings_of_their_own_kind_unless_told_otherwise(tmp_path: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", HealthWarning)
-        last = fit(Scripted(overfitting), HealthCallback(stop_when_sick=True), tmp_path).current_epoch - 1
+        last = (
+            fit(Scripted(overfitting), HealthCallback(stop_when_sick=True), tmp_path).current_epoch
+            - 1
+        )
     lines = [str(warning.message) for warning in caught if warning.category is HealthWarning]
-    assert lines[0].startswith(f"epoch {last}: validation_loss_rises (confirmed): validation loss rises since epoch 12")
+    assert lines[0].startswith(
+        f"epoch {last}: validation_loss_rises (confirmed): validation loss rises since epoch 12"
+    )
     assert lines[-1].startswith(f"epoch {last}: stopped, ")
     assert last - 12 <= 6
 
@@ -166,8 +197,12 @@ def test_what_was_not_measured_in_an_epoch_is_not_told_of_it(hook: str, tmp_path
     fit(Scripted(healthy, hook=hook), health, tmp_path, epochs=9, check_val_every_n_epoch=3)
     run = health.watch.run
     assert run.curve("val_loss").at == (2, 5, 8)
-    assert run.curve("val_loss").values == pytest.approx([healthy(epoch)["val_loss"] for epoch in (2, 5, 8)])
-    assert run.curve("train_loss").at == ((2, 5, 8) if hook == "all in validation" else tuple(range(9)))
+    assert run.curve("val_loss").values == pytest.approx(
+        [healthy(epoch)["val_loss"] for epoch in (2, 5, 8)]
+    )
+    assert run.curve("train_loss").at == (
+        (2, 5, 8) if hook == "all in validation" else tuple(range(9))
+    )
 
 
 def test_the_first_epoch_is_not_told_what_the_sanity_check_measured(tmp_path: Path) -> None:
@@ -192,7 +227,9 @@ def test_metrics_that_are_not_understood_are_said_once(tmp_path: Path) -> None:
 
 
 def test_a_name_mapped_to_no_metric_is_refused() -> None:
-    with pytest.raises(BadRun, match="names maps 'my/val' to 'val_los', which is none of train_loss"):
+    with pytest.raises(
+        BadRun, match="names maps 'my/val' to 'val_los', which is none of train_loss"
+    ):
         HealthCallback(names={"my/val": "val_los"})
 
 
@@ -201,20 +238,41 @@ def test_a_resumed_run_goes_on_with_its_curves_and_repeats_nothing(tmp_path: Pat
     fit(Scripted(overfitting), whole, tmp_path / "whole", epochs=50)
 
     first, told_first = quietly()
-    every = ModelCheckpoint(tmp_path / "kept", filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+    every = ModelCheckpoint(
+        tmp_path / "kept",
+        filename="last",
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
     fit(Scripted(overfitting), first, tmp_path / "cut", epochs=45, callbacks=(every,))
     second, told_second = quietly()
-    every = ModelCheckpoint(tmp_path / "kept", filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-    fit(Scripted(overfitting), second, tmp_path / "cut", epochs=50, callbacks=(every,), resumed=tmp_path / "kept" / "last.ckpt")
+    every = ModelCheckpoint(
+        tmp_path / "kept",
+        filename="last",
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    fit(
+        Scripted(overfitting),
+        second,
+        tmp_path / "cut",
+        epochs=50,
+        callbacks=(every,),
+        resumed=tmp_path / "kept" / "last.ckpt",
+    )
     assert any("validation_loss_rises" in line for line in told_first)
     assert not any("validation_loss_rises" in line for line in told_second)
     for name in ("train_loss", "val_loss", "lr"):
         assert second.watch.run.curve(name).at == whole.watch.run.curve(name).at
-        assert second.watch.run.curve(name).values == pytest.approx(whole.watch.run.curve(name).values)
+        assert second.watch.run.curve(name).values == pytest.approx(
+            whole.watch.run.curve(name).values
+        )
 
 
 def test_facts_are_read_from_the_run_json_in_the_log_folder(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text(json.dumps({"levels": {"val": [asdict(level) for level in LEVELS]}, "parameters": 3}))
+    (tmp_path / "run.json").write_text(
+        json.dumps({"levels": {"val": [asdict(level) for level in LEVELS]}, "parameters": 3})
+    )
     health, _ = quietly()
     fit(Scripted(healthy), health, tmp_path, epochs=1)
     assert health.watch.facts == Facts(parameters=3, levels={"val": LEVELS})
@@ -234,7 +292,13 @@ def test_the_picture_is_shown_in_tensorboard(tmp_path: Path) -> None:
     health, _ = quietly()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # tensorboard's own
-        fit(Scripted(healthy), health, tmp_path, epochs=2, logger=TensorBoardLogger(tmp_path, name="", version=""))
+        fit(
+            Scripted(healthy),
+            health,
+            tmp_path,
+            epochs=2,
+            logger=TensorBoardLogger(tmp_path, name="", version=""),
+        )
         events = EventAccumulator(str(tmp_path))
         events.Reload()
     assert events.Tags()["images"] == ["health"]
@@ -252,7 +316,10 @@ def test_a_missing_lightning_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch
     spec = find_spec("pytest_overfit.health.lightning")
     assert spec is not None
     assert spec.loader is not None
-    with pytest.raises(ImportError, match=r"^the health callback needs lightning: pip install 'pytest-overfit\[train\]'$"):
+    with pytest.raises(
+        ImportError,
+        match=r"^the health callback needs lightning: pip install 'pytest-overfit\[train\]'$",
+    ):
         spec.loader.exec_module(module_from_spec(spec))
 
 
@@ -287,7 +354,9 @@ trainer.fit(Apart(None), data, data)
 
 
 def test_two_processes_take_one_decision_though_their_metrics_differ(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", TWO, str(tmp_path)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", TWO, str(tmp_path)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     first, second = (json.loads((tmp_path / f"rank {rank}").read_text()) for rank in (0, 1))
     assert first[0] == second[0] < 40

@@ -47,16 +47,28 @@ def test_without_an_epoch_steps_count(tmp_path: Path) -> None:
 
 def test_several_files_of_a_folder_are_one_run_resumed(tmp_path: Path) -> None:
     write_events(tmp_path, LIGHTNING, suffix=".a")
-    write_events(tmp_path, [(step + 10, {**values, "epoch": values["epoch"] + 1}) for step, values in LIGHTNING], suffix=".b")
+    write_events(
+        tmp_path,
+        [(step + 10, {**values, "epoch": values["epoch"] + 1}) for step, values in LIGHTNING],
+        suffix=".b",
+    )
     run = read_run(tmp_path)
     assert points(run, "val_loss") == [(0, 5.0), (1, 4.5), (1, 5.0), (2, 4.5)]
     assert run.curve("val_loss").values == (5.0, 5.0, 4.5)
-    assert run.warnings == ("train_loss_step: goes back to an earlier epoch 1 time; of a repeated epoch the last value counts",)
+    assert run.warnings == (
+        (
+            "train_loss_step: goes back to an earlier epoch 1 time; of a repeated epoch the last "
+            "value counts"
+        ),
+    )
 
 
 def test_a_resumed_session_replaces_what_was_told_from_its_start_on(tmp_path: Path) -> None:
     write_events(tmp_path, LIGHTNING, suffix=".a", starts=0)
-    again = [(step, {name: value - 0.5 if "loss" in name else value for name, value in values.items()}) for step, values in LIGHTNING[3:]]
+    again = [
+        (step, {name: value - 0.5 if "loss" in name else value for name, value in values.items()})
+        for step, values in LIGHTNING[3:]
+    ]
     write_events(tmp_path, again, suffix=".b", starts=14)
     run = read_run(tmp_path)
     assert points(run, "val_loss") == [(0, 5.0), (1, 4.0)]
@@ -70,7 +82,10 @@ def test_texts_pictures_and_tensors_of_many_numbers_are_passed_over(tmp_path: Pa
         Summary.Value(tag="text", tensor=make_tensor_proto("hello")),
         Summary.Value(tag="many", tensor=make_tensor_proto([1.0, 2.0])),
         Summary.Value(tag="none", tensor=make_tensor_proto([], dtype=None)),
-        Summary.Value(tag="picture", image=Summary.Image(height=1, width=1, encoded_image_string=b"x" * 100_000)),
+        Summary.Value(
+            tag="picture",
+            image=Summary.Image(height=1, width=1, encoded_image_string=b"x" * 100_000),
+        ),
         Summary.Value(tag="val_loss", simple_value=4.5),
     ]
     writer.add_event(Event(step=1, wall_time=1e9, summary=Summary(value=values)))
@@ -78,8 +93,12 @@ def test_texts_pictures_and_tensors_of_many_numbers_are_passed_over(tmp_path: Pa
     assert set(read_run(tmp_path).curves) == {"val_loss"}
 
 
-def test_a_record_too_large_for_scalars_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_events(tmp_path, [(1, {"val_loss": 4.5}), (2, {"x" * 5_000: 1.0}), (3, {"val_loss": 4.0})])
+def test_a_record_too_large_for_scalars_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_events(
+        tmp_path, [(1, {"val_loss": 4.5}), (2, {"x" * 5_000: 1.0}), (3, {"val_loss": 4.0})]
+    )
     monkeypatch.setattr(events, "LARGEST", 1_000)
     run = read_run(path)
     assert points(run, "val_loss") == [(1, 4.5), (3, 4.0)]
@@ -92,7 +111,9 @@ def test_a_record_cut_off_at_the_end_is_a_complaint(tmp_path: Path, missing: int
     path.write_bytes(path.read_bytes()[:-missing])
     run = read_run(path)
     assert points(run, "val_loss") == [(10, 4.5)]
-    assert [warning.partition("the record at byte ")[2].split(" ", 1)[1] for warning in run.warnings] == ["is cut off: left out"]
+    assert [
+        warning.partition("the record at byte ")[2].split(" ", 1)[1] for warning in run.warnings
+    ] == ["is cut off: left out"]
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 4096, b"\xff" * 100])
@@ -101,14 +122,23 @@ def test_zeros_or_rubbish_at_the_end_are_a_complaint(tmp_path: Path, tail: bytes
     path.write_bytes(path.read_bytes() + tail)
     run = read_run(path)
     assert points(run, "val_loss") == [(10, 4.5)]
-    assert [warning.endswith("is damaged: the rest is left out") for warning in run.warnings] == [True]
+    assert [warning.endswith("is damaged: the rest is left out") for warning in run.warnings] == [
+        True
+    ]
 
 
 def test_a_record_that_is_no_event_is_a_complaint(tmp_path: Path) -> None:
     path = write_events(tmp_path, [(10, {"val_loss": 4.5})])
-    path.write_bytes(path.read_bytes() + struct.pack("<QI", 4, events._checksum(4)) + b"\xff\xff\xff\xff" + b"\0" * 4)
+    path.write_bytes(
+        path.read_bytes()
+        + struct.pack("<QI", 4, events._checksum(4))
+        + b"\xff\xff\xff\xff"
+        + b"\0" * 4
+    )
     run = read_run(path)
-    assert [warning.endswith("is no event: the rest is left out") for warning in run.warnings] == [True]
+    assert [warning.endswith("is no event: the rest is left out") for warning in run.warnings] == [
+        True
+    ]
 
 
 def test_folders_named_after_splits_are_parts_of_a_run(tmp_path: Path) -> None:
@@ -124,12 +154,21 @@ def test_add_scalars_of_a_summary_writer(tmp_path: Path) -> None:
     write_events(tmp_path / "Loss_train", [(10, {"Loss": 4.5})])
     write_events(tmp_path / "Loss_val", [(10, {"Loss": 5.5})])
     run = read_run(tmp_path)
-    assert {name: curve.values for name, curve in run.curves.items()} == {"lr": (0.5,), "train_loss": (4.5,), "val_loss": (5.5,)}
+    assert {name: curve.values for name, curve in run.curves.items()} == {
+        "lr": (0.5,),
+        "train_loss": (4.5,),
+        "val_loss": (5.5,),
+    }
 
 
-def test_without_tensorboard_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_tensorboard_it_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_events(tmp_path, [(10, {"val_loss": 4.5})])
     monkeypatch.setattr(events, "find_spec", lambda name: None)
     with pytest.raises(BadRun) as raised:
         read_run(path)
-    assert str(raised.value) == f"{path}: to read TensorBoard event files, pip install pytest-overfit[curves]"
+    assert (
+        str(raised.value)
+        == f"{path}: to read TensorBoard event files, pip install pytest-overfit[curves]"
+    )

@@ -45,11 +45,19 @@ def test_the_log_is_found_among_other_files(tmp_path: Path) -> None:
 
 
 def test_of_two_formats_the_richer_is_read_and_named(tmp_path: Path) -> None:
-    log, table = written(tmp_path / "train.log", PLAIN), written(tmp_path / "csv" / "version_0" / "metrics.csv", CSV)
+    log, table = (
+        written(tmp_path / "train.log", PLAIN),
+        written(tmp_path / "csv" / "version_0" / "metrics.csv", CSV),
+    )
     log.rename(tmp_path / "csv" / "version_0" / "train.log")
     run = read_run(tmp_path)
     assert run.sources == (table,)
-    assert run.warnings == (f"{tmp_path}: two formats of one run; read from the csv, which tells no less than train.log",)
+    assert run.warnings == (
+        (
+            f"{tmp_path}: two formats of one run; read from the csv, which tells no less than "
+            "train.log"
+        ),
+    )
 
 
 def test_predictions_may_come_from_the_other_format(tmp_path: Path) -> None:
@@ -63,11 +71,15 @@ def test_predictions_may_come_from_the_other_format(tmp_path: Path) -> None:
 
 def test_csv_and_events_in_folders_of_their_own_are_one_run(tmp_path: Path) -> None:
     table = written(tmp_path / "csv" / "version_0" / "metrics.csv", CSV)
-    write_events(tmp_path / "tb" / "version_0", [(1, {"train_loss": 4.5}), (2, {"train_loss": 4.4})])
+    write_events(
+        tmp_path / "tb" / "version_0", [(1, {"train_loss": 4.5}), (2, {"train_loss": 4.4})]
+    )
     assert read_run(tmp_path).sources == (table,)
 
 
-def test_a_format_that_cannot_be_read_does_not_hide_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_format_that_cannot_be_read_does_not_hide_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pytest_overfit.health.readers import events
 
     written(tmp_path / "metrics.csv", CSV)
@@ -75,13 +87,19 @@ def test_a_format_that_cannot_be_read_does_not_hide_the_other(tmp_path: Path, mo
     monkeypatch.setattr(events, "find_spec", lambda name: None)
     run = read_run(tmp_path)
     assert len(run.curves["val_loss"]) == 2
-    assert f"{path}: to read TensorBoard event files, pip install pytest-overfit[curves]" in run.warnings
+    assert (
+        f"{path}: to read TensorBoard event files, pip install pytest-overfit[curves]"
+        in run.warnings
+    )
 
 
 def test_two_runs_are_named(tmp_path: Path) -> None:
     for name in ("version_0", "version_1", "version_2"):
         written(tmp_path / "lightning_logs" / name / "metrics.csv", CSV)
-    expected = "holds 3 runs, lightning_logs/version_0, lightning_logs/version_1 and 1 more; give one of them"
+    expected = (
+        "holds 3 runs, lightning_logs/version_0, lightning_logs/version_1 and 1 more; give one of "
+        "them"
+    )
     assert refused(tmp_path) == f"{tmp_path}: {expected}"
     assert len(read_run(tmp_path / "lightning_logs" / "version_1").curves["val_loss"]) == 2
 
@@ -97,14 +115,22 @@ def test_two_logs_of_one_format_that_agree_are_one_run(tmp_path: Path) -> None:
     log = written(tmp_path / "train.log", PLAIN + "Epoch 3: Train 4.3 | Val 4.4\n")
     run = read_run(tmp_path)
     assert run.sources == (log,)
-    assert run.warnings == (f"{tmp_path}: 2 logs of one run; read from the train.log, which tells no less than console.log",)
+    assert run.warnings == (
+        (
+            f"{tmp_path}: 2 logs of one run; read from the train.log, which tells no less than "
+            "console.log"
+        ),
+    )
 
 
 def test_logs_of_different_metrics_are_one_run(tmp_path: Path) -> None:
     written(tmp_path / "train.log", "Epoch 1: train loss 4.5\nEpoch 2: train loss 4.4\n")
     written(tmp_path / "valid.log", "Epoch 1: val loss 4.6\nEpoch 2: val loss 4.5\n")
     run = read_run(tmp_path)
-    assert {name: curve.values for name, curve in run.curves.items()} == {"train_loss": (4.5, 4.4), "val_loss": (4.6, 4.5)}
+    assert {name: curve.values for name, curve in run.curves.items()} == {
+        "train_loss": (4.5, 4.4),
+        "val_loss": (4.6, 4.5),
+    }
     assert {str(curve.where[0]) for curve in run.curves.values()} == {"train.log:1", "valid.log:1"}
 
 
@@ -113,7 +139,9 @@ def test_a_log_at_the_top_goes_before_those_below(tmp_path: Path) -> None:
     written(tmp_path / "old" / "metrics.csv", CSV)
     run = read_run(tmp_path)
     assert run.sources == (top,)
-    assert run.warnings == (f"{tmp_path}: 1 log of other runs in folders below left out: old/metrics.csv",)
+    assert run.warnings == (
+        f"{tmp_path}: 1 log of other runs in folders below left out: old/metrics.csv",
+    )
 
 
 def test_of_hugging_face_states_the_last_is_read(tmp_path: Path) -> None:
@@ -145,14 +173,19 @@ def test_facts_beside_the_log_are_read(tmp_path: Path) -> None:
         "parameters": 14_404_568,
         "train_samples": 5672,
         "vocabulary": 1232,
-        "levels": {"train": [{"name": "aligned", "loss": 0}, {"name": "uniform", "loss": 44.5}], "val": []},
+        "levels": {
+            "train": [{"name": "aligned", "loss": 0}, {"name": "uniform", "loss": 44.5}],
+            "val": [],
+        },
         "command": "python -m model.train i3d_teacher",
         "network": {"dropout": 0.5},
         "epochs": None,
         "settings": {"unknown": True},
     }
     written(tmp_path / "run.json", json.dumps(said))
-    log = written(tmp_path / "tb" / "train.log", "7 parameters, dev: 540 clips\nEpoch 1/9: Train 4.5\n")
+    log = written(
+        tmp_path / "tb" / "train.log", "7 parameters, dev: 540 clips\nEpoch 1/9: Train 4.5\n"
+    )
     run = read_run(tmp_path)
     assert run.facts == Facts(
         subject="teacher",
@@ -160,7 +193,10 @@ def test_facts_beside_the_log_are_read(tmp_path: Path) -> None:
         train_samples=5672,
         val_samples=540,
         vocabulary=1232,
-        levels={"train": (Level(name="uniform", loss=44.5), Level(name="aligned", loss=0.0)), "val": ()},
+        levels={
+            "train": (Level(name="uniform", loss=44.5), Level(name="aligned", loss=0.0)),
+            "val": (),
+        },
         command="python -m model.train i3d_teacher",
         network={"dropout": 0.5},
         epochs=9,
@@ -171,32 +207,71 @@ def test_facts_beside_the_log_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"parameters": "many"}', 'field parameters must be a whole number, 0 or more, got "many"'),
+        (
+            '{"parameters": "many"}',
+            'field parameters must be a whole number, 0 or more, got "many"',
+        ),
         ('{"parameters": true}', "field parameters must be a whole number, 0 or more, got true"),
         ('{"epochs": -1}', "field epochs must be a whole number, 0 or more, got -1"),
         ('{"subject": 3}', "field subject must be text, got 3"),
         ('{"network": []}', "field network must be an object, got []"),
-        ('{"levels": {"train": {"uniform": 3}}}', 'field levels.train must be a list of objects with name and loss, got {"uniform": 3}'),
-        ('{"levels": {"val": [{"loss": 3}]}}', 'field levels.val[0] must be an object with a name, got {"loss": 3}'),
-        ('{"levels": {"val": [{"name": "a", "loss": NaN}]}}', "field levels.val[0].loss must be a finite number, got NaN"),
+        (
+            '{"levels": {"train": {"uniform": 3}}}',
+            'field levels.train must be a list of objects with name and loss, got {"uniform": 3}',
+        ),
+        (
+            '{"levels": {"val": [{"loss": 3}]}}',
+            'field levels.val[0] must be an object with a name, got {"loss": 3}',
+        ),
+        (
+            '{"levels": {"val": [{"name": "a", "loss": NaN}]}}',
+            "field levels.val[0].loss must be a finite number, got NaN",
+        ),
         ('{"version": 2}', "field version is 2, this reader knows 1"),
         ("[]", "must hold one JSON object, with fields such as subject and parameters"),
-        ('{"subject": ', "cut off or not JSON (Expecting value: line 1 column 13 (char 12)); mend it or remove it"),
+        (
+            '{"subject": ',
+            (
+                "cut off or not JSON (Expecting value: line 1 column 13 (char 12)); mend it or "
+                "remove it"
+            ),
+        ),
     ],
 )
-def test_a_run_json_of_wrong_types_is_refused_by_field(tmp_path: Path, text: str, words: str) -> None:
+def test_a_run_json_of_wrong_types_is_refused_by_field(
+    tmp_path: Path, text: str, words: str
+) -> None:
     written(tmp_path / "train.log", PLAIN)
     written(tmp_path / "run.json", text)
     assert refused(tmp_path) == f"{tmp_path}/run.json: {words}"
 
 
 def test_predictions_beside_the_log_are_read_and_the_newest_kept(tmp_path: Path) -> None:
-    rows = [{"epoch": epoch, "split": split, "target": ["A", "B C"], "prediction": []} for epoch in range(250) for split in ("train", "val")]
-    written(tmp_path / "predictions.jsonl", "".join(json.dumps(row) + "\n" for row in rows) + "not JSON\n" + '{"epoch": 3}\n')
+    rows = [
+        {"epoch": epoch, "split": split, "target": ["A", "B C"], "prediction": []}
+        for epoch in range(250)
+        for split in ("train", "val")
+    ]
+    written(
+        tmp_path / "predictions.jsonl",
+        "".join(json.dumps(row) + "\n" for row in rows) + "not JSON\n" + '{"epoch": 3}\n',
+    )
     written(tmp_path / "metrics.csv", CSV)
     run = read_run(tmp_path)
-    assert [sum(one.split == split for one in run.predictions) for split in ("train", "val")] == [200, 200]
-    assert (run.predictions[0].at, run.predictions[0].target, run.predictions[0].prediction) == (50, ("A", "B C"), ())
+    assert [sum(one.split == split for one in run.predictions) for split in ("train", "val")] == [
+        200,
+        200,
+    ]
+    assert (run.predictions[0].at, run.predictions[0].target, run.predictions[0].prediction) == (
+        50,
+        ("A", "B C"),
+        (),
+    )
     path = tmp_path / "predictions.jsonl"
-    assert run.warnings == (f"{path}: 2 lines left out: no object with a target and a prediction (the first is line 501: 'not JSON')",)
+    assert run.warnings == (
+        (
+            f"{path}: 2 lines left out: no object with a target and a prediction (the first is "
+            "line 501: 'not JSON')"
+        ),
+    )
     assert run.sources == (tmp_path / "metrics.csv", path)

@@ -1,4 +1,6 @@
-"""Logs as the tools of speech, handwriting and sign recognition write them: what each says is read with its place, and nothing else is."""
+"""Logs as the tools of speech, handwriting and sign recognition write them: what each says is read
+with its place, and nothing else is.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,16 @@ PLAIN: dict[str, dict[str, Points]] = {
         "val_wer": [(1, 1.0), (2, 0.605)],
         "val_ler": [(1, 0.801), (2, 0.301)],
     },
-    "fairseq_hydra_train_log": {"train_loss": [(1, 700.1), (2, 300.4)], "val_loss": [(1, 650.2), (2, 260.9)], "val_wer": [(1, 1.0), (2, 0.825)]},
-    "hugging_face_console": {"train_loss": [(1, 9.1), (2, 3.0)], "val_wer": [(1, 0.95), (2, 0.62)], "lr": [(1, 0.0003), (2, 0.0002)]},
+    "fairseq_hydra_train_log": {
+        "train_loss": [(1, 700.1), (2, 300.4)],
+        "val_loss": [(1, 650.2), (2, 260.9)],
+        "val_wer": [(1, 1.0), (2, 0.825)],
+    },
+    "hugging_face_console": {
+        "train_loss": [(1, 9.1), (2, 3.0)],
+        "val_wer": [(1, 0.95), (2, 0.62)],
+        "lr": [(1, 0.0003), (2, 0.0002)],
+    },
     "espnet": {
         "train_loss": [(1, 400.3), (2, 200.3)],
         "val_loss": [(1, 379.9), (2, 179.9)],
@@ -41,27 +51,54 @@ PLAIN: dict[str, dict[str, Points]] = {
         "val_wer": [(31, 0.029), (32, 0.027), (33, 0.024)],
     },
     "paddlespeech": {"val_loss": [(0, 80.2), (1, 44.4)]},
-    "paddleocr": {"train_loss": [(1, 6.6), (2, 3.6)], "train_accuracy": [(1, 0.18), (2, 0.58)], "val_accuracy": [(1, 0.21), (2, 0.51)]},
+    "paddleocr": {
+        "train_loss": [(1, 6.6), (2, 3.6)],
+        "train_accuracy": [(1, 0.18), (2, 0.58)],
+        "val_accuracy": [(1, 0.21), (2, 0.51)],
+    },
     "kraken": {"val_accuracy": [(0, 0.801), (1, 0.825)]},
     "calamari": {"train_loss": [(100, 120.5), (200, 60.25), (300, 30.5)]},
-    "crnn_pytorch": {"train_loss": [(1.33, 22.8), (1.6633333333333333, 18.4), (1.9966666666666666, 15.1), (2.33, 12.2)]},
+    "crnn_pytorch": {
+        "train_loss": [
+            (1.33, 22.8),
+            (1.6633333333333333, 18.4),
+            (1.9966666666666666, 15.1),
+            (2.33, 12.2),
+        ]
+    },
     "deep_text_recognition_benchmark": {
         "train_loss": [(1, 2.5), (500, 0.5), (1000, 0.25)],
         "val_loss": [(1, 2.25), (500, 1.25), (1000, 1.5)],
         "val_accuracy": [(1, 0), (500, 0.415), (1000, 0.455)],
     },
     "corrnet": {"train_loss": [(0, 10.8712), (1, 5.8712)], "val_wer": [(0, 0.892), (1, 0.692)]},
-    "deepspeech_pytorch": {"train_loss": [(1, 270.1), (2, 110.1)], "val_wer": [(1, 0.951), (2, 0.751)], "val_cer": [(1, 0.601), (2, 0.401)]},
+    "deepspeech_pytorch": {
+        "train_loss": [(1, 270.1), (2, 110.1)],
+        "val_wer": [(1, 0.951), (2, 0.751)],
+        "val_cer": [(1, 0.601), (2, 0.401)],
+    },
     "icefall": {"train_loss": [(1, 3.2), (2, 1.2)], "val_loss": [(1, 1.9), (2, 0.95)]},
     "nemo": {"val_wer": [(0, 0.85), (1, 0.55)]},
-    "tensorflow": {"train_loss": [(1, 726.3), (2, 526.3)], "val_loss": [(1, 167.6), (2, 137.6)], "val_ler": [(1, 1.0), (2, 0.9)]},
-    "opennmt": {"train_loss": [(50, 3.29), (100, 2.01), (150, 1.5)], "val_perplexity": [(100, 5.5)], "val_accuracy": [(100, 0.445)]},
+    "tensorflow": {
+        "train_loss": [(1, 726.3), (2, 526.3)],
+        "val_loss": [(1, 167.6), (2, 137.6)],
+        "val_ler": [(1, 1.0), (2, 0.9)],
+    },
+    "opennmt": {
+        "train_loss": [(50, 3.29), (100, 2.01), (150, 1.5)],
+        "val_perplexity": [(100, 5.5)],
+        "val_accuracy": [(100, 0.445)],
+    },
     "joeynmt_validations": {
         "val_loss": [(1000, 41.2), (2000, 33.5)],
         "val_bleu": [(1000, 0.04), (2000, 1.1)],
         "lr": [(1000, 0.0003), (2000, 0.0003)],
     },
-    "joeynmt": {"train_loss": [(1, 4.26), (2, 3.1)], "val_loss": [(1, 4.02), (2, 3.05)], "val_accuracy": [(1, 0.09), (2, 0.19)]},
+    "joeynmt": {
+        "train_loss": [(1, 4.26), (2, 3.1)],
+        "val_loss": [(1, 4.02), (2, 3.05)],
+        "val_accuracy": [(1, 0.09), (2, 0.19)],
+    },
     "line_an_epoch": {
         "train_loss": [(1, 79.8), (2, 55.6), (3, 44.7)],
         "val_wer": [(1, 1.815), (2, 0.998), (3, 1.021)],
@@ -72,7 +109,11 @@ PLAIN: dict[str, dict[str, Points]] = {
         "val_loss": [(2.44, 0.3075), (4.89, 0.3558)],
         "val_wer": [(2.44, 0.346313), (4.89, 0.331329)],
     },
-    "table_of_fastai": {"train_loss": [(0, 5.123), (1, 3.2)], "val_loss": [(0, 4.9), (1, 3.1)], "val_cer": [(0, 0.98), (1, 0.7)]},
+    "table_of_fastai": {
+        "train_loss": [(0, 5.123), (1, 3.2)],
+        "val_loss": [(0, 4.9), (1, 3.1)],
+        "val_cer": [(0, 0.98), (1, 0.7)],
+    },
 }
 """By tool: curves in its specimen. Other metrics may be in it too."""
 
@@ -105,12 +146,20 @@ def test_every_reading_names_its_line(tool: str) -> None:
         assert len(run.curves[name].where) == len(run.curves[name])
         for point in run.curves[name].points:
             assert point.where is not None
-            assert str(point.where) == f"{path.name}:{point.where.number}" == run.cite(name, point.at)
+            assert (
+                str(point.where) == f"{path.name}:{point.where.number}" == run.cite(name, point.at)
+            )
             assert any(character.isdigit() for character in lines[point.where.number - 1])
 
 
 def test_lists_of_one_object_are_curves(tmp_path: Path) -> None:
-    run = read(tmp_path, "history.json", json.dumps({"loss": [3.1, 2.0, 1.2], "val_loss": [2.9, 2.1, 1.6], "val_wer": [1.0, 0.8, None]}))
+    run = read(
+        tmp_path,
+        "history.json",
+        json.dumps(
+            {"loss": [3.1, 2.0, 1.2], "val_loss": [2.9, 2.1, 1.6], "val_wer": [1.0, 0.8, None]}
+        ),
+    )
     assert points(run, "train_loss") == [(1, 3.1), (2, 2.0), (3, 1.2)]
     assert points(run, "val_loss") == [(1, 2.9), (2, 2.1), (3, 1.6)]
     assert str(run.where("val_loss", 2)) == "history.json, entry 2"
@@ -120,14 +169,28 @@ def test_lists_may_stand_below_others_and_count_their_epochs(tmp_path: Path) -> 
     run = read(
         tmp_path,
         "history.json",
-        json.dumps({"model": "x", "history": {"epoch": [0, 5, 10], "train": {"loss": [3, 2, 1]}, "val": {"loss": [4, 3, 3]}}}, indent=1),
+        json.dumps(
+            {
+                "model": "x",
+                "history": {
+                    "epoch": [0, 5, 10],
+                    "train": {"loss": [3, 2, 1]},
+                    "val": {"loss": [4, 3, 3]},
+                },
+            },
+            indent=1,
+        ),
     )
     assert points(run, "train_loss") == [(0, 3), (5, 2), (10, 1)]
     assert points(run, "val_loss") == [(0, 4), (5, 3), (10, 3)]
 
 
 def test_a_longer_list_of_training_is_spread_between_epochs(tmp_path: Path) -> None:
-    run = read(tmp_path, "history.json", json.dumps({"train_loss": [6, 5, 4, 3, 2, 1], "val_loss": [5.5, 3.5, 2.5]}))
+    run = read(
+        tmp_path,
+        "history.json",
+        json.dumps({"train_loss": [6, 5, 4, 3, 2, 1], "val_loss": [5.5, 3.5, 2.5]}),
+    )
     assert points(run, "val_loss") == [(1, 5.5), (2, 3.5), (3, 2.5)]
     assert points(run, "train_loss") == [(0.5, 6), (1, 5), (1.5, 4), (2, 3), (2.5, 2), (3, 1)]
 
@@ -138,7 +201,10 @@ def test_a_longer_list_of_training_is_spread_between_epochs(tmp_path: Path) -> N
         {"1": {"train_loss": 3.0, "val_loss": 2.9}, "2": {"train_loss": 2.0, "val_loss": 2.1}},
         {
             "config": {"lr": 1},
-            "history": [{"epoch": 1, "train_loss": 3.0, "val_loss": 2.9}, {"epoch": 2, "train_loss": 2.0, "val_loss": 2.1}],
+            "history": [
+                {"epoch": 1, "train_loss": 3.0, "val_loss": 2.9},
+                {"epoch": 2, "train_loss": 2.0, "val_loss": 2.1},
+            ],
             "best": 2,
         },
     ],
@@ -152,9 +218,21 @@ def test_rows_within_an_object_are_read(tmp_path: Path, said: object) -> None:
 @pytest.mark.parametrize(
     ("text", "clock", "expected"),
     [
-        ("Epoch,ctc_loss,val_ctc_loss\nEpoch 0,300.1,260.2\nEpoch 1,200.3,155.7\n", "epoch", [(0, 260.2), (1, 155.7)]),
-        ("train_loss,val_loss\n3.5,3.25\n2.5,2.25\n1.5,1.25\n", "epoch", [(1, 3.25), (2, 2.25), (3, 1.25)]),
-        ("step,metric,value\n100,train_loss,3.2\n100,val_loss,3.1\n200,val_loss,2.4\n", "step", [(100, 3.1), (200, 2.4)]),
+        (
+            "Epoch,ctc_loss,val_ctc_loss\nEpoch 0,300.1,260.2\nEpoch 1,200.3,155.7\n",
+            "epoch",
+            [(0, 260.2), (1, 155.7)],
+        ),
+        (
+            "train_loss,val_loss\n3.5,3.25\n2.5,2.25\n1.5,1.25\n",
+            "epoch",
+            [(1, 3.25), (2, 2.25), (3, 1.25)],
+        ),
+        (
+            "step,metric,value\n100,train_loss,3.2\n100,val_loss,3.1\n200,val_loss,2.4\n",
+            "step",
+            [(100, 3.1), (200, 2.4)],
+        ),
         (
             '"Step","a run - val/loss","a run - val/loss__MIN","a run - val/loss__MAX"\n"100","3.2","3.1","3.3"\n"200","2.2","2.2","2.2"\n',
             "step",
@@ -165,8 +243,16 @@ def test_rows_within_an_object_are_read(tmp_path: Path, said: object) -> None:
             "step",
             [(5, 0.9), (9, 0.7)],
         ),
-        ("# epoch, train_loss, val_loss\n1, 3.5, 3.25\n2, 2.5, 2.25\n", "epoch", [(1, 3.25), (2, 2.25)]),
-        ("epoch,slt/train_loss,slt/val_loss\n1,3.5,3.25\n2,2.5,2.25\n", "epoch", [(1, 3.25), (2, 2.25)]),
+        (
+            "# epoch, train_loss, val_loss\n1, 3.5, 3.25\n2, 2.5, 2.25\n",
+            "epoch",
+            [(1, 3.25), (2, 2.25)],
+        ),
+        (
+            "epoch,slt/train_loss,slt/val_loss\n1,3.5,3.25\n2,2.5,2.25\n",
+            "epoch",
+            [(1, 3.25), (2, 2.25)],
+        ),
     ],
 )
 def test_tables_of_many_kinds(tmp_path: Path, text: str, clock: str, expected: Points) -> None:
@@ -187,14 +273,23 @@ def test_mlflow_keeps_a_file_a_metric(tmp_path: Path) -> None:
     run = read_run(tmp_path / "mlruns")
     assert points(run, "train_loss") == [(100, 3.5), (200, 2.5)]
     assert points(run, "val_loss") == [(100, 3.25), (200, 2.25)]
-    assert run.warnings == (f"{folder}/metrics/val/loss: 1 line left out: no time, value and step (line 3: 'rubbish')",)
+    assert run.warnings == (
+        f"{folder}/metrics/val/loss: 1 line left out: no time, value and step (line 3: 'rubbish')",
+    )
 
 
 def test_kaldi_keeps_a_log_an_iteration(tmp_path: Path) -> None:
     line = (
-        "LOG (nnet3-chain-compute-prob[5.2]:PrintTotalStats():nnet-chain-diagnostics.cc:193) Overall log-probability for 'output{}' is {} per frame\n"
+        "LOG (nnet3-chain-compute-prob[5.2]:PrintTotalStats():nnet-chain-diagnostics.cc:193) "
+        "Overall log-probability for 'output{}' is {} per frame\n"
     )
-    for iteration, split, value in [(9, "train", -0.5), (9, "valid", -0.75), (10, "train", -0.25), (10, "valid", -0.5), (100, "train", -0.125)]:
+    for iteration, split, value in [
+        (9, "train", -0.5),
+        (9, "valid", -0.75),
+        (10, "train", -0.25),
+        (10, "valid", -0.5),
+        (100, "train", -0.125),
+    ]:
         text = line.format("-xent", -9.5) + line.format("", value)
         (tmp_path / f"compute_prob_{split}.{iteration}.log").write_text(text)
     run = read_run(tmp_path)
@@ -205,7 +300,9 @@ def test_kaldi_keeps_a_log_an_iteration(tmp_path: Path) -> None:
 
 def test_tensorboard_exports_a_file_a_tag(tmp_path: Path) -> None:
     for tag, values in {"train_loss": (3.5, 2.5), "val_loss": (3.25, 2.25)}.items():
-        rows = "".join(f"170000000{n}.5,{100 * (n + 1)},{value}\n" for n, value in enumerate(values))
+        rows = "".join(
+            f"170000000{n}.5,{100 * (n + 1)},{value}\n" for n, value in enumerate(values)
+        )
         (tmp_path / f"run-x-tag-{tag}.csv").write_text("Wall time,Step,Value\n" + rows)
     run = read_run(tmp_path)
     assert points(run, "train_loss") == [(100, 3.5), (200, 2.5)]
@@ -213,7 +310,11 @@ def test_tensorboard_exports_a_file_a_tag(tmp_path: Path) -> None:
 
 
 def test_every_canonical_curve_tells_what_it_measures(tmp_path: Path) -> None:
-    run = read(tmp_path, "log.jsonl", '{"epoch": 1, "val_cer": 40, "val_bleu": 3.5, "val_acc": 61, "val_loss": 4.5, "lr": 0.1, "gap": 3}\n')
+    run = read(
+        tmp_path,
+        "log.jsonl",
+        '{"epoch": 1, "val_cer": 40, "val_bleu": 3.5, "val_acc": 61, "val_loss": 4.5, "lr": 0.1, "gap": 3}\n',
+    )
     told = {name: metric(name) for name in run.curves}
     assert {name: (one.kind, one.better) for name, one in told.items() if one} == {
         "val_cer": ("error rate", "lower"),
@@ -222,7 +323,11 @@ def test_every_canonical_curve_tells_what_it_measures(tmp_path: Path) -> None:
         "val_loss": ("loss", "lower"),
         "lr": ("recipe", None),
     }
-    assert (run.curves["val_cer"].values, run.curves["val_accuracy"].values, run.curves["val_bleu"].values) == ((0.4,), (0.61,), (3.5,))
+    assert (
+        run.curves["val_cer"].values,
+        run.curves["val_accuracy"].values,
+        run.curves["val_bleu"].values,
+    ) == ((0.4,), (0.61,), (3.5,))
     assert run.not_understood == ("gap",)
     assert run.read_by("val") == "val_cer"
 
@@ -237,10 +342,21 @@ def message(*fields: tuple[int, bytes]) -> bytes:
 
 
 def offline_history(rows: list[dict[str, object]]) -> bytes:
-    """A file as Weights & Biases writes it; a record that does not fit into its block of 32 KiB goes on in the next."""
+    """A file as Weights & Biases writes it; a record that does not fit into its block of 32 KiB
+    goes on in the next.
+    """
     written = b":W&B\xee\xdd\x00"
     for row in rows:
-        items = [(1, message(*((2, part.encode()) for part in name.split("/")), (16, json.dumps(value).encode()))) for name, value in row.items()]
+        items = [
+            (
+                1,
+                message(
+                    *((2, part.encode()) for part in name.split("/")),
+                    (16, json.dumps(value).encode()),
+                ),
+            )
+            for name, value in row.items()
+        ]
         record, first = b"\x08\x01" + message((2, message(*items))), True
         while record or first:
             room = 32768 - len(written) % 32768
@@ -255,7 +371,16 @@ def offline_history(rows: list[dict[str, object]]) -> bytes:
 
 
 def test_the_history_of_weights_and_biases_is_read(tmp_path: Path) -> None:
-    rows = [{"_step": 3 * n, "epoch": n, "train/loss": 5.0 - n, "val/loss": 5.5 - n, "note": "x" * 20_000} for n in range(4)]
+    rows = [
+        {
+            "_step": 3 * n,
+            "epoch": n,
+            "train/loss": 5.0 - n,
+            "val/loss": 5.5 - n,
+            "note": "x" * 20_000,
+        }
+        for n in range(4)
+    ]
     path = tmp_path / "offline-run-1" / "run-1.wandb"
     path.parent.mkdir()
     path.write_bytes(offline_history(rows))

@@ -1,4 +1,7 @@
-"""Forms that logs come in: other languages, notebooks, OCR trainers, tables of several runs. Each tells the same twelve epochs."""
+"""Forms that logs come in: other languages, notebooks, OCR trainers, tables of several runs.
+
+Each tells the same twelve epochs.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,29 @@ def comma(value: float) -> str:
 
 
 TONGUES = {
-    "chinese": lines(lambda i: f"第{i + 1}轮 训练损失: {TRAIN[i]}  验证损失: {VAL[i]}  学习率: 0.001"),
+    "chinese": lines(
+        lambda i: f"第{i + 1}轮 训练损失: {TRAIN[i]}  验证损失: {VAL[i]}  学习率: 0.001"
+    ),
     "japanese": lines(lambda i: f"エポック {i + 1}/12 学習損失: {TRAIN[i]} 検証損失: {VAL[i]}"),
     "korean": lines(lambda i: f"에폭 {i + 1}/12 학습 손실 {TRAIN[i]} 검증 손실: {VAL[i]}"),
-    "russian": lines(lambda i: f"Эпоха {i + 1}/12: потери на обучении {TRAIN[i]}, потери на валидации {VAL[i]}"),
-    "spanish": lines(lambda i: f"Época {i + 1}/12 - Pérdida de entrenamiento: {TRAIN[i]} - Pérdida validación: {VAL[i]}"),
-    "portuguese": lines(lambda i: f"Época {i + 1} perda de treino: {TRAIN[i]} perda de validação: {VAL[i]}"),
-    "german": lines(lambda i: f"Epoche {i + 1}: Trainingsverlust = {comma(TRAIN[i])}; Validierungsverlust = {comma(VAL[i])}"),
+    "russian": lines(
+        lambda i: f"Эпоха {i + 1}/12: потери на обучении {TRAIN[i]}, потери на валидации {VAL[i]}"
+    ),
+    "spanish": lines(
+        lambda i: (
+            f"Época {i + 1}/12 - Pérdida de entrenamiento: {TRAIN[i]} - Pérdida validación: "
+            f"{VAL[i]}"
+        )
+    ),
+    "portuguese": lines(
+        lambda i: f"Época {i + 1} perda de treino: {TRAIN[i]} perda de validação: {VAL[i]}"
+    ),
+    "german": lines(
+        lambda i: (
+            f"Epoche {i + 1}: Trainingsverlust = {comma(TRAIN[i])}; Validierungsverlust = "
+            f"{comma(VAL[i])}"
+        )
+    ),
 }
 
 
@@ -43,19 +62,35 @@ def test_a_log_in_another_language_is_read(tongue: str, tmp_path: Path) -> None:
     assert run.curve("val_loss").values == pytest.approx(VAL)
 
 
-@pytest.mark.parametrize("line", ["Epoch 1, loss: 1,234", "taux perteurbant, latest steps 12", "loss: 3.1, wer: 0,5", "shape = 1,64,200"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Epoch 1, loss: 1,234",
+        "taux perteurbant, latest steps 12",
+        "loss: 3.1, wer: 0,5",
+        "shape = 1,64,200",
+    ],
+)
 def test_what_is_in_english_already_stays_as_it_is(line: str) -> None:
     assert in_english(line) == line
 
 
 def notebook(*outputs: dict[str, object]) -> str:
-    cells = [{"cell_type": "markdown", "source": ["epoch 3 loss 0.1"]}, {"cell_type": "code", "source": ["loss = 7"], "outputs": list(outputs)}]
+    cells = [
+        {"cell_type": "markdown", "source": ["epoch 3 loss 0.1"]},
+        {"cell_type": "code", "source": ["loss = 7"], "outputs": list(outputs)},
+    ]
     return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
 
 
 def test_what_a_notebook_printed_is_a_log(tmp_path: Path) -> None:
-    printed = [f"Epoch {i + 1}/12 | train loss {TRAIN[i]} | val loss {VAL[i]} | val CER {CER[i]}\n" for i in range(12)]
-    (tmp_path / "train.ipynb").write_text(notebook({"output_type": "stream", "name": "stdout", "text": printed}))
+    printed = [
+        f"Epoch {i + 1}/12 | train loss {TRAIN[i]} | val loss {VAL[i]} | val CER {CER[i]}\n"
+        for i in range(12)
+    ]
+    (tmp_path / "train.ipynb").write_text(
+        notebook({"output_type": "stream", "name": "stdout", "text": printed})
+    )
     run = read_run(tmp_path)
     assert run.curve("train_loss").values == pytest.approx(TRAIN)
     assert run.curve("val_cer").values == pytest.approx(CER)
@@ -63,9 +98,19 @@ def test_what_a_notebook_printed_is_a_log(tmp_path: Path) -> None:
 
 
 def test_the_table_that_a_trainer_drew_in_a_notebook_is_a_log(tmp_path: Path) -> None:
-    rows = "".join(f"<tr><td>{500 * (i + 1)}</td><td>{TRAIN[i]}</td><td>{VAL[i]}</td><td>{CER[i]}</td></tr>" for i in range(12))
-    html = f"<table><thead><tr><th>Step</th><th>Training Loss</th><th>Validation Loss</th><th>Cer</th></tr></thead><tbody>{rows}</tbody></table>"
-    (tmp_path / "train.ipynb").write_text(notebook({"output_type": "display_data", "data": {"text/html": [html], "text/plain": ["<HTML>"]}}))
+    rows = "".join(
+        f"<tr><td>{500 * (i + 1)}</td><td>{TRAIN[i]}</td><td>{VAL[i]}</td><td>{CER[i]}</td></tr>"
+        for i in range(12)
+    )
+    html = (
+        "<table><thead><tr><th>Step</th><th>Training Loss</th><th>Validation "
+        f"Loss</th><th>Cer</th></tr></thead><tbody>{rows}</tbody></table>"
+    )
+    (tmp_path / "train.ipynb").write_text(
+        notebook(
+            {"output_type": "display_data", "data": {"text/html": [html], "text/plain": ["<HTML>"]}}
+        )
+    )
     run = read_run(tmp_path)
     assert run.clock == "step"
     assert run.curve("val_loss").values == pytest.approx(VAL)
@@ -73,31 +118,54 @@ def test_the_table_that_a_trainer_drew_in_a_notebook_is_a_log(tmp_path: Path) ->
 
 
 def test_prose_is_read_only_where_there_is_no_log(tmp_path: Path) -> None:
-    table = "| Epoch | Train | Valid | CER |\n|---|---|---|---|\n" + lines(lambda i: f"| {i + 1} | {TRAIN[i]} | {VAL[i]} | {100 * CER[i]:.2f} % |")
+    table = "| Epoch | Train | Valid | CER |\n|---|---|---|---|\n" + lines(
+        lambda i: f"| {i + 1} | {TRAIN[i]} | {VAL[i]} | {100 * CER[i]:.2f} % |"
+    )
     (tmp_path / "README.md").write_text(table)
     run = read_run(tmp_path)
     assert run.curve("train_loss").values == pytest.approx(TRAIN)
     assert run.curve("val_cer").values == pytest.approx(CER)
-    (tmp_path / "log.csv").write_text("epoch,train_loss,val_loss\n" + lines(lambda i: f"{i},{TRAIN[i] + 1},{VAL[i] + 1}"))
-    assert read_run(tmp_path).curve("train_loss").values == pytest.approx([value + 1 for value in TRAIN])
+    (tmp_path / "log.csv").write_text(
+        "epoch,train_loss,val_loss\n" + lines(lambda i: f"{i},{TRAIN[i] + 1},{VAL[i] + 1}")
+    )
+    assert read_run(tmp_path).curve("train_loss").values == pytest.approx(
+        [value + 1 for value in TRAIN]
+    )
 
 
 OCR = {
-    "kraken": lambda i: f"stage {i + 1}/∞  [####]  6686/6686          Accuracy report ({i + 1}) {1 - CER[i]:.4f} 22914 10293",
-    "kraken 5": lambda i: f"stage {i}/∞ ━━━━ 616/616 0:00:20 • 0:00:00 31.22it/s val_accuracy: {1 - CER[i]:.4f} early_stopping: 0/10 0.9",
-    "vietocr": lambda i: f"iter: {200 * (i + 1):06d} - valid loss: 0.7 - acc full seq: 0.1 - acc per char: {1 - CER[i]:.4f}",
+    "kraken": lambda i: (
+        f"stage {i + 1}/∞  [####]  6686/6686          Accuracy report ({i + 1}) "
+        f"{1 - CER[i]:.4f} 22914 10293"
+    ),
+    "kraken 5": lambda i: (
+        f"stage {i}/∞ ━━━━ 616/616 0:00:20 • 0:00:00 31.22it/s val_accuracy: {1 - CER[i]:.4f} "
+        "early_stopping: 0/10 0.9"
+    ),
+    "vietocr": lambda i: (
+        f"iter: {200 * (i + 1):06d} - valid loss: 0.7 - acc full seq: 0.1 - acc per char: "
+        f"{1 - CER[i]:.4f}"
+    ),
 }
 
 
 @pytest.mark.parametrize("trainer", OCR)
 def test_the_accuracy_of_characters_is_read(trainer: str, tmp_path: Path) -> None:
     (tmp_path / "train.log").write_text(lines(OCR[trainer]), encoding="utf-8")
-    assert read_run(tmp_path).curve("val_accuracy").values == pytest.approx([1 - cer for cer in CER])
+    assert read_run(tmp_path).curve("val_accuracy").values == pytest.approx(
+        [1 - cer for cer in CER]
+    )
 
 
 def test_runs_that_a_table_names_are_runs_of_their_own(tmp_path: Path) -> None:
-    rows = [f"{name},{i + 1},{TRAIN[i] + shift:.4f},{VAL[i]},{CER[i]}" for shift, name in enumerate(("small", "large")) for i in range(12)]
-    (tmp_path / "log.csv").write_text("\n".join(["Model_Name,Epoch,Train_Loss,Val_Loss,Val_CER", *rows]))
+    rows = [
+        f"{name},{i + 1},{TRAIN[i] + shift:.4f},{VAL[i]},{CER[i]}"
+        for shift, name in enumerate(("small", "large"))
+        for i in range(12)
+    ]
+    (tmp_path / "log.csv").write_text(
+        "\n".join(["Model_Name,Epoch,Train_Loss,Val_Loss,Val_CER", *rows])
+    )
     small, large = read_runs([tmp_path])
     assert (small.name, large.name) == ("small", "large")
     assert small.curve("train_loss").values == pytest.approx(TRAIN)
@@ -112,7 +180,9 @@ def test_a_model_named_anew_in_every_row_is_one_run(tmp_path: Path) -> None:
     assert read_run(tmp_path).curve("train_loss").values == pytest.approx(TRAIN)
 
 
-def test_rows_of_more_columns_than_their_header_are_read_as_far_as_it_names_them(tmp_path: Path) -> None:
+def test_rows_of_more_columns_than_their_header_are_read_as_far_as_it_names_them(
+    tmp_path: Path,
+) -> None:
     rows = [f"{i + 1},{TRAIN[i]},{VAL[i]}" + (",0.001" if i > 5 else "") for i in range(12)]
     (tmp_path / "log.csv").write_text("\n".join(["epoch,train_loss,val_loss", *rows]))
     run = read_run(tmp_path)
@@ -123,31 +193,56 @@ def test_rows_of_more_columns_than_their_header_are_read_as_far_as_it_names_them
 def test_a_delimiter_within_a_text_moves_no_number(tmp_path: Path) -> None:
     rows = [f"{i + 1},{'a, b' if i == 3 else 'ab'},{TRAIN[i]},{VAL[i]}" for i in range(12)]
     (tmp_path / "log.csv").write_text("\n".join(["epoch,text,train_loss,val_loss", *rows]))
-    assert read_run(tmp_path).curve("val_loss").values == pytest.approx([value for i, value in enumerate(VAL) if i != 3])
+    assert read_run(tmp_path).curve("val_loss").values == pytest.approx(
+        [value for i, value in enumerate(VAL) if i != 3]
+    )
 
 
 def test_the_total_of_an_epoch_displaces_no_losses_of_batches(tmp_path: Path) -> None:
     told = lines(
-        lambda i: f"Epoch {i + 1} Step: {100 * (i + 1)} Batch Loss: {TRAIN[i]}, Lr: 0.0002\nEpoch {i + 1}: total training loss {90 * TRAIN[i]:.2f}"
+        lambda i: (
+            f"Epoch {i + 1} Step: {100 * (i + 1)} Batch Loss: {TRAIN[i]}, Lr: 0.0002\nEpoch "
+            f"{i + 1}: total training loss {90 * TRAIN[i]:.2f}"
+        )
     )
-    extra = "".join(f"Epoch {epoch}: total training loss {90 * TRAIN[-1]:.2f}\n" for epoch in range(13, 30))
+    extra = "".join(
+        f"Epoch {epoch}: total training loss {90 * TRAIN[-1]:.2f}\n" for epoch in range(13, 30)
+    )
     (tmp_path / "train.log").write_text(told + extra)
     assert read_run(tmp_path).curve("train_loss").values == pytest.approx(TRAIN)
 
 
 def test_wenet_names_the_epoch_before_the_batch(tmp_path: Path) -> None:
     def epoch(i: int) -> str:
-        batches = [f"DEBUG TRAIN Batch {i}/{100 * batch} loss {TRAIN[i] + batch:.4f} loss_ctc 16.6 lr 0.0003 rank 0" for batch in range(3)]
+        batches = [
+            (
+                f"DEBUG TRAIN Batch {i}/{100 * batch} loss {TRAIN[i] + batch:.4f} loss_ctc 16.6 lr "
+                "0.0003 rank 0"
+            )
+            for batch in range(3)
+        ]
         return "\n".join(
-            [*batches, f"DEBUG CV Batch {i}/0 loss 28.5 loss_ctc 38.7 history loss 27.9 rank 0", f"INFO Epoch {i} CV info cv_loss {VAL[i]}"]
+            [
+                *batches,
+                f"DEBUG CV Batch {i}/0 loss 28.5 loss_ctc 38.7 history loss 27.9 rank 0",
+                f"INFO Epoch {i} CV info cv_loss {VAL[i]}",
+            ]
         )
 
     (tmp_path / "train.log").write_text(lines(epoch))
     run = read_run(tmp_path)
     assert run.curve("val_loss").values == pytest.approx(VAL)
-    assert run.curve("train_loss").values == pytest.approx([TRAIN[i] + batch for i in range(12) for batch in range(3)])
+    assert run.curve("train_loss").values == pytest.approx(
+        [TRAIN[i] + batch for i in range(12) for batch in range(3)]
+    )
 
 
 def test_the_number_of_a_data_set_before_a_metric_is_passed_over(tmp_path: Path) -> None:
-    (tmp_path / "train.log").write_text(lines(lambda i: f"Epoch(val) [{i + 1}][10]\t0_word_acc: {1 - CER[i]:.4f}, 0_char_recall: 0.9"))
-    assert read_run(tmp_path).curve("val_accuracy").values == pytest.approx([1 - cer for cer in CER])
+    (tmp_path / "train.log").write_text(
+        lines(
+            lambda i: f"Epoch(val) [{i + 1}][10]\t0_word_acc: {1 - CER[i]:.4f}, 0_char_recall: 0.9"
+        )
+    )
+    assert read_run(tmp_path).curve("val_accuracy").values == pytest.approx(
+        [1 - cer for cer in CER]
+    )

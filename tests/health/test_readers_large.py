@@ -34,7 +34,8 @@ def read_watched(path: Path) -> tuple[Run, int, list[float]]:
 
 
 def test_memory_does_not_grow_with_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Small blocks and curves, so that a log of a second to read is as long to them as one of a million lines is to the real ones.
+    # Small blocks and curves, so that a log of a second to read is as long to them as one of a
+    # million lines is to the real ones.
     monkeypatch.setattr(lines, "BLOCK", 1 << 14)
     monkeypatch.setattr(series, "MOST_POINTS", 500)
     peaks = []
@@ -73,7 +74,10 @@ def test_a_line_too_long_is_left_out_and_the_next_ones_are_read(tmp_path: Path) 
 def test_a_progress_bar_without_an_end_is_read(tmp_path: Path) -> None:
     path = tmp_path / "train.log"
     bar = "\rEpoch 1: {far:>3}%|####| {far}/100 [00:01<00:02, loss=4.5]" + " " * 200
-    path.write_bytes("".join(bar.format(far=far) for far in range(1, 101)).encode() * 100 + b"\nEpoch 2: Train 4.25\n")
+    path.write_bytes(
+        "".join(bar.format(far=far) for far in range(1, 101)).encode() * 100
+        + b"\nEpoch 2: Train 4.25\n"
+    )
     run = read_run(path)
     assert run.curves["train_loss"].at[-1] == 2
 

@@ -12,16 +12,60 @@ from pytest_overfit.health.readers.names import canonical, clock, known
     [
         *(
             (name, "train_loss")
-            for name in ("train_loss", "train/loss", "loss/train", "training_loss", "Train Loss", "trainLoss", "epoch_loss/train")
+            for name in (
+                "train_loss",
+                "train/loss",
+                "loss/train",
+                "training_loss",
+                "Train Loss",
+                "trainLoss",
+                "epoch_loss/train",
+            )
         ),
         *(
             (name, "val_loss")
-            for name in ("val_loss", "eval_loss", "valid_loss", "validation loss", "dev_loss", "Loss/Validation", "val_loss/dataloader_idx_0")
+            for name in (
+                "val_loss",
+                "eval_loss",
+                "valid_loss",
+                "validation loss",
+                "dev_loss",
+                "Loss/Validation",
+                "val_loss/dataloader_idx_0",
+            )
         ),
-        *((name, "val_wer") for name in ("val_wer", "eval_wer", "wer/val", "Val WER", "valid_word_error_rate", "slt/val_wer", "val_wer (%)")),
-        *((name, "lr") for name in ("lr", "LR", "learning_rate", "lr-Adam", "lr-AdamW/pg1", "train/learning_rate", "lr_group_0")),
-        *((name, "grad_norm") for name in ("grad_norm", "gradient_norm", "train/grad_norm", "grad_2.0_norm_total")),
-        *((name, "val_blank_share") for name in ("val_blank_share", "val/blank_ratio", "blank rate (val)")),
+        *(
+            (name, "val_wer")
+            for name in (
+                "val_wer",
+                "eval_wer",
+                "wer/val",
+                "Val WER",
+                "valid_word_error_rate",
+                "slt/val_wer",
+                "val_wer (%)",
+            )
+        ),
+        *(
+            (name, "lr")
+            for name in (
+                "lr",
+                "LR",
+                "learning_rate",
+                "lr-Adam",
+                "lr-AdamW/pg1",
+                "train/learning_rate",
+                "lr_group_0",
+            )
+        ),
+        *(
+            (name, "grad_norm")
+            for name in ("grad_norm", "gradient_norm", "train/grad_norm", "grad_2.0_norm_total")
+        ),
+        *(
+            (name, "val_blank_share")
+            for name in ("val_blank_share", "val/blank_ratio", "blank rate (val)")
+        ),
         ("val_emission_ratio", "val_emission_ratio"),
         ("train_entropy_ratio", "train_entropy_ratio"),
         *((name, "val_rouge") for name in ("eval_rouge2", "eval_rougeL", "val/rouge1")),
@@ -35,18 +79,48 @@ def test_a_name_of_many_is_canonical(name: str, meant: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["test_loss", "test/loss", "best_val_loss", "val_loss_std", "train_eval_loss", "lr-Adam-momentum", "lr_scale", "gap", "entropy", "flower"],
+    [
+        "test_loss",
+        "test/loss",
+        "best_val_loss",
+        "val_loss_std",
+        "train_eval_loss",
+        "lr-Adam-momentum",
+        "lr_scale",
+        "gap",
+        "entropy",
+        "flower",
+    ],
 )
 def test_a_name_of_something_else_is_not(name: str) -> None:
     assert known(name) is None
 
 
 def test_a_name_tells_its_level_and_unit() -> None:
-    told = [known(name) for name in ("train_loss_step", "train_loss_epoch", "train_loss", "val_wer_pct")]
-    assert [(one.level, one.percent) for one in told if one] == [("step", False), ("epoch", False), ("", False), ("", True)]
+    told = [
+        known(name) for name in ("train_loss_step", "train_loss_epoch", "train_loss", "val_wer_pct")
+    ]
+    assert [(one.level, one.percent) for one in told if one] == [
+        ("step", False),
+        ("epoch", False),
+        ("", False),
+        ("", True),
+    ]
 
 
 def test_what_counts() -> None:
     assert {clock(name) for name in ("epoch", "Epoch", "train/epoch", "current_epoch")} == {"epoch"}
-    assert {clock(name) for name in ("step", "global_step", "trainer/global_step", "iteration", "_step", "num_updates")} == {"step"}
-    assert {clock(name) for name in ("epochs", "epoch_time", "step_ms", "loss", "epoch 1")} == {None}
+    assert {
+        clock(name)
+        for name in (
+            "step",
+            "global_step",
+            "trainer/global_step",
+            "iteration",
+            "_step",
+            "num_updates",
+        )
+    } == {"step"}
+    assert {clock(name) for name in ("epochs", "epoch_time", "step_ms", "loss", "epoch 1")} == {
+        None
+    }

@@ -1,4 +1,6 @@
-"""Plain logs of many shapes: each line says what a person would read in it, and predictions find their epoch."""
+"""Plain logs of many shapes: each line says what a person would read in it, and predictions find
+their epoch.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +29,38 @@ def points(run: Run, name: str) -> list[tuple[float, float]]:
 @pytest.mark.parametrize(
     ("line", "epoch", "values"),
     [
-        ("Epoch 25: Train 4.19 | Val 4.90 | Gap +0.71", 25, [("loss", "train", 4.19), ("loss", "val", 4.90)]),
+        (
+            "Epoch 25: Train 4.19 | Val 4.90 | Gap +0.71",
+            25,
+            [("loss", "train", 4.19), ("loss", "val", 4.90)],
+        ),
         (
             "Epoch 25/60 - loss: 4.19 - val_loss: 4.90 - val_wer: 91.2%",
             25,
             [("loss", "", 4.19), ("val_loss", "val", 4.9), ("val_wer %", "val", 91.2)],
         ),
         ("[epoch 3] train_loss=0.4 lr=1e-3", 3, [("train_loss", "train", 0.4), ("lr", "", 0.001)]),
-        ("2024-01-01 12:00:00,123 INFO t: Epoch: 3, Train Loss: 4.2, LR: 3.0e-04", 3, [("Train Loss", "train", 4.2), ("LR", "train", 3e-4)]),
-        ("Validation epoch 7: loss 4.9, wer 91%", 7, [("loss", "val", 4.9), ("wer %", "val", 91.0)]),
+        (
+            "2024-01-01 12:00:00,123 INFO t: Epoch: 3, Train Loss: 4.2, LR: 3.0e-04",
+            3,
+            [("Train Loss", "train", 4.2), ("LR", "train", 3e-4)],
+        ),
+        (
+            "Validation epoch 7: loss 4.9, wer 91%",
+            7,
+            [("loss", "val", 4.9), ("wer %", "val", 91.0)],
+        ),
         ("| epoch 003 | valid on 'valid' subset | loss 4.9 | 12.3s", 3, [("loss", "val", 4.9)]),
-        ("3epoch results: [train] loss=12.3, [valid] loss=8.1", 3, [("loss", "train", 12.3), ("loss", "val", 8.1)]),
-        ("{'eval_loss': 2.3, 'eval_wer': 0.9, 'epoch': 1.5}", 1.5, [("eval_loss", "val", 2.3), ("eval_wer", "val", 0.9)]),
+        (
+            "3epoch results: [train] loss=12.3, [valid] loss=8.1",
+            3,
+            [("loss", "train", 12.3), ("loss", "val", 8.1)],
+        ),
+        (
+            "{'eval_loss': 2.3, 'eval_wer': 0.9, 'epoch': 1.5}",
+            1.5,
+            [("eval_loss", "val", 2.3), ("eval_wer", "val", 0.9)],
+        ),
         ("Epoch 26: val_loss 4.95 (best 4.90 at epoch 25)", 26, [("val_loss", "val", 4.95)]),
         ("Epoch 3: val_loss did not improve from 4.90", 3, []),
         ("Best val loss: 4.90 at epoch 25", None, []),
@@ -48,13 +70,18 @@ def points(run: Run, name: str) -> list[tuple[float, float]]:
         ("wer: 91.0", None, [("wer", "", 91.0)]),
     ],
 )
-def test_a_line_says_what_a_person_reads(line: str, epoch: float | None, values: list[tuple[str, str, float]]) -> None:
+def test_a_line_says_what_a_person_reads(
+    line: str, epoch: float | None, values: list[tuple[str, str, float]]
+) -> None:
     found = said(line)
     assert (found.epoch, found.values) == (epoch, values)
 
 
 def test_numbers_that_are_none_are_read() -> None:
-    values = [value for _, _, value in said("Epoch 3 - training loss = nan, validation loss = -inf").values]
+    values = [
+        value
+        for _, _, value in said("Epoch 3 - training loss = nan, validation loss = -inf").values
+    ]
     assert math.isnan(values[0])
     assert values[1] == -math.inf
 
@@ -79,9 +106,17 @@ def test_the_log_of_the_team() -> None:
     assert points(run, "val_loss") == [(1, 7.19), (25, 4.90), (50, 4.96), (60, 5.29)]
     assert run.curves["train_wer"].values == pytest.approx((0.998, 0.853, 0.839, 0.827))
     assert run.curves["val_wer"].values == pytest.approx((1, 0.908, 0.915, 0.921))
-    assert [(one.at, len(one.target), len(one.prediction)) for one in run.predictions] == [(25, 10, 1), (60, 3, 0)]
+    assert [(one.at, len(one.target), len(one.prediction)) for one in run.predictions] == [
+        (25, 10, 1),
+        (60, 3, 0),
+    ]
     facts = run.facts
-    assert (facts.parameters, facts.train_samples, facts.val_samples, facts.vocabulary) == (14_404_568, 5672, 540, 1232)
+    assert (facts.parameters, facts.train_samples, facts.val_samples, facts.vocabulary) == (
+        14_404_568,
+        5672,
+        540,
+        1232,
+    )
     assert run.warnings == ("56 epochs missing from the log: 2-24, 26-49, 51-59",)
     assert set(run.curves) == {"train_loss", "val_loss", "train_wer", "val_wer"}
 
@@ -89,7 +124,12 @@ def test_the_log_of_the_team() -> None:
 @pytest.mark.parametrize("name", ["keras.log", "bars.log"])
 def test_progress_bars_count_as_a_terminal_shows_them(name: str) -> None:
     run = read_run(SPECIMENS / name)
-    assert len(run.curves["train_loss"]) == len(run.curves["val_loss"]) == len(run.curves["val_wer"]) == 3
+    assert (
+        len(run.curves["train_loss"])
+        == len(run.curves["val_loss"])
+        == len(run.curves["val_wer"])
+        == 3
+    )
     assert run.curves["train_loss"].in_order
     assert run.warnings == ()
 
@@ -123,34 +163,67 @@ def test_an_empty_prediction_has_no_words(tmp_path: Path, empty: str) -> None:
 
 def test_target_and_prediction_may_share_a_line(tmp_path: Path) -> None:
     run = run_of(tmp_path, "Epoch 1: Train 4.5\n[val 3] Target: A B | Pred: A\n")
-    assert [(one.split, one.target, one.prediction) for one in run.predictions] == [("val", ("A", "B"), ("A",))]
+    assert [(one.split, one.target, one.prediction) for one in run.predictions] == [
+        ("val", ("A", "B"), ("A",))
+    ]
 
 
 def test_steps_within_an_epoch_stand_at_their_part_of_it(tmp_path: Path) -> None:
-    lines = [f"Epoch [{epoch}/2], Step [{step}/4], Loss: {epoch}.{step}" for epoch in (1, 2) for step in (1, 2, 3, 4)]
-    run = run_of(tmp_path, "\n".join([*lines[:4], "Epoch 1: Train 9.5 | Val 8.5", *lines[4:], "Epoch 2: Train 7.5 | Val 6.5"]) + "\n")
+    lines = [
+        f"Epoch [{epoch}/2], Step [{step}/4], Loss: {epoch}.{step}"
+        for epoch in (1, 2)
+        for step in (1, 2, 3, 4)
+    ]
+    run = run_of(
+        tmp_path,
+        "\n".join(
+            [*lines[:4], "Epoch 1: Train 9.5 | Val 8.5", *lines[4:], "Epoch 2: Train 7.5 | Val 6.5"]
+        )
+        + "\n",
+    )
     assert points(run, "train_loss") == [(1, 9.5), (2, 7.5)]
     assert run.curves["train_loss_step"].at == (1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75)
     assert run.facts.epochs == 2
 
 
 def test_a_log_of_steps_counts_steps(tmp_path: Path) -> None:
-    run = run_of(tmp_path, "step 100: train loss 3.5, val loss 3.6\nstep 200: train loss 3.4, val loss 3.55\n")
+    run = run_of(
+        tmp_path,
+        "step 100: train loss 3.5, val loss 3.6\nstep 200: train loss 3.4, val loss 3.55\n",
+    )
     assert run.clock == "step"
     assert points(run, "val_loss") == [(100, 3.6), (200, 3.55)]
 
 
 def test_steps_that_are_epochs_are_taken_for_them(tmp_path: Path) -> None:
-    run = run_of(tmp_path, "".join(f"step {n}: train loss {4 - n / 10:.1f}, val loss 4.5\n" for n in range(3)))
+    run = run_of(
+        tmp_path,
+        "".join(f"step {n}: train loss {4 - n / 10:.1f}, val loss 4.5\n" for n in range(3)),
+    )
     assert run.clock == "epoch"
-    assert run.warnings == ("the log counts one by one and validates at each count: its steps are taken for epochs",)
+    assert run.warnings == (
+        "the log counts one by one and validates at each count: its steps are taken for epochs",
+    )
 
 
 def test_metrics_before_the_first_epoch_are_counted(tmp_path: Path) -> None:
     run = run_of(tmp_path, "val_loss: 7.5\nEpoch 1: Train 4.5 | Val 4.6\n")
-    assert run.warnings == (f"{tmp_path}/train.log: 1 line left out: metrics before the first epoch or step (line 1)",)
+    assert run.warnings == (
+        f"{tmp_path}/train.log: 1 line left out: metrics before the first epoch or step (line 1)",
+    )
 
 
-@pytest.mark.parametrize("line", ["Trainable params: 3.4 M", "3.4 M    Trainable params", "parameters=3,400,000", "model with 3_400_000 parameters"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Trainable params: 3.4 M",
+        "3.4 M    Trainable params",
+        "parameters=3,400,000",
+        "model with 3_400_000 parameters",
+    ],
+)
 def test_parameters_are_read(tmp_path: Path, line: str) -> None:
-    assert run_of(tmp_path, f"{line}\nNon-trainable params: 0\nEpoch 1: Train 4.5\n").facts.parameters == 3_400_000
+    assert (
+        run_of(tmp_path, f"{line}\nNon-trainable params: 0\nEpoch 1: Train 4.5\n").facts.parameters
+        == 3_400_000
+    )

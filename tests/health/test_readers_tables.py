@@ -1,4 +1,6 @@
-"""csv, JSON lines and trainer_state.json: whatever was written is read back, and each row stands in its epoch."""
+"""csv, JSON lines and trainer_state.json: whatever was written is read back, and each row stands in
+its epoch.
+"""
 
 from __future__ import annotations
 
@@ -33,27 +35,47 @@ def points(run: Run, name: str) -> list[tuple[float, float]]:
 
 
 def as_csv(rows: list[tuple[int, float, float]]) -> str:
-    return "epoch,train_loss,val_loss\n" + "".join(f"{epoch},{train!r},\n{epoch},,{val!r}\n" for epoch, train, val in rows)
+    return "epoch,train_loss,val_loss\n" + "".join(
+        f"{epoch},{train!r},\n{epoch},,{val!r}\n" for epoch, train, val in rows
+    )
 
 
 def as_jsonl(rows: list[tuple[int, float, float]]) -> str:
-    return "".join(json.dumps({"epoch": epoch, "train": {"loss": train}, "val": {"loss": val}}) + "\n" for epoch, train, val in rows)
+    return "".join(
+        json.dumps({"epoch": epoch, "train": {"loss": train}, "val": {"loss": val}}) + "\n"
+        for epoch, train, val in rows
+    )
 
 
 def as_trainer_state(rows: list[tuple[int, float, float]]) -> str:
-    history = [row for epoch, train, val in rows for row in ({"epoch": epoch, "loss": train}, {"epoch": epoch, "eval_loss": val})]
+    history = [
+        row
+        for epoch, train, val in rows
+        for row in ({"epoch": epoch, "loss": train}, {"epoch": epoch, "eval_loss": val})
+    ]
     return json.dumps({"global_step": 5, "log_history": history, "num_train_epochs": 200}, indent=2)
 
 
 def as_plain(rows: list[tuple[int, float, float]]) -> str:
-    return "".join(f"Epoch {epoch}/200: train_loss={train!r} | val_loss={val!r}\n" for epoch, train, val in rows)
+    return "".join(
+        f"Epoch {epoch}/200: train_loss={train!r} | val_loss={val!r}\n"
+        for epoch, train, val in rows
+    )
 
 
 @pytest.mark.parametrize(
-    ("write", "name"), [(as_csv, "metrics.csv"), (as_jsonl, "log.jsonl"), (as_trainer_state, "trainer_state.json"), (as_plain, "train.log")]
+    ("write", "name"),
+    [
+        (as_csv, "metrics.csv"),
+        (as_jsonl, "log.jsonl"),
+        (as_trainer_state, "trainer_state.json"),
+        (as_plain, "train.log"),
+    ],
 )
 @given(rows=ROWS)
-def test_a_log_that_was_written_is_read_back(write, name: str, rows: list[tuple[int, float, float]]) -> None:
+def test_a_log_that_was_written_is_read_back(
+    write, name: str, rows: list[tuple[int, float, float]]
+) -> None:
     with TemporaryDirectory() as folder:
         run = run_of(Path(folder), name, write(rows))
     epochs = tuple(float(epoch) for epoch, _, _ in rows)
@@ -63,7 +85,11 @@ def test_a_log_that_was_written_is_read_back(write, name: str, rows: list[tuple[
         assert repr(curve.values) == repr(tuple(row[place] for row in rows))
 
 
-@given(order=st.lists(st.integers(1, 50), min_size=2, max_size=30).filter(lambda order: order.count(order[0]) == 1))
+@given(
+    order=st.lists(st.integers(1, 50), min_size=2, max_size=30).filter(
+        lambda order: order.count(order[0]) == 1
+    )
+)
 def test_epochs_out_of_order_are_kept_and_told(order: list[int]) -> None:
     with TemporaryDirectory() as folder:
         run = run_of(Path(folder), "metrics.csv", as_csv([(epoch, 4.5, 4.6) for epoch in order]))
@@ -71,14 +97,18 @@ def test_epochs_out_of_order_are_kept_and_told(order: list[int]) -> None:
     goes_back = any(b < a for a, b in pairwise(order))
     repeats = any(a == b for a, b in pairwise(order))
     assert any("goes back" in warning for warning in run.warnings) == goes_back
-    assert any("told more than once" in warning for warning in run.warnings) == (repeats and not goes_back)
+    assert any("told more than once" in warning for warning in run.warnings) == (
+        repeats and not goes_back
+    )
 
 
 def test_lightning_csv_has_sparse_rows_and_rates_without_an_epoch() -> None:
     run = read_run(SPECIMENS / "lightning_metrics.csv")
     assert run.clock == "epoch"
     assert run.curves["train_loss"].at == run.curves["val_loss"].at == (0, 1, 2)
-    assert run.curves["train_loss_step"].at == pytest.approx([0.2, 0.45, 0.7, 0.95, 1.2, 1.45, 1.7, 1.95, 2.2, 2.45, 2.7, 2.95])
+    assert run.curves["train_loss_step"].at == pytest.approx(
+        [0.2, 0.45, 0.7, 0.95, 1.2, 1.45, 1.7, 1.95, 2.2, 2.45, 2.7, 2.95]
+    )
     assert run.curves["lr"].in_order
     assert set(run.curves) == {"train_loss", "val_loss", "train_loss_step", "lr", "lr-AdamW/pg2"}
     assert run.warnings == ()
@@ -92,20 +122,52 @@ def test_hugging_face_state_has_fractional_epochs_and_no_mean_over_the_run() -> 
 
 
 def test_steps_alone_are_interpolated_where_epochs_are_fractional(tmp_path: Path) -> None:
-    rows = [{"epoch": 0.5, "step": 50, "loss": 3.5}, {"step": 75, "lr": 0.1}, {"epoch": 1.0, "step": 100, "loss": 3.0}, {"step": 125, "lr": 0.2}]
+    rows = [
+        {"epoch": 0.5, "step": 50, "loss": 3.5},
+        {"step": 75, "lr": 0.1},
+        {"epoch": 1.0, "step": 100, "loss": 3.0},
+        {"step": 125, "lr": 0.2},
+    ]
     run = run_of(tmp_path, "log.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     assert run.curves["lr"].at == (0.75, 1.25)
 
 
 def test_steps_are_placed_by_the_epochs_logged_between_them(tmp_path: Path) -> None:
-    rows = [{"step": 50, "loss": 3.5}, {"step": 100, "loss": 3.2}, {"epoch": 1, "val_loss": 4}, {"step": 150, "loss": 3}, {"step": 200, "loss": 2}]
-    run = run_of(tmp_path, "log.jsonl", "".join(json.dumps(row) + "\n" for row in [*rows, {"epoch": 2, "val_loss": 3}]))
+    rows = [
+        {"step": 50, "loss": 3.5},
+        {"step": 100, "loss": 3.2},
+        {"epoch": 1, "val_loss": 4},
+        {"step": 150, "loss": 3},
+        {"step": 200, "loss": 2},
+    ]
+    run = run_of(
+        tmp_path,
+        "log.jsonl",
+        "".join(json.dumps(row) + "\n" for row in [*rows, {"epoch": 2, "val_loss": 3}]),
+    )
     assert run.curves["train_loss"].at == (0.5, 1, 1.5, 2)
 
 
 def test_steps_counted_anew_in_each_epoch_stand_at_their_part_of_it(tmp_path: Path) -> None:
-    run = run_of(tmp_path, "metrics.csv", "epoch,step,loss\n" + "".join(f"{e},{s},4.5\n" for e in (1, 2, 3) for s in range(4)))
-    assert run.curves["train_loss"].at == (1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 3.25, 3.5, 3.75)
+    run = run_of(
+        tmp_path,
+        "metrics.csv",
+        "epoch,step,loss\n" + "".join(f"{e},{s},4.5\n" for e in (1, 2, 3) for s in range(4)),
+    )
+    assert run.curves["train_loss"].at == (
+        1,
+        1.25,
+        1.5,
+        1.75,
+        2,
+        2.25,
+        2.5,
+        2.75,
+        3,
+        3.25,
+        3.5,
+        3.75,
+    )
 
 
 def test_a_field_tells_the_split_of_a_row(tmp_path: Path) -> None:
@@ -121,8 +183,14 @@ def test_a_field_tells_the_split_of_a_row(tmp_path: Path) -> None:
 
 
 def test_predictions_may_stand_in_the_rows(tmp_path: Path) -> None:
-    run = run_of(tmp_path, "log.jsonl", '{"epoch": 1, "loss": 3.5}\n{"epoch": 1, "split": "val", "ref": "A B", "hyp": ""}\n')
-    assert [(one.at, one.split, one.target, one.prediction) for one in run.predictions] == [(1, "val", ("A", "B"), ())]
+    run = run_of(
+        tmp_path,
+        "log.jsonl",
+        '{"epoch": 1, "loss": 3.5}\n{"epoch": 1, "split": "val", "ref": "A B", "hyp": ""}\n',
+    )
+    assert [(one.at, one.split, one.target, one.prediction) for one in run.predictions] == [
+        (1, "val", ("A", "B"), ())
+    ]
 
 
 def test_delimiters_and_quotes_are_found(tmp_path: Path) -> None:
@@ -140,10 +208,20 @@ def test_delimiters_and_quotes_are_found(tmp_path: Path) -> None:
         ((8.5, 1.2, 1.0, 0.98), False),
     ],
 )
-def test_percent_is_told_from_shares(tmp_path: Path, values: tuple[float, ...], percent: bool) -> None:
-    run = run_of(tmp_path, "metrics.csv", "epoch,val_wer\n" + "".join(f"{n},{value}\n" for n, value in enumerate(values)))
-    assert run.curves["val_wer"].values == pytest.approx([value / 100 if percent else value for value in values])
-    assert run.warnings == ((f"val_wer: taken for percent, since values reach {max(values):g}",) if percent else ())
+def test_percent_is_told_from_shares(
+    tmp_path: Path, values: tuple[float, ...], percent: bool
+) -> None:
+    run = run_of(
+        tmp_path,
+        "metrics.csv",
+        "epoch,val_wer\n" + "".join(f"{n},{value}\n" for n, value in enumerate(values)),
+    )
+    assert run.curves["val_wer"].values == pytest.approx(
+        [value / 100 if percent else value for value in values]
+    )
+    assert run.warnings == (
+        (f"val_wer: taken for percent, since values reach {max(values):g}",) if percent else ()
+    )
 
 
 def test_train_and_validation_error_rates_are_in_one_unit(tmp_path: Path) -> None:
@@ -158,13 +236,19 @@ def test_fresh_networks_beside_a_run_json_may_emit_far_too_much(tmp_path: Path) 
 
 
 def test_an_emission_ratio_tells_that_error_rates_are_shares(tmp_path: Path) -> None:
-    run = run_of(tmp_path, "metrics.csv", "epoch,val_wer,val_emission_ratio\n1,5.5,5.9\n2,5.0,5.2\n")
+    run = run_of(
+        tmp_path, "metrics.csv", "epoch,val_wer,val_emission_ratio\n1,5.5,5.9\n2,5.0,5.2\n"
+    )
     assert run.curves["val_wer"].values == (5.5, 5.0)
 
 
 def test_of_names_that_mean_the_same_the_plainest_counts(tmp_path: Path) -> None:
     run = run_of(tmp_path, "metrics.csv", "epoch,train_ctc_loss,train_loss,loss\n1,1.5,2.5,3.5\n")
-    assert {name: curve.values[0] for name, curve in run.curves.items()} == {"train_loss": 2.5, "train_ctc_loss": 1.5, "loss": 3.5}
+    assert {name: curve.values[0] for name, curve in run.curves.items()} == {
+        "train_loss": 2.5,
+        "train_ctc_loss": 1.5,
+        "loss": 3.5,
+    }
 
 
 def test_a_lone_metric_without_a_split_is_the_validation_one(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""The examination by real logs itself: what counts as read, named and accused, on logs and labels made here."""
+"""The examination by real logs itself: what counts as read, named and accused, on logs and labels
+made here.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.examination.real_logs import judge, main, totals
-from tests.examination.real_rivals import Said, ask, counts
+from examination.real_logs import judge, main, totals
+from examination.real_rivals import Said, ask, counts
 
 RISING = [3.0, 2.0, 1.0, *(1.0 + 0.1 * n for n in range(1, 18))]
 
@@ -18,10 +20,20 @@ def labelled(folder: Path, name: str, *, label: dict[str, Any]) -> Path:
     """A run whose validation loss is best at epoch 3 and rises, and its label."""
     place = folder / name
     place.mkdir(parents=True)
-    rows = "".join(f"{epoch},{3 * 0.7**epoch:.4f},{loss:.4f}\n" for epoch, loss in enumerate(RISING, 1))
+    rows = "".join(
+        f"{epoch},{3 * 0.7**epoch:.4f},{loss:.4f}\n" for epoch, loss in enumerate(RISING, 1)
+    )
     (place / "metrics.csv").write_text("epoch,train_loss,val_loss\n" + rows)
     figures = {"count": 20, "first": 3.0, "best": 1.0, "best_at": 3, "last": 2.7}
-    told = {"train": None, "valid": figures, "rate": None, "verdict": ["stop"], "illness": ["overfits"], "onset": None, "notes": None}
+    told = {
+        "train": None,
+        "valid": figures,
+        "rate": None,
+        "verdict": ["stop"],
+        "illness": ["overfits"],
+        "onset": None,
+        "notes": None,
+    }
     (place / "label.json").write_text(json.dumps(told | label))
     return place
 
@@ -31,7 +43,13 @@ ONSET = {"value": 3, "unit": "epoch", "tolerance": "one epoch"}
 
 def test_a_run_read_and_named_as_its_label_says_is_right(tmp_path: Path) -> None:
     judged = judge(labelled(tmp_path, "a", label={"onset": ONSET}))
-    assert (judged.misread, judged.verdict_right, judged.named, judged.onset, judged.accused) == ((), True, True, True, ())
+    assert (judged.misread, judged.verdict_right, judged.named, judged.onset, judged.accused) == (
+        (),
+        True,
+        True,
+        True,
+        (),
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,7 +60,9 @@ def test_a_run_read_and_named_as_its_label_says_is_right(tmp_path: Path) -> None
         ({"best_at": 9}, "best not at 9"),
     ],
 )
-def test_each_figure_that_differs_is_misread(tmp_path: Path, figures: dict[str, float], words: str) -> None:
+def test_each_figure_that_differs_is_misread(
+    tmp_path: Path, figures: dict[str, float], words: str
+) -> None:
     valid = {"count": 20, "first": 3.0, "best": 1.0, "best_at": 3, "last": 2.7} | figures
     assert judge(labelled(tmp_path, "a", label={"valid": valid})).misread == (f"valid: {words}",)
 
@@ -53,7 +73,16 @@ def test_an_objective_that_grows_towards_zero_is_its_loss_upside_down(tmp_path: 
 
 
 def test_a_metric_that_is_not_there_is_misread(tmp_path: Path) -> None:
-    rate = {"name": "wer", "unit": "percent", "better": "lower", "count": 3, "first": 90, "best": 60, "best_at": 3, "last": 60}
+    rate = {
+        "name": "wer",
+        "unit": "percent",
+        "better": "lower",
+        "count": 3,
+        "first": 90,
+        "best": 60,
+        "best_at": 3,
+        "last": 60,
+    }
     assert judge(labelled(tmp_path, "a", label={"rate": rate})).misread == ("rate (wer): not read",)
 
 
@@ -94,7 +123,12 @@ def test_the_totals_count_every_log(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 ANSWERS = {
-    "runmedic": [{"roles": {"train_loss": ["a"], "val_loss": ["b"]}, "findings": [{"check": "overfitting", "step": 3.0, "severity": "warning"}]}],
+    "runmedic": [
+        {
+            "roles": {"train_loss": ["a"], "val_loss": ["b"]},
+            "findings": [{"check": "overfitting", "step": 3.0, "severity": "warning"}],
+        }
+    ],
     "trainspotter": {
         "run": {"metrics": {"train/loss": {}, "eval/loss": {}}},
         "findings": [{"detector": "spikes", "step_start": 3, "severity": "error"}],
@@ -117,13 +151,21 @@ ANSWERS = {
         ("finetune-doctor", (0, 0, 0, 0)),
     ],
 )
-def test_what_another_tool_says_is_counted(tmp_path: Path, tool: str, expected: tuple[int, ...]) -> None:
+def test_what_another_tool_says_is_counted(
+    tmp_path: Path, tool: str, expected: tuple[int, ...]
+) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / tool).write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(ANSWERS[tool])}\nEND\n")
     (programs / tool).chmod(0o755)
-    sick, well = labelled(tmp_path, "sick", label={"onset": ONSET}), labelled(tmp_path, "well", label={"illness": []})
-    judged = [(json.loads((place / "label.json").read_text()), place / "metrics.csv", 1.0) for place in (sick, well)]
+    sick, well = (
+        labelled(tmp_path, "sick", label={"onset": ONSET}),
+        labelled(tmp_path, "well", label={"illness": []}),
+    )
+    judged = [
+        (json.loads((place / "label.json").read_text()), place / "metrics.csv", 1.0)
+        for place in (sick, well)
+    ]
     assert tuple(right for right, _ in counts(tool, judged, programs).values()) == expected
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from tests.examination.real_logs_rivals import COMMANDS, answer, installed, totals
+from examination.real_logs_rivals import COMMANDS, answer, installed, totals
 
 LABEL = "label.json"
 SAYS = """import json, sys
@@ -24,7 +24,13 @@ def told(folder: Path, name: str, *illness: str) -> Path:
     run.mkdir()
     (run / "train.csv").write_text("loss\n1\n")
     onset = {"value": 4, "unit": "step"} if illness else None
-    label = {"train": {"count": 9}, "valid": None, "verdict": ["stop"] if illness else ["healthy"], "illness": illness, "onset": onset}
+    label = {
+        "train": {"count": 9},
+        "valid": None,
+        "verdict": ["stop"] if illness else ["healthy"],
+        "illness": illness,
+        "onset": onset,
+    }
     (run / LABEL).write_text(json.dumps(label))
     return run
 
@@ -35,16 +41,27 @@ def test_a_rival_is_given_the_folder_then_its_files_and_never_the_label(tmp_path
     found = answer((sys.executable, str(rival), "{}"), told(tmp_path, "sick", "overfits"), LABEL)
     assert found is not None
     assert found.counts == (9,)
-    assert [(check.name, check.severity, check.at) for check in found.checks] == [("overfitting", "warning", 4.0)]
+    assert [(check.name, check.severity, check.at) for check in found.checks] == [
+        ("overfitting", "warning", 4.0)
+    ]
 
 
 def test_what_fits_names_an_illness_and_what_is_said_of_a_sound_run_accuses(tmp_path: Path) -> None:
     rival = tmp_path / "rival.py"
     rival.write_text(SAYS)
-    folders = [told(tmp_path, "sick", "overfits"), told(tmp_path, "sound"), told(tmp_path, "other", "never learns")]
-    row = totals(folders, LABEL, {"made": (sys.executable, str(rival), "{}")}, lambda _, at: at == 4).splitlines()[-1]
+    folders = [
+        told(tmp_path, "sick", "overfits"),
+        told(tmp_path, "sound"),
+        told(tmp_path, "other", "never learns"),
+    ]
+    row = totals(
+        folders, LABEL, {"made": (sys.executable, str(rival), "{}")}, lambda _, at: at == 4
+    ).splitlines()[-1]
     assert row.split("  ")[0] == "made"
-    assert [" ".join(part.split()) for part in (row[21:32], row[32:43], row[43:54], row[54:65], row[65:])] == [
+    assert [
+        " ".join(part.split())
+        for part in (row[21:32], row[32:43], row[43:54], row[54:65], row[65:])
+    ] == [
         "3 of 3",
         "1 of 3",
         "1 of 2",

@@ -16,12 +16,24 @@ RNG = [11, 12]
 
 def run(clock="epoch", facts=None, predictions=(), **curves):
     """Curves as sequences, from epoch 1 on, or as `Curve`s."""
-    made = {name: values if isinstance(values, Curve) else curve(range(1, len(values) + 1), values) for name, values in curves.items()}
-    return Run(name="made", clock=clock, curves=made, facts=facts or Facts(), predictions=tuple(predictions))
+    made = {
+        name: values if isinstance(values, Curve) else curve(range(1, len(values) + 1), values)
+        for name, values in curves.items()
+    }
+    return Run(
+        name="made",
+        clock=clock,
+        curves=made,
+        facts=facts or Facts(),
+        predictions=tuple(predictions),
+    )
 
 
 def said(emitted, due, *, at=60.0, split="val", clips=5):
-    return [Prediction(at=at, split=split, target=("t",) * due, prediction=("p",) * emitted) for _ in range(clips)]
+    return [
+        Prediction(at=at, split=split, target=("t",) * due, prediction=("p",) * emitted)
+        for _ in range(clips)
+    ]
 
 
 def steady(epochs, start, end, rate=5, sd=0.005):
@@ -29,23 +41,47 @@ def steady(epochs, start, end, rate=5, sd=0.005):
 
 
 def overfitted(epochs=60, best=20, rise=0.4, **curves):
-    """Training loss falls all along; validation falls to `best` and rises by a share from there on."""
+    """Training loss falls all along; validation falls to `best` and rises by a share from there
+    on.
+    """
     past = np.clip(np.arange(1, epochs + 1) - best, 0, None) / (epochs - best)
     val = 2 * (1 + 3 * np.exp(-np.arange(1, epochs + 1) / 4)) * (1 + rise * past)
-    return run(train_loss=steady(epochs, 20, 0.1, 12), val_loss=noisy(np.random.default_rng(RNG), val, 0.005), **curves)
+    return run(
+        train_loss=steady(epochs, 20, 0.1, 12),
+        val_loss=noisy(np.random.default_rng(RNG), val, 0.005),
+        **curves,
+    )
 
 
 def test_a_rule_without_its_data_says_what_it_needs():
-    assert RULE["validation_wer_stuck"].lacks(run(val_loss=[3, 2, 1])) == "needs an error rate of validation (val_wer)"
-    assert RULE["validation_loss_rises"].lacks(run(val_loss=[3, 2])) == "needs 3 readings of val_loss, it has 2"
-    assert RULE["gap_wide"].lacks(run(val_loss=[3, 2])) == "needs train_loss and 3 readings of val_loss, it has 2"
-    assert RULE["predictions_too_short"].lacks(run(train_loss=[3, 2, 1])) == "needs val_emission_ratio or 3 predictions"
-    assert RULE["nothing_learnt"].lacks(run(train_loss=[3, 2, 1])) == "needs the loss levels of train (run.json)"
+    assert (
+        RULE["validation_wer_stuck"].lacks(run(val_loss=[3, 2, 1]))
+        == "needs an error rate of validation (val_wer)"
+    )
+    assert (
+        RULE["validation_loss_rises"].lacks(run(val_loss=[3, 2]))
+        == "needs 3 readings of val_loss, it has 2"
+    )
+    assert (
+        RULE["gap_wide"].lacks(run(val_loss=[3, 2]))
+        == "needs train_loss and 3 readings of val_loss, it has 2"
+    )
+    assert (
+        RULE["predictions_too_short"].lacks(run(train_loss=[3, 2, 1]))
+        == "needs val_emission_ratio or 3 predictions"
+    )
+    assert (
+        RULE["nothing_learnt"].lacks(run(train_loss=[3, 2, 1]))
+        == "needs the loss levels of train (run.json)"
+    )
     assert RULE["steps_out_of_order"].lacks(run()) is None
 
 
 def test_readings_that_are_no_numbers_do_not_count():
-    assert RULE["validation_loss_rises"].lacks(run(train_loss=[3, 2, 1], val_loss=[3, math.nan, 1])) == "needs 3 readings of val_loss, it has 2"
+    assert (
+        RULE["validation_loss_rises"].lacks(run(train_loss=[3, 2, 1], val_loss=[3, math.nan, 1]))
+        == "needs 3 readings of val_loss, it has 2"
+    )
 
 
 @pytest.mark.parametrize("name", RULE)
@@ -65,26 +101,41 @@ def test_validation_loss_that_rises_while_training_falls_is_dated_by_its_minimum
     assert finding.began == best
     assert abs(best - 20) <= 4
     assert finding.status == "confirmed"
-    assert finding.headline == f"validation loss rises since epoch {best:g} while training loss falls"
+    assert (
+        finding.headline == f"validation loss rises since epoch {best:g} while training loss falls"
+    )
 
 
 def test_a_rise_of_both_losses_is_no_overfitting():
     made = overfitted()
     rising = [2 + 0.05 * epoch for epoch in range(60)]
-    assert RULE["validation_loss_rises"](replace(made, curves=made.curves | {"train_loss": curve(range(1, 61), rising)})) is None
+    assert (
+        RULE["validation_loss_rises"](
+            replace(made, curves=made.curves | {"train_loss": curve(range(1, 61), rising)})
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize("last", range(21, 26))
 def test_a_few_worse_readings_after_the_best_accuse_nobody(last):
     made = overfitted()
-    cut = {name: Curve(at=whole.at[:last], values=whole.values[:last]) for name, whole in made.curves.items()}
+    cut = {
+        name: Curve(at=whole.at[:last], values=whole.values[:last])
+        for name, whole in made.curves.items()
+    }
     assert RULE["validation_loss_rises"](replace(made, curves=cut)) is None
 
 
 def test_it_is_named_within_fifteen_epochs_of_the_onset():
     made = overfitted(rise=0.5)
-    cut = {name: Curve(at=whole.at[:35], values=whole.values[:35]) for name, whole in made.curves.items()}
-    assert RULE["validation_loss_rises"](replace(made, curves=cut)).began == pytest.approx(20, abs=4)
+    cut = {
+        name: Curve(at=whole.at[:35], values=whole.values[:35])
+        for name, whole in made.curves.items()
+    }
+    assert RULE["validation_loss_rises"](replace(made, curves=cut)).began == pytest.approx(
+        20, abs=4
+    )
 
 
 def test_while_validation_wer_still_falls_a_rising_loss_is_only_suspected():
@@ -104,7 +155,9 @@ def test_how_validation_swings_on_its_way_down_excuses_no_rise_at_the_bottom():
     high = noisy(np.random.default_rng(RNG), 40 + 20 * np.sin(np.arange(40) / 6), 0.02)
     train, val = made.curve("train_loss").values, made.curve("val_loss").values
     late = run(train_loss=[*np.linspace(41, 21, 40), *train], val_loss=[*high, *val])
-    assert RULE["validation_loss_rises"](late).began == RULE["validation_loss_rises"](made).began + 40
+    assert (
+        RULE["validation_loss_rises"](late).began == RULE["validation_loss_rises"](made).began + 40
+    )
 
 
 def test_validation_of_what_has_learnt_nothing_is_not_told_beside_it():
@@ -113,7 +166,12 @@ def test_validation_of_what_has_learnt_nothing_is_not_told_beside_it():
     val = overfitted().curve("val_loss").values
     falling = blank * np.linspace(1.1, 0.99, 60)
     assert RULE["validation_loss_rises"](run(train_loss=falling, val_loss=val)) is not None
-    assert RULE["validation_loss_rises"](run(train_loss=falling, val_loss=val, facts=Facts(levels=blind))) is None
+    assert (
+        RULE["validation_loss_rises"](
+            run(train_loss=falling, val_loss=val, facts=Facts(levels=blind))
+        )
+        is None
+    )
 
 
 def test_a_loss_that_never_was_a_number_is_named_from_the_start():
@@ -123,18 +181,36 @@ def test_a_loss_that_never_was_a_number_is_named_from_the_start():
 
 def test_a_ratio_within_its_noise_of_the_bound_is_not_too_short():
     ratios = noisy(np.random.default_rng(RNG), np.full(80, 0.31), 0.1)
-    assert RULE["predictions_too_short"](run(train_loss=steady(80, 20, 3.5), val_loss=steady(80, 20, 3.6), val_emission_ratio=ratios)) is None
+    assert (
+        RULE["predictions_too_short"](
+            run(
+                train_loss=steady(80, 20, 3.5),
+                val_loss=steady(80, 20, 3.6),
+                val_emission_ratio=ratios,
+            )
+        )
+        is None
+    )
 
 
 def test_who_knows_the_training_clips_is_not_asked_whether_it_can_memorise():
-    stuck = {"train_loss": steady(80, 20, 0.1), "val_loss": steady(80, 20, 6.0), "val_wer": np.full(80, 0.97)}
-    known, unknown = (RULE["validation_wer_stuck"](run(**stuck, train_wer=np.full(80, rate))) for rate in (0.02, 0.95))
+    stuck = {
+        "train_loss": steady(80, 20, 0.1),
+        "val_loss": steady(80, 20, 6.0),
+        "val_wer": np.full(80, 0.97),
+    }
+    known, unknown = (
+        RULE["validation_wer_stuck"](run(**stuck, train_wer=np.full(80, rate)))
+        for rate in (0.02, 0.95)
+    )
     assert "carries over" in known.try_
     assert "pytest -m overfit" in unknown.try_
 
 
 def test_parameters_a_sample_stand_with_the_evidence_of_overfitting():
-    finding = RULE["validation_loss_rises"](overfitted(facts=Facts(parameters=7_300_000, train_samples=600)))
+    finding = RULE["validation_loss_rises"](
+        overfitted(facts=Facts(parameters=7_300_000, train_samples=600))
+    )
     assert "12,167 parameters for each of 600 training samples" in finding.evidence
 
 
@@ -152,13 +228,21 @@ FEW = (1, 25, 50, 60)
     ],
 )
 def test_of_few_readings_only_a_plain_rise_is_believed(val, train):
-    assert RULE["validation_loss_rises"](run(val_loss=curve(FEW, val), train_loss=curve(FEW, train))) is None
+    assert (
+        RULE["validation_loss_rises"](run(val_loss=curve(FEW, val), train_loss=curve(FEW, train)))
+        is None
+    )
 
 
 def test_a_loss_that_rises_while_reading_improves_needs_training_loss_to_be_overfitting():
     val, bleu = (37, 33, 12, 18, 25), (32, 71, 82, 84, 88)
     assert RULE["validation_loss_rises"](run(val_loss=val, val_bleu=bleu)) is None
-    assert RULE["validation_loss_rises"](run(val_loss=val, val_bleu=bleu, train_loss=(30, 20, 10, 5, 2))).status == "suspected"
+    assert (
+        RULE["validation_loss_rises"](
+            run(val_loss=val, val_bleu=bleu, train_loss=(30, 20, 10, 5, 2))
+        ).status
+        == "suspected"
+    )
 
 
 def test_a_rise_after_training_loss_is_far_below_validation_is_suspected():
@@ -167,11 +251,16 @@ def test_a_rise_after_training_loss_is_far_below_validation_is_suspected():
     flat = [4.0, 2.0, *(0.5 + 0.01 * (i % 2) for i in range(11))]
     found = RULE["validation_loss_rises"](run(val_loss=val, train_loss=flat))
     assert (found.status, found.began) == ("suspected", 3)
-    assert RULE["validation_loss_rises"](run(val_loss=val, train_loss=[value + 3 for value in flat])) is None
+    assert (
+        RULE["validation_loss_rises"](run(val_loss=val, train_loss=[value + 3 for value in flat]))
+        is None
+    )
 
 
 def test_soon_after_a_warm_restart_validation_may_be_worse():
-    """Both losses jump at epoch 40; training has come back below by epoch 60, validation not yet."""
+    """Both losses jump at epoch 40; training has come back below by epoch 60, validation not
+    yet.
+    """
     train = [*np.linspace(8, 2, 40), *np.linspace(3, 1.5, 20)]
     val = [*np.linspace(8, 2.5, 40), *np.linspace(3.6, 3.3, 20)]
     rate = [1e-3 * (0.5 + 0.5 * math.cos(math.pi * epoch / 40)) for epoch in range(40)]
@@ -183,11 +272,13 @@ def test_soon_after_a_warm_restart_validation_may_be_worse():
 
 
 def test_a_gap_is_named_with_the_larger_bound_it_passes():
-    finding = RULE["gap_wide"](run(train_loss=steady(80, 20, 0.5), val_loss=steady(80, 20, 3.2), facts=ON))
-    assert "stands more than 2 above training loss" in finding.headline
-    assert RULE["gap_wide"](run(train_loss=steady(80, 20, 0.5), val_loss=steady(80, 20, 2.0), facts=ON)).headline.startswith(
-        "validation loss stands more than 1 above"
+    finding = RULE["gap_wide"](
+        run(train_loss=steady(80, 20, 0.5), val_loss=steady(80, 20, 3.2), facts=ON)
     )
+    assert "stands more than 2 above training loss" in finding.headline
+    assert RULE["gap_wide"](
+        run(train_loss=steady(80, 20, 0.5), val_loss=steady(80, 20, 2.0), facts=ON)
+    ).headline.startswith("validation loss stands more than 1 above")
 
 
 def test_while_validation_falls_a_gap_is_no_illness():
@@ -196,7 +287,10 @@ def test_while_validation_falls_a_gap_is_no_illness():
 
 
 def test_a_gap_of_a_hundredth_is_none_in_any_unit():
-    assert RULE["gap_wide"](run(train_loss=steady(80, 400, 120), val_loss=steady(80, 400, 123))) is None
+    assert (
+        RULE["gap_wide"](run(train_loss=steady(80, 400, 120), val_loss=steady(80, 400, 123)))
+        is None
+    )
 
 
 # -- what is read
@@ -204,8 +298,13 @@ def test_a_gap_of_a_hundredth_is_none_in_any_unit():
 
 def test_a_wer_that_stands_above_85_percent_is_named_with_its_range():
     wer = np.clip(noisy(np.random.default_rng(RNG), np.full(60, 0.91), 0.004), 0, None)
-    finding = RULE["validation_wer_stuck"](run(val_wer=wer, train_wer=[0.827], val_loss=steady(60, 12, 5)))
-    assert finding.headline == f"validation WER stands at {100 * min(wer):.1f}-{100 * max(wer):.1f} % since epoch 1"
+    finding = RULE["validation_wer_stuck"](
+        run(val_wer=wer, train_wer=[0.827], val_loss=steady(60, 12, 5))
+    )
+    assert (
+        finding.headline
+        == f"validation WER stands at {100 * min(wer):.1f}-{100 * max(wer):.1f} % since epoch 1"
+    )
     assert "training WER 82.7 % at epoch 1" in finding.evidence
 
 
@@ -216,51 +315,84 @@ def test_a_wer_that_was_ever_below_is_not_stuck():
 
 def test_a_wer_that_touched_84_percent_once_is_only_suspected_to_be_stuck():
     wer = [0.95] * 30 + [0.84] + [0.95] * 29
-    assert RULE["validation_wer_stuck"](run(val_wer=wer, val_loss=steady(60, 12, 5))).status == "suspected"
+    assert (
+        RULE["validation_wer_stuck"](run(val_wer=wer, val_loss=steady(60, 12, 5))).status
+        == "suspected"
+    )
 
 
 def test_a_high_wer_while_the_loss_falls_is_the_all_blank_phase():
     falling = 7 * np.exp(-0.004 * np.arange(60))
-    made = run(val_wer=[1.0] * 60, val_emission_ratio=[0.0] * 60, val_loss=falling, train_loss=falling)
+    made = run(
+        val_wer=[1.0] * 60, val_emission_ratio=[0.0] * 60, val_loss=falling, train_loss=falling
+    )
     assert RULE["validation_wer_stuck"](made) is None
     assert RULE["predictions_too_short"](made) is None
 
 
 @pytest.mark.parametrize(("ratio", "words"), [(0.0, "empty"), (0.2, "far too short")])
 def test_outputs_without_tokens_are_named_once_the_loss_stands(ratio, words):
-    finding = RULE["predictions_too_short"](run(val_emission_ratio=[ratio] * 60, val_loss=steady(60, 12, 5)))
+    finding = RULE["predictions_too_short"](
+        run(val_emission_ratio=[ratio] * 60, val_loss=steady(60, 12, 5))
+    )
     assert finding.headline.startswith(f"validation predictions are {words}: {ratio:.2g}")
     assert finding.status == "confirmed"
 
 
 def test_a_peaky_output_of_blanks_with_its_tokens_accuses_nobody():
-    made = run(val_emission_ratio=[0.97] * 60, val_blank_share=[0.94] * 60, val_loss=steady(60, 12, 0.3), train_loss=steady(60, 12, 0.2))
+    made = run(
+        val_emission_ratio=[0.97] * 60,
+        val_blank_share=[0.94] * 60,
+        val_loss=steady(60, 12, 0.3),
+        train_loss=steady(60, 12, 0.2),
+    )
     assert [rule.name for rule in RULES if rule(made)] == []
 
 
 def test_outputs_that_grow_accuse_nobody():
     growing = np.linspace(0, 0.3, 60)
-    assert RULE["predictions_too_short"](run(val_emission_ratio=growing, val_loss=steady(60, 12, 5))) is None
+    assert (
+        RULE["predictions_too_short"](run(val_emission_ratio=growing, val_loss=steady(60, 12, 5)))
+        is None
+    )
 
 
 def test_short_predictions_are_counted_in_words():
-    finding = RULE["predictions_too_short"](run(val_loss=steady(60, 12, 5), predictions=[*said(0, 10), *said(2, 12)]))
+    finding = RULE["predictions_too_short"](
+        run(val_loss=steady(60, 12, 5), predictions=[*said(0, 10), *said(2, 12)])
+    )
     assert finding.evidence[0] == "0-2 words for 10-12 in 10 predictions, 5 of them empty"
 
 
 @pytest.mark.parametrize(
     "predictions",
-    [said(0, 10, at=5.0), said(0, 10, clips=2), said(0, 10, split="train"), [*said(0, 10, clips=2), *said(9, 10)], said(4, 10)],
-    ids=["from the first epochs", "two clips", "of training, whose loss falls", "some of several", "short, but not far too short"],
+    [
+        said(0, 10, at=5.0),
+        said(0, 10, clips=2),
+        said(0, 10, split="train"),
+        [*said(0, 10, clips=2), *said(9, 10)],
+        said(4, 10),
+    ],
+    ids=[
+        "from the first epochs",
+        "two clips",
+        "of training, whose loss falls",
+        "some of several",
+        "short, but not far too short",
+    ],
 )
 def test_other_predictions_accuse_nobody(predictions):
-    made = run(val_loss=steady(60, 12, 5), train_loss=np.linspace(12, 1, 60), predictions=predictions)
+    made = run(
+        val_loss=steady(60, 12, 5), train_loss=np.linspace(12, 1, 60), predictions=predictions
+    )
     assert RULE["predictions_too_short"](made) is None
 
 
 def test_an_output_that_died_is_dated_from_then():
     ratio = [0.9] * 40 + [0.0] * 40
-    finding = RULE["predictions_too_short"](run(val_emission_ratio=ratio, val_loss=steady(80, 12, 5)))
+    finding = RULE["predictions_too_short"](
+        run(val_emission_ratio=ratio, val_loss=steady(80, 12, 5))
+    )
     assert finding.began == 41
 
 
@@ -280,35 +412,54 @@ def test_a_loss_below_or_between_the_blind_levels_has(level):
 
 
 def test_a_blind_level_that_is_being_left_accuses_nobody():
-    assert RULE["nothing_learnt"](run(train_loss=7.1 * np.exp(-0.003 * np.arange(60)), facts=ON)) is None
+    assert (
+        RULE["nothing_learnt"](run(train_loss=7.1 * np.exp(-0.003 * np.arange(60)), facts=ON))
+        is None
+    )
 
 
 def test_a_loss_that_creeps_on_a_blind_level_for_most_of_a_run_has_learnt_nothing():
     blank = next(level.loss for level in LEVELS if level.name == "blank")
-    down = np.concatenate([np.linspace(40, 1.1 * blank, 15), np.linspace(1.1 * blank, 0.98 * blank, 60)])
+    down = np.concatenate(
+        [np.linspace(40, 1.1 * blank, 15), np.linspace(1.1 * blank, 0.98 * blank, 60)]
+    )
     made = run(train_loss=down, train_wer=np.ones(75), facts=Facts(levels={"train": LEVELS}))
     finding = RULE["nothing_learnt"](made)
     assert finding.headline.startswith("training loss creeps on the level `blank` since epoch")
-    reads = replace(made, curves={**made.curves, "train_wer": curve(range(1, 76), np.linspace(1, 0.7, 75))})
+    reads = replace(
+        made, curves={**made.curves, "train_wer": curve(range(1, 76), np.linspace(1, 0.7, 75))}
+    )
     assert RULE["nothing_learnt"](reads) is None
 
 
 def test_a_blank_phase_that_is_being_left_accuses_nobody():
     blank = next(level.loss for level in LEVELS if level.name == "blank")
-    down = np.concatenate([np.linspace(40, 1.1 * blank, 9), np.linspace(1.1 * blank, 0.97 * blank, 14), np.linspace(0.97 * blank, 0.5 * blank, 12)])
+    down = np.concatenate(
+        [
+            np.linspace(40, 1.1 * blank, 9),
+            np.linspace(1.1 * blank, 0.97 * blank, 14),
+            np.linspace(0.97 * blank, 0.5 * blank, 12),
+        ]
+    )
     for last in range(9, 36):
-        made = run(train_loss=down[:last], train_wer=np.ones(last), facts=Facts(levels={"train": LEVELS}))
+        made = run(
+            train_loss=down[:last], train_wer=np.ones(last), facts=Facts(levels={"train": LEVELS})
+        )
         assert RULE["nothing_learnt"](made) is None, last
 
 
 def test_validation_that_stays_on_a_blind_level_while_training_leaves_it_is_named():
-    finding = RULE["nothing_carries_over"](run(train_loss=steady(60, 60, 0.2, 4), val_loss=steady(60, 60, 5.5, 3), facts=ON))
+    finding = RULE["nothing_carries_over"](
+        run(train_loss=steady(60, 60, 0.2, 4), val_loss=steady(60, 60, 5.5, 3), facts=ON)
+    )
     assert "`unigram`" in finding.headline
     assert "`aligned`" in finding.headline
 
 
 def test_a_loss_where_it_began_never_fell():
-    finding = RULE["loss_never_falls"](run(train_loss=noisy(np.random.default_rng(RNG), np.full(30, 80.0), 0.01)))
+    finding = RULE["loss_never_falls"](
+        run(train_loss=noisy(np.random.default_rng(RNG), np.full(30, 80.0), 0.01))
+    )
     assert finding.began == 1
 
 
@@ -362,7 +513,14 @@ def test_training_that_runs_away_is_dated_by_its_lowest_loss():
 
 
 def test_a_loss_that_creeps_up_for_long_diverges_too():
-    finding = RULE["training_diverges"](run(train_loss=[*np.linspace(20, 4, 5), *noisy(np.random.default_rng(RNG), np.geomspace(4, 15, 35), 0.05)]))
+    finding = RULE["training_diverges"](
+        run(
+            train_loss=[
+                *np.linspace(20, 4, 5),
+                *noisy(np.random.default_rng(RNG), np.geomspace(4, 15, 35), 0.05),
+            ]
+        )
+    )
     assert finding.began == pytest.approx(5, abs=2)
 
 
@@ -397,7 +555,13 @@ def test_a_loss_that_swings_and_goes_nowhere_oscillates():
 
 
 def test_a_loss_that_runs_away_and_comes_back_oscillates_too():
-    away = [*np.linspace(40, 4, 10), *[4.0] * 12, *np.geomspace(4, 110, 4), *[110.0] * 4, *np.geomspace(110, 5, 6)]
+    away = [
+        *np.linspace(40, 4, 10),
+        *[4.0] * 12,
+        *np.geomspace(4, 110, 4),
+        *[110.0] * 4,
+        *np.geomspace(110, 5, 6),
+    ]
     assert "runs away to 2" in RULE["loss_oscillates"](run(train_loss=away)).headline
 
 
@@ -407,7 +571,11 @@ def test_a_loss_that_swings_at_the_bottom_or_on_its_way_down_does_not():
     assert RULE["loss_oscillates"](run(train_loss=swings * decay(None, 40, 8, 0.01, 3))) is None
 
 
-@pytest.mark.parametrize("places", [(1, 2, 3, 2, 3, 4), (1, 2, 2, 3, 4, 5, 6, 7, 8)], ids=["goes back", "tells an epoch twice"])
+@pytest.mark.parametrize(
+    "places",
+    [(1, 2, 3, 2, 3, 4), (1, 2, 2, 3, 4, 5, 6, 7, 8)],
+    ids=["goes back", "tells an epoch twice"],
+)
 def test_steps_out_of_order_are_named(places):
     finding = RULE["steps_out_of_order"](run(train_loss=curve(places, [1.0] * len(places))))
     assert finding.began == 2

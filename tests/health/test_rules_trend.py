@@ -1,4 +1,6 @@
-"""What noisy curves show: noise is measured, trends are scored, and standing still is said only where it is shown."""
+"""What noisy curves show: noise is measured, trends are scored, and standing still is said only
+where it is shown.
+"""
 
 import math
 from dataclasses import replace
@@ -32,7 +34,10 @@ EPOCHS = range(1, 101)
 
 
 def run(**curves):
-    return Run(name="made", curves={name: curve(range(1, len(values) + 1), values) for name, values in curves.items()})
+    return Run(
+        name="made",
+        curves={name: curve(range(1, len(values) + 1), values) for name, values in curves.items()},
+    )
 
 
 @pytest.mark.parametrize("sd", [0.01, 0.1, 1.0])
@@ -44,7 +49,9 @@ def test_noise_is_measured_about_a_line_however_steep(sd):
 def test_noise_is_measured_where_readings_are_unevenly_far_apart():
     rng = np.random.default_rng(1)
     at = np.cumsum(rng.integers(1, 20, 400))
-    assert noise(curve(at, 7 - 0.01 * at + 0.2 * rng.normal(size=400))) == pytest.approx(0.2, rel=0.2)
+    assert noise(curve(at, 7 - 0.01 * at + 0.2 * rng.normal(size=400))) == pytest.approx(
+        0.2, rel=0.2
+    )
 
 
 def test_a_few_outliers_are_no_noise():
@@ -72,7 +79,13 @@ def test_a_smooth_trend_is_no_memory(shape):
 
 
 def test_noise_that_remembers_is_told_from_noise_that_does_not():
-    kinds = {kind: [memory(noisy(np.random.default_rng([seed, 3]), np.ones(50), 0.1, kind).tolist()) for seed in range(50)] for kind in (0.0, 0.8)}
+    kinds = {
+        kind: [
+            memory(noisy(np.random.default_rng([seed, 3]), np.ones(50), 0.1, kind).tolist())
+            for seed in range(50)
+        ]
+        for kind in (0.0, 0.8)
+    }
     assert np.median(kinds[0.0]) < 1.3
     assert np.median(kinds[0.8]) > 1.6
 
@@ -90,7 +103,12 @@ def test_a_rise_is_counted_from_the_best_reading_and_tells_how_sure_it_is():
 
 @pytest.mark.parametrize(
     "after",
-    [[3.0], [3.0, 2.9, 2.4, 2.1, 2.05, 2.01], [2.01] * 12, [2.9, 2.0, 2.8, 2.1, 2.9, 2.05, 2.8, 2.0]],
+    [
+        [3.0],
+        [3.0, 2.9, 2.4, 2.1, 2.05, 2.01],
+        [2.01] * 12,
+        [2.9, 2.0, 2.8, 2.1, 2.9, 2.05, 2.8, 2.0],
+    ],
     ids=["one reading", "on its way back", "a two-hundredth", "swings"],
 )
 def test_what_does_not_last_or_may_be_chance_is_no_rise(after):
@@ -99,7 +117,9 @@ def test_what_does_not_last_or_may_be_chance_is_no_rise(after):
 
 
 def test_a_rise_is_counted_from_the_best_reading_itself_however_steep_the_fall_before_it():
-    rise = lasting_rise(curve(range(11), [40, 2.0, 2.2, 2.25, 2.3, 2.5, 2.45, 2.55, 2.7, 2.75, 2.8]))
+    rise = lasting_rise(
+        curve(range(11), [40, 2.0, 2.2, 2.25, 2.3, 2.5, 2.45, 2.55, 2.7, 2.75, 2.8])
+    )
     assert rise is not None
     assert (rise.since, rise.low) == (1, 2.0)
 
@@ -205,7 +225,10 @@ def test_standing_still_takes_thirty_readings_and_half_of_the_run_or_nearly_all_
 def test_a_run_that_is_over_has_nothing_more_to_come():
     stood = run(val_loss=[9.0, 8.0, *[7.0] * 8])
     assert still_since(stood, "val_loss") is None
-    assert still_since(replace(stood, finished=("the learning rate is at its floor",)), "val_loss") == 3
+    assert (
+        still_since(replace(stood, finished=("the learning rate is at its floor",)), "val_loss")
+        == 3
+    )
 
 
 def test_early_in_its_plan_a_run_that_never_moved_may_still_do_so():
@@ -218,18 +241,28 @@ def test_early_in_its_plan_a_run_that_never_moved_may_still_do_so():
 
 
 def test_what_was_never_below_its_beginning_never_fell():
-    assert never_fell(curve(EPOCHS, [8.0, *noisy(np.random.default_rng(8), np.full(99, 8.2), 0.01)]))
+    assert never_fell(
+        curve(EPOCHS, [8.0, *noisy(np.random.default_rng(8), np.full(99, 8.2), 0.01)])
+    )
     assert not never_fell(curve(EPOCHS, np.linspace(8, 7, 100)))
 
 
 def test_what_was_lifted_at_once_comes_down():
     assert comes_down(curve(range(20), np.linspace(3.6, 3.3, 20)))
-    assert not comes_down(curve(range(20), [*np.linspace(2.1, 3.6, 10), *np.linspace(3.6, 3.3, 10)]))
+    assert not comes_down(
+        curve(range(20), [*np.linspace(2.1, 3.6, 10), *np.linspace(3.6, 3.3, 10)])
+    )
 
 
 def test_few_readings_stand_still_where_no_later_one_is_lower():
     epochs = (1, 25, 50, 60)
-    made = Run(name="few", curves={"val_loss": curve(epochs, (7.19, 4.90, 4.96, 5.29)), "train_loss": curve(epochs, (44.59, 4.19, 2.87, 2.36))})
+    made = Run(
+        name="few",
+        curves={
+            "val_loss": curve(epochs, (7.19, 4.90, 4.96, 5.29)),
+            "train_loss": curve(epochs, (44.59, 4.19, 2.87, 2.36)),
+        },
+    )
     assert still_since(made, "val_loss") == 25
     lower = Run(name="few", curves={"val_loss": curve(epochs, (7.19, 4.90, 4.96, 4.70))})
     assert still_since(lower, "val_loss") is None
@@ -253,8 +286,26 @@ def test_few_readings_of_which_training_once_rose_are_left_alone():
     """It may have been a restart, and there are too few to tell."""
     epochs = (1, 25, 50, 60)
     val = curve(epochs, (7.19, 4.90, 4.96, 4.95))
-    assert still_since(Run(name="few", curves={"val_loss": val, "train_loss": curve(epochs, (44, 4.2, 2.9, 2.4))}), "val_loss") == 25
-    assert still_since(Run(name="few", curves={"val_loss": val, "train_loss": curve(epochs, (44, 4.2, 5.2, 2.4))}), "val_loss") is None
+    assert (
+        still_since(
+            Run(
+                name="few",
+                curves={"val_loss": val, "train_loss": curve(epochs, (44, 4.2, 2.9, 2.4))},
+            ),
+            "val_loss",
+        )
+        == 25
+    )
+    assert (
+        still_since(
+            Run(
+                name="few",
+                curves={"val_loss": val, "train_loss": curve(epochs, (44, 4.2, 5.2, 2.4))},
+            ),
+            "val_loss",
+        )
+        is None
+    )
 
 
 def test_a_curve_that_came_back_from_such_a_rise_before_may_do_so_again():
@@ -262,4 +313,6 @@ def test_a_curve_that_came_back_from_such_a_rise_before_may_do_so_again():
     rising = curve(range(1, 61), sawtooth)
     assert came_back_before(rising, 50, 0.7)
     assert not came_back_before(rising, 50, 1.5)
-    assert not came_back_before(curve(range(1, 61), [*np.linspace(8, 2, 50), *np.linspace(3.5, 3.4, 10)]), 50, 0.7)
+    assert not came_back_before(
+        curve(range(1, 61), [*np.linspace(8, 2, 50), *np.linspace(3.5, 3.4, 10)]), 50, 0.7
+    )

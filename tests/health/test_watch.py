@@ -1,4 +1,6 @@
-"""A run watched in any loop: judged as offline, told once, saved and restored, in bounded memory."""
+"""A run watched in any loop: judged as offline, told once, saved and restored, in bounded
+memory.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +41,16 @@ def logged(watch: Watch, run: Run) -> list[tuple[float, str]]:
 
 def overfitting(epoch: int) -> dict[str, float]:
     turn = 5 * math.exp(-min(epoch, 12) / 6) + 0.5
-    return {"train_loss": 5 * math.exp(-epoch / 6) + 0.1, "val_loss": turn + 0.08 * max(0, epoch - 12)}
+    return {
+        "train_loss": 5 * math.exp(-epoch / 6) + 0.1,
+        "val_loss": turn + 0.08 * max(0, epoch - 12),
+    }
 
 
 IN_ORDER = [kind for kind in SICK if kind != "out_of_order"]
-"""Runs whose readings can be logged as they come: a watch is told them in the order of their places."""
+"""Runs whose readings can be logged as they come: a watch is told them in the order of their
+places.
+"""
 
 
 @pytest.mark.parametrize("kind", [*IN_ORDER, "steady", "restarts", "all_blank"])
@@ -53,15 +60,23 @@ def test_it_ends_with_what_a_checkup_of_the_whole_log_finds(kind: str) -> None:
     found = logged(watch, made)
     offline = check_up(made)
     assert watch.checkup is not None
-    assert [finding.name for finding in watch.checkup.findings] == [finding.name for finding in offline.findings]
-    assert [finding.began for finding in watch.checkup.findings] == [finding.began for finding in offline.findings]
+    assert [finding.name for finding in watch.checkup.findings] == [
+        finding.name for finding in offline.findings
+    ]
+    assert [finding.began for finding in watch.checkup.findings] == [
+        finding.began for finding in offline.findings
+    ]
     assert watch.sick == (offline.verdict == "stop")
     assert {finding.name for finding in offline.findings} <= {name for _, name in found}
 
 
 def test_an_illness_is_told_once_soon_after_its_onset() -> None:
     watch = Watch()
-    told = [(epoch, finding.name, finding.began) for epoch in range(60) for finding in watch.log(epoch=epoch, **overfitting(epoch))]
+    told = [
+        (epoch, finding.name, finding.began)
+        for epoch in range(60)
+        for finding in watch.log(epoch=epoch, **overfitting(epoch))
+    ]
     rises = [(epoch, began) for epoch, name, began in told if name == "validation_loss_rises"]
     assert len(rises) == 1
     assert rises[0][0] <= 20
@@ -77,24 +92,38 @@ def scripted(monkeypatch: pytest.MonkeyPatch, present: Any) -> None:
         found = (Finding(name="bad", headline="it is bad"),) if present(next(number)) else ()
         nothing: tuple[Any, ...] = ()
         return Checkup(
-            run=run, findings=found, ruled_out=nothing, not_judged=nothing, verdict="go on", reasons=nothing, notes=nothing, more_evidence=nothing,
+            run=run,
+            findings=found,
+            ruled_out=nothing,
+            not_judged=nothing,
+            verdict="go on",
+            reasons=nothing,
+            notes=nothing,
+            more_evidence=nothing,
             next_command=None,
-        )  # fmt: skip
+        )
 
     monkeypatch.setattr(watching, "check_up", judged)
 
 
-def test_a_finding_that_was_gone_for_long_is_told_again_and_a_flicker_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finding_that_was_gone_for_long_is_told_again_and_a_flicker_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     scripted(monkeypatch, lambda n: n in (3, 5, 5 + GONE_READINGS, 6 + 2 * GONE_READINGS))
     watch = Watch()
-    assert [n for n in range(50) if watch.log(epoch=n, train_loss=1.0)] == [3, 6 + 2 * GONE_READINGS]
+    assert [n for n in range(50) if watch.log(epoch=n, train_loss=1.0)] == [
+        3,
+        6 + 2 * GONE_READINGS,
+    ]
 
 
 def test_a_loss_that_is_not_finite_is_told_at_once() -> None:
     watch = Watch()
     for epoch in range(5):
         assert watch.log(epoch=epoch, train_loss=3.0 - 0.1 * epoch, val_loss=3.0) == ()
-    assert [finding.name for finding in watch.log(epoch=5, train_loss=math.nan, val_loss=3.0)] == ["loss_not_finite"]
+    assert [finding.name for finding in watch.log(epoch=5, train_loss=math.nan, val_loss=3.0)] == [
+        "loss_not_finite"
+    ]
     assert watch.sick
 
 
@@ -126,10 +155,15 @@ def test_a_watch_restored_from_its_state_goes_on_as_if_never_cut(cut: int, throu
             second.load_state_dict(saved(first.state_dict(), through))
         for name, watch in (("whole", whole), ("cut", first if epoch < cut else second)):
             watch.predictions(epoch, "val", "A B C", "A")
-            told[name] += [(epoch, finding.name) for finding in watch.log(epoch=epoch, val_wer=95.0, **overfitting(epoch))]
+            told[name] += [
+                (epoch, finding.name)
+                for finding in watch.log(epoch=epoch, val_wer=95.0, **overfitting(epoch))
+            ]
     assert told["whole"] == told["cut"] != []
     assert second.run.predictions == whole.run.predictions
-    assert {name: curve.values for name, curve in second.run.curves.items()} == {name: curve.values for name, curve in whole.run.curves.items()}
+    assert {name: curve.values for name, curve in second.run.curves.items()} == {
+        name: curve.values for name, curve in whole.run.curves.items()
+    }
     assert second.sick == whole.sick
 
 
@@ -147,7 +181,9 @@ def test_a_state_of_another_version_is_refused() -> None:
         Watch().load_state_dict({"version": 7})
 
 
-def test_a_hundred_thousand_values_are_held_in_bounded_memory_and_judged_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hundred_thousand_values_are_held_in_bounded_memory_and_judged_seldom(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     judged: list[int] = []
     scripted(monkeypatch, lambda n: judged.append(n))
     watch = Watch()
@@ -162,9 +198,15 @@ def test_a_hundred_thousand_values_are_held_in_bounded_memory_and_judged_seldom(
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "a name it does not know": ({"epoch": 1, "vall_loss": 3.0}, "knows no metric 'vall_loss', but train_loss"),
+    "a name it does not know": (
+        {"epoch": 1, "vall_loss": 3.0},
+        "knows no metric 'vall_loss', but train_loss",
+    ),
     "no number": ({"epoch": 1, "val_loss": [1.0, 2.0]}, "val_loss must be one number, got list"),
-    "several numbers": ({"epoch": 1, "val_loss": torch.ones(2)}, "val_loss must be one number, got Tensor"),
+    "several numbers": (
+        {"epoch": 1, "val_loss": torch.ones(2)},
+        "val_loss must be one number, got Tensor",
+    ),
     "no place": ({"val_loss": 3.0}, "give one of epoch and step"),
     "two places": ({"epoch": 1, "step": 100, "val_loss": 3.0}, "give one of epoch and step"),
 }
@@ -193,7 +235,9 @@ def test_predictions_of_no_split_are_refused() -> None:
 def test_predictions_are_words() -> None:
     watch = Watch()
     watch.predictions(1, "val", "HELLO WORLD", ["HELLO"])
-    assert [(p.target, p.prediction) for p in watch.run.predictions] == [(("HELLO", "WORLD"), ("HELLO",))]
+    assert [(p.target, p.prediction) for p in watch.run.predictions] == [
+        (("HELLO", "WORLD"), ("HELLO",))
+    ]
 
 
 def test_nothing_logged_is_nothing_judged() -> None:

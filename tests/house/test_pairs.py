@@ -12,7 +12,9 @@ def test_the_interval_is_the_order_statistic_that_a_sign_test_gives() -> None:
     assert (nine.value, nine.low, nine.high, nine.pairs) == (5.0, 2.0, 8.0, 9)
     six = ratio_of([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     assert (six.value, six.low, six.high) == (3.5, 1.0, 6.0)
-    with pytest.raises(ValueError, match="a median of 5 ratios has no 95 % interval: measure at least 6"):
+    with pytest.raises(
+        ValueError, match="a median of 5 ratios has no 95 % interval: measure at least 6"
+    ):
         ratio_of([1.0] * 5)
 
 

@@ -1,4 +1,6 @@
-"""The built wheel: what it holds, and that a project which has nothing of this checkout climbs with it."""
+"""The built wheel: what it holds, and that a project which has nothing of this checkout climbs with
+it.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +49,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")
     for name in SOURCES:
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy2)(ROOT / name, source / name)
-    build = "import setuptools.build_meta as build; build.build_wheel('dist'); build.build_sdist('dist')"
-    done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False)
+    build = (
+        "import setuptools.build_meta as build; build.build_wheel('dist'); "
+        "build.build_sdist('dist')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", build], cwd=source, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     (built,) = (source / "dist").glob("*.whl")
     return built
@@ -58,21 +65,43 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (entries,) = (name for name in names if name.endswith(".dist-info/entry_points.txt"))
-        assert archive.read(entries).decode().split() == ["[pytest11]", "overfit", "=", "pytest_overfit.plugin"]
-    files = (path for path in (ROOT / "pytest_overfit").rglob("*") if path.suffix in (".py", ".j2", ".json") or path.name == "py.typed")
-    assert {name for name in names if ".dist-info/" not in name} == {path.relative_to(ROOT).as_posix() for path in files}
+        assert archive.read(entries).decode().split() == [
+            "[pytest11]",
+            "overfit",
+            "=",
+            "pytest_overfit.plugin.hooks",
+        ]
+    files = (
+        path
+        for path in (ROOT / "pytest_overfit").rglob("*")
+        if path.suffix in (".py", ".j2", ".json") or path.name == "py.typed"
+    )
+    assert {name for name in names if ".dist-info/" not in name} == {
+        path.relative_to(ROOT).as_posix() for path in files
+    }
     assert any(name.endswith("LICENSE") for name in names)
 
 
 def test_an_index_would_take_it(wheel: Path) -> None:
-    command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, wheel.parent.iterdir())]
+    command = [
+        sys.executable,
+        "-m",
+        "twine",
+        "check",
+        "--strict",
+        *map(str, wheel.parent.iterdir()),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("PASSED") == 2
 
 
-def test_installed_in_an_environment_of_its_own_it_climbs_with_a_foreign_network(wheel: Path, tmp_path: Path) -> None:
-    """Dependencies are those of this environment, by a path file, which brings no package that is installed as a link to its sources."""
+def test_installed_in_an_environment_of_its_own_it_climbs_with_a_foreign_network(
+    wheel: Path, tmp_path: Path
+) -> None:
+    """Dependencies are those of this environment, by a path file, which brings no package that is
+    installed as a link to its sources.
+    """
     venv.create(tmp_path / "empty", with_pip=False)
     python = tmp_path / "empty" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     (site,) = (tmp_path / "empty").glob("[lL]ib/**/site-packages")
@@ -82,11 +111,41 @@ def test_installed_in_an_environment_of_its_own_it_climbs_with_a_foreign_network
     project = tmp_path / "project"
     project.mkdir()
     (project / "foreign.py").write_text(FOREIGN, encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER")}
-    ask = "import pytest_overfit, sys; sys.exit(not pytest_overfit.__file__.startswith(sys.argv[1]))"
-    assert subprocess.run([python, "-c", ask, str(site)], cwd=project, env=environment, check=False).returncode == 0
-    command = [python, "-m", "pytest", "-m", "overfit", "--overfit-subject", "foreign:subject", "--overfit-rungs", "1,2", "-W", "error"]
-    done = subprocess.run(command, cwd=project, env={**environment, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER")
+    }
+    ask = (
+        "import pytest_overfit, sys; sys.exit(not pytest_overfit.__file__.startswith(sys.argv[1]))"
+    )
+    assert (
+        subprocess.run(
+            [python, "-c", ask, str(site)], cwd=project, env=environment, check=False
+        ).returncode
+        == 0
+    )
+    command = [
+        python,
+        "-m",
+        "pytest",
+        "-m",
+        "overfit",
+        "--overfit-subject",
+        "foreign:subject",
+        "--overfit-rungs",
+        "1,2",
+        "-W",
+        "error",
+    ]
+    done = subprocess.run(
+        command,
+        cwd=project,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "tones" in done.stdout
     assert " passed" in done.stdout

@@ -13,7 +13,16 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-EVENTS_A_FORK_CAN_CAUSE = {"pull_request", "pull_request_target", "issue_comment", "issues", "fork", "watch", "workflow_run", "discussion"}
+EVENTS_A_FORK_CAN_CAUSE = {
+    "pull_request",
+    "pull_request_target",
+    "issue_comment",
+    "issues",
+    "fork",
+    "watch",
+    "workflow_run",
+    "discussion",
+}
 
 
 def tool(name: str) -> str | None:
@@ -33,14 +42,22 @@ def load(path: Path) -> dict[str, object]:
 
 
 def test_workflows_follow_githubs_schema() -> None:
-    run(tool("check-jsonschema"), "--builtin-schema", "vendor.github-workflows", *map(str, WORKFLOWS))
+    run(
+        tool("check-jsonschema"),
+        "--builtin-schema",
+        "vendor.github-workflows",
+        *map(str, WORKFLOWS),
+    )
 
 
 def test_workflows_pass_a_security_audit() -> None:
     run(tool("zizmor"), "--offline", "--no-progress", *map(str, WORKFLOWS))
 
 
-@pytest.mark.skipif(tool("actionlint") is None, reason="actionlint is not installed: its package fetches a binary when it is built")
+@pytest.mark.skipif(
+    tool("actionlint") is None,
+    reason="actionlint is not installed: its package fetches a binary when it is built",
+)
 def test_workflows_pass_actionlint() -> None:
     run(tool("actionlint"), *map(str, WORKFLOWS))
 
@@ -58,7 +75,9 @@ def test_no_workflow_may_write_to_the_repository(path: Path) -> None:
     assert document["permissions"] == {}
     for job in document["jobs"].values():
         rights = dict(job["permissions"])
-        trusted = rights.pop("id-token", None)  # a token for the package index, which trusted publishing asks for
+        trusted = rights.pop(
+            "id-token", None
+        )  # a token for the package index, which trusted publishing asks for
         assert trusted in (None, "write")
         assert trusted is None or list(document["on"]) == ["push"]
         assert set(rights.values()) <= {"read"}

@@ -36,7 +36,9 @@ def collate(items: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, ...]:
 
 def trained(
     *,
-    optimizer: Callable[[Any], Optimizer] = lambda parameters: torch.optim.Adam(parameters, lr=5e-3),
+    optimizer: Callable[[Any], Optimizer] = lambda parameters: torch.optim.Adam(
+        parameters, lr=5e-3
+    ),
     rate: Callable[[int], float] = lambda step: 1.0,
     backward: Callable[[Tensor, Optimizer], None] = lambda loss, _: loss.backward(),
     between: Callable[[nn.Module, int], None] = lambda network, step: None,
@@ -64,13 +66,21 @@ def trained(
     return train
 
 
-def plain(train: Callable[..., Iterator[float]], network: Callable[..., nn.Module] = BiGRU, *, batch: int = 2, **described: Any) -> Subject:
+def plain(
+    train: Callable[..., Iterator[float]],
+    network: Callable[..., nn.Module] = BiGRU,
+    *,
+    batch: int = 2,
+    **described: Any,
+) -> Subject:
     """A subject that is trained by this loop."""
     samples = clips(16)
     return subject(
         network,
         "plain",
         samples=samples,
-        loop=Loop(train=train, loader=DataLoader(Clips(samples), batch_size=batch, collate_fn=collate)),
+        loop=Loop(
+            train=train, loader=DataLoader(Clips(samples), batch_size=batch, collate_fn=collate)
+        ),
         **described,
     )

@@ -58,5 +58,9 @@ FINDING_OF = {
     "nan_made_zero": "failure_hidden",
     "nan_left_out": "failure_hidden",
 }
-BY_EXCHANGE = {"broken_by_schedule": "loop_breaks", "broken_by_zeroing": "loop_breaks", "broken_by_network": "network_breaks"}
+BY_EXCHANGE = {
+    "broken_by_schedule": "loop_breaks",
+    "broken_by_zeroing": "loop_breaks",
+    "broken_by_network": "network_breaks",
+}
 """Faults that `test_exchange` plants."""

@@ -1,4 +1,5 @@
-"""Contracts of a loop: planted faults are found, by the right finding, part and line; sound changes are not.
+"""Contracts of a loop: planted faults are found, by the right finding, part and line; sound changes
+are not.
 
 All of them, in three kinds of training: python -m examination.loops
 """
@@ -23,15 +24,28 @@ from tests.loop.planted import FINDING_OF
 COUNTED = "from itertools import count\n\nBATCH = 4\nCOUNT = count()\n"
 """A state that no seed sets back."""
 OWN = (
-    fault("rounded_to_halves", "batches", (FEATURES, '    features = [(2 * clip["features"]).round() / 2 for clip in clips]\n')),
+    fault(
+        "rounded_to_halves",
+        "batches",
+        (FEATURES, '    features = [(2 * clip["features"]).round() / 2 for clip in clips]\n'),
+    ),
     fault(
         "unseeded",
         "state",
         (FEATURES, '    features = [clip["features"] + 0.1 * next(COUNT) for clip in clips]\n'),
         ("BATCH = 4\n", COUNTED),
     ),
-    fault("nan_made_zero", "loss", (BACKWARD, f"            loss = loss.nan_to_num(0.0)\n{BACKWARD}")),
-    fault("nan_left_out", "loss", (BACKWARD, f"            if not torch.isfinite(loss):\n                continue\n{BACKWARD}")),
+    fault(
+        "nan_made_zero", "loss", (BACKWARD, f"            loss = loss.nan_to_num(0.0)\n{BACKWARD}")
+    ),
+    fault(
+        "nan_left_out",
+        "loss",
+        (
+            BACKWARD,
+            f"            if not torch.isfinite(loss):\n                continue\n{BACKWARD}",
+        ),
+    ),
 )
 PLANTED = {change.name: change for change in (*faults("generator"), *OWN)}
 SOUND = {change.name: change for change in sound_changes("generator")}
@@ -55,7 +69,14 @@ SHOWN = (
     "nan_made_zero",
     "nan_left_out",
 )
-QUIET = ("as_it_is", "bfloat16", "accumulation", "average_of_weights", "checkpointed", "schedule_per_step")
+QUIET = (
+    "as_it_is",
+    "bfloat16",
+    "accumulation",
+    "average_of_weights",
+    "checkpointed",
+    "schedule_per_step",
+)
 
 
 def examined(change: Change, folder: Path) -> tuple[Checked, ...]:
@@ -85,7 +106,10 @@ def test_every_fault_that_a_record_names_is_planted() -> None:
 
 
 def test_what_a_subject_accepts_is_told_with_its_reason(tmp_path: Path) -> None:
-    accepting = replace(subject("generator", PLANTED["clip_after_step"], tmp_path), accept={"clipped_too_late": "it is only logged"})
+    accepting = replace(
+        subject("generator", PLANTED["clip_after_step"], tmp_path),
+        accept={"clipped_too_late": "it is only logged"},
+    )
     (finding,) = findings_of_loop(accepting)
     assert finding.accepted == "it is only logged"
     assert not finding.fails()

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_overfit import report
+from pytest_overfit.climb.ladder import Outcome
 from pytest_overfit.explain.diagnosis import Diagnosis
 from pytest_overfit.explain.exchange import PARTS, diagnose_loop, exchanged
 from pytest_overfit.explain.trials import Trials
-from pytest_overfit.ladder import Outcome
 from pytest_overfit.loop.training import LoopTraining
+from pytest_overfit.plugin import report
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject
 from tests.engine.subjects import BiGRU
@@ -29,7 +29,9 @@ def diagnosed(subject: Subject, *, trials: Trials = "auto") -> tuple[Outcome, Di
 
 
 def test_a_rate_that_dies_is_shown_by_our_scheduler_and_named_with_its_line() -> None:
-    outcome, diagnosis = diagnosed(plain(trained(rate=lambda step: (step + 1) / 4 if step < 4 else 0.0, epochs=12)))
+    outcome, diagnosis = diagnosed(
+        plain(trained(rate=lambda step: (step + 1) / 4 if step < 4 else 0.0, epochs=12))
+    )
     first = diagnosis.findings[0]
     assert (first.name, first.part, first.status) == ("loop_breaks", "scheduler", "confirmed")
     assert diagnosis.confirmed is not None
@@ -56,7 +58,9 @@ def test_gradients_that_are_zeroed_before_the_step_are_shown_by_our_zeroing() ->
 class Coarse(BiGRU):
     """Leaves too few steps for any target."""
 
-    def forward(self, features: torch.Tensor, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, features: torch.Tensor, frames: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         log_probs, steps = super().forward(features, frames)
         return log_probs[::20], (steps - 1) // 20 + 1
 
@@ -66,7 +70,9 @@ def test_a_network_that_breaks_with_our_training_too_is_blamed_itself() -> None:
     names = [finding.name for finding in diagnosis.findings]
     assert "loop_breaks" not in names
     assert "network_breaks" in names
-    assert names.index("time_collapse") < names.index("network_breaks"), "what is found of the network stands before it"
+    assert names.index("time_collapse") < names.index("network_breaks"), (
+        "what is found of the network stands before it"
+    )
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -85,15 +91,31 @@ def test_after_an_exchange_torch_is_as_before() -> None:
     )
     for part in PARTS:
         exchanged(rung(plain(trained())), part, ends=0.0)
-    after = torch.autograd.backward, torch.optim.Optimizer.zero_grad, nn.utils.clip_grad_norm_, torch.autocast.__init__, torch.amp.GradScaler.__init__
+    after = (
+        torch.autograd.backward,
+        torch.optim.Optimizer.zero_grad,
+        nn.utils.clip_grad_norm_,
+        torch.autocast.__init__,
+        torch.amp.GradScaler.__init__,
+    )
     assert after == before
 
 
 def test_our_optimiser_moves_what_theirs_does_not_hold() -> None:
-    subject = plain(trained(optimizer=lambda parameters: torch.optim.Adam(list(parameters)[-2:], lr=0.0)))
+    subject = plain(
+        trained(optimizer=lambda parameters: torch.optim.Adam(list(parameters)[-2:], lr=0.0))
+    )
     assert subject.loop is not None
-    run = LoopTraining(replace(subject, loop=replace(subject.loop, exchange=PARTS["optimiser"])), subject.take(2), default_recipe(2), seed=0)
+    run = LoopTraining(
+        replace(subject, loop=replace(subject.loop, exchange=PARTS["optimiser"])),
+        subject.take(2),
+        default_recipe(2),
+        seed=0,
+    )
     before = [parameter.detach().clone() for parameter in run.network.parameters()]
     list(run.advance(2))
     run.close()
-    assert all(bool((parameter != old).any()) for parameter, old in zip(run.network.parameters(), before, strict=True))
+    assert all(
+        bool((parameter != old).any())
+        for parameter, old in zip(run.network.parameters(), before, strict=True)
+    )

@@ -1,4 +1,6 @@
-"""The Trainer of transformers is driven step by step, with the arguments, the collator and the subclass of the user."""
+"""The Trainer of transformers is driven step by step, with the arguments, the collator and the
+subclass of the user.
+"""
 
 from __future__ import annotations
 
@@ -43,11 +45,20 @@ class Model(nn.Module):
 
 
 def collate(clips: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([clip[name] for clip in clips]) for name in ("input_values", "labels")}
+    return {
+        name: torch.stack([clip[name] for clip in clips]) for name in ("input_values", "labels")
+    }
 
 
 def arguments(folder: Path, **changed: Any) -> TrainingArguments:
-    given = {"per_device_train_batch_size": 2, "num_train_epochs": 1, "learning_rate": 0.1, "optim": "sgd", "use_cpu": True, **changed}
+    given = {
+        "per_device_train_batch_size": 2,
+        "num_train_epochs": 1,
+        "learning_rate": 0.1,
+        "optim": "sgd",
+        "use_cpu": True,
+        **changed,
+    }
     return TrainingArguments(str(folder), **given)
 
 
@@ -68,7 +79,9 @@ def test_each_optimiser_step_is_given_once_with_the_mean_of_its_parts(tmp_path: 
 
 def test_training_ends_where_it_is_left_and_leaves_no_file(tmp_path: Path) -> None:
     model = Model()
-    losses = steps_of(arguments(tmp_path / "out", save_strategy="steps", save_steps=1, report_to=[]))(model, loader())
+    losses = steps_of(
+        arguments(tmp_path / "out", save_strategy="steps", save_steps=1, report_to=[])
+    )(model, loader())
     assert len(list(islice(losses, 2))) == 2
     losses.close()
     assert model.batches == [2, 2]
@@ -77,10 +90,18 @@ def test_training_ends_where_it_is_left_and_leaves_no_file(tmp_path: Path) -> No
 
 def test_what_a_subclass_overrides_is_run(tmp_path: Path) -> None:
     class Doubled(Trainer):
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        def compute_loss(
+            self,
+            model: Any,
+            inputs: Any,
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
+        ) -> Any:
             return 2 * super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
-    first, second = (next(steps_of(arguments(tmp_path), kind)(fresh(), loader())) for kind in (None, Doubled))
+    first, second = (
+        next(steps_of(arguments(tmp_path), kind)(fresh(), loader())) for kind in (None, Doubled)
+    )
     assert second == pytest.approx(2 * first)
 
 
@@ -105,12 +126,22 @@ def test_items_of_another_form_are_refused_in_one_line(tmp_path: Path) -> None:
             return {"mel": torch.zeros(6, 3), "labels": torch.tensor([1])}
 
     subject = subject_of(Model, Others(), collate, arguments(tmp_path), vocabulary=VOCABULARY)
-    with pytest.raises(BadSubject, match=r"^huggingface: items have mel, labels: give sample=lambda item: \(features, target\)$"):
+    with pytest.raises(
+        BadSubject,
+        match=r"^huggingface: items have mel, labels: give sample=lambda item: \(features, "
+        r"target\)$",
+    ):
         subject.take(1)
 
 
-def test_a_missing_library_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_library_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     given = arguments(tmp_path)
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(BadSubject, match=r"^transformers is not installed, which trains this subject: pip install transformers accelerate$"):
+    with pytest.raises(
+        BadSubject,
+        match=r"^transformers is not installed, which trains this subject: pip install "
+        "transformers accelerate$",
+    ):
         subject_of(Model, Clips(), collate, given, vocabulary=VOCABULARY)

@@ -94,7 +94,13 @@ def test_the_users_settings_and_validation_are_run() -> None:
 
 
 def test_a_subject_of_a_data_module_keeps_its_hooks() -> None:
-    subject = subject_of(Module, Data(), sample=lambda clip: (clip["features"], clip["target"]), vocabulary=VOCABULARY, trainer={"max_epochs": 1})
+    subject = subject_of(
+        Module,
+        Data(),
+        sample=lambda clip: (clip["features"], clip["target"]),
+        vocabulary=VOCABULARY,
+        trainer={"max_epochs": 1},
+    )
     assert subject.name == "Module"
     assert [sample.name for sample in subject.take(3)] == ["item 0", "item 1", "item 2"]
     assert torch.equal(subject.take(2)[1].features, Clips()[1]["features"])
@@ -118,20 +124,36 @@ def test_a_training_step_without_a_loss_says_so() -> None:
 
 
 def test_what_has_no_loader_is_refused_in_one_line() -> None:
-    with pytest.raises(BadSubject, match=r"^lightning: data must be a LightningDataModule with one DataLoader to train on, got a list$"):
+    with pytest.raises(
+        BadSubject,
+        match=r"^lightning: data must be a LightningDataModule with one DataLoader to train on, "
+        "got a list$",
+    ):
         subject_of(Module, [], sample=lambda clip: clip, vocabulary=VOCABULARY)
 
 
 def test_an_item_that_cannot_be_read_is_named() -> None:
-    subject = subject_of(Module, loader(), sample=lambda clip: clip["features"], vocabulary=VOCABULARY)
-    with pytest.raises(BadSubject, match=r"^item 0: sample must return features and target, got a Tensor$"):
+    subject = subject_of(
+        Module, loader(), sample=lambda clip: clip["features"], vocabulary=VOCABULARY
+    )
+    with pytest.raises(
+        BadSubject, match=r"^item 0: sample must return features and target, got a Tensor$"
+    ):
         subject.take(1)
-    subject = subject_of(Module, loader(), sample=lambda clip: (clip["features"][..., None], clip["target"]), vocabulary=VOCABULARY)
+    subject = subject_of(
+        Module,
+        loader(),
+        sample=lambda clip: (clip["features"][..., None], clip["target"]),
+        vocabulary=VOCABULARY,
+    )
     with pytest.raises(BadSample, match=r"^sample item 0: features must be \(frames, dim\)"):
         subject.take(1)
 
 
 def test_a_missing_library_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
-    with pytest.raises(BadSubject, match=r"^lightning is not installed, which trains this subject: pip install lightning$"):
+    with pytest.raises(
+        BadSubject,
+        match=r"^lightning is not installed, which trains this subject: pip install lightning$",
+    ):
         next(steps_of({})(Module(), loader()))

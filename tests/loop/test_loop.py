@@ -1,4 +1,6 @@
-"""A loop under test: it climbs as ours does, is stopped anywhere, and what ends it is told with its line."""
+"""A loop under test: it climbs as ours does, is stopped anywhere, and what ends it is told with its
+line.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from pytest_overfit import Loop, Rung
-from pytest_overfit.ladder import Ended, criteria_for
+from pytest_overfit.climb.ladder import Ended, criteria_for
 from pytest_overfit.loop.contracts import findings_of_loop
 from pytest_overfit.loop.training import LoopFailed, LoopTraining, recipe_of_loop
 from pytest_overfit.recipe import default_recipe
@@ -27,7 +29,12 @@ def training(subject: Subject, samples: int = 2) -> LoopTraining:
 
 def rung(subject: Subject, samples: int = 2) -> Rung:
     assert subject.loop is not None
-    return Rung(subject=subject, samples=samples, recipe=recipe_of_loop(default_recipe(samples), subject.loop), criteria=criteria_for(samples))
+    return Rung(
+        subject=subject,
+        samples=samples,
+        recipe=recipe_of_loop(default_recipe(samples), subject.loop),
+        criteria=criteria_for(samples),
+    )
 
 
 def test_a_sound_loop_climbs_and_is_called_yours() -> None:
@@ -47,15 +54,29 @@ def test_batches_are_of_the_rungs_samples_alone_and_an_epoch_is_as_long_as_befor
 
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_the_users_order_and_sizes_are_kept(shuffle: bool) -> None:
-    loader = DataLoader(Clips(clips(10)), batch_size=4, shuffle=shuffle, drop_last=True, collate_fn=lambda items: items)
+    loader = DataLoader(
+        Clips(clips(10)),
+        batch_size=4,
+        shuffle=shuffle,
+        drop_last=True,
+        collate_fn=lambda items: items,
+    )
     sizes: list[int] = []
-    batches = Loop(train=trained(), loader=loader).batches(10, lambda indices: sizes.append(len(indices)))
+    batches = Loop(train=trained(), loader=loader).batches(
+        10, lambda indices: sizes.append(len(indices))
+    )
     assert len(list(batches)) == 2
     assert sizes == [4, 4]
 
 
 def test_a_loop_is_stopped_where_it_stands_and_torch_is_as_before() -> None:
-    before = torch.ctc_loss, nn.Module.zero_grad, torch.autograd.backward, nn.utils.clip_grad_norm_, threading.active_count()
+    before = (
+        torch.ctc_loss,
+        nn.Module.zero_grad,
+        torch.autograd.backward,
+        nn.utils.clip_grad_norm_,
+        threading.active_count(),
+    )
     ended: list[bool] = []
 
     def train(network: nn.Module, batches: Any) -> Iterator[float]:
@@ -69,7 +90,13 @@ def test_a_loop_is_stopped_where_it_stands_and_torch_is_as_before() -> None:
     assert len(list(run.advance(3))) == 3
     run.read()
     assert run.network.training, "the loop had set train mode, and finds it"
-    assert (torch.ctc_loss, nn.Module.zero_grad, torch.autograd.backward, nn.utils.clip_grad_norm_, threading.active_count()) == before
+    assert (
+        torch.ctc_loss,
+        nn.Module.zero_grad,
+        torch.autograd.backward,
+        nn.utils.clip_grad_norm_,
+        threading.active_count(),
+    ) == before
     assert not ended
     run.close()
     assert ended
@@ -136,7 +163,11 @@ def test_the_same_seed_is_the_same_run() -> None:
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({"loader": [1]}, "loader must be a torch DataLoader, got a list"), ({"train": 3}, "train must be a generator function"), ({}, None)],
+    [
+        ({"loader": [1]}, "loader must be a torch DataLoader, got a list"),
+        ({"train": 3}, "train must be a generator function"),
+        ({}, None),
+    ],
 )
 def test_a_loop_that_is_none_is_refused_by_name(given: dict[str, Any], message: str | None) -> None:
     known = {"train": trained(), "loader": DataLoader(Clips(clips(2)))}

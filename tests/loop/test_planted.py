@@ -1,4 +1,6 @@
-"""The faults and the sound changes of loops fit their texts, and the page counts them as it says."""
+"""The faults and the sound changes of loops fit their texts, and the page counts them as it
+says.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,13 @@ def test_each_kind_has_faults_of_every_part_and_a_third_is_held_out(kind: Kind) 
     assert 0.3 < sum(change.held_out for change in planted) / len(planted) < 0.4
 
 
-def row(name: str, *said: tuple[str, str | None, bool], expected: tuple[str, ...] = (), **changed: Any) -> dict[str, Any]:
-    words = [{"name": one, "part": part, "headline": "", "warning": warning} for one, part, warning in said]
+def row(
+    name: str, *said: tuple[str, str | None, bool], expected: tuple[str, ...] = (), **changed: Any
+) -> dict[str, Any]:
+    words = [
+        {"name": one, "part": part, "headline": "", "warning": warning}
+        for one, part, warning in said
+    ]
     return {
         "kind": "generator",
         "name": name,
@@ -56,7 +63,12 @@ def row(name: str, *said: tuple[str, str | None, bool], expected: tuple[str, ...
 def test_the_first_finding_names_the_part_and_a_warning_is_no_alarm() -> None:
     rows = [
         row("right", ("rate_dies", "scheduler", False), expected=("scheduler",)),
-        row("second", ("other_output", "loss", False), ("rate_dies", "scheduler", False), expected=("scheduler",)),
+        row(
+            "second",
+            ("other_output", "loss", False),
+            ("rate_dies", "scheduler", False),
+            expected=("scheduler",),
+        ),
         row("by the rung", expected=("scheduler",), broke_at=5),
         row("missed", expected=("scheduler",)),
         row("apart", ("rate_dies", "scheduler", False), expected=("scheduler",), held_out=True),
@@ -66,7 +78,9 @@ def test_the_first_finding_names_the_part_and_a_warning_is_no_alarm() -> None:
         row("accused", ("rate_dies", "scheduler", False)),
         row("crashed", error="Traceback"),
     ]
-    figures = {line.split(" | ")[0].strip("| "): line.split(" | ")[1] for line in page.summary(rows)[2:]}
+    figures = {
+        line.split(" | ")[0].strip("| "): line.split(" | ")[1] for line in page.summary(rows)[2:]
+    }
     assert figures == {
         "faults seen: detected": "3 of 4",
         "faults seen: part named": "1 of 4",
@@ -80,14 +94,39 @@ def test_the_first_finding_names_the_part_and_a_warning_is_no_alarm() -> None:
 
 
 def test_a_rival_is_counted_by_what_it_says_beyond_the_sound_text() -> None:
-    rows = [row("as_it_is"), row("other"), row("fault", expected=("loss",)), row("another", expected=("loss",))]
-    said = {"as_it_is": ["TA200"], "other": ["TA200"], "fault": ["TA200", "TA305"], "another": ["TA200"]}
-    rivals = [{"rival": "torch-audit", "version": "0.3.0", "kind": "generator", "name": name, "said": words} for name, words in said.items()]
-    assert page.rivals_table(rows, rivals)[-1] == "| torch-audit 0.3.0 | 1 of 2 | - | - | 1 of 2 | 0 of 2 |"
+    rows = [
+        row("as_it_is"),
+        row("other"),
+        row("fault", expected=("loss",)),
+        row("another", expected=("loss",)),
+    ]
+    said = {
+        "as_it_is": ["TA200"],
+        "other": ["TA200"],
+        "fault": ["TA200", "TA305"],
+        "another": ["TA200"],
+    }
+    rivals = [
+        {
+            "rival": "torch-audit",
+            "version": "0.3.0",
+            "kind": "generator",
+            "name": name,
+            "said": words,
+        }
+        for name, words in said.items()
+    ]
+    assert (
+        page.rivals_table(rows, rivals)[-1]
+        == "| torch-audit 0.3.0 | 1 of 2 | - | - | 1 of 2 | 0 of 2 |"
+    )
 
 
 def test_the_page_has_a_row_for_each_change(tmp_path: Path) -> None:
-    rows = [row("as_it_is"), row("fault", ("rate_dies", "scheduler", False), expected=("loss",), broke_at=2)]
+    rows = [
+        row("as_it_is"),
+        row("fault", ("rate_dies", "scheduler", False), expected=("loss",), broke_at=2),
+    ]
     text = page.page(rows, [])
     assert "| fault | loss |  | `rate_dies` | **scheduler** | R2 |" in text
     assert "| as_it_is |  | nothing |" in text

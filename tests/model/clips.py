@@ -21,7 +21,9 @@ def clips(frames: Sequence[int], *, width: int = 1629, seed: int = 0) -> tuple[T
 
 def targets(batch: int, *, tokens: int = 4, vocabulary: int = VOCABULARY, seed: int = 0) -> Tensor:
     """(batch, tokens) without blanks."""
-    return torch.randint(1, vocabulary, (batch, tokens), generator=torch.Generator().manual_seed(seed))
+    return torch.randint(
+        1, vocabulary, (batch, tokens), generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def ctc(network: nn.Module, features: Tensor, frames: Tensor, target: Tensor) -> Tensor:
@@ -30,22 +32,38 @@ def ctc(network: nn.Module, features: Tensor, frames: Tensor, target: Tensor) ->
     return F.ctc_loss(log_probs, target, steps, torch.full((len(target),), target.shape[1]))
 
 
-def distance_alone_and_together(network: nn.Module, frames: Sequence[int], *, width: int = 1629) -> float:
-    """Largest difference between a clip's output alone and in a batch whose padding holds garbage, in eval mode."""
+def distance_alone_and_together(
+    network: nn.Module, frames: Sequence[int], *, width: int = 1629
+) -> float:
+    """Largest difference between a clip's output alone and in a batch whose padding holds garbage,
+    in eval mode.
+    """
     network.eval()
     features, lengths = clips(frames, width=width)
-    garbage = torch.where((torch.arange(features.shape[1]) < lengths[:, None])[..., None], features, torch.tensor(1e3))
+    garbage = torch.where(
+        (torch.arange(features.shape[1]) < lengths[:, None])[..., None], features, torch.tensor(1e3)
+    )
     worst = 0.0
     with torch.no_grad():
         together, steps = network(garbage, lengths)
         for clip, length in enumerate(frames):
-            alone, alone_steps = network(features[clip : clip + 1, :length], lengths[clip : clip + 1])
+            alone, alone_steps = network(
+                features[clip : clip + 1, :length], lengths[clip : clip + 1]
+            )
             assert alone_steps.tolist() == [steps[clip]] == [len(alone)]
             worst = max(worst, (together[: steps[clip], clip] - alone[:, 0]).abs().max().item())
     return worst
 
 
-def descend(network: nn.Module, features: Tensor, frames: Tensor, target: Tensor, *, steps: int, lr: float = 1e-3) -> list[float]:
+def descend(
+    network: nn.Module,
+    features: Tensor,
+    frames: Tensor,
+    target: Tensor,
+    *,
+    steps: int,
+    lr: float = 1e-3,
+) -> list[float]:
     """Losses before each of so many Adam steps, and after the last, in train mode."""
     network.train()
     optimiser = torch.optim.Adam(network.parameters(), lr=lr)
@@ -60,10 +78,16 @@ def descend(network: nn.Module, features: Tensor, frames: Tensor, target: Tensor
     return [*losses, ctc(network, features, frames, target).item()]
 
 
-def without_gradient(network: nn.Module, features: Tensor, frames: Tensor, target: Tensor) -> list[str]:
+def without_gradient(
+    network: nn.Module, features: Tensor, frames: Tensor, target: Tensor
+) -> list[str]:
     """Parameters that the loss does not reach, or reaches with nothing but zeros."""
     ctc(network, features, frames, target).backward()
-    return [name for name, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    return [
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ]
 
 
 def parameters(network: nn.Module) -> int:

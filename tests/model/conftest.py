@@ -1,4 +1,6 @@
-"""Tests of the networks: one thread (OMP_NUM_THREADS says otherwise), so that they share the machine and repeat bit by bit."""
+"""Tests of the networks: one thread (OMP_NUM_THREADS says otherwise), so that they share the
+machine and repeat bit by bit.
+"""
 
 from __future__ import annotations
 

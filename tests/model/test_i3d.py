@@ -19,7 +19,9 @@ def parameters(hidden_dim: int) -> int:
 def clips(seed: int = 0) -> tuple[Tensor, Tensor]:
     """Padded with numbers that are not zero: what stands there must not matter."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(len(LENGTHS), max(LENGTHS), WIDTH, generator=generator), torch.tensor(LENGTHS)
+    return torch.randn(len(LENGTHS), max(LENGTHS), WIDTH, generator=generator), torch.tensor(
+        LENGTHS
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,10 @@ def test_it_has_the_parameters_it_promises(hidden_dim: int, low: float, high: fl
 
 
 def test_hidden_dim_scales_every_layer_with_weights() -> None:
-    small, large = (create_i3d_teacher(TOKENS, hidden_dim=hidden_dim, feature_dim=WIDTH) for hidden_dim in (32, 64))
+    small, large = (
+        create_i3d_teacher(TOKENS, hidden_dim=hidden_dim, feature_dim=WIDTH)
+        for hidden_dim in (32, 64)
+    )
     sizes = {name: p.numel() for name, p in small.named_parameters()}
     for name, parameter in large.named_parameters():
         assert parameter.numel() > sizes[name] or name == "output_proj.bias", name
@@ -47,13 +52,19 @@ def test_hidden_dim_scales_every_layer_with_weights() -> None:
 
 
 def test_no_width_is_below_four_channels() -> None:
-    assert all(p.shape[0] >= 4 for p in create_i3d_teacher(TOKENS, hidden_dim=1, feature_dim=WIDTH).parameters())
+    assert all(
+        p.shape[0] >= 4
+        for p in create_i3d_teacher(TOKENS, hidden_dim=1, feature_dim=WIDTH).parameters()
+    )
 
 
 def test_padding_changes_nothing(teacher: I3DTeacher) -> None:
     features, frames = clips()
     with torch.no_grad():
-        alone = [teacher(features[i : i + 1, :n], frames[i : i + 1])[0][:, 0] for i, n in enumerate(LENGTHS)]
+        alone = [
+            teacher(features[i : i + 1, :n], frames[i : i + 1])[0][:, 0]
+            for i, n in enumerate(LENGTHS)
+        ]
         padded = torch.cat([features, torch.full((len(features), 23, WIDTH), 9.0)], 1)
         together, steps = teacher(padded, frames)
     for i, expected in enumerate(alone):
@@ -108,7 +119,9 @@ def test_an_inception_block_puts_its_four_branches_side_by_side(teacher: I3DTeac
     out = block(x, extent)
     pooled = block.pool_point(block.pool(x, extent), extent)
     torch.testing.assert_close(out[..., -pooled.shape[-1] :], pooled)
-    torch.testing.assert_close(out[..., : block.split[0]], block.points(x, extent)[..., : block.split[0]])
+    torch.testing.assert_close(
+        out[..., : block.split[0]], block.points(x, extent)[..., : block.split[0]]
+    )
 
 
 def test_every_parameter_gets_a_gradient() -> None:
@@ -116,8 +129,14 @@ def test_every_parameter_gets_a_gradient() -> None:
     network = create_i3d_teacher(TOKENS, hidden_dim=32, feature_dim=WIDTH)
     log_probs, steps = network(*clips())
     targets = torch.randint(1, TOKENS, (len(LENGTHS), 2))
-    torch.nn.functional.ctc_loss(log_probs, targets, steps, torch.full_like(steps, 2), zero_infinity=True).backward()
-    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0] == []
+    torch.nn.functional.ctc_loss(
+        log_probs, targets, steps, torch.full_like(steps, 2), zero_infinity=True
+    ).backward()
+    assert [
+        name
+        for name, p in network.named_parameters()
+        if p.grad is None or not p.grad.abs().max() > 0
+    ] == []
 
 
 def test_outputs_are_log_probabilities(teacher: I3DTeacher) -> None:

@@ -41,13 +41,25 @@ def extent_of(frames: list[int]) -> tuple[Tensor, Extent]:
 def test_a_convolution_gives_the_steps_it_says(frames: int, kernel: int, stride: int) -> None:
     conv = TemporalConv(8, 4, kernel, stride=stride)
     assert conv(torch.randn(2, frames, 8)).shape == (2, conv.steps(frames), 4)
-    assert conv.steps(torch.tensor([frames])).tolist() == [conv.steps(frames)] == [math.ceil(frames / stride)]
+    assert (
+        conv.steps(torch.tensor([frames])).tolist()
+        == [conv.steps(frames)]
+        == [math.ceil(frames / stride)]
+    )
 
 
-@given(frames=st.lists(st.integers(1, 40), min_size=1, max_size=4), strides=st.lists(st.integers(1, 3), min_size=1, max_size=3))
+@given(
+    frames=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    strides=st.lists(st.integers(1, 3), min_size=1, max_size=3),
+)
 @settings(deadline=None, max_examples=40)
 def test_stages_give_the_steps_they_say(frames: list[int], strides: list[int]) -> None:
-    stages = Stages([*(Downsample(8, 8, 3, stride=stride, normalisation="layer") for stride in strides), Upsample(8, 8, 4)]).eval()
+    stages = Stages(
+        [
+            *(Downsample(8, 8, 3, stride=stride, normalisation="layer") for stride in strides),
+            Upsample(8, 8, 4),
+        ]
+    ).eval()
     features, extent = extent_of(frames)
     after = extent.after(stages)
     out = stages(features, extent)
@@ -74,7 +86,16 @@ def test_reversing_turns_each_clip_round_in_place() -> None:
     assert torch.equal(extent.reverse(turned), features)
 
 
-@pytest.mark.parametrize("layer", [SqueezeExcite(8), SelfAttention(8), BiLSTM(8, 4, layers=2), Pointwise(8, 8, normalisation="group")], ids=repr)
+@pytest.mark.parametrize(
+    "layer",
+    [
+        SqueezeExcite(8),
+        SelfAttention(8),
+        BiLSTM(8, 4, layers=2),
+        Pointwise(8, 8, normalisation="group"),
+    ],
+    ids=repr,
+)
 def test_a_layer_gives_a_clip_the_same_alone_and_beside_longer_ones(layer: Layer) -> None:
     features, extent = extent_of([9, 5, 2])
     together = layer.eval()(features, extent)
@@ -87,8 +108,12 @@ def test_a_layer_gives_a_clip_the_same_alone_and_beside_longer_ones(layer: Layer
 def test_the_way_back_of_mixed_lengths_is_that_of_a_packed_lstm() -> None:
     lstm = BiLSTM(8, 4, layers=3)
     features, extent = extent_of([7, 3, 1])
-    packed = nn.utils.rnn.pack_padded_sequence(features, extent.steps, batch_first=True, enforce_sorted=False)
-    expected, _ = nn.utils.rnn.pad_packed_sequence(nn.LSTM.forward(lstm, packed)[0], batch_first=True)
+    packed = nn.utils.rnn.pack_padded_sequence(
+        features, extent.steps, batch_first=True, enforce_sorted=False
+    )
+    expected, _ = nn.utils.rnn.pad_packed_sequence(
+        nn.LSTM.forward(lstm, packed)[0], batch_first=True
+    )
     torch.testing.assert_close(lstm(features, extent), expected)
     wanted = torch.autograd.grad(expected.square().sum(), list(lstm.parameters()))
     found = torch.autograd.grad(lstm(features, extent).square().sum(), list(lstm.parameters()))
@@ -118,7 +143,9 @@ def test_a_batch_norm_gives_in_eval_mode_what_it_gave_in_training_on_one_short_c
     trained = norm(rows)
     torch.testing.assert_close(norm.eval()(rows), trained)
     library = nn.BatchNorm1d(4, momentum=1.0)
-    assert (library(rows) - library.eval()(rows)).abs().max() > 0.05, "torch's estimate of the variance differs by 6 / 5"
+    assert (library(rows) - library.eval()(rows)).abs().max() > 0.05, (
+        "torch's estimate of the variance differs by 6 / 5"
+    )
 
 
 def test_a_batch_norm_differentiates_as_torchs_own() -> None:
@@ -138,7 +165,9 @@ def test_a_batch_of_one_step_is_normalised_by_running_statistics() -> None:
 def test_a_normalised_layer_zeroes_the_padding(name: NormName) -> None:
     features, extent = extent_of([9, 3])
     layer = Downsample(8, 16, 3, normalisation=name)
-    nn.init.normal_(next(parameter for key, parameter in layer.named_parameters() if key == "norm.bias"))
+    nn.init.normal_(
+        next(parameter for key, parameter in layer.named_parameters() if key == "norm.bias")
+    )
     assert not layer(features, extent)[~extent.mask].any()
 
 
@@ -151,7 +180,9 @@ def test_a_normalised_layer_zeroes_the_padding(name: NormName) -> None:
         (nn.ConvTranspose1d(12, 6, 4, stride=4), (12, 24)),
     ],
 )
-def test_fans_count_groups_and_taps(module: nn.Linear | nn.Conv1d | nn.ConvTranspose1d, expected: tuple[int, int]) -> None:
+def test_fans_count_groups_and_taps(
+    module: nn.Linear | nn.Conv1d | nn.ConvTranspose1d, expected: tuple[int, int]
+) -> None:
     assert fans(module) == expected
 
 

@@ -12,7 +12,16 @@ from torch import nn
 
 from model.mobilenet import PARTS, ROWS, MobileNetV3CTC, create_mobilenetv3
 from model.variants import VARIANTS
-from tests.model.clips import VOCABULARY, clips, ctc, descend, distance_alone_and_together, parameters, targets, without_gradient
+from tests.model.clips import (
+    VOCABULARY,
+    clips,
+    ctc,
+    descend,
+    distance_alone_and_together,
+    parameters,
+    targets,
+    without_gradient,
+)
 
 NAMES = [None, *VARIANTS]
 
@@ -81,11 +90,17 @@ def test_each_encoder_reads_its_own_part_of_every_block() -> None:
     features, frames = clips([8], width=6516)
     read: dict[str, torch.Tensor] = {}
     for part in PARTS:
-        network.get_submodule(f"{part}_encoder").register_forward_pre_hook(lambda _, args, part=part: read.update({part: args[0]}))
+        network.get_submodule(f"{part}_encoder").register_forward_pre_hook(
+            lambda _, args, part=part: read.update({part: args[0]})
+        )
     network(features, frames)
     for part, columns in PARTS.items():
-        assert torch.equal(read[part], features[0].unflatten(-1, (4, 1629))[..., columns].flatten(1))
-    assert {name for name, _ in network.named_children() if name.endswith("encoder")} == {f"{part}_encoder" for part in PARTS}
+        assert torch.equal(
+            read[part], features[0].unflatten(-1, (4, 1629))[..., columns].flatten(1)
+        )
+    assert {name for name, _ in network.named_children() if name.endswith("encoder")} == {
+        f"{part}_encoder" for part in PARTS
+    }
 
 
 @pytest.mark.parametrize("clips_at_once", [1, 3])
@@ -102,14 +117,25 @@ def test_learns_at_once_and_agrees_with_itself_in_eval_mode(clips_at_once: int) 
 
 
 def test_an_unknown_variant_is_refused_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match="no variant 'deeper'; it has without_blocks, without_downsampling"):
+    with pytest.raises(
+        ValueError, match="no variant 'deeper'; it has without_blocks, without_downsampling"
+    ):
         create_mobilenetv3(VOCABULARY, variant="deeper")
 
 
 def test_variants_are_what_their_names_say() -> None:
     assert len(list(small("without_blocks").blocks)) == 0
-    assert not any(isinstance(module, nn.BatchNorm1d) for name in ("layer_norm", "no_norm") for module in small(name).modules())
-    assert all(stride == (1,) for stride in (m.stride for m in small("without_downsampling").modules() if isinstance(m, nn.Conv1d)))
+    assert not any(
+        isinstance(module, nn.BatchNorm1d)
+        for name in ("layer_norm", "no_norm")
+        for module in small(name).modules()
+    )
+    assert all(
+        stride == (1,)
+        for stride in (
+            m.stride for m in small("without_downsampling").modules() if isinstance(m, nn.Conv1d)
+        )
+    )
     assert any(isinstance(module, nn.MultiheadAttention) for module in small("attention").modules())
     assert parameters(small("wider")) > parameters(small())
     assert parameters(small("skip")) > parameters(small())

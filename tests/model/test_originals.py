@@ -7,8 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from fixtures import default_samples, default_vocabulary
-from model.originals import I3DOriginal, MobileNetV3Original, create_i3d_original, create_mobilenetv3_original
-from pytest_overfit.probes import first_drop, observe
+from model.originals import (
+    I3DOriginal,
+    MobileNetV3Original,
+    create_i3d_original,
+    create_mobilenetv3_original,
+)
+from pytest_overfit.network import first_drop, observe
 from pytest_overfit.subject import Sample, Subject
 
 CLIPS, FRAMES = 4, 64
@@ -25,7 +30,10 @@ def between_sample_share(values: Tensor) -> float:
 
 @pytest.fixture(scope="module")
 def samples() -> list[Sample]:
-    return [replace(sample, features=sample.features[:FRAMES]) for sample in default_samples(CLIPS, width=6516)]
+    return [
+        replace(sample, features=sample.features[:FRAMES])
+        for sample in default_samples(CLIPS, width=6516)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +50,9 @@ def teacher() -> I3DOriginal:
 
 def test_the_student_has_the_parameters_of_the_original(student: MobileNetV3Original) -> None:
     assert parameters(student) == 14_404_568
-    assert parameters(student.get_submodule("temporal_encoder")) / 14_404_568 == pytest.approx(0.87, abs=0.005)
+    assert parameters(student.get_submodule("temporal_encoder")) / 14_404_568 == pytest.approx(
+        0.87, abs=0.005
+    )
     assert parameters(student.blocks) == pytest.approx(90_000, rel=0.01)
 
 
@@ -56,19 +66,30 @@ def test_the_teachers_lstm_ignores_hidden_dim() -> None:
     assert small.lstm.hidden_size == 512
 
 
-def test_depthwise_weights_are_too_small_by_the_root_of_their_groups(student: MobileNetV3Original) -> None:
+def test_depthwise_weights_are_too_small_by_the_root_of_their_groups(
+    student: MobileNetV3Original,
+) -> None:
     for block in student.blocks:
         convolution = block.get_submodule("depthwise.0")
         assert isinstance(convolution, nn.Conv1d)
         sound = (2 / convolution.kernel_size[0]) ** 0.5
-        assert float(convolution.weight.detach().std()) == pytest.approx(sound / convolution.groups**0.5, rel=0.3)
+        assert float(convolution.weight.detach().std()) == pytest.approx(
+            sound / convolution.groups**0.5, rel=0.3
+        )
 
 
-def test_in_eval_mode_at_the_start_the_upsampling_drowns_the_signal(student: MobileNetV3Original, samples: list[Sample]) -> None:
+def test_in_eval_mode_at_the_start_the_upsampling_drowns_the_signal(
+    student: MobileNetV3Original, samples: list[Sample]
+) -> None:
     seen: dict[str, Tensor] = {}
     features = torch.stack([sample.features for sample in samples])
-    modules = {name: student.get_submodule(name) for name in ("stem", "blocks", "temporal_upsample")}
-    handles = [module.register_forward_hook(lambda _m, _x, out, name=name: seen.__setitem__(name, out)) for name, module in modules.items()]
+    modules = {
+        name: student.get_submodule(name) for name in ("stem", "blocks", "temporal_upsample")
+    }
+    handles = [
+        module.register_forward_hook(lambda _m, _x, out, name=name: seen.__setitem__(name, out))
+        for name, module in modules.items()
+    ]
     student.eval()
     with torch.no_grad():
         student(features, torch.full((CLIPS,), FRAMES))
@@ -84,7 +105,12 @@ def test_without_batch_norm_the_probes_name_the_upsampling(samples: list[Sample]
     torch.manual_seed(0)
     network = create_mobilenetv3_original(973, batch_norm=False)
     assert not any(isinstance(module, nn.BatchNorm1d) for module in network.modules())
-    subject = Subject(name="original", build=lambda **_: network, samples=lambda n: samples[:n], vocabulary=default_vocabulary())
+    subject = Subject(
+        name="original",
+        build=lambda **_: network,
+        samples=lambda n: samples[:n],
+        vocabulary=default_vocabulary(),
+    )
     drop = first_drop(observe(subject, network, samples, mode="train"))
     assert drop is not None
     assert drop.at.module.startswith("temporal_upsample")

@@ -1,4 +1,6 @@
-"""What is trained on: composed sentences, corpora of one's own, and the order that clips come in."""
+"""What is trained on: composed sentences, corpora of one's own, and the order that clips come
+in.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +33,12 @@ def spelled(data: Data, sample: Sample) -> tuple[str, ...]:
     return tuple(data.vocabulary[token] for token in sample.target.tolist())
 
 
-# -- composed sentences ------------------------------------------------------------------------------------------------------------------------
+# -- composed sentences ----------------------------------------------------------------------------
 
 
-def test_a_sentence_is_three_to_six_letters_of_one_language_in_thirty_to_a_hundred_frames(few: Data) -> None:
+def test_a_sentence_is_three_to_six_letters_of_one_language_in_thirty_to_a_hundred_frames(
+    few: Data,
+) -> None:
     assert len(few.vocabulary) == 27
     for sample in [*few.train, *few.val]:
         assert 3 <= len(sample.target) <= 6
@@ -63,7 +67,9 @@ def test_a_larger_set_begins_with_the_smaller_and_is_validated_on_the_same_clips
 
 def test_another_seed_spells_other_sentences(few: Data) -> None:
     other = Sentences(train=30, val=20, seed=1).data()
-    assert [spelled(other, sample) for sample in other.train] != [spelled(few, sample) for sample in few.train]
+    assert [spelled(other, sample) for sample in other.train] != [
+        spelled(few, sample) for sample in few.train
+    ]
 
 
 def test_the_record_of_a_run_makes_the_same_clips_again() -> None:
@@ -77,10 +83,21 @@ def test_the_record_of_a_run_makes_the_same_clips_again() -> None:
 
 def test_label_noise_replaces_its_share_of_training_tokens_and_none_of_validation() -> None:
     plans = Plans(wanted=Sentences(train=300, label_noise=0.3), recordings=tuple(range(26)))
-    right, said = [letter for sentence in plans.train for letter in sentence.letters], [letter for i in range(300) for letter in plans.labels(i)]
-    assert 0.25 < np.mean(np.array(right) != said) < 0.33  # a 26th of the replacements is the letter itself
-    clean, noisy = Sentences(train=5, val=5).data(), Sentences(train=5, val=5, label_noise=1.0).data()
-    assert all(torch.equal(one.target, other.target) for one, other in zip(clean.val, noisy.val, strict=True))
+    right, said = (
+        [letter for sentence in plans.train for letter in sentence.letters],
+        [letter for i in range(300) for letter in plans.labels(i)],
+    )
+    assert (
+        0.25 < np.mean(np.array(right) != said) < 0.33
+    )  # a 26th of the replacements is the letter itself
+    clean, noisy = (
+        Sentences(train=5, val=5).data(),
+        Sentences(train=5, val=5, label_noise=1.0).data(),
+    )
+    assert all(
+        torch.equal(one.target, other.target)
+        for one, other in zip(clean.val, noisy.val, strict=True)
+    )
     assert torch.equal(clean.train[0].features, noisy.train[0].features)
 
 
@@ -93,11 +110,14 @@ def test_an_altered_training_clip_differs_each_epoch_and_repeats_by_epoch(few: D
 
 
 def test_a_language_without_recordings_is_one_clear_line() -> None:
-    with pytest.raises(BadFeatures, match=r"^there are no recordings of the sign language 'xyz'; there are ase, asq, "):
+    with pytest.raises(
+        BadFeatures,
+        match=r"^there are no recordings of the sign language 'xyz'; there are ase, asq, ",
+    ):
         Sentences(train=1, languages=("ase", "xyz")).data()
 
 
-# -- augmentation ------------------------------------------------------------------------------------------------------------------------------
+# -- augmentation ----------------------------------------------------------------------------------
 
 
 def test_altered_landmarks_move_a_little_and_leave_the_unseen_unseen() -> None:
@@ -107,13 +127,17 @@ def test_altered_landmarks_move_a_little_and_leave_the_unseen_unseen() -> None:
     clip = altered(Landmarks(points=points, seen=seen), 20, RandomState(1))
     assert clip.points.shape == points.shape
     assert not clip.points[~clip.seen].any()
-    still = altered(Landmarks(points=np.ones_like(points), seen=np.ones_like(seen)), 20, RandomState(1))
+    still = altered(
+        Landmarks(points=np.ones_like(points), seen=np.ones_like(seen)), 20, RandomState(1)
+    )
     assert 0 < np.abs(still.points - 1).max() < 0.4
 
 
 @settings(max_examples=25, deadline=None)
 @given(frames=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
-def test_altered_features_keep_their_length_and_where_nothing_was_seen_stay_zero(frames: int, seed: int) -> None:
+def test_altered_features_keep_their_length_and_where_nothing_was_seen_stay_zero(
+    frames: int, seed: int
+) -> None:
     given_features = torch.randn(frames, 6, generator=torch.Generator().manual_seed(0))
     given_features[:, 2] = 0
     out = altered_features(given_features, RandomState(seed))
@@ -123,12 +147,19 @@ def test_altered_features_keep_their_length_and_where_nothing_was_seen_stay_zero
     assert torch.isfinite(out).all()
 
 
-# -- order and memory --------------------------------------------------------------------------------------------------------------------------
+# -- order and memory ------------------------------------------------------------------------------
 
 
 @settings(max_examples=50, deadline=None)
-@given(count=st.integers(1, 30), world=st.integers(1, 5), epoch=st.integers(0, 3), seed=st.none() | st.integers(0, 9))
-def test_processes_share_the_clips_of_an_epoch(count: int, world: int, epoch: int, seed: int | None) -> None:
+@given(
+    count=st.integers(1, 30),
+    world=st.integers(1, 5),
+    epoch=st.integers(0, 3),
+    seed=st.none() | st.integers(0, 9),
+)
+def test_processes_share_the_clips_of_an_epoch(
+    count: int, world: int, epoch: int, seed: int | None
+) -> None:
     orders = [Order(count, seed=seed, rank=rank, world=world) for rank in range(world)]
     for order in orders:
         order.set_epoch(epoch)
@@ -156,7 +187,17 @@ def test_each_epoch_has_an_order_of_its_own() -> None:
 
 
 def test_seeds_of_neighbouring_epochs_differ() -> None:
-    assert len({seed_of(seed, epoch, rank) for seed in range(10) for epoch in range(50) for rank in range(4)}) == 2000
+    assert (
+        len(
+            {
+                seed_of(seed, epoch, rank)
+                for seed in range(10)
+                for epoch in range(50)
+                for rank in range(4)
+            }
+        )
+        == 2000
+    )
 
 
 def test_samples_are_made_once_while_there_is_room_and_anew_beyond() -> None:
@@ -174,7 +215,7 @@ def test_samples_are_made_once_while_there_is_room_and_anew_beyond() -> None:
         samples[3]
 
 
-# -- a corpus of one's own -----------------------------------------------------------------------------------------------------------------------
+# -- a corpus of one's own -------------------------------------------------------------------------
 
 
 def phoenix(folder: Path, split: str, rows: dict[str, str]) -> None:
@@ -220,13 +261,30 @@ def test_an_altered_clip_of_ones_own_keeps_name_and_target(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ({"train": {"a": "WIND"}}, "{folder}: no splits; put train and dev csv files in it, or folders train and dev, each with its csv"),
-        ({"train": {"a": "WIND"}, "dev": {"b": "__ON__"}}, "{folder}: the validation split has no clip"),
-        ({}, "{folder}: no splits; put train and dev csv files in it, or folders train and dev, each with its csv"),
+        (
+            {"train": {"a": "WIND"}},
+            (
+                "{folder}: no splits; put train and dev csv files in it, or folders train and dev, "
+                "each with its csv"
+            ),
+        ),
+        (
+            {"train": {"a": "WIND"}, "dev": {"b": "__ON__"}},
+            "{folder}: the validation split has no clip",
+        ),
+        (
+            {},
+            (
+                "{folder}: no splits; put train and dev csv files in it, or folders train and dev, "
+                "each with its csv"
+            ),
+        ),
     ],
     ids=["no validation", "empty validation", "nothing"],
 )
-def test_a_missing_split_is_one_clear_line(tmp_path: Path, rows: dict[str, dict[str, str]], message: str) -> None:
+def test_a_missing_split_is_one_clear_line(
+    tmp_path: Path, rows: dict[str, dict[str, str]], message: str
+) -> None:
     for split, clips in rows.items():
         phoenix(tmp_path, split, clips)
     with pytest.raises(BadFeatures) as caught:
@@ -237,10 +295,17 @@ def test_a_missing_split_is_one_clear_line(tmp_path: Path, rows: dict[str, dict[
 def test_a_clip_in_both_splits_is_refused(tmp_path: Path) -> None:
     phoenix(tmp_path, "train", {"a": "WIND", "b": "REGEN"})
     corpus_2014(tmp_path, {"b": "REGEN"}, "dev.corpus.csv")
-    with pytest.raises(BadFeatures, match=r"dev\.corpus\.csv: b is a training clip too \(.*train\.corpus\.csv\); keep it in one split$"):
+    with pytest.raises(
+        BadFeatures,
+        match=r"dev\.corpus\.csv: b is a training clip too \(.*train\.corpus\.csv\); keep it in "
+        "one split$",
+    ):
         own_data(tmp_path)
 
 
 def test_a_folder_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(BadFeatures, match=r"nowhere: there is no such folder; give one of features, with train and dev splits$"):
+    with pytest.raises(
+        BadFeatures,
+        match=r"nowhere: there is no such folder; give one of features, with train and dev splits$",
+    ):
         own_data(tmp_path / "nowhere")

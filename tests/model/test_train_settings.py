@@ -13,8 +13,10 @@ from model.train import BAD_INPUT, main
 
 def test_the_teams_command_is_understood() -> None:
     command = (
-        "i3d_teacher --batch_size 8 --learning_rate 0.0003 --dropout 0.5 --weight_decay 0.001 --accumulation_steps 2 --patience 40 --epochs 150 "
-        "--output_dir checkpoints/teacher_high_reg --hidden_dim 256 --label_smoothing 0.1 --features data --resume --devices 2 --num_nodes 3"
+        "i3d_teacher --batch_size 8 --learning_rate 0.0003 --dropout 0.5 --weight_decay 0.001 "
+        "--accumulation_steps 2 --patience 40 --epochs 150 "
+        "--output_dir checkpoints/teacher_high_reg --hidden_dim 256 --label_smoothing 0.1 "
+        "--features data --resume --devices 2 --num_nodes 3"
     )
     settings = parse(command.split())
     assert settings == Settings(
@@ -39,7 +41,9 @@ def test_the_teams_command_is_understood() -> None:
 
 
 def test_a_flag_left_out_has_the_default_of_the_settings() -> None:
-    assert parse(["mobilenetv3"]) == Settings(network="mobilenetv3", output_dir=Path("checkpoints/run"))
+    assert parse(["mobilenetv3"]) == Settings(
+        network="mobilenetv3", output_dir=Path("checkpoints/run")
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,26 +52,73 @@ def test_a_flag_left_out_has_the_default_of_the_settings() -> None:
         ("resnet", "there is no network 'resnet'; there are mobilenetv3, i3d_teacher"),
         ("", "the following arguments are required: network"),
         ("mobilenetv3 --frobnicate", "unrecognized arguments: --frobnicate"),
-        ("mobilenetv3 --batch_size 0", "argument --batch_size: must be a whole number from 1, got '0'"),
-        ("mobilenetv3 --batch_size 2.5", "argument --batch_size: must be a whole number from 1, got '2.5'"),
-        ("mobilenetv3 --learning_rate -1", "argument --learning_rate: must be a number from 0, got '-1'"),
-        ("mobilenetv3 --learning_rate nan", "argument --learning_rate: must be a number from 0, got 'nan'"),
-        ("mobilenetv3 --learning_rate inf", "argument --learning_rate: must be a number from 0, got 'inf'"),
-        ("mobilenetv3 --dropout 1", "argument --dropout: must be a number from 0 to below 1, got '1'"),
-        ("mobilenetv3 --label_smoothing 1.5", "argument --label_smoothing: must be a number from 0 to 1, got '1.5'"),
-        ("mobilenetv3 --schedule step", "argument --schedule: must be one of constant, cosine, restarts, got 'step'"),
-        ("mobilenetv3 --precision 8", "argument --precision: must be one of 32, 16-mixed, bf16-mixed, got '8'"),
-        ("mobilenetv3 --curriculum 50,20", "argument --curriculum: must ascend from 1 or more, got '50,20'"),
-        ("mobilenetv3 --curriculum few", "argument --curriculum: must be whole numbers separated by commas, got 'few'"),
-        ("mobilenetv3 --curriculum 5 --regularisation", "--curriculum and --regularisation are two studies: give one of them"),
-        ("mobilenetv3 --curriculum 5 --features data", "--curriculum scales up composed sentences; it does not go with --features"),
-        ("mobilenetv3 --seeds 1,2", "--seeds belongs to --regularisation; a single run takes --seed"),
-        ("mobilenetv3 --languages ase,,psr", "argument --languages: must be words separated by commas, got 'ase,,psr'"),
+        (
+            "mobilenetv3 --batch_size 0",
+            "argument --batch_size: must be a whole number from 1, got '0'",
+        ),
+        (
+            "mobilenetv3 --batch_size 2.5",
+            "argument --batch_size: must be a whole number from 1, got '2.5'",
+        ),
+        (
+            "mobilenetv3 --learning_rate -1",
+            "argument --learning_rate: must be a number from 0, got '-1'",
+        ),
+        (
+            "mobilenetv3 --learning_rate nan",
+            "argument --learning_rate: must be a number from 0, got 'nan'",
+        ),
+        (
+            "mobilenetv3 --learning_rate inf",
+            "argument --learning_rate: must be a number from 0, got 'inf'",
+        ),
+        (
+            "mobilenetv3 --dropout 1",
+            "argument --dropout: must be a number from 0 to below 1, got '1'",
+        ),
+        (
+            "mobilenetv3 --label_smoothing 1.5",
+            "argument --label_smoothing: must be a number from 0 to 1, got '1.5'",
+        ),
+        (
+            "mobilenetv3 --schedule step",
+            "argument --schedule: must be one of constant, cosine, restarts, got 'step'",
+        ),
+        (
+            "mobilenetv3 --precision 8",
+            "argument --precision: must be one of 32, 16-mixed, bf16-mixed, got '8'",
+        ),
+        (
+            "mobilenetv3 --curriculum 50,20",
+            "argument --curriculum: must ascend from 1 or more, got '50,20'",
+        ),
+        (
+            "mobilenetv3 --curriculum few",
+            "argument --curriculum: must be whole numbers separated by commas, got 'few'",
+        ),
+        (
+            "mobilenetv3 --curriculum 5 --regularisation",
+            "--curriculum and --regularisation are two studies: give one of them",
+        ),
+        (
+            "mobilenetv3 --curriculum 5 --features data",
+            "--curriculum scales up composed sentences; it does not go with --features",
+        ),
+        (
+            "mobilenetv3 --seeds 1,2",
+            "--seeds belongs to --regularisation; a single run takes --seed",
+        ),
+        (
+            "mobilenetv3 --languages ase,,psr",
+            "argument --languages: must be words separated by commas, got 'ase,,psr'",
+        ),
         ("mobilenetv3 --warmup 5 --epochs 3", "--warmup 5 is longer than --epochs 3"),
         ("i3d_teacher --variant skip", "--variant skip is one of mobilenetv3, not of i3d_teacher"),
     ],
 )
-def test_what_it_cannot_mean_is_one_clear_line(flags: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_it_cannot_mean_is_one_clear_line(
+    flags: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(BadSettings) as caught:
         parse(flags.split())
     assert str(caught.value) == message
@@ -94,7 +145,13 @@ def test_lengths_of_schedules_are_counted_in_epochs() -> None:
         ]
     )
     recipe = recipe_of(settings, clips=100)  # 13 batches, 7 steps an epoch
-    assert (recipe.warmup, recipe.restart, recipe.restart_factor, recipe.budget, recipe.lr_min) == (14, 70, 2, 280, 1e-6)
+    assert (recipe.warmup, recipe.restart, recipe.restart_factor, recipe.budget, recipe.lr_min) == (
+        14,
+        70,
+        2,
+        280,
+        1e-6,
+    )
     at_epoch = {epoch: 0.01 * recipe.lr_factor(7 * epoch) for epoch in (1, 2, 12, 31, 32)}
     assert at_epoch[1] == pytest.approx(0.01 * 8 / 14)
     assert at_epoch[2] == at_epoch[12] == at_epoch[32] == pytest.approx(0.01)
@@ -103,5 +160,8 @@ def test_lengths_of_schedules_are_counted_in_epochs() -> None:
 
 
 def test_more_processes_take_fewer_steps_an_epoch() -> None:
-    one, four = (recipe_of(parse(["mobilenetv3", "--epochs", "1", "--devices", devices]), clips=100).budget for devices in ("1", "4"))
+    one, four = (
+        recipe_of(parse(["mobilenetv3", "--epochs", "1", "--devices", devices]), clips=100).budget
+        for devices in ("1", "4")
+    )
     assert (one, four) == (13, 4)

@@ -26,7 +26,15 @@ SMALL = [
 
 def small(folder: Path, **changes: object) -> Settings:
     """A run of seconds: 12 sentences, 6 of validation."""
-    given = {"network": "mobilenetv3", "hidden_dim": 16, "sentences": 12, "val_sentences": 6, "batch_size": 4, "epochs": 2, "accelerator": "cpu"}
+    given = {
+        "network": "mobilenetv3",
+        "hidden_dim": 16,
+        "sentences": 12,
+        "val_sentences": 6,
+        "batch_size": 4,
+        "epochs": 2,
+        "accelerator": "cpu",
+    }
     return checked(Settings(output_dir=folder, **{**given, **changes}))  # type: ignore[arg-type]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_overfit.cases import OverfitContracts
+from pytest_overfit.plugin.examinations import OverfitContracts
 
 pytestmark = pytest.mark.timeout(3600)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_overfit.cases import OverfitDiagnosis
+from pytest_overfit.plugin.examinations import OverfitDiagnosis
 
 pytestmark = pytest.mark.timeout(3600)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_overfit.cases import OverfitRung
+from pytest_overfit.plugin.cases import OverfitRung
 
 pytestmark = pytest.mark.timeout(3600)
 

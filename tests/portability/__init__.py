@@ -1,1 +1,4 @@
-"""Does each test end the same way on every processor? Variants of this machine stand in for other ones: `python -m tests.portability`."""
+"""Does each test end the same way on every processor?
+
+Variants of this machine stand in for other ones: `python -m tests.portability`.
+"""

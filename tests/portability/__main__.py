@@ -1,8 +1,11 @@
-"""The tests that train, as on other processors: `python -m tests.portability`, after a session that noted which tests those are.
+"""The tests that train, as on other processors: `python -m tests.portability`, after a session that
+noted which tests those are.
 
-A variant is this machine with other instructions (`ATEN_CPU_CAPABILITY`), another number of threads, or a jitter of one part in a million on every
-fresh network's weights. A file is run where any of its tests trains: they share fixtures. Results are kept by variant and test under
-.cache/portability, in a file named after the sources, so that a run that was cut off goes on. Exit status 1: a test failed somewhere.
+A variant is this machine with other instructions (`ATEN_CPU_CAPABILITY`), another number of
+threads, or a jitter of one part in a million on every fresh network's weights. A file is run where
+any of its tests trains: they share fixtures. Results are kept by variant and test under
+.cache/portability, in a file named after the sources, so that a run that was cut off goes on. Exit
+status 1: a test failed somewhere.
 """
 
 from __future__ import annotations
@@ -31,16 +34,24 @@ LIBRARIES = {
     "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
     "avx512": {},
 }
-"""torch's own kernels are chosen by its capability, those of the libraries that it calls by theirs."""
+"""torch's own kernels are chosen by its capability, those of the libraries that it calls by theirs.
+"""
 
 
 def variants() -> dict[str, dict[str, str]]:
-    """Name -> variables. Every capability up to the machine's own with one thread and with two, and three jitters."""
+    """Name -> variables.
+
+    Every capability up to the machine's own with one thread and with two, and three jitters.
+    """
     own = torch.backends.cpu.get_cpu_capability().lower()
     capabilities = CAPABILITIES[: CAPABILITIES.index(own) + 1] if own in CAPABILITIES else (own,)
     jitters = {f"jitter-{seed}": {JITTER: str(seed), "OMP_NUM_THREADS": "1"} for seed in (1, 2, 3)}
     named = {
-        f"{capability}-{threads}": {"ATEN_CPU_CAPABILITY": capability, **LIBRARIES.get(capability, {}), "OMP_NUM_THREADS": str(threads)}
+        f"{capability}-{threads}": {
+            "ATEN_CPU_CAPABILITY": capability,
+            **LIBRARIES.get(capability, {}),
+            "OMP_NUM_THREADS": str(threads),
+        }
         for threads in (1, 2)
         for capability in reversed(capabilities)
     }
@@ -51,24 +62,51 @@ def trained_files() -> list[str]:
     """The files with a test that took an optimiser step when it ran last."""
     listed = ROOT / ".pytest_cache" / "v" / CACHED
     if not listed.exists():
-        raise SystemExit(f"{listed} is not there: run `make test` first, which notes the tests that train")
+        raise SystemExit(
+            f"{listed} is not there: run `make test` first, which notes the tests that train"
+        )
     names = {test.partition("::")[0] for test in json.loads(listed.read_text(encoding="utf-8"))}
     return sorted(name for name in names if (ROOT / name).exists() and "/benchmarks/" not in name)
 
 
 def sources_hash() -> str:
-    files = sorted(file for source in SOURCES for file in [ROOT / source, *(ROOT / source).rglob("*.py")] if file.is_file())
+    files = sorted(
+        file
+        for source in SOURCES
+        for file in [ROOT / source, *(ROOT / source).rglob("*.py")]
+        if file.is_file()
+    )
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
-def run(name: str, variables: Mapping[str, str], files: Sequence[str], results: Path, workers: int) -> None:
-    """Run what the results file does not have of one variant. Two threads have both cores: one worker."""
+def run(
+    name: str, variables: Mapping[str, str], files: Sequence[str], results: Path, workers: int
+) -> None:
+    """Run what the results file does not have of one variant.
+
+    Two threads have both cores: one worker.
+    """
     workers = 0 if variables["OMP_NUM_THREADS"] != "1" else workers
-    # Weights that a test sets itself, or loads, are jittered too: what compares them digit by digit would fail by that alone.
+    # Weights that a test sets itself, or loads, are jittered too: what compares them digit by digit
+    # would fail by that alone.
     marks = "not benchmark and not exact_weights" if JITTER in variables else "not benchmark"
-    command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "-m", marks, "--tb=short", "-p", "tests.portability.record"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        str(workers),
+        "-m",
+        marks,
+        "--tb=short",
+        "-p",
+        "tests.portability.record",
+    ]
     command += ["--portability-results", str(results), "--portability-variant", name, *files]
-    print(f"== {name}: {' '.join(f'{key}={value}' for key, value in variables.items())}", flush=True)
+    print(
+        f"== {name}: {' '.join(f'{key}={value}' for key, value in variables.items())}", flush=True
+    )
     subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, check=False)
 
 
@@ -77,31 +115,59 @@ def told(outcomes: Mapping[tuple[str, str], str], names: Sequence[str]) -> list[
     lines = []
     for name in names:
         counts = Counter(outcome for (variant, _), outcome in outcomes.items() if variant == name)
-        lines.append(f"{name:12} {', '.join(f'{count} {outcome}' for outcome, count in sorted(counts.items())) or 'nothing ran'}")
-    failing = sorted({test for (variant, test), outcome in outcomes.items() if variant in names and outcome == "failed"})
+        lines.append(
+            f"{name:12} "
+            f"{', '.join(f'{count} {outcome}' for outcome, count in sorted(counts.items())) or 'nothing ran'}"
+        )
+    failing = sorted(
+        {
+            test
+            for (variant, test), outcome in outcomes.items()
+            if variant in names and outcome == "failed"
+        }
+    )
     for test in failing:
         failed_in = [name for name in names if outcomes.get((name, test)) == "failed"]
-        lines.append(f"{'FAILS' if len(failed_in) == len(names) else 'VARIES'} {test}: fails in {', '.join(failed_in)}")
+        lines.append(
+            f"{'FAILS' if len(failed_in) == len(names) else 'VARIES'} {test}: fails in "
+            f"{', '.join(failed_in)}"
+        )
     return lines
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.portability", description=__doc__)
-    parser.add_argument("--variants", default=",".join(variants()), help="some of them, by comma (default: %(default)s)")
+    parser.add_argument(
+        "--variants",
+        default=",".join(variants()),
+        help="some of them, by comma (default: %(default)s)",
+    )
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--results", type=Path, default=CACHE / f"{sources_hash()}.jsonl", help="default: %(default)s")
-    parser.add_argument("files", nargs="*", help="test files (default: those with a test that trains)")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=CACHE / f"{sources_hash()}.jsonl",
+        help="default: %(default)s",
+    )
+    parser.add_argument(
+        "files", nargs="*", help="test files (default: those with a test that trains)"
+    )
     given = parser.parse_args()
     names = given.variants.split(",")
     if unknown := sorted(set(names) - set(variants())):
-        parser.error(f"no variant is called {unknown[0]!r}; this machine has {', '.join(variants())}")
+        parser.error(
+            f"no variant is called {unknown[0]!r}; this machine has {', '.join(variants())}"
+        )
     given.results.parent.mkdir(parents=True, exist_ok=True)
     for name in names:
         run(name, variants()[name], given.files or trained_files(), given.results, given.workers)
     outcomes = read(given.results)
     print("\n".join(told(outcomes, names)))
     ran = {variant for variant, _ in outcomes}
-    return int(any(name not in ran for name in names) or any(v in names and outcome == "failed" for (v, _), outcome in outcomes.items()))
+    return int(
+        any(name not in ran for name in names)
+        or any(v in names and outcome == "failed" for (v, _), outcome in outcomes.items())
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The lowest versions that pyproject.toml declares, as pip's constraints: `python -m tests.portability.lowest EXTRA,EXTRA`."""
+"""The lowest versions that pyproject.toml declares, as pip's constraints: `python -m
+tests.portability.lowest EXTRA,EXTRA`.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,18 @@ PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 def lowest(project: Mapping[str, Any], extras: Iterable[str]) -> list[str]:
-    """`name==version` for each requirement of the project and of these extras that applies here, by name; raises ValueError without a bound."""
-    listed = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    """`name==version` for each requirement of the project and of these extras that applies here, by
+    name; raises ValueError without a bound.
+    """
+    listed = [
+        *project["dependencies"],
+        *(line for extra in extras for line in project["optional-dependencies"][extra]),
+    ]
     pins = {}
     for requirement in map(Requirement, listed):
-        if requirement.name == project["name"] or (requirement.marker and not requirement.marker.evaluate()):
+        if requirement.name == project["name"] or (
+            requirement.marker and not requirement.marker.evaluate()
+        ):
             continue
         bounds = [part.version for part in requirement.specifier if part.operator in (">=", "==")]
         if len(bounds) != 1:

@@ -1,4 +1,6 @@
-"""A pytest plugin of one variant's run: it leaves out what the results file has, and appends to it how each test ended."""
+"""A pytest plugin of one variant's run: it leaves out what the results file has, and appends to it
+how each test ended.
+"""
 
 from __future__ import annotations
 
@@ -54,9 +56,15 @@ class _Recorder:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A test is `failed` where any of its phases fails, `skipped` where one is skipped."""
-        if self.outcomes.get(report.nodeid) != "failed" and (report.outcome != "passed" or report.nodeid not in self.outcomes):
+        if self.outcomes.get(report.nodeid) != "failed" and (
+            report.outcome != "passed" or report.nodeid not in self.outcomes
+        ):
             self.outcomes[report.nodeid] = report.outcome
         if report.when == "teardown" or report.failed:
-            row = {"variant": self.variant, "test": report.nodeid, "outcome": self.outcomes[report.nodeid]}
+            row = {
+                "variant": self.variant,
+                "test": report.nodeid,
+                "outcome": self.outcomes[report.nodeid],
+            }
             with self.results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")

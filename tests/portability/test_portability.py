@@ -1,4 +1,6 @@
-"""The jitter is small, equal for equal networks and leaves torch's generator alone; a test that varies is named with where it fails."""
+"""The jitter is small, equal for equal networks and leaves torch's generator alone; a test that
+varies is named with where it fails.
+"""
 
 from __future__ import annotations
 
@@ -36,15 +38,23 @@ print(json.dumps({"first": first, "by_hand": by_hand.weight.tolist(), "drawn": d
 def built(tmp_path: Path, jitter: str) -> tuple[dict[str, object], int]:
     """What a child process builds, and the optimiser steps that it noted."""
     steps = tmp_path / f"steps{jitter}"
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(sitecustomize.__file__).parent}", sitecustomize.STEPS: str(steps)}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(sitecustomize.__file__).parent}",
+        sitecustomize.STEPS: str(steps),
+    }
     environment.pop(sitecustomize.JITTER, None)
     if jitter:
         environment[sitecustomize.JITTER] = jitter
-    done = subprocess.run([sys.executable, "-c", BUILDS], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", BUILDS], env=environment, capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout), steps.stat().st_size
 
 
-def test_a_jitter_moves_each_weight_by_parts_in_a_million_and_equal_networks_alike(tmp_path: Path) -> None:
+def test_a_jitter_moves_each_weight_by_parts_in_a_million_and_equal_networks_alike(
+    tmp_path: Path,
+) -> None:
     plain, steps = built(tmp_path, "")
     assert steps == 1
     assert plain["first"] == plain["by_hand"]
@@ -58,7 +68,11 @@ def test_a_jitter_moves_each_weight_by_parts_in_a_million_and_equal_networks_ali
 
 def test_the_variants_are_three_jitters_and_each_capability_with_one_and_with_two_threads() -> None:
     given = variants()
-    assert [name for name in given if name.startswith("jitter")] == ["jitter-1", "jitter-2", "jitter-3"]
+    assert [name for name in given if name.startswith("jitter")] == [
+        "jitter-1",
+        "jitter-2",
+        "jitter-3",
+    ]
     assert {"default-1", "default-2"} <= set(given)
     assert {variables["OMP_NUM_THREADS"] for variables in given.values()} == {"1", "2"}
 
@@ -66,7 +80,11 @@ def test_the_variants_are_three_jitters_and_each_capability_with_one_and_with_tw
 def test_a_test_that_varies_is_told_with_the_variants_in_which_it_fails(tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     ended = {"default-1": ("passed", "failed", "failed"), "avx2-1": ("passed", "passed", "failed")}
-    rows = [{"variant": v, "test": t, "outcome": o} for v, all_ in ended.items() for t, o in zip("abc", all_, strict=True)]
+    rows = [
+        {"variant": v, "test": t, "outcome": o}
+        for v, all_ in ended.items()
+        for t, o in zip("abc", all_, strict=True)
+    ]
     results.write_text("\n".join(json.dumps(row) for row in rows) + '\n{"variant": "cut o')
     lines = told(read(results), list(ended))
     assert lines[:2] == ["default-1    2 failed, 1 passed", "avx2-1       1 failed, 2 passed"]
@@ -77,7 +95,10 @@ def test_the_lowest_versions_are_those_declared_and_each_has_one() -> None:
     project = {
         "name": "own",
         "dependencies": ["torch>=2.4", "numpy>=1.26,<3"],
-        "optional-dependencies": {"a": ["own[b]", "pinned==1.2", "old>=1; python_version < '3'"], "b": ["free"]},
+        "optional-dependencies": {
+            "a": ["own[b]", "pinned==1.2", "old>=1; python_version < '3'"],
+            "b": ["free"],
+        },
     }
     assert lowest(project, ["a"]) == ["numpy==1.26", "pinned==1.2", "torch==2.4"]
     with pytest.raises(ValueError, match="free must have one lowest version"):

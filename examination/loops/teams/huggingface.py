@@ -44,13 +44,13 @@ def collate(clips: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 class Model(nn.Module):
-    """Returns the loss, where it is given labels, and log-probabilities (batch, frames, vocabulary)."""
+    """Gives log-probabilities (batch, frames, vocabulary), and the loss where it has labels."""
 
     def __init__(self) -> None:
         super().__init__()
         self.network = Network()
 
-    def forward(self, features: Tensor, frames: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, features: Tensor, frames: Tensor, labels: Tensor | None = None) -> Any:
         log_probs, steps = self.network(features, frames)
         out = {"logits": log_probs.transpose(0, 1)}
         if labels is not None:
@@ -82,4 +82,6 @@ def arguments(folder: str) -> TrainingArguments:
 
 
 def made(folder: str, model: nn.Module, dataset: Dataset[Any]) -> Trainer:
-    return OurTrainer(model=model, args=arguments(folder), data_collator=collate, train_dataset=dataset)
+    return OurTrainer(
+        model=model, args=arguments(folder), data_collator=collate, train_dataset=dataset
+    )

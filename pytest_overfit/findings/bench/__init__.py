@@ -1,4 +1,6 @@
-"""The bench a subject is examined on: its raw samples, a fresh network, and runs of it that leave no trace."""
+"""The bench a subject is examined on: its raw samples, a fresh network, and runs of it that leave
+no trace.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ from torch.nn import functional as F
 
 from pytest_overfit import ctc
 from pytest_overfit.findings.bench.summary import Summary
-from pytest_overfit.probes.recorder import Call, distance, recorded, undisturbed
+from pytest_overfit.network.recorder import Call, distance, recorded, undisturbed
 from pytest_overfit.subject import Batch, Loss, Sample, Subject, collate
 
 if TYPE_CHECKING:
-    from pytest_overfit.ladder import Rung
+    from pytest_overfit.climb.ladder import Rung
 
 Reading = TypeVar("Reading")
 
@@ -44,7 +46,13 @@ class Bench:
     def of(rung: Rung) -> Bench:
         """The bench for the samples, seed and device of a rung."""
         samples = tuple(rung.subject.offered(rung.samples))
-        return Bench(subject=rung.subject, samples=samples, seed=rung.seeds[0], device=rung.device, size=rung.size)
+        return Bench(
+            subject=rung.subject,
+            samples=samples,
+            seed=rung.seeds[0],
+            device=rung.device,
+            size=rung.size,
+        )
 
     def once(self, read: Callable[[Bench], Reading]) -> Reading:
         """`read(bench)`, which contracts that need the same reading share."""
@@ -68,18 +76,28 @@ class Bench:
         """The first samples with finite features of one width and targets that CTC can read."""
         dims = [sample.features.shape[1] for sample in self.samples]
         common = max(set(dims), key=dims.count, default=0)
-        chosen = [sample for sample in self.samples[:SOUGHT] if sample.features.shape[1] == common and self._is_usable(sample)]
+        chosen = [
+            sample
+            for sample in self.samples[:SOUGHT]
+            if sample.features.shape[1] == common and self._is_usable(sample)
+        ]
         return tuple(chosen)
 
     def _is_usable(self, sample: Sample) -> bool:
-        return sample.frames > 0 and readable(sample.target, self.vocabulary, self.subject.blank) and bool(torch.isfinite(sample.features).all())
+        return (
+            sample.frames > 0
+            and readable(sample.target, self.vocabulary, self.subject.blank)
+            and bool(torch.isfinite(sample.features).all())
+        )
 
     @cached_property
     def clips(self) -> tuple[Sample, ...]:
         """A few usable samples of lengths as different as they come, the longest first."""
         by_length = sorted(self.usable, key=lambda sample: -sample.frames)
         count = min(CLIPS, len(by_length))
-        return tuple(by_length[round(i * (len(by_length) - 1) / max(count - 1, 1))] for i in range(count))
+        return tuple(
+            by_length[round(i * (len(by_length) - 1) / max(count - 1, 1))] for i in range(count)
+        )
 
     @cached_property
     def batch(self) -> Batch:
@@ -89,7 +107,9 @@ class Bench:
     @cached_property
     def network(self) -> nn.Module:
         """A fresh network that has run once, so that lazy layers have their shapes."""
-        network = self.subject.fresh(feature_dim=self.clips[0].features.shape[1], seed=self.seed, size=self.size).to(self.device)
+        network = self.subject.fresh(
+            feature_dim=self.clips[0].features.shape[1], seed=self.seed, size=self.size
+        ).to(self.device)
         with undisturbed(network, train=False, seed=self.seed), torch.no_grad():
             self.subject.forward(network, self.batch.features, self.batch.frames)
         return network
@@ -103,16 +123,32 @@ class Bench:
             return error
         return None
 
-    def run(self, features: Tensor, frames: Tensor, *, train: bool = False, seed: int | None = None) -> tuple[Tensor, Tensor]:
-        """Log-probabilities (steps, batch, vocabulary) and declared steps (batch,), on the CPU. Same seed: same dropout."""
-        with undisturbed(self.network, train=train, seed=self.seed if seed is None else seed), torch.no_grad():
-            log_probs, steps = self.subject.log_probs(self.network, features.to(self.device), frames.to(self.device))
+    def run(
+        self, features: Tensor, frames: Tensor, *, train: bool = False, seed: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities (steps, batch, vocabulary) and declared steps (batch,), on the CPU.
+
+        Same seed: same dropout.
+        """
+        with (
+            undisturbed(self.network, train=train, seed=self.seed if seed is None else seed),
+            torch.no_grad(),
+        ):
+            log_probs, steps = self.subject.log_probs(
+                self.network, features.to(self.device), frames.to(self.device)
+            )
         return log_probs.cpu(), steps.cpu()
 
-    def alone(self, features: Tensor, *, padded_to: int = 0, train: bool = False) -> tuple[Tensor, Tensor]:
-        """One clip, (frames, dim), zeros behind it up to `padded_to` frames; returns what `run` does."""
+    def alone(
+        self, features: Tensor, *, padded_to: int = 0, train: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """One clip, (frames, dim), zeros behind it up to `padded_to` frames; returns what `run`
+        does.
+        """
         padding = max(padded_to - len(features), 0)
-        return self.run(F.pad(features, (0, 0, 0, padding))[None], torch.tensor([len(features)]), train=train)
+        return self.run(
+            F.pad(features, (0, 0, 0, padding))[None], torch.tensor([len(features)]), train=train
+        )
 
     def clip(self, frames: int) -> Tensor:
         """(frames, dim): the longest clip's features, repeated or cut."""
@@ -120,14 +156,18 @@ class Bench:
         return features.repeat(-(-frames // len(features)), 1)[:frames]
 
     def takes(self, frames: int) -> bool:
-        """Whether the network runs on a clip of so many frames: some take one length only, some none shorter than their kernels."""
+        """Whether the network runs on a clip of so many frames: some take one length only, some
+        none shorter than their kernels.
+        """
         try:
             self.alone(self.clip(frames))
         except (RuntimeError, ValueError):
             return False
         return True
 
-    def passage(self, features: Tensor, *, padded_to: int = 0, train: bool = False) -> tuple[list[Call], Tensor, Tensor]:
+    def passage(
+        self, features: Tensor, *, padded_to: int = 0, train: bool = False
+    ) -> tuple[list[Call], Tensor, Tensor]:
         """As `alone`, with every module's call."""
         with recorded(self.network) as calls:
             log_probs, steps = self.alone(features, padded_to=padded_to, train=train)
@@ -135,7 +175,9 @@ class Bench:
 
     @cached_property
     def outputs(self) -> tuple[Tensor, Tensor]:
-        """The batch of clips in eval mode; steps are cut to what the output has, so that one wrong length hides nothing else."""
+        """The batch of clips in eval mode; steps are cut to what the output has, so that one wrong
+        length hides nothing else.
+        """
         log_probs, steps = self.run(self.batch.features, self.batch.frames)
         return log_probs, steps.clamp(max=len(log_probs))
 
@@ -165,14 +207,20 @@ class Bench:
         """The subject's loss, or the engine's."""
         return self.subject.own_loss if self.subject.loss else self.default_loss
 
-    def default_loss(self, log_probs: Tensor, steps: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+    def default_loss(
+        self, log_probs: Tensor, steps: Tensor, targets: Tensor, target_lengths: Tensor
+    ) -> Tensor:
         """CTC with the subject's blank, in nats per token. Arguments as those of `Subject.loss`."""
-        return ctc.nats_per_token(log_probs, steps, targets, target_lengths, blank=self.subject.blank)
+        return ctc.nats_per_token(
+            log_probs, steps, targets, target_lengths, blank=self.subject.blank
+        )
 
 
 def readable(target: Tensor, vocabulary: int, blank: int) -> bool:
     """Whether CTC can read a target: some tokens, all in the vocabulary, none of them blank."""
-    return len(target) > 0 and bool(((target >= 0) & (target < vocabulary) & (target != blank)).all())
+    return len(target) > 0 and bool(
+        ((target >= 0) & (target < vocabulary) & (target != blank)).all()
+    )
 
 
 def gradients(value: Tensor, wanted: Sequence[Tensor]) -> list[Tensor | None]:
@@ -193,8 +241,14 @@ def gradients(value: Tensor, wanted: Sequence[Tensor]) -> list[Tensor | None]:
 
 @contextmanager
 def perturbed(network: nn.Module, names: set[str], *, scale: float, seed: int) -> Iterator[None]:
-    """Add noise to the named parameters and buffers while the block runs: `scale` times each one's rms, or a fifth of it where all are zero."""
-    chosen = {name: tensor for name, tensor in (*network.named_parameters(), *network.named_buffers()) if name in names}
+    """Add noise to the named parameters and buffers while the block runs: `scale` times each one's
+    rms, or a fifth of it where all are zero.
+    """
+    chosen = {
+        name: tensor
+        for name, tensor in (*network.named_parameters(), *network.named_buffers())
+        if name in names
+    }
     kept = {name: tensor.detach().clone() for name, tensor in chosen.items()}
     generator = torch.Generator().manual_seed(seed)
     try:

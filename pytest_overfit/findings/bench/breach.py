@@ -1,4 +1,6 @@
-"""Where numbers stop being finite: the first function that makes nan or inf out of finite numbers, forward or backward."""
+"""Where numbers stop being finite: the first function that makes nan or inf out of finite numbers,
+forward or backward.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from pytest_overfit.errors import OWN
 from pytest_overfit.findings.bench import gradients
 from pytest_overfit.findings.bench.wiring import nodes_behind
-from pytest_overfit.probes.recorder import tensors
+from pytest_overfit.network.recorder import tensors
 
 MODERATE = 1e4
 """Largest absolute value that a network which has not blown up hands to a function."""
@@ -94,7 +96,9 @@ class _Watch(TorchFunctionMode):
             if given and finite and bool(made.detach().isinf().any()):
                 breach = _breach("output", place, made)
                 self.infinite = self.infinite or breach
-                rising = breach.overflowed and bool(made.detach().isposinf().any())  # masks added up fall to -inf
+                rising = breach.overflowed and bool(
+                    made.detach().isposinf().any()
+                )  # masks added up fall to -inf
                 self.overflow = self.overflow or (breach if rising else None)
         return result
 
@@ -152,8 +156,8 @@ def first_breach(network: nn.Module, run: Run) -> Breach | None:
     """The first function that makes numbers which are not finite; None where all are.
 
     Of an output that is not finite its maker is named: who made inf of numbers too large, else the
-    first to make nan, else inf; masks made of -inf count only where they reach the output. Of a finite one, the first backward step that
-    makes a gradient which is not finite is named.
+    first to make nan, else inf; masks made of -inf count only where they reach the output. Of a
+    finite one, the first backward step that makes a gradient which is not finite is named.
     """
     watch = _Watch()
     with torch.enable_grad(), _under_way(network, watch), watch:

@@ -14,8 +14,8 @@ from pytest_overfit.subject import Sample
 class Summary:
     """A sample's features in a few numbers.
 
-    total: their sum. low, high: extremes, not finite where a value is not. rms: root mean square. still: every frame is the same.
-    All are nan where there are no features.
+    total: their sum. low, high: extremes, not finite where a value is not. rms: root mean square.
+    still: every frame is the same. All are nan where there are no features.
     """
 
     total: float
@@ -31,6 +31,11 @@ class Summary:
         if features.numel() == 0:
             return Summary(total=math.nan, low=math.nan, high=math.nan, rms=math.nan, still=False)
         low, high = (float(value) for value in features.aminmax())
-        still = sample.frames > 1 and low == low and bool((features[1] == features[0]).all()) and bool((features == features[0]).all())
+        still = (
+            sample.frames > 1
+            and low == low
+            and bool((features[1] == features[0]).all())
+            and bool((features == features[0]).all())
+        )
         rms = float(torch.linalg.vector_norm(features)) / math.sqrt(features.numel())
         return Summary(total=float(features.sum()), low=low, high=high, rms=rms, still=still)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pytest_overfit.findings.bench import Bench
-from pytest_overfit.probes.recorder import Call, replayed, time_axis
+from pytest_overfit.network.recorder import Call, replayed, time_axis
 
 FEW_LENGTHS = 24
 """Up to so many distinct lengths each is run; more are predicted by a rule."""
@@ -23,8 +23,8 @@ ROUNDING = 1e-6
 class Timeline:
     """Time lengths of one clip on its way through the network.
 
-    declared: steps the network says it gives. given: steps of its output. modules: call number -> time length of its output,
-    for calls whose output grows with the clip.
+    declared: steps the network says it gives. given: steps of its output. modules: call number ->
+    time length of its output, for calls whose output grows with the clip.
     """
 
     declared: int
@@ -44,24 +44,45 @@ class Clock:
         frames = max(self.bench.clips[0].frames, 2)
         longer, *_ = self.bench.passage(self.bench.clip(frames))
         pairs = zip(longer, self.shorter(frames), strict=False)
-        found = {i: time_axis(a.outputs[0], b.outputs[0]) for i, (a, b) in enumerate(pairs) if a.outputs and b.outputs}
+        found = {
+            i: time_axis(a.outputs[0], b.outputs[0])
+            for i, (a, b) in enumerate(pairs)
+            if a.outputs and b.outputs
+        }
         self.axes = {i: axis for i, axis in found.items() if axis is not None}
         self.names = [call.module for call in longer]
 
     def shorter(self, frames: int) -> list[Call]:
-        """The calls on a much shorter clip, which tell time from other axes; none where the network takes no shorter one."""
-        length = next((length for length in (frames // 3, frames * 2 // 3) if length and self.bench.takes(length)), None)
+        """The calls on a much shorter clip, which tell time from other axes; none where the network
+        takes no shorter one.
+        """
+        length = next(
+            (
+                length
+                for length in (frames // 3, frames * 2 // 3)
+                if length and self.bench.takes(length)
+            ),
+            None,
+        )
         return self.bench.passage(self.bench.clip(length))[0] if length else []
 
     def __call__(self, frames: int) -> Timeline:
         if frames not in self.read:
             calls, log_probs, steps = self.bench.passage(self.bench.clip(frames))
-            modules = {i: calls[i].outputs[0].shape[axis] for i, axis in self.axes.items() if i < len(calls)}
-            self.read[frames] = Timeline(declared=int(steps[0]), given=len(log_probs), modules=modules)
+            modules = {
+                i: calls[i].outputs[0].shape[axis]
+                for i, axis in self.axes.items()
+                if i < len(calls)
+            }
+            self.read[frames] = Timeline(
+                declared=int(steps[0]), given=len(log_probs), modules=modules
+            )
         return self.read[frames]
 
     def lengths(self, frames: Iterable[int], what: Callable[[Timeline], int]) -> dict[int, int]:
-        """`what` for every number of frames; read where they are few, else by the rule that fits a window and the longest clip."""
+        """`what` for every number of frames; read where they are few, else by the rule that fits a
+        window and the longest clip.
+        """
         wanted = sorted(set(frames))
         if len(wanted) <= FEW_LENGTHS:
             return {length: what(self(length)) for length in wanted}
@@ -77,18 +98,25 @@ class Clock:
 
 
 def staircase(window: dict[int, int]) -> Callable[[int], int] | None:
-    """The rule u * floor((frames + a) / k) + c behind lengths at neighbouring frames, as strides and upsampling make it; None where none fits."""
+    """The rule u * floor((frames + a) / k) + c behind lengths at neighbouring frames, as strides
+    and upsampling make it; None where none fits.
+    """
     first, last = min(window), max(window)
     for period in range(1, (last - first) // 2 + 1):
-        rises = {window[frames + period] - window[frames] for frames in range(first, last - period + 1)}
+        rises = {
+            window[frames + period] - window[frames] for frames in range(first, last - period + 1)
+        }
         if len(rises) == 1:
             rise = rises.pop()
-            return lambda frames: window[first + (frames - first) % period] + rise * ((frames - first) // period)
+            return lambda frames: (
+                window[first + (frames - first) % period] + rise * ((frames - first) // period)
+            )
     return None
 
 
 def is_cut(bench: Bench, call: Call, nth: int, features: Tensor) -> bool:
-    """Whether all that the output knows of the input passes through this call: replayed for another clip, it brings back the first output.
+    """Whether all that the output knows of the input passes through this call: replayed for another
+    clip, it brings back the first output.
 
     features: (frames, dim), those that `call` was recorded on in eval mode.
     """
@@ -103,12 +131,14 @@ def is_cut(bench: Bench, call: Call, nth: int, features: Tensor) -> bool:
 
 
 def is_drawn(sequence: Tensor, steps: int, *, size: float = 0.0) -> bool:
-    """Whether a sequence only has `steps` steps of its own, the others being repeated or drawn on straight lines between them.
+    """Whether a sequence only has `steps` steps of its own, the others being repeated or drawn on
+    straight lines between them.
 
-    sequence: (steps, channels), longer than `steps`. size: of the numbers it was rounded at, where that is more than its own.
-    Nearest-neighbour interpolation jumps at most `steps` times, linear interpolation by
-    3 or more bends at most twice as often; a sequence that was computed does so at nearly every step. Nine in ten of the channels that
-    vary must agree, so that a few dead ones prove nothing.
+    sequence: (steps, channels), longer than `steps`. size: of the numbers it was rounded at, where
+    that is more than its own.
+    Nearest-neighbour interpolation jumps at most `steps` times, linear interpolation by 3 or more
+    bends at most twice as often; a sequence that was computed does so at nearly every step. Nine in
+    ten of the channels that vary must agree, so that a few dead ones prove nothing.
     """
     rows = sequence.double()
     rounding = ROUNDING * rows.abs().amax(0).clamp(min=size)

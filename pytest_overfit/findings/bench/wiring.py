@@ -1,8 +1,10 @@
-"""The wiring of a network: which of its parameters and inputs a gradient reaches, and which of them the output answers to.
+"""The wiring of a network: which of its parameters and inputs a gradient reaches, and which of them
+the output answers to.
 
-A gradient of exactly zero is no proof: a branch that starts at zero has none and will learn. So what gets none in either mode is tried
-again with noise on every parameter that is trained, and then by intervention: it is changed, and the output must answer. What is frozen
-stays as it is: a gate that is frozen at zero never opens.
+A gradient of exactly zero is no proof: a branch that starts at zero has none and will learn. So
+what gets none in either mode is tried again with noise on every parameter that is trained, and then
+by intervention: it is changed, and the output must answer. What is frozen stays as it is: a gate
+that is frozen at zero never opens.
 """
 
 from __future__ import annotations
@@ -18,14 +20,18 @@ from torch.overrides import TorchFunctionMode
 
 from pytest_overfit.findings.bench import Bench, gradients, perturbed
 from pytest_overfit.measures import valid_steps
-from pytest_overfit.probes.recorder import differ, undisturbed
+from pytest_overfit.network.recorder import differ, undisturbed
 
 JITTER, UPHEAVAL = 0.1, 3.0
-"""Noise on parameters over their rms: to leave a special starting point, and to make any effect visible."""
+"""Noise on parameters over their rms: to leave a special starting point, and to make any effect
+visible.
+"""
 
 
 class _Watched(TorchFunctionMode):
-    """Lets a network ask for a gradient of its input, as those with gradient checkpointing do, where that input already has one."""
+    """Lets a network ask for a gradient of its input, as those with gradient checkpointing do,
+    where that input already has one.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func == Tensor.requires_grad.__set__ and not args[0].is_leaf:  # type: ignore[attr-defined]
@@ -37,8 +43,9 @@ class _Watched(TorchFunctionMode):
 class Flow:
     """Where a gradient from the output arrives.
 
-    features: (batch, frames, dim) bool; nowhere where it could not be watched. alive: names of parameters with a gradient that is not all
-    zero. attached: names of those that are part of the graph at all.
+    features: (batch, frames, dim) bool; nowhere where it could not be watched. alive: names of
+    parameters with a gradient that is not all zero. attached: names of those that are part of the
+    graph at all.
     """
 
     features: Tensor
@@ -57,16 +64,19 @@ class Flow:
 
 
 def flow(bench: Bench, *, train: bool, seed: int | None = None) -> Flow:
-    """Backward from a random projection of the valid steps, so that no loss decides what counts. seed: of dropout; else the bench's.
+    """Backward from a random projection of the valid steps, so that no loss decides what counts.
+    seed: of dropout; else the bench's.
 
-    No training asks for a gradient of its input, and code that writes into it in place may lawfully refuse one: then none reaches it here.
+    No training asks for a gradient of its input, and code that writes into it in place may lawfully
+    refuse one: then none reaches it here.
     """
     dropped = bench.seed if seed is None else seed
     try:
         watched = _flow(bench, train, dropped, bench.batch.features.clone().requires_grad_())
         if not watched.checkpointed:
             return watched
-        # A reentrant checkpoint hands no gradient to what it holds where none of its inputs asks for one, as in training.
+        # A reentrant checkpoint hands no gradient to what it holds where none of its inputs asks
+        # for one, as in training.
         plain = _flow(bench, train, dropped, bench.batch.features.clone())
         return replace(plain, features=watched.features)
     except RuntimeError:
@@ -75,24 +85,40 @@ def flow(bench: Bench, *, train: bool, seed: int | None = None) -> Flow:
 
 def _flow(bench: Bench, train: bool, seed: int, features: Tensor) -> Flow:
     network, subject = bench.network, bench.subject
-    parameters = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    parameters = {
+        name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad
+    }
     with undisturbed(network, train=train, seed=seed), torch.enable_grad(), _Watched():
         log_probs, steps = subject.log_probs(network, features, bench.batch.frames)
         rows = valid_steps(log_probs.float(), steps.clamp(max=len(log_probs)))
-        weights = torch.randn(rows.shape, generator=torch.Generator().manual_seed(bench.seed)).to(rows)
+        weights = torch.randn(rows.shape, generator=torch.Generator().manual_seed(bench.seed)).to(
+            rows
+        )
         total = torch.where(torch.isfinite(rows), rows * weights, 0.0).sum()
         if not total.requires_grad:
-            return Flow(features=torch.zeros_like(features, dtype=torch.bool), alive=frozenset(), attached=frozenset())
+            return Flow(
+                features=torch.zeros_like(features, dtype=torch.bool),
+                alive=frozenset(),
+                attached=frozenset(),
+            )
         asked = [features] if features.requires_grad else []
-        checkpointed = any(node.name() == "CheckpointFunctionBackward" for node in nodes_behind(total))
+        checkpointed = any(
+            node.name() == "CheckpointFunctionBackward" for node in nodes_behind(total)
+        )
         found = gradients(total, [*asked, *parameters.values()])
     to_features = found[0] if asked else None
-    reached = torch.zeros_like(features, dtype=torch.bool) if to_features is None else to_features != 0
+    reached = (
+        torch.zeros_like(features, dtype=torch.bool) if to_features is None else to_features != 0
+    )
     named = dict(zip(parameters, found[len(asked) :], strict=True))
     return Flow(
         checkpointed=checkpointed,
         features=reached,
-        alive=frozenset(name for name, gradient in named.items() if gradient is not None and bool((gradient != 0).any())),
+        alive=frozenset(
+            name
+            for name, gradient in named.items()
+            if gradient is not None and bool((gradient != 0).any())
+        ),
         attached=frozenset(name for name, gradient in named.items() if gradient is not None),
     )
 
@@ -123,13 +149,23 @@ class Wiring:
     def trained(self) -> frozenset[str]:
         """Names of parameters that the subject gives to the optimiser."""
         given = {id(parameter) for _, parameter in self.bench.subject.trainable(self.bench.network)}
-        return frozenset(name for name, parameter in self.bench.network.named_parameters() if id(parameter) in given)
+        return frozenset(
+            name
+            for name, parameter in self.bench.network.named_parameters()
+            if id(parameter) in given
+        )
 
     @cached_property
     def flow(self) -> Flow:
-        """Eval and train mode together; where something is left out, with noise on the parameters too."""
+        """Eval and train mode together; where something is left out, with noise on the parameters
+        too.
+        """
         plain = flow(self.bench, train=False) | flow(self.bench, train=True)
-        if self.trained <= plain.alive and not self._silent_columns(plain) and not self._silent_frames(plain):
+        if (
+            self.trained <= plain.alive
+            and not self._silent_columns(plain)
+            and not self._silent_frames(plain)
+        ):
             return plain
         with perturbed(self.bench.network, set(self.trained), scale=JITTER, seed=self.bench.seed):
             return plain | flow(self.bench, train=False) | flow(self.bench, train=True)
@@ -138,12 +174,16 @@ class Wiring:
         return (~flow.features.any(dim=(0, 1))).nonzero()[:, 0].tolist()
 
     def _silent_frames(self, flow: Flow) -> list[tuple[int, int]]:
-        """(clip, frame) inside clips: those at the ends that a stride leaves over are not counted."""
+        """(clip, frame) inside clips: those at the ends that a stride leaves over are not
+        counted.
+        """
         silent = []
         reached = flow.features.any(-1)
         for clip, frames in enumerate(self.bench.batch.frames.tolist()):
             spare = -(-frames // max(int(self.bench.outputs[1][clip]), 1))
-            silent += [(clip, frame) for frame in range(spare, frames - spare) if not reached[clip, frame]]
+            silent += [
+                (clip, frame) for frame in range(spare, frames - spare) if not reached[clip, frame]
+            ]
         return silent
 
     @cached_property
@@ -165,12 +205,19 @@ class Wiring:
 
     def _answers(self, mask: Tensor) -> bool:
         """Whether the output answers to other features where the mask is set."""
-        return differ((self._output(self.bench.batch.features),), (self._output(self.disturbed(mask)),))
+        return differ(
+            (self._output(self.bench.batch.features),), (self._output(self.disturbed(mask)),)
+        )
 
     def disturbed(self, mask: Tensor) -> Tensor:
-        """The features of the batch, with noise of their own size where the mask is set. mask: (batch, frames, dim) bool."""
+        """The features of the batch, with noise of their own size where the mask is set.
+
+        mask: (batch, frames, dim) bool.
+        """
         features = self.bench.batch.features
-        noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(self.bench.seed)).to(features)
+        noise = torch.randn(
+            features.shape, generator=torch.Generator().manual_seed(self.bench.seed)
+        ).to(features)
         return torch.where(mask, features + noise * (1 + features.std()), features)
 
     def _output(self, features: Tensor) -> Tensor:
@@ -179,24 +226,40 @@ class Wiring:
 
     @cached_property
     def silent_modules(self) -> list[str]:
-        """The largest modules whose trained parameters all get no gradient; "" is the whole network."""
+        """The largest modules whose trained parameters all get no gradient; "" is the whole
+        network.
+        """
         silent: list[str] = []
         for name, module in self.bench.network.named_modules():
-            own = self.trained & {parameter for parameter, _ in module.named_parameters(prefix=name)}
-            if own and not own & self.flow.alive and not any(_is_below(name, above) for above in silent):
+            own = self.trained & {
+                parameter for parameter, _ in module.named_parameters(prefix=name)
+            }
+            if (
+                own
+                and not own & self.flow.alive
+                and not any(_is_below(name, above) for above in silent)
+            ):
                 silent.append(name)
         return silent
 
     def moves(self, module: str) -> bool:
         """Whether the output answers to other parameters of a module."""
         before = self._output(self.bench.batch.features)
-        with perturbed(self.bench.network, self.below(module) & self.trained, scale=UPHEAVAL, seed=self.bench.seed):
+        with perturbed(
+            self.bench.network,
+            self.below(module) & self.trained,
+            scale=UPHEAVAL,
+            seed=self.bench.seed,
+        ):
             after = self._output(self.bench.batch.features)
         return differ((before,), (after,))
 
     def below(self, module: str) -> set[str]:
         """Names of the parameters of a module and of what it holds."""
-        return {name for name, _ in self.bench.network.get_submodule(module).named_parameters(prefix=module)}
+        return {
+            name
+            for name, _ in self.bench.network.get_submodule(module).named_parameters(prefix=module)
+        }
 
 
 def _is_below(name: str, above: str) -> bool:

@@ -1,10 +1,11 @@
-"""Read a run from whatever its trainer wrote: TensorBoard events, csv, JSON, `trainer_state.json`, plain logs, see `formats`.
+"""Read a run from whatever its trainer wrote: TensorBoard events, csv, JSON, `trainer_state.json`,
+plain logs, see `formats`.
 
     run = read_run(Path("checkpoints/teacher_high_reg"))
     runs = read_runs([Path("mlruns")])
 
-Where a folder has the same run in two logs, the richer is taken: the one that tells more canonical metrics, then more points; what only the
-other tells is added where both are on one clock.
+Where a folder has the same run in two logs, the richer is taken: the one that tells more canonical
+metrics, then more points; what only the other tells is added where both are on one clock.
 """
 
 from __future__ import annotations
@@ -16,7 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_overfit.finding import naming
-from pytest_overfit.health.readers.beside import PREDICTIONS, RUN_JSON, find_beside, newest_checkpoint, read_facts, read_predictions
+from pytest_overfit.health.readers.beside import (
+    PREDICTIONS,
+    RUN_JSON,
+    find_beside,
+    newest_checkpoint,
+    read_facts,
+    read_predictions,
+)
 from pytest_overfit.health.readers.folder import Group, Log, Piece, groups_in, named, split_of_name
 from pytest_overfit.health.readers.formats import format_of, head_of
 from pytest_overfit.health.readers.gather import Gathering, Reading
@@ -28,7 +36,9 @@ __all__ = ["read_run", "read_runs"]
 LARGE = 64 << 20
 """Bytes of a log that is not read where a smaller one of the same run has both losses."""
 ALIKE = ({"csv", "TensorBoard events"},)
-"""Formats that one trainer writes side by side as a matter of course: which of them was read says the run's sources."""
+"""Formats that one trainer writes side by side as a matter of course: which of them was read says
+the run's sources.
+"""
 AGREES = 0.02
 """Share by which two logs of one run may differ in a reading, by rounding."""
 
@@ -41,31 +51,57 @@ class _Told:
     reading: Reading
 
 
-def read_run(path: Path, *, progress: Callable[[float], None] | None = None, meanings: Mapping[str, str] | None = None) -> Run:
+def read_run(
+    path: Path,
+    *,
+    progress: Callable[[float], None] | None = None,
+    meanings: Mapping[str, str] | None = None,
+) -> Run:
     """The run whose log, or whose folder, is `path`.
 
-    progress: told the share of bytes read, from 0 to 1. Memory is bounded, however long the log: see MOST_POINTS and MOST_PREDICTIONS.
+    progress: told the share of bytes read, from 0 to 1. Memory is bounded, however long the log:
+    see MOST_POINTS and MOST_PREDICTIONS.
     meanings: names of columns or tags -> the canonical names that they stand for.
     Of several runs that one log tells apart by their names it is the last.
-    Raises BadRun, with one line that says what to do, where there is no log, none that can be read, or more than one run in several.
+    Raises BadRun, with one line that says what to do, where there is no log, none that can be read,
+    or more than one run in several.
     """
     path = Path(path)
     groups, left_out = _groups(path)
     if len(groups) > 1:
-        raise BadRun(f"{path}: holds {len(groups)} runs, {named(path, [group.folder for group in groups])}; give one of them")
+        raise BadRun(
+            f"{path}: holds {len(groups)} runs, "
+            f"{named(path, [group.folder for group in groups])}; give one of them"
+        )
     runs = _runs_of(path, groups[0], progress, meanings or {})
     if len(runs) > 1 and len({run.sources[0] for run in runs}) == 1:
         names = naming([run.name for run in runs])
-        runs = [replace(runs[-1], warnings=(f"{path}: tells {len(runs)} runs apart by name, {names}; the last is read", *runs[-1].warnings))]
+        runs = [
+            replace(
+                runs[-1],
+                warnings=(
+                    f"{path}: tells {len(runs)} runs apart by name, {names}; the last is read",
+                    *runs[-1].warnings,
+                ),
+            )
+        ]
     if len(runs) > 1:
-        raise BadRun(f"{path}: holds {len(runs)} runs, {named(path, [run.sources[0] for run in runs])}; give one of them")
+        raise BadRun(
+            f"{path}: holds {len(runs)} runs, {named(path, [run.sources[0] for run in runs])}; "
+            "give one of them"
+        )
     return replace(runs[0], warnings=(*left_out, *runs[0].warnings))
 
 
 def read_runs(
-    paths: Sequence[Path], *, progress: Callable[[float], None] | None = None, meanings: Mapping[str, str] | None = None
+    paths: Sequence[Path],
+    *,
+    progress: Callable[[float], None] | None = None,
+    meanings: Mapping[str, str] | None = None,
 ) -> tuple[Run, ...]:
-    """Every run of these logs and folders, in their order, each named so that it can be told from the others. Raises BadRun as `read_run` does."""
+    """Every run of these logs and folders, in their order, each named so that it can be told from
+    the others. Raises BadRun as `read_run` does.
+    """
     runs: list[Run] = []
     for path in map(Path, paths):
         groups, left_out = _groups(path)
@@ -73,7 +109,9 @@ def read_runs(
             found = _runs_of(path, group, progress, meanings or {})
             if len(groups) > 1 or len(found) > 1:
                 found = [
-                    replace(run, name=_name_below(path, group, run, alone=len(found) == 1)) if run.name == path.resolve().name else run
+                    replace(run, name=_name_below(path, group, run, alone=len(found) == 1))
+                    if run.name == path.resolve().name
+                    else run
                     for run in found
                 ]
             runs += [replace(run, warnings=(*left_out, *run.warnings)) for run in found]
@@ -86,7 +124,12 @@ def _told_apart(runs: Sequence[Run]) -> list[Run]:
         names = [run.name for run in runs]
         if len(set(names)) == len(names):
             break
-        runs = [replace(run, name="/".join(run.sources[0].resolve().parts[-1 - depth :])) if names.count(run.name) > 1 else run for run in runs]
+        runs = [
+            replace(run, name="/".join(run.sources[0].resolve().parts[-1 - depth :]))
+            if names.count(run.name) > 1
+            else run
+            for run in runs
+        ]
     return list(runs)
 
 
@@ -95,42 +138,67 @@ def _groups(path: Path) -> tuple[list[Group], tuple[str, ...]]:
         if path.is_dir():
             groups, others = groups_in(path)
             said = (
-                f"{path}: {len(others)} log{'s' * (len(others) > 1)} of other runs in folders below left out: {named(path, others)}" if others else ""
+                (
+                    f"{path}: {len(others)} log{'s' * (len(others) > 1)} of other runs in folders "
+                    f"below left out: {named(path, others)}"
+                )
+                if others
+                else ""
             )
             return groups, (said,) if said else ()
         if path.is_file():
             form = format_of(head_of(path))
-            return [Group(folder=path.parent, pieces=(Piece(format=form, logs=(Log(path=path, format=form),)),))], ()
+            return [
+                Group(
+                    folder=path.parent,
+                    pieces=(Piece(format=form, logs=(Log(path=path, format=form),)),),
+                )
+            ], ()
     except OSError as error:
         raise BadRun(f"{path}: cannot be read ({error.strerror or error})") from error
     raise BadRun(f"{path}: no such file or folder; give a log or the folder that it is in")
 
 
 def _name_below(path: Path, group: Group, run: Run, *, alone: bool) -> str:
-    """What tells a run from the others below a path: its folder, and its file where several runs stand in one."""
+    """What tells a run from the others below a path: its folder, and its file where several runs
+    stand in one.
+    """
     place = group.folder if alone else run.sources[0]
     return str(place.relative_to(path)) if place != path else path.name
 
 
-def _runs_of(path: Path, group: Group, progress: Callable[[float], None] | None, meanings: Mapping[str, str]) -> list[Run]:
+def _runs_of(
+    path: Path, group: Group, progress: Callable[[float], None] | None, meanings: Mapping[str, str]
+) -> list[Run]:
     """The run of a group; more than one where its logs contradict each other."""
     folders = _folders(path, group)
     facts_file, predictions_file = find_beside(RUN_JSON, folders), find_beside(PREDICTIONS, folders)
     facts = read_facts(facts_file) if facts_file else Facts()
     heard = Progress(
-        bytes_total=sum(piece.size for piece in group.pieces) + (predictions_file.stat().st_size if predictions_file else 0), heard=progress
+        bytes_total=sum(piece.size for piece in group.pieces)
+        + (predictions_file.stat().st_size if predictions_file else 0),
+        heard=progress,
     )
-    readings, left_out = _readings(path, group.pieces, heard, Gathering(shares=facts_file is not None, meanings=meanings))
+    readings, left_out = _readings(
+        path, group.pieces, heard, Gathering(shares=facts_file is not None, meanings=meanings)
+    )
     shown = Gathering()
     if predictions_file is not None:
         read_predictions(predictions_file, shown, heard)
     runs = []
     for told in _told(path, readings):
-        reading = replace(told.reading, predictions=shown.reading().predictions) if predictions_file else told.reading
+        reading = (
+            replace(told.reading, predictions=shown.reading().predictions)
+            if predictions_file
+            else told.reading
+        )
         runs.append(
             Run(
                 name=reading.run or path.resolve().name,
-                sources=(*(log.path for piece in told.pieces for log in piece.logs), *(file for file in (facts_file, predictions_file) if file)),
+                sources=(
+                    *(log.path for piece in told.pieces for log in piece.logs),
+                    *(file for file in (facts_file, predictions_file) if file),
+                ),
                 clock=reading.clock,
                 curves=reading.curves,
                 predictions=reading.predictions,
@@ -148,38 +216,72 @@ def _runs_of(path: Path, group: Group, progress: Callable[[float], None] | None,
 
 
 def _folders(path: Path, group: Group) -> list[Path]:
-    """Where to look for what stands beside: the log's folder, and those above it up to the one given."""
+    """Where to look for what stands beside: the log's folder, and those above it up to the one
+    given.
+    """
     top = path if path.is_dir() else path.parent
     logs = [log for piece in group.pieces for log in piece.logs]
-    found = [folder for log in logs for folder in (log.path.parent, *log.path.parent.parents) if folder == top or top in folder.parents]
+    found = [
+        folder
+        for log in logs
+        for folder in (log.path.parent, *log.path.parent.parents)
+        if folder == top or top in folder.parents
+    ]
     return list(dict.fromkeys(found))
 
 
-def _readings(path: Path, pieces: Sequence[Piece], progress: Progress, empty: Gathering) -> tuple[list[tuple[Piece, Reading]], tuple[str, ...]]:
-    """What each piece tells, and a warning for each that cannot be read. Raises BadRun where none can."""
+def _readings(
+    path: Path, pieces: Sequence[Piece], progress: Progress, empty: Gathering
+) -> tuple[list[tuple[Piece, Reading]], tuple[str, ...]]:
+    """What each piece tells, and a warning for each that cannot be read.
+
+    Raises BadRun where none can.
+    """
     readings: list[tuple[Piece, Reading]] = []
     refused: list[str] = []
     for piece in sorted(pieces, key=lambda piece: piece.size):
-        if piece.size > LARGE and any({"train_loss", "val_loss"} <= reading.curves.keys() for _, reading in readings):
+        if piece.size > LARGE and any(
+            {"train_loss", "val_loss"} <= reading.curves.keys() for _, reading in readings
+        ):
             progress.advance(piece.size)
             continue
         try:
-            readings += [(piece, reading) for reading in _read(piece, progress, empty.anew(split=_split_of(piece, pieces)))]
+            readings += [
+                (piece, reading)
+                for reading in _read(piece, progress, empty.anew(split=_split_of(piece, pieces)))
+            ]
         except BadRun as error:
             refused.append(str(error))
     if not readings:
         raise BadRun(refused[0])
-    unmet = [name for name in empty.meanings if all(name in reading.unmet for _, reading in readings)]
+    unmet = [
+        name for name in empty.meanings if all(name in reading.unmet for _, reading in readings)
+    ]
     if unmet:
-        there = naming(sorted({name for _, reading in readings for name in (*reading.not_understood, *reading.curves)}), 20)
+        there = naming(
+            sorted(
+                {
+                    name
+                    for _, reading in readings
+                    for name in (*reading.not_understood, *reading.curves)
+                }
+            ),
+            20,
+        )
         raise BadRun(f"{path}: --overfit-metric: no column or tag {unmet[0]!r}; there are {there}")
     return readings, tuple(refused)
 
 
 def _split_of(piece: Piece, pieces: Sequence[Piece]) -> str:
-    """The split that the name of a file tells where another of its format is of another: of `train.log` beside `valid.log`."""
+    """The split that the name of a file tells where another of its format is of another: of
+    `train.log` beside `valid.log`.
+    """
     named = [one.logs[0].path for one in pieces if one.format is piece.format]
-    return split_of_name(piece.logs[0].path) if len({split for path in named if (split := split_of_name(path))}) > 1 else ""
+    return (
+        split_of_name(piece.logs[0].path)
+        if len({split for path in named if (split := split_of_name(path))}) > 1
+        else ""
+    )
 
 
 def _read(piece: Piece, progress: Progress, gathering: Gathering) -> list[Reading]:
@@ -188,14 +290,19 @@ def _read(piece: Piece, progress: Progress, gathering: Gathering) -> list[Readin
     try:
         piece.format.read(paths, [log.prefix for log in piece.logs], gathering, progress)
     except OSError as error:
-        raise BadRun(f"{paths[0]}: cannot be read ({os.strerror(error.errno) if error.errno else error})") from error
+        raise BadRun(
+            f"{paths[0]}: cannot be read ({os.strerror(error.errno) if error.errno else error})"
+        ) from error
     runs = [replace(one.reading(), run=name) for name, one in gathering.apart.items()]
     if runs:
         return [replace(run, warnings=(*gathering.warnings, *run.warnings)) for run in runs]
     reading = gathering.reading()
     if not reading.curves:
         reasons = f" ({reading.warnings[0]})" if reading.warnings else ""
-        raise BadRun(f"{paths[0]}: no metric with an epoch or a step in this {piece.format.name}{reasons}; give a log with both")
+        raise BadRun(
+            f"{paths[0]}: no metric with an epoch or a step in this "
+            f"{piece.format.name}{reasons}; give a log with both"
+        )
     return [reading]
 
 
@@ -214,21 +321,34 @@ def _told(path: Path, readings: Sequence[tuple[Piece, Reading]]) -> list[_Told]:
 
 
 def _one_run(a: tuple[Piece, Reading], b: tuple[Piece, Reading]) -> bool:
-    """Whether two logs tell of one run: of two formats always; of one, where they agree on what both tell and tell something else besides."""
+    """Whether two logs tell of one run: of two formats always; of one, where they agree on what
+    both tell and tell something else besides.
+    """
     (first, one), (second, other) = a, b
     if one.run and other.run:
         return one.run == other.run
     if first.format is not second.format:
         return True
     shared = [name for name in one.curves.keys() & other.curves.keys() if metric(name)]
-    compared = [abs(x - y) <= AGREES * max(abs(x), abs(y)) for name in shared for x, y in _both(one, other, name)]
+    compared = [
+        abs(x - y) <= AGREES * max(abs(x), abs(y))
+        for name in shared
+        for x, y in _both(one, other, name)
+    ]
     return sum(compared) > len(compared) / 2 if compared else not shared
 
 
 def _both(one: Reading, other: Reading, name: str) -> list[tuple[float, float]]:
     """The readings of a metric that both logs tell, by step where both know it."""
-    a, b = ({(p.step if p.step == p.step else p.epoch): p.value for p in told.curves[name].points} for told in (one, other))
-    return [(a[at], b[at]) for at in a.keys() & b.keys() if math.isfinite(a[at]) and math.isfinite(b[at])]
+    a, b = (
+        {(p.step if p.step == p.step else p.epoch): p.value for p in told.curves[name].points}
+        for told in (one, other)
+    )
+    return [
+        (a[at], b[at])
+        for at in a.keys() & b.keys()
+        if math.isfinite(a[at]) and math.isfinite(b[at])
+    ]
 
 
 def _merged(path: Path, told: Sequence[tuple[Piece, Reading]]) -> _Told:
@@ -239,30 +359,54 @@ def _merged(path: Path, told: Sequence[tuple[Piece, Reading]]) -> _Told:
         names = ", ".join(sorted({log.path.name for piece, _ in others for log in piece.logs}))
         what = "two formats of one run" if len(formats) > 1 else f"{len(told)} logs of one run"
         where = best.format.name if len(formats) > 1 else best.logs[0].path.name
-        warnings = (f"{path}: {what}; read from the {where}, which tells no less than {names}", *warnings)
+        warnings = (
+            f"{path}: {what}; read from the {where}, which tells no less than {names}",
+            *warnings,
+        )
     pieces = [best]
     for piece, other in others:
         if formats not in ALIKE:
-            reading = replace(reading, curves={name: _finer(name, curve, other) for name, curve in reading.curves.items()})
-        more = {name: curve for name, curve in other.curves.items() if name not in reading.curves and metric(name)}
+            reading = replace(
+                reading,
+                curves={name: _finer(name, curve, other) for name, curve in reading.curves.items()},
+            )
+        more = {
+            name: curve
+            for name, curve in other.curves.items()
+            if name not in reading.curves and metric(name)
+        }
         if more and other.clock == reading.clock and formats not in ALIKE:
             reading, pieces = replace(reading, curves={**reading.curves, **more}), [*pieces, piece]
             warnings += (f"{', '.join(sorted(more))} from {piece.logs[0].path.name}",)
         if other.predictions and not reading.predictions and other.clock == reading.clock:
             reading = replace(reading, predictions=other.predictions)
             warnings += (f"predictions are from the {piece.format.name}",)
-        reading = replace(reading, finished=reading.finished or other.finished, told={**other.told, **reading.told})
+        reading = replace(
+            reading,
+            finished=reading.finished or other.finished,
+            told={**other.told, **reading.told},
+        )
     return _Told(pieces=tuple(pieces), reading=replace(reading, warnings=warnings))
 
 
 def _finer(name: str, curve: Curve, other: Reading) -> Curve:
-    """The curve with the readings of another log that tells the same ones with more digits, each where it tells them at the same step or epoch."""
+    """The curve with the readings of another log that tells the same ones with more digits, each
+    where it tells them at the same step or epoch.
+    """
     rival = other.curves.get(name)
     if rival is None or metric(name) is None or len(set(rival.values)) <= len(set(curve.values)):
         return curve
-    exact = {(point.step if point.step == point.step else point.epoch): point for point in rival.points}
-    told = [(point, exact.get(point.step if point.step == point.step else point.epoch)) for point in curve.points]
-    return Curve.of(point if finer is None else point._replace(value=finer.value, where=finer.where) for point, finer in told)
+    exact = {
+        (point.step if point.step == point.step else point.epoch): point for point in rival.points
+    }
+    told = [
+        (point, exact.get(point.step if point.step == point.step else point.epoch))
+        for point in curve.points
+    ]
+    return Curve.of(
+        point if finer is None else point._replace(value=finer.value, where=finer.where)
+        for point, finer in told
+    )
 
 
 def _richness(reading: Reading) -> tuple[int, int]:

@@ -26,30 +26,44 @@ def find_beside(name: str, folders: Sequence[Path]) -> Path | None:
 
 
 def newest_checkpoint(folders: Sequence[Path]) -> Path | None:
-    """The last written of the checkpoints in these folders, their `checkpoints` and Hugging Face's `checkpoint-500`."""
-    places = [place for folder in folders for place in (folder, folder / "checkpoints", *sorted(folder.glob("checkpoint-*"))) if place.is_dir()]
+    """The last written of the checkpoints in these folders, their `checkpoints` and Hugging Face's
+    `checkpoint-500`.
+    """
+    places = [
+        place
+        for folder in folders
+        for place in (folder, folder / "checkpoints", *sorted(folder.glob("checkpoint-*")))
+        if place.is_dir()
+    ]
     # What else a trainer keeps in files of that ending is no network.
     others = ("optimizer", "scheduler", "scaler", "rng_state", "training_args")
     found = {
         path
         for place in places
         for path in place.iterdir()
-        if path.suffix in CHECKPOINTS and path.is_file() and path.stat().st_size and not path.name.startswith(others)
+        if path.suffix in CHECKPOINTS
+        and path.is_file()
+        and path.stat().st_size
+        and not path.name.startswith(others)
     }
     return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
 
 
 def read_facts(path: Path) -> Facts:
-    """Facts from a run.json. Fields that it does not have are unknown, fields not known are passed over.
+    """Facts from a run.json. Fields that it does not have are unknown, fields not known are passed
+    over.
 
-    Raises BadRun, which names the field, where one has the wrong type, and where the file is no JSON object of version 1.
+    Raises BadRun, which names the field, where one has the wrong type, and where the file is no
+    JSON object of version 1.
     """
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadRun(f"{path}: cut off or not JSON ({error}); mend it or remove it") from error
     if not isinstance(said, dict):
-        raise BadRun(f"{path}: must hold one JSON object, with fields such as subject and parameters")
+        raise BadRun(
+            f"{path}: must hold one JSON object, with fields such as subject and parameters"
+        )
     if said.get("version", VERSION) != VERSION:
         raise BadRun(f"{path}: field version is {said['version']!r}, this reader knows {VERSION}")
     fields = _Fields(path, said)
@@ -59,7 +73,10 @@ def read_facts(path: Path) -> Facts:
         train_samples=fields.count("train_samples"),
         val_samples=fields.count("val_samples"),
         vocabulary=fields.count("vocabulary"),
-        levels={split: fields.levels(split, plateaus) for split, plateaus in fields.table("levels").items()},
+        levels={
+            split: fields.levels(split, plateaus)
+            for split, plateaus in fields.table("levels").items()
+        },
         command=fields.text("command"),
         network=fields.table("network"),
         epochs=fields.count("epochs"),
@@ -77,7 +94,9 @@ class _Fields:
         return value
 
     def count(self, name: str) -> int | None:
-        value: int | None = self._checked(name, lambda value: type(value) is int and value >= 0, "a whole number, 0 or more")
+        value: int | None = self._checked(
+            name, lambda value: type(value) is int and value >= 0, "a whole number, 0 or more"
+        )
         return value
 
     def table(self, name: str) -> dict[str, Any]:
@@ -87,7 +106,12 @@ class _Fields:
         """Highest first, in whatever order the file has them."""
         if not isinstance(plateaus, list):
             raise self._bad(f"levels.{split}", "a list of objects with name and loss", plateaus)
-        return tuple(sorted((self._level(f"levels.{split}[{n}]", one) for n, one in enumerate(plateaus)), key=lambda level: -level.loss))
+        return tuple(
+            sorted(
+                (self._level(f"levels.{split}[{n}]", one) for n, one in enumerate(plateaus)),
+                key=lambda level: -level.loss,
+            )
+        )
 
     def _level(self, field: str, said: object) -> Level:
         if not isinstance(said, dict) or not isinstance(said.get("name"), str):
@@ -104,7 +128,9 @@ class _Fields:
         return value
 
     def _bad(self, field: str, kind: str, value: object) -> BadRun:
-        return BadRun(f"{self._path}: field {field} must be {kind}, got {shortened(json.dumps(value))[1:-1]}")
+        return BadRun(
+            f"{self._path}: field {field} must be {kind}, got {shortened(json.dumps(value))[1:-1]}"
+        )
 
 
 def read_predictions(path: Path, gathering: Gathering, progress: Progress) -> None:

@@ -1,7 +1,8 @@
 """Where a row stands: steps -> epochs, learnt from the rows of a log that tell both.
 
-Whole epochs (0, 1, 2 ...): epoch e covers the steps after the last one told for the epoch before, up to the last one told for e itself, since
-the end of an epoch is what every trainer logs. Fractional epochs (0.02, 0.04 ...) are interpolated.
+Whole epochs (0, 1, 2 ...): epoch e covers the steps after the last one told for the epoch before,
+up to the last one told for e itself, since the end of an epoch is what every trainer logs.
+Fractional epochs (0.02, 0.04 ...) are interpolated.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ MOST_EPOCHS = 20_000
 MOST_ANCHORS = 2_000
 """Rows remembered that tell both, to interpolate between."""
 RESTARTING = 0.5
-"""Share of epochs whose last step is no further than that of an epoch before, from which on steps are held to be counted anew in each."""
+"""Share of epochs whose last step is no further than that of an epoch before, from which on steps
+are held to be counted anew in each.
+"""
 
 
 class Epochs:
-    """Collects rows that tell an epoch, a step, or both; then answers for rows that tell only a step."""
+    """Collects rows that tell an epoch, a step, or both; then answers for rows that tell only a
+    step.
+    """
 
     def __init__(self) -> None:
         self.any = False
@@ -58,7 +63,9 @@ class Epochs:
 
     @property
     def misleading(self) -> bool:
-        """Whether epochs lose what the steps beside them tell: they are rounded, so that several steps share one, or start again as steps go on."""
+        """Whether epochs lose what the steps beside them tell: they are rounded, so that several
+        steps share one, or start again as steps go on.
+        """
         return self._restarted or (self._rounded and not self.whole)
 
     def map(self) -> StepMap:
@@ -76,20 +83,41 @@ class Epochs:
         count, holes = gaps(tuple(sorted(self._seen)))
         stretches = [f"{first}" if first == last else f"{first}-{last}" for first, last in holes]
         more = f" and {len(stretches) - 5} more stretches" if len(stretches) > 5 else ""
-        return (f"{counted(count, 'epoch')} missing from the log: {', '.join(stretches[:5])}{more}",) if count else ()
+        return (
+            (f"{counted(count, 'epoch')} missing from the log: {', '.join(stretches[:5])}{more}",)
+            if count
+            else ()
+        )
 
 
 class StepMap:
-    """steps -> epochs. steps: ascending. fractional: interpolated between; else each step is the last one of its epoch."""
+    """steps -> epochs. steps: ascending.
+
+    fractional: interpolated between; else each step is the last one of its epoch.
+    """
 
     def __init__(
-        self, *, steps: tuple[float, ...], epochs: tuple[float, ...], fractional: bool, begin: float = -1.0, restarting: float = 0.0
+        self,
+        *,
+        steps: tuple[float, ...],
+        epochs: tuple[float, ...],
+        fractional: bool,
+        begin: float = -1.0,
+        restarting: float = 0.0,
     ) -> None:
-        self._steps, self._epochs, self._fractional, self._begin, self._restarting = steps, epochs, fractional, begin, restarting
+        self._steps, self._epochs, self._fractional, self._begin, self._restarting = (
+            steps,
+            epochs,
+            fractional,
+            begin,
+            restarting,
+        )
 
     @classmethod
     def of_ends(cls, ends: dict[float, float], *, first_step: float) -> StepMap:
-        """The map of a log that tells at which step each epoch ends; ends that fall back are left out."""
+        """The map of a log that tells at which step each epoch ends; ends that fall back are left
+        out.
+        """
         told = sorted(ends.items())
         rising = [told[0]]
         for epoch, step in told[1:]:
@@ -99,7 +127,12 @@ class StepMap:
             return cls(steps=(), epochs=(), fractional=False, restarting=max(ends.values()) + 1)
         steps = tuple(step for _, step in rising)
         begin = steps[0] - (steps[1] - steps[0]) if len(steps) > 1 else first_step - 1
-        return cls(steps=steps, epochs=tuple(epoch for epoch, _ in rising), fractional=False, begin=min(begin, first_step - 1))
+        return cls(
+            steps=steps,
+            epochs=tuple(epoch for epoch, _ in rising),
+            fractional=False,
+            begin=min(begin, first_step - 1),
+        )
 
     def __bool__(self) -> bool:
         return bool(self._steps)
@@ -125,14 +158,19 @@ class StepMap:
         if len(self._steps) == 1:
             return self._epochs[0]
         right = min(max(bisect_left(self._steps, step), 1), len(self._steps) - 1)
-        (a, b), (low, high) = self._steps[right - 1 : right + 1], self._epochs[right - 1 : right + 1]
+        (a, b), (low, high) = (
+            self._steps[right - 1 : right + 1],
+            self._epochs[right - 1 : right + 1],
+        )
         return low + (high - low) * (step - a) / (b - a)
 
 
 def gaps(epochs: tuple[float, ...]) -> tuple[int, tuple[tuple[int, int], ...]]:
-    """How many whole epochs a log skips, and the stretches they lie in. epochs: those it tells, ascending.
+    """How many whole epochs a log skips, and the stretches they lie in. epochs: those it tells,
+    ascending.
 
-    A log that tells every k-th epoch skips none; one without a usual distance is held to every epoch.
+    A log that tells every k-th epoch skips none; one without a usual distance is held to every
+    epoch.
     """
     if len(epochs) < 3:
         return 0, ()

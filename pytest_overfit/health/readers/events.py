@@ -1,7 +1,9 @@
-"""TensorBoard event files: scalars, record by record, so that a file of any size takes the memory of one record.
+"""TensorBoard event files: scalars, record by record, so that a file of any size takes the memory
+of one record.
 
-A record is its length (8 bytes), a checksum of that, an `Event` and a checksum of it. The records are framed here, since TensorBoard's own
-loader takes a cut-off record for the end and turns each scalar into a tensor. Source: tensorflow/core/lib/io/record_writer.h.
+A record is its length (8 bytes), a checksum of that, an `Event` and a checksum of it. The records
+are framed here, since TensorBoard's own loader takes a cut-off record for the end and turns each
+scalar into a tensor. Source: tensorflow/core/lib/io/record_writer.h.
 """
 
 from __future__ import annotations
@@ -27,16 +29,24 @@ FIRST_RECORDS = 5
 LARGEST = 16 << 20
 """Bytes of a record beyond which it is passed over: it holds pictures or weights."""
 NUMBERS = frozenset({1, 2, 3, 4, 5, 6, 9, 14, 17, 19, 22, 23})
-"""DataType of floats (32, 64, bfloat16, 16 bits) and of integers. Source: tensorflow/core/framework/types.proto."""
+"""DataType of floats (32, 64, bfloat16, 16 bits) and of integers.
+
+Source: tensorflow/core/framework/types.proto.
+"""
 
 
 def is_event_file(head: bytes) -> bool:
-    """Whether a file that starts with `head` is one: its first record names the version of its events."""
+    """Whether a file that starts with `head` is one: its first record names the version of its
+    events.
+    """
     return b"brain.Event:" in head[:64]
 
 
-def read_events(files: Sequence[Path], prefixes: Sequence[str], gathering: Gathering, progress: Progress) -> None:
-    """The scalars of the files of one run, in the order of their names, which hold the time each was begun. Raises BadRun without tensorboard.
+def read_events(
+    files: Sequence[Path], prefixes: Sequence[str], gathering: Gathering, progress: Progress
+) -> None:
+    """The scalars of the files of one run, in the order of their names, which hold the time each
+    was begun. Raises BadRun without tensorboard.
 
     prefixes: of the tags of each file, "" where there is none.
     """
@@ -53,20 +63,36 @@ def read_events(files: Sequence[Path], prefixes: Sequence[str], gathering: Gathe
                 gathering.epochs.add(value, step)
             else:
                 where = Where(path, int(step), "step")
-                gathering.add([(f"{prefix}/{tag}" if prefix else tag, value)], step=step, where=where, order=order)
+                gathering.add(
+                    [(f"{prefix}/{tag}" if prefix else tag, value)],
+                    step=step,
+                    where=where,
+                    order=order,
+                )
 
 
 def _resumed_at(files: Sequence[Path], prefixes: Sequence[str]) -> list[float]:
-    """For each file the step from which a later one of the same run tells it again, as TensorBoard itself reads a session that starts anew."""
+    """For each file the step from which a later one of the same run tells it again, as TensorBoard
+    itself reads a session that starts anew.
+    """
     starts = [math.inf, *map(_session_start, files[1:])]
     return [
-        min((start for start, other in zip(starts[i + 1 :], prefixes[i + 1 :], strict=True) if other == prefix), default=math.inf)
+        min(
+            (
+                start
+                for start, other in zip(starts[i + 1 :], prefixes[i + 1 :], strict=True)
+                if other == prefix
+            ),
+            default=math.inf,
+        )
         for i, prefix in enumerate(prefixes)
     ]
 
 
 def _session_start(path: Path) -> float:
-    """The step at which a file says that its session starts; infinite where it says nothing of that in its first records."""
+    """The step at which a file says that its session starts; infinite where it says nothing of that
+    in its first records.
+    """
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
@@ -81,7 +107,9 @@ def _session_start(path: Path) -> float:
     return math.inf
 
 
-def _scalars(path: Path, gathering: Gathering, progress: Progress) -> Iterator[tuple[float, float, str, float]]:
+def _scalars(
+    path: Path, gathering: Gathering, progress: Progress
+) -> Iterator[tuple[float, float, str, float]]:
     """Of each scalar the time it was written, its step, its tag and its value."""
     from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
@@ -90,7 +118,9 @@ def _scalars(path: Path, gathering: Gathering, progress: Progress) -> Iterator[t
         try:
             event: Any = Event.FromString(record)
         except DecodeError:
-            gathering.warnings.append(f"{path}: the record at byte {start} is no event: the rest is left out")
+            gathering.warnings.append(
+                f"{path}: the record at byte {start} is no event: the rest is left out"
+            )
             return
         for value in event.summary.value:
             if value.HasField("simple_value"):
@@ -138,12 +168,17 @@ def _records(path: Path, gathering: Gathering, progress: Progress) -> Iterator[t
     if wrong:
         gathering.warnings.append(f"{path}: the record at byte {place} {wrong}")
     if passed_over:
-        gathering.warnings.append(f"{path}: {counted(passed_over, 'record')} of more than {LARGEST >> 20} MiB passed over")
+        gathering.warnings.append(
+            f"{path}: {counted(passed_over, 'record')} of more than {LARGEST >> 20} MiB passed over"
+        )
 
 
 @lru_cache(maxsize=4096)
 def _checksum(length: int) -> int:
-    """The masked CRC-32C of a record's length. That of the content is not compared: in Python it would take longer than all else."""
+    """The masked CRC-32C of a record's length.
+
+    That of the content is not compared: in Python it would take longer than all else.
+    """
     value = 0xFFFFFFFF
     for byte in struct.pack("<Q", length):
         value ^= byte

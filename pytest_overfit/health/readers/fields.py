@@ -1,4 +1,6 @@
-"""Fields of one row, from csv or JSON: which of them are its clock, its split, a prediction, and numbers."""
+"""Fields of one row, from csv or JSON: which of them are its clock, its split, a prediction, and
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ TARGETS = frozenset({"target", "ref", "reference", "truth", "ground truth", "gt"
 PREDICTIONS = frozenset({"prediction", "pred", "predicted", "hyp", "hypothesis"})
 EMPTY = frozenset({"", "<empty>", "(empty)", "[]", "none", "<none>"})
 OF_THE_WHOLE_RUN = "train_runtime"
-"""Names the last row of a run that Hugging Face's trainer finished, whose `train_loss` is the mean over all of it."""
+"""Names the last row of a run that Hugging Face's trainer finished, whose `train_loss` is the mean
+over all of it.
+"""
 NUMBERED = re.compile(r"(?:epoch|step|iter(?:ation)?)\W{0,3}(\d{1,12})", re.IGNORECASE)
 """A cell that says what it counts: `Epoch 3`."""
 DEEPEST = 5
@@ -26,7 +30,10 @@ DEEPEST = 5
 
 @dataclass(kw_only=True)
 class Row:
-    """epoch, step: NaN where the row does not tell. values: (name, value); a name ends in " %" where the value had that sign."""
+    """epoch, step: NaN where the row does not tell.
+
+    values: (name, value); a name ends in " %" where the value had that sign.
+    """
 
     epoch: float = NAN
     step: float = NAN
@@ -44,12 +51,31 @@ class Row:
         """Whether it sums the run up at its end."""
         return any(name == OF_THE_WHOLE_RUN for name, _ in self.values)
 
-    def give(self, gathering: Gathering, where: Where | None, *, split: str = "", order: float | None = None) -> None:
-        """where: its place in the log. split: that of a row which does not say its own. order: as `Gathering.add` takes it."""
+    def give(
+        self,
+        gathering: Gathering,
+        where: Where | None,
+        *,
+        split: str = "",
+        order: float | None = None,
+    ) -> None:
+        """where: its place in the log. split: that of a row which does not say its own.
+
+        order: as `Gathering.add` takes it.
+        """
         if self.of_the_whole_run:
-            gathering.end("its trainer came to the end" + (f" ({where})" if where else ""), order=order)
+            gathering.end(
+                "its trainer came to the end" + (f" ({where})" if where else ""), order=order
+            )
             return
-        gathering.add(self.values, epoch=self.epoch, step=self.step, split=self.split or split, where=where, order=order)
+        gathering.add(
+            self.values,
+            epoch=self.epoch,
+            step=self.step,
+            split=self.split or split,
+            where=where,
+            order=order,
+        )
         found = self.prediction()
         if found is not None:
             gathering.predict(found)
@@ -61,14 +87,24 @@ class Row:
         if target is None or predicted is None:
             return None
         at = self.epoch if math.isfinite(self.epoch) else self.step
-        return Prediction(at=at if math.isfinite(at) else None, split=self.split, target=tokens(target), prediction=tokens(predicted))
+        return Prediction(
+            at=at if math.isfinite(at) else None,
+            split=self.split,
+            target=tokens(target),
+            prediction=tokens(predicted),
+        )
 
 
 def row(fields: Iterable[tuple[str, object]]) -> Row:
-    """Sort the fields of a row. What is neither number nor known text is left out. A metric and a value may stand in fields of these names."""
+    """Sort the fields of a row. What is neither number nor known text is left out.
+
+    A metric and a value may stand in fields of these names.
+    """
     found = Row()
     fields = list(fields)
-    named = next((str(value) for name, value in fields if name.strip().lower() in METRIC_FIELDS), None)
+    named = next(
+        (str(value) for name, value in fields if name.strip().lower() in METRIC_FIELDS), None
+    )
     for name, value in fields:
         if named is not None and name.strip().lower() == "value":
             name = named
@@ -77,7 +113,12 @@ def row(fields: Iterable[tuple[str, object]]) -> Row:
             continue
         counts = clock(name)
         number, percent = as_number(value)
-        if counts and number is None and isinstance(value, str) and (numbered := NUMBERED.fullmatch(value.strip())):
+        if (
+            counts
+            and number is None
+            and isinstance(value, str)
+            and (numbered := NUMBERED.fullmatch(value.strip()))
+        ):
             number = float(numbered[1])
         if number is None:
             if isinstance(value, str):
@@ -98,7 +139,9 @@ def _text(found: Row, name: str, value: str) -> None:
         found.texts[name] = value
 
 
-def flattened(said: Mapping[str, object], prefix: str = "", depth: int = 0) -> list[tuple[str, object]]:
+def flattened(
+    said: Mapping[str, object], prefix: str = "", depth: int = 0
+) -> list[tuple[str, object]]:
     """Nested objects as one level: {"val": {"loss": 4.9}} is [("val/loss", 4.9)]."""
     fields: list[tuple[str, object]] = []
     for name, value in said.items():
@@ -110,7 +153,9 @@ def flattened(said: Mapping[str, object], prefix: str = "", depth: int = 0) -> l
 
 
 def as_number(value: object) -> tuple[float | None, bool]:
-    """The number that `value` is or reads as, and whether it has a percent sign: "91.2%" -> (91.2, True). Not for truth values."""
+    """The number that `value` is or reads as, and whether it has a percent sign: "91.2%" -> (91.2,
+    True). Not for truth values.
+    """
     if isinstance(value, str):
         text = value.strip()
         try:
@@ -126,14 +171,18 @@ def as_number(value: object) -> tuple[float | None, bool]:
 
 
 def tokens(said: object) -> tuple[str, ...]:
-    """Words of a target or prediction: of a list its items, of text its words, with brackets, quotes and commas around them taken off."""
+    """Words of a target or prediction: of a list its items, of text its words, with brackets,
+    quotes and commas around them taken off.
+    """
     if isinstance(said, list):
         return tuple(str(item) for item in said)
     text = str(said).strip()
     if text.lower() in EMPTY:
         return ()
     if text[:1] in "[(" and text[-1:] in "])":
-        return tuple(word for part in text[1:-1].split(",") for word in part.strip().strip("'\"").split())
+        return tuple(
+            word for part in text[1:-1].split(",") for word in part.strip().strip("'\"").split()
+        )
     if len(text) > 1 and text[0] in "'\"" and text[-1] == text[0]:
         return tokens(text[1:-1])
     return tuple(text.split())

@@ -1,4 +1,6 @@
-"""Every kind of log that is read, as one record each: how it is told from the others, by its content, for endings lie; and what reads it."""
+"""Every kind of log that is read, as one record each: how it is told from the others, by its
+content, for endings lie; and what reads it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,12 @@ from pytest_overfit.health.readers.events import is_event_file, read_events
 from pytest_overfit.health.readers.gather import Gathering
 from pytest_overfit.health.readers.kaldi import is_kaldi, read_kaldi
 from pytest_overfit.health.readers.lines import Progress
-from pytest_overfit.health.readers.metric_files import is_metric_file, is_scalar_export, read_metric_files, read_scalar_exports
+from pytest_overfit.health.readers.metric_files import (
+    is_metric_file,
+    is_scalar_export,
+    read_metric_files,
+    read_scalar_exports,
+)
 from pytest_overfit.health.readers.names import clock, known
 from pytest_overfit.health.readers.notebook import read_notebook
 from pytest_overfit.health.readers.objects import LARGEST, curves_in, read_object, rows_in
@@ -31,8 +38,14 @@ LINES_LOOKED_AT = 2_000
 UNREADABLE = 0.1
 """Share of a text's head that may be no UTF-8."""
 FOREIGN = {
-    b"PK\x03\x04": ("a checkpoint or archive, which holds no curves", "give the log of the run, or the folder that has both"),
-    b"\x80": ("a pickle, which is not opened here since that runs what is in it", "give the log of the run"),
+    b"PK\x03\x04": (
+        "a checkpoint or archive, which holds no curves",
+        "give the log of the run, or the folder that has both",
+    ),
+    b"\x80": (
+        "a pickle, which is not opened here since that runs what is in it",
+        "give the log of the run",
+    ),
     b"\x1f\x8b": ("compressed", "unpack it first"),
     b"\xff\xfe": ("text in UTF-16", "save it as UTF-8"),
     b"\xfe\xff": ("text in UTF-16", "save it as UTF-8"),
@@ -40,7 +53,10 @@ FOREIGN = {
 """How files start that are no logs: what they are, and what to do."""
 TELLS = re.compile(r"epoch|step|iter|loss|wer|cer|accura|stage|\[\d+/\d+\]", re.IGNORECASE)
 """What one word at least of a log is like."""
-JSON_WITHOUT_ROWS = "JSON without a log_history; give a trainer_state.json, lists of readings, or one object a line with an epoch or a step"
+JSON_WITHOUT_ROWS = (
+    "JSON without a log_history; give a trainer_state.json, lists of readings, or one object a "
+    "line with an epoch or a step"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +85,11 @@ class Head:
     def whole(self) -> object:
         """What a file holds that is one JSON object; None where it is not, or too large."""
         an_object_a_line = len(self.lines) > 1 and json_row(self.lines[0]) is not None
-        if re.match(r'\{\s*"', self.text) is None or an_object_a_line or self.path.stat().st_size > LARGEST:
+        if (
+            re.match(r'\{\s*"', self.text) is None
+            or an_object_a_line
+            or self.path.stat().st_size > LARGEST
+        ):
             return None
         try:
             return json.loads(self.path.read_text(encoding="utf-8", errors="replace"))
@@ -83,10 +103,11 @@ def _always(head: Head) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """A kind of log. matches: whether a file is one. tells_a_run: whether it has what a run's log has; in a folder much else is csv and JSON.
+    """A kind of log. matches: whether a file is one. tells_a_run: whether it has what a run's log
+    has; in a folder much else is csv and JSON.
 
-    read: takes the files of one run and the prefixes of their metrics' names, "" where there is none. together: whether several files of this
-    kind in one place are one run.
+    read: takes the files of one run and the prefixes of their metrics' names, "" where there is
+    none. together: whether several files of this kind in one place are one run.
     """
 
     name: str
@@ -120,10 +141,14 @@ def format_of(head: Head) -> Format:
     return found
 
 
-def _alone(read: Callable[[Path, Gathering, Progress], None]) -> Callable[[Sequence[Path], Sequence[str], Gathering, Progress], None]:
+def _alone(
+    read: Callable[[Path, Gathering, Progress], None],
+) -> Callable[[Sequence[Path], Sequence[str], Gathering, Progress], None]:
     """A reader of one file as one of the files of a run."""
 
-    def read_first(paths: Sequence[Path], prefixes: Sequence[str], gathering: Gathering, progress: Progress) -> None:
+    def read_first(
+        paths: Sequence[Path], prefixes: Sequence[str], gathering: Gathering, progress: Progress
+    ) -> None:
         read(paths[0], gathering, progress)
 
     return read_first
@@ -134,7 +159,9 @@ def _is_notebook(head: Head) -> bool:
 
 
 def _is_json_list(head: Head) -> bool:
-    return (head.text.startswith("{") and '"log_history"' in head.text) or re.match(r"\[\s*[{\]]", head.text) is not None
+    return (head.text.startswith("{") and '"log_history"' in head.text) or re.match(
+        r"\[\s*[{\]]", head.text
+    ) is not None
 
 
 def _is_object(head: Head) -> bool:
@@ -158,17 +185,25 @@ def _csv_tells(head: Head) -> bool:
 
 
 def _list_tells(head: Head) -> bool:
-    return '"log_history"' in head.text or re.search(r'"(?:epoch|step|global_step|iteration)"', head.text) is not None
+    return (
+        '"log_history"' in head.text
+        or re.search(r'"(?:epoch|step|global_step|iteration)"', head.text) is not None
+    )
 
 
 def _object_tells(head: Head) -> bool:
-    names = [name.rsplit("/", 1)[-1] for name in curves_in(head.whole)] or [name for _, one in rows_in(head.whole) for name in one]
+    names = [name.rsplit("/", 1)[-1] for name in curves_in(head.whole)] or [
+        name for _, one in rows_in(head.whole) for name in one
+    ]
     return any(map(known, names))
 
 
 def _lines_tell(head: Head) -> bool:
     rows = [found for line in head.lines if (found := json_row(line)) is not None]
-    return any(found.values and (found.placed or any(known(name) for name, _ in found.values)) for found in rows)
+    return any(
+        found.values and (found.placed or any(known(name) for name, _ in found.values))
+        for found in rows
+    )
 
 
 def _notebook_tells(head: Head) -> bool:
@@ -178,11 +213,16 @@ def _notebook_tells(head: Head) -> bool:
 
 
 def _has_losses_or_rates(gathering: Gathering) -> bool:
-    return any(name.endswith(("_loss", "er", "_accuracy")) and name.startswith(("train_", "val_")) for name in gathering.reading().curves)
+    return any(
+        name.endswith(("_loss", "er", "_accuracy")) and name.startswith(("train_", "val_"))
+        for name in gathering.reading().curves
+    )
 
 
 def _plain_tells(head: Head) -> bool:
-    if head.path.name == PREDICTIONS or (TELLS.search(head.text) is None and FOREIGN_WORDS.search(head.text) is None):
+    if head.path.name == PREDICTIONS or (
+        TELLS.search(head.text) is None and FOREIGN_WORDS.search(head.text) is None
+    ):
         return False
     gathering = Gathering()
     read_plain(head.path, gathering, Progress(bytes_total=1), most_lines=LINES_LOOKED_AT)
@@ -190,17 +230,55 @@ def _plain_tells(head: Head) -> bool:
 
 
 BINARY = (
-    Format(name="TensorBoard events", matches=lambda head: is_event_file(head.raw), read=read_events, together=True),
-    Format(name="Weights & Biases history", matches=lambda head: is_offline_history(head.raw), read=_alone(read_offline_history)),
+    Format(
+        name="TensorBoard events",
+        matches=lambda head: is_event_file(head.raw),
+        read=read_events,
+        together=True,
+    ),
+    Format(
+        name="Weights & Biases history",
+        matches=lambda head: is_offline_history(head.raw),
+        read=_alone(read_offline_history),
+    ),
 )
 TEXT = (
-    Format(name="MLflow metrics", matches=lambda head: is_metric_file(head.path, head.text), read=read_metric_files, together=True),
-    Format(name="Kaldi nnet3 logs", matches=lambda head: is_kaldi(head.path), read=read_kaldi, together=True),
-    Format(name="TensorBoard csv", matches=lambda head: is_scalar_export(head.text), read=read_scalar_exports, together=True),
-    Format(name="notebook", matches=_is_notebook, read=_alone(read_notebook), tells_a_run=_notebook_tells),
-    Format(name="JSON list", matches=_is_json_list, read=_alone(read_trainer_state), tells_a_run=_list_tells),
-    Format(name="JSON object", matches=_is_object, read=_alone(read_object), tells_a_run=_object_tells),
-    Format(name="JSON lines", matches=_is_json_lines, read=_alone(read_jsonl), tells_a_run=_lines_tell),
+    Format(
+        name="MLflow metrics",
+        matches=lambda head: is_metric_file(head.path, head.text),
+        read=read_metric_files,
+        together=True,
+    ),
+    Format(
+        name="Kaldi nnet3 logs",
+        matches=lambda head: is_kaldi(head.path),
+        read=read_kaldi,
+        together=True,
+    ),
+    Format(
+        name="TensorBoard csv",
+        matches=lambda head: is_scalar_export(head.text),
+        read=read_scalar_exports,
+        together=True,
+    ),
+    Format(
+        name="notebook",
+        matches=_is_notebook,
+        read=_alone(read_notebook),
+        tells_a_run=_notebook_tells,
+    ),
+    Format(
+        name="JSON list",
+        matches=_is_json_list,
+        read=_alone(read_trainer_state),
+        tells_a_run=_list_tells,
+    ),
+    Format(
+        name="JSON object", matches=_is_object, read=_alone(read_object), tells_a_run=_object_tells
+    ),
+    Format(
+        name="JSON lines", matches=_is_json_lines, read=_alone(read_jsonl), tells_a_run=_lines_tell
+    ),
     Format(name="csv", matches=_is_csv, read=_alone(read_csv), tells_a_run=_csv_tells),
     Format(name="plain log", matches=_always, read=_alone(read_plain), tells_a_run=_plain_tells),
 )

@@ -13,7 +13,9 @@ LONGEST = 1 << 20
 
 @dataclass(kw_only=True)
 class LeftOut:
-    """Lines that could not be used: how many, and the first by number, with what was wrong with it."""
+    """Lines that could not be used: how many, and the first by number, with what was wrong with
+    it.
+    """
 
     count: int = 0
     first: int = 0
@@ -30,7 +32,12 @@ class LeftOut:
         if not self.count:
             return ()
         first = f"line {self.first}" + (f": {self.why}" if self.why else "")
-        return (f"{path}: {self.count} line{'s' * (self.count > 1)} {what} ({'the first is ' * (self.count > 1)}{first})",)
+        return (
+            (
+                f"{path}: {self.count} line{'s' * (self.count > 1)} {what} "
+                f"({'the first is ' * (self.count > 1)}{first})"
+            ),
+        )
 
 
 @dataclass(kw_only=True)
@@ -50,9 +57,11 @@ class Progress:
 
 @dataclass(kw_only=True)
 class TextLines:
-    """The lines of a file, each with its number, without their ends. Bytes that are not UTF-8 are replaced and counted.
+    """The lines of a file, each with its number, without their ends. Bytes that are not UTF-8 are
+    replaced and counted.
 
-    cut: whether the last line lacks its end. Where a progress bar wrote a line of many carriage returns, each of its pieces is a line.
+    cut: whether the last line lacks its end. Where a progress bar wrote a line of many carriage
+    returns, each of its pieces is a line.
     """
 
     path: Path

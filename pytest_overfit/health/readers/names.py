@@ -1,9 +1,10 @@
 """The many names that logs use -> the canonical ones of `health.run`.
 
-A name is read as a set of words: a split (train, val), a level (step, epoch), what is measured, and words that change nothing of that, such
-as `avg`. So `loss/val`, `Validation Loss`, `eval_loss` and `valLoss` are one. A prefix that stands apart is passed over, as in
-`slt/train_loss` and `my run - val_loss`. A name with any other word (`best_val_loss`, `test_loss`, `val_loss_std`) is not canonical: it keeps
-its own name. Units are not in the names: see `Known.percent`.
+A name is read as a set of words: a split (train, val), a level (step, epoch), what is measured, and
+words that change nothing of that, such as `avg`. So `loss/val`, `Validation Loss`, `eval_loss` and
+`valLoss` are one. A prefix that stands apart is passed over, as in `slt/train_loss` and `my run -
+val_loss`. A name with any other word (`best_val_loss`, `test_loss`, `val_loss_std`) is not
+canonical: it keeps its own name. Units are not in the names: see `Known.percent`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,17 @@ from pytest_overfit.health.run import WITHOUT_SPLIT
 
 SPLITS = {
     **dict.fromkeys(("train", "training", "trn", "tr"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "eval", "evaluation", "dev", "cv"), "val"),
+    **dict.fromkeys(
+        ("val", "valid", "validation", "validate", "eval", "evaluation", "dev", "cv"), "val"
+    ),
 }
 LEVELS = {**dict.fromkeys(("step", "batch", "iter", "iteration"), "step"), "epoch": "epoch"}
 PERCENT = frozenset({"%", "percent", "pct"})
 MEASURES = {
-    "loss": "loss, cost, ctcloss, xent, cross entropy, nll, objective, log probability, log prob, logprob, log likelihood",
+    "loss": (
+        "loss, cost, ctcloss, xent, cross entropy, nll, objective, log probability, log prob, "
+        "logprob, log likelihood"
+    ),
     "wer": "wer, word error rate, bwer",
     "ter": "ter, token error rate",
     "ser": "ser, sentence error rate, sequence error rate",
@@ -31,17 +37,28 @@ MEASURES = {
     "cer": "cer, character error rate, char error rate, bcer",
     "bleu": "bleu, bleu 4, bleu score, sacrebleu",
     "rouge": "rouge2, rouge 2, rougel, rouge l, rouge1, rouge 1, rougelsum, rouge lsum, rouge",
-    "accuracy": "accuracy, acc, accuray, char accuracy, character accuracy, char acc, token accuracy, word accuracy, word acc, sequence accuracy, "
-    "frame accuracy, acc per char, accuracy per char, acc full seq, seq acc, full sequence accuracy",
+    "accuracy": "accuracy, acc, accuray, char accuracy, character accuracy, char acc, token "
+    "accuracy, word accuracy, word acc, sequence accuracy, "
+    "frame accuracy, acc per char, accuracy per char, acc full seq, seq acc, full sequence "
+    "accuracy",
     "perplexity": "perplexity, ppl",
-    "emission_ratio": "emission ratio, emitted ratio, emitted target, emitted target ratio, emitted target tokens",
+    "emission_ratio": (
+        "emission ratio, emitted ratio, emitted target, emitted target ratio, emitted target tokens"
+    ),
     "blank_share": "blank share, blank ratio, blank rate, blank fraction",
     "entropy_ratio": "entropy ratio, normalised entropy, normalized entropy",
     "lr": "lr, learning rate, learningrate",
-    "grad_norm": "grad norm, gradnorm, gradient norm, total grad norm, total gradient norm, grad norm 2 0 total",
+    "grad_norm": (
+        "grad norm, gradnorm, gradient norm, total grad norm, total gradient norm, grad norm 2 0 "
+        "total"
+    ),
 }
 """What is measured, by its words in any order; the first name of each is the plainest."""
-RANKS = {frozenset(name.split()): (metric, rank) for metric, names in MEASURES.items() for rank, name in enumerate(map(str.strip, names.split(",")))}
+RANKS = {
+    frozenset(name.split()): (metric, rank)
+    for metric, names in MEASURES.items()
+    for rank, name in enumerate(map(str.strip, names.split(",")))
+}
 HIGHER_IS_BETTER = frozenset({"objective", "prob", "probability", "logprob", "likelihood"})
 """Words of what a trainer raises where others lower a loss: read with its sign turned."""
 OF_A_SPLIT = {"char": ("cer", 5), "word": ("wer", 5)}
@@ -49,14 +66,32 @@ OF_A_SPLIT = {"char": ("cer", 5), "word": ("wer", 5)}
 PASSED_OVER = {
     word: rank
     for rank, words in enumerate(
-        ("avg average mean overall total", "current cur main clean report lst", "running smooth smoothed greedy", "other ctc all"), 1
+        (
+            "avg average mean overall total",
+            "current cur main clean report lst",
+            "running smooth smoothed greedy",
+            "other ctc all",
+        ),
+        1,
     )
     for word in words.split()
 }
-"""Words that change nothing of what is measured; how far a name with it stands behind one without."""
+"""Words that change nothing of what is measured; how far a name with it stands behind one without.
+"""
 EPOCH_NAMES = ("epoch", "current epoch", "train epoch", "epoch num", "ep", "epochs trained")
 STEP_NAMES = (
-    *("step", "global step", "train global step", "trainer global step", "iter", "iters", "iteration", "update", "updates", "steps"),
+    *(
+        "step",
+        "global step",
+        "train global step",
+        "trainer global step",
+        "iter",
+        "iters",
+        "iteration",
+        "update",
+        "updates",
+        "steps",
+    ),
     *(
         "nupdates",
         "num updates",
@@ -77,16 +112,34 @@ CLOCKS: dict[frozenset[str], Literal["epoch", "step"]] = {
 }
 NOT_A_RATE = frozenset({"momentum", "decay", "scale", "factor", "min", "max", "base", "initial"})
 """Words that make a name with `lr` in it something else."""
-NOT_OF_NOW = frozenset({"best", "min", "max", "lowest", "highest", "prev", "previous", "target", "test", "final", "improvement", "delta", "std"})
+NOT_OF_NOW = frozenset(
+    {
+        "best",
+        "min",
+        "max",
+        "lowest",
+        "highest",
+        "prev",
+        "previous",
+        "target",
+        "test",
+        "final",
+        "improvement",
+        "delta",
+        "std",
+    }
+)
 """Words that make a value another than the one of this epoch, or of another split."""
 APART = re.compile(r"/| - ")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
-    """A name understood. split: "train", "val", or "" where it does not say. level: "step", "epoch" or "". rank: 0 is the plainest name.
+    """A name understood. split: "train", "val", or "" where it does not say. level: "step", "epoch"
+    or "". rank: 0 is the plainest name.
 
-    percent: the name says that its values are percent. negated: they rise where a loss falls. total: the name says that it is a sum.
+    percent: the name says that its values are percent. negated: they rise where a loss falls.
+    total: the name says that it is a sum.
     """
 
     metric: str
@@ -115,7 +168,9 @@ def clock(raw: str) -> Literal["epoch", "step"] | None:
 
 @lru_cache(maxsize=4096)
 def known(raw: str) -> Known | None:
-    """What a name means, with or without what stands apart before it; None where it means nothing canonical."""
+    """What a name means, with or without what stands apart before it; None where it means nothing
+    canonical.
+    """
     parts = words(raw)
     whole = _known(parts)
     if whole is None and len(parts) > 1 and len(parts[0]) == 1 and parts[0].isdigit():
@@ -137,7 +192,9 @@ def _known(parts: tuple[str, ...]) -> Known | None:
     levels = {LEVELS[part] for part in parts if part in LEVELS}
     if len(splits) > 1 or len(levels) > 1:
         return None
-    rest = frozenset(part for part in parts if part not in SPLITS and part not in LEVELS and part not in PERCENT)
+    rest = frozenset(
+        part for part in parts if part not in SPLITS and part not in LEVELS and part not in PERCENT
+    )
     found, passed_over = RANKS.get(rest), 0
     if found is None:
         more = rest & PASSED_OVER.keys()
@@ -161,8 +218,12 @@ def _known(parts: tuple[str, ...]) -> Known | None:
 
 
 def _is_rate(parts: tuple[str, ...]) -> bool:
-    """`lr-AdamW/pg1`, `lr_group_0`, `learning_rate/encoder`: a rate with the name of its optimiser or group."""
-    return (parts[:1] == ("lr",) or parts[:2] == ("learning", "rate")) and NOT_A_RATE.isdisjoint(parts)
+    """`lr-AdamW/pg1`, `lr_group_0`, `learning_rate/encoder`: a rate with the name of its optimiser
+    or group.
+    """
+    return (parts[:1] == ("lr",) or parts[:2] == ("learning", "rate")) and NOT_A_RATE.isdisjoint(
+        parts
+    )
 
 
 def canonical(metric: str, split: str) -> str:

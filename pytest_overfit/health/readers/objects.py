@@ -1,4 +1,6 @@
-"""JSON that holds a whole run in one object: lists of readings (Keras' `history.history`), or a row under the number of each epoch."""
+"""JSON that holds a whole run in one object: lists of readings (Keras' `history.history`), or a row
+under the number of each epoch.
+"""
 
 from __future__ import annotations
 
@@ -26,25 +28,37 @@ def curves_in(said: object) -> dict[str, list[Any]]:
 
 
 def rows_in(said: object) -> list[tuple[float, Mapping[str, Any]]]:
-    """The rows of an object that has one under each epoch, {"1": {"loss": 3.1}, "2": {"loss": 2.0}}, or a list of them, {"history": [...]}.
+    """The rows of an object that has one under each epoch, {"1": {"loss": 3.1}, "2": {"loss":
+    2.0}}, or a list of them, {"history": [...]}.
 
     Each with its epoch, NaN where it must tell that itself.
     """
     if not isinstance(said, dict):
         return []
-    listed = max((_rows_of_list(one) for one in _values(said, 0) if isinstance(one, list)), key=len, default=[])
+    listed = max(
+        (_rows_of_list(one) for one in _values(said, 0) if isinstance(one, list)),
+        key=len,
+        default=[],
+    )
     if listed:
         return listed
     found = [(_epoch(name), one) for name, one in said.items() if isinstance(one, dict)]
-    rows: list[tuple[float, Mapping[str, Any]]] = [(epoch, one) for epoch, one in found if epoch is not None]
+    rows: list[tuple[float, Mapping[str, Any]]] = [
+        (epoch, one) for epoch, one in found if epoch is not None
+    ]
     return rows if LEAST <= len(rows) == len(found) else []
 
 
 def read_object(path: Path, gathering: Gathering, progress: Progress) -> None:
-    """Where no list counts epochs or steps, entries of lists of one length belong together. Raises BadRun for JSON that is damaged or too large."""
+    """Where no list counts epochs or steps, entries of lists of one length belong together.
+
+    Raises BadRun for JSON that is damaged or too large.
+    """
     size = path.stat().st_size
     if size > LARGEST:
-        raise BadRun(f"{path}: one JSON object of more than {LARGEST >> 20} MiB; give one object a line")
+        raise BadRun(
+            f"{path}: one JSON object of more than {LARGEST >> 20} MiB; give one object a line"
+        )
     try:
         said = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except (ValueError, RecursionError) as error:
@@ -59,7 +73,9 @@ def read_object(path: Path, gathering: Gathering, progress: Progress) -> None:
 
 
 def _read_lists(path: Path, lists: Mapping[str, list[Any]], gathering: Gathering) -> None:
-    clocks = {(counts, len(values)): values for name, values in lists.items() if (counts := _clock(name))}
+    clocks = {
+        (counts, len(values)): values for name, values in lists.items() if (counts := _clock(name))
+    }
     for name, values in lists.items():
         if _clock(name):
             continue
@@ -87,7 +103,11 @@ def _values(said: Mapping[str, Any], depth: int) -> Iterator[Any]:
 
 def _rows_of_list(values: list[Any]) -> list[tuple[float, Mapping[str, Any]]]:
     rows = [one for one in values if isinstance(one, dict)]
-    told = len(rows) >= LEAST and len(rows) == len(values) and any(known(name) for one in rows for name, _ in row(flattened(one)).values)
+    told = (
+        len(rows) >= LEAST
+        and len(rows) == len(values)
+        and any(known(name) for one in rows for name, _ in row(flattened(one)).values)
+    )
     return [(math.nan, one) for one in rows] if told else []
 
 
@@ -99,7 +119,9 @@ def _lists(said: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[s
     for name, one in said.items():
         if isinstance(one, dict) and depth < DEEPEST:
             yield from _lists(one, f"{prefix}{name}/", depth + 1)
-        elif isinstance(one, list) and len(one) >= LEAST and (_readings(one) or all(map(_pair, one))):
+        elif (
+            isinstance(one, list) and len(one) >= LEAST and (_readings(one) or all(map(_pair, one)))
+        ):
             yield prefix + name, one
 
 
@@ -114,7 +136,11 @@ def _reading(value: object) -> bool:
 
 def _pair(value: object) -> bool:
     """Whether it is (step, value), or (time, step, value) as TensorBoard exports it."""
-    return isinstance(value, list) and len(value) in (2, 3) and all(as_number(one)[0] is not None for one in value)
+    return (
+        isinstance(value, list)
+        and len(value) in (2, 3)
+        and all(as_number(one)[0] is not None for one in value)
+    )
 
 
 def _epoch(name: str) -> float | None:

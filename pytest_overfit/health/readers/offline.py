@@ -1,7 +1,8 @@
 """The history in a `run-ID.wandb` file, which Weights & Biases keeps of each run, offline ones too.
 
-A file is blocks of 32 KiB with records in them, each with a checksum, a length and a kind (whole, first, middle, last part), as in LevelDB's
-log; a record is a protobuf message, whose field 2 holds a row of the history. Sources: wandb/sdk/internal/datastore.py, wandb_internal.proto.
+A file is blocks of 32 KiB with records in them, each with a checksum, a length and a kind (whole,
+first, middle, last part), as in LevelDB's log; a record is a protobuf message, whose field 2 holds
+a row of the history. Sources: wandb/sdk/internal/datastore.py, wandb_internal.proto.
 """
 
 from __future__ import annotations
@@ -32,17 +33,25 @@ def is_offline_history(head: bytes) -> bool:
 
 
 def read_offline_history(path: Path, gathering: Gathering, progress: Progress) -> None:
-    """Rows without a clock of their own stand at `_step`. A file that is cut off is read up to there, with a warning."""
+    """Rows without a clock of their own stand at `_step`.
+
+    A file that is cut off is read up to there, with a warning.
+    """
     unplaced = LeftOut()
     try:
         for number, record in enumerate(_records(path, progress), 1):
             for field, message in _fields(record):
                 if field == HISTORY:
                     found = row(flattened(_row(message)))
-                    found.give(gathering, Where(path, number, "record")) if found.placed else unplaced.add(number)
+                    found.give(
+                        gathering, Where(path, number, "record")
+                    ) if found.placed else unplaced.add(number)
     except (ValueError, IndexError, struct.error):
         gathering.warnings.append(f"{path}: cut off or damaged: read up to there")
-    gathering.warnings += (text.replace("line", "record") for text in unplaced.said(path, "left out: neither epoch nor step"))
+    gathering.warnings += (
+        text.replace("line", "record")
+        for text in unplaced.said(path, "left out: neither epoch nor step")
+    )
 
 
 def _row(message: bytes) -> dict[str, object]:
@@ -51,14 +60,22 @@ def _row(message: bytes) -> dict[str, object]:
         if field != ITEM:
             continue
         parts = list(_fields(item))
-        names = [value.decode("utf-8", "replace") for field, value in parts if field in (KEY, NESTED_KEY)]
+        names = [
+            value.decode("utf-8", "replace") for field, value in parts if field in (KEY, NESTED_KEY)
+        ]
         told = next((value for field, value in parts if field == VALUE_JSON), b"null")
         said["/".join(names)] = json.loads(told)
     # Its own counter goes on at every call; where the user counts, that counts.
-    steps = [name for name in said if name != "_step" and name.rsplit("/", 1)[-1] in ("step", "global_step")]
+    steps = [
+        name
+        for name in said
+        if name != "_step" and name.rsplit("/", 1)[-1] in ("step", "global_step")
+    ]
     if steps:
         said.pop("_step", None)
-    return {name: value for name, value in said.items() if not name.startswith("_") or name == "_step"}
+    return {
+        name: value for name, value in said.items() if not name.startswith("_") or name == "_step"
+    }
 
 
 def _records(path: Path, progress: Progress) -> Iterator[bytes]:

@@ -1,9 +1,12 @@
-"""One line of a plain log -> what it says: an epoch, a step, numbers by name. Pure, without memory of the lines before.
+"""One line of a plain log -> what it says: an epoch, a step, numbers by name. Pure, without memory
+of the lines before.
 
-A number belongs to the words right before it: `Val WER: 91.0%`, `loss=4.19`, `lr 3e-4`, `'val_wer' reached 0.34`. After `=` or `:` any
-name is taken; after a blank only one that is known, for text is full of numbers. A name that does not say its split takes the one that
-stands before it in the line, as in `Validation: loss 4.9, wer 91%`; one of a split alone, as in `Train 4.19 | Val 4.90`, is a loss.
-A number with a unit is a duration or a size, and one after `module:function:` is a line of source.
+A number belongs to the words right before it: `Val WER: 91.0%`, `loss=4.19`, `lr 3e-4`, `'val_wer'
+reached 0.34`. After `=` or `:` any name is taken; after a blank only one that is known, for text is
+full of numbers. A name that does not say its split takes the one that stands before it in the line,
+as in `Validation: loss 4.9, wer 91%`; one of a split alone, as in `Train 4.19 | Val 4.90`, is a
+loss. A number with a unit is a duration or a size, and one after `module:function:` is a line of
+source.
 """
 
 from __future__ import annotations
@@ -42,20 +45,50 @@ BATCH = re.compile(
 DRAWN = re.compile(r"%\||\bit/s|\bs/it|━|\bETA\b")
 NUMBERED = re.compile(r"^\s*(?:\|\s*)?#?0*(\d{1,12})(?:\s*\|\s*|:\s+)(?=[A-Za-z'\"])")
 """A line that starts with its number: `#00000100: loss=3.5`."""
-VALIDATIONS = re.compile(r"^Steps: \d+\t+(?=Loss:|PPL:|[a-z_]+:)|\bSaving dict for global step\b", re.IGNORECASE)
-"""A line of JoeyNMT's `validations.txt`, and of TensorFlow's evaluations, which do not say that they tell of validation."""
+VALIDATIONS = re.compile(
+    r"^Steps: \d+\t+(?=Loss:|PPL:|[a-z_]+:)|\bSaving dict for global step\b", re.IGNORECASE
+)
+"""A line of JoeyNMT's `validations.txt`, and of TensorFlow's evaluations, which do not say that
+they tell of validation.
+"""
 EPOCH_OF_BATCH = re.compile(r"\b(?:train|cv) batch (\d{1,12})/(\d{1,9})\s", re.IGNORECASE)
 """WeNet's word for the epoch and for the batch in it; of how many it does not say."""
 STAGE = re.compile(r"^\W*stage\s+(\d{1,12})\s*/\s*(?:(\d{1,12})\b|∞)", re.IGNORECASE)
 SCOPES = {**SPLITS, "test": "test", "testing": "test", "best": "best", "cur metric": "val"}
-"""What a word tells of the values behind it: their split, or that they are not to be taken for one of this epoch."""
-SPLIT_WORD = re.compile(rf"(?<![\w./-])({'|'.join(sorted(SCOPES, key=len, reverse=True))})(?![\w/-]|\.\w)", re.IGNORECASE)
-ASIDE = re.compile(r"\b(?:best|early.?stop\w*|resum\w*|restor\w*|load\w*|sav(?:ed|ing)|checkpoint\w*|patience|improve\w*)\b", re.IGNORECASE)
+"""What a word tells of the values behind it: their split, or that they are not to be taken for one
+of this epoch.
+"""
+SPLIT_WORD = re.compile(
+    rf"(?<![\w./-])({'|'.join(sorted(SCOPES, key=len, reverse=True))})(?![\w/-]|\.\w)",
+    re.IGNORECASE,
+)
+ASIDE = re.compile(
+    r"\b(?:best|early.?stop\w*|resum\w*|restor\w*|load\w*|sav(?:ed|ing)|checkpoint\w*|patience|improve\w*)\b",
+    re.IGNORECASE,
+)
 NO_CLOCK = frozenset(
-    {"max", "maximum", "total", "num", "number", "per", "every", "each", "warmup", "save", "eval", "log", "logging", "accumulation", "best"}
+    {
+        "max",
+        "maximum",
+        "total",
+        "num",
+        "number",
+        "per",
+        "every",
+        "each",
+        "warmup",
+        "save",
+        "eval",
+        "log",
+        "logging",
+        "accumulation",
+        "best",
+    }
 )
 """Words before `steps` or `epoch` that make it a setting or a count."""
-UNDERSTOOD = frozenset({*SPLITS, "epoch", "step", "info", "debug", "done", "results", "result", "summary", "with"})
+UNDERSTOOD = frozenset(
+    {*SPLITS, "epoch", "step", "info", "debug", "done", "results", "result", "summary", "with"}
+)
 """Words before a metric that leave it what it is."""
 CHANGES = re.compile(r"\s*(?:-+>|=+>|→)")
 """Behind a number that something was before: `improving ppl: 6.1 --> 5.4`."""
@@ -64,10 +97,12 @@ INTEGER = re.compile(r"[-+]?\d+")
 
 @dataclass(kw_only=True, slots=True)
 class Said:
-    """epoch, step: None where the line does not tell. epochs: how many are planned. batch: (how far, of how many) within the epoch.
+    """epoch, step: None where the line does not tell. epochs: how many are planned. batch: (how
+    far, of how many) within the epoch.
 
-    bar: whether that is of a progress bar, which at its end tells the metrics of the whole epoch. drawn: whether one is drawn.
-    values: (name, split of the words before it or "", value); a name ends in " %" where its value had that sign.
+    bar: whether that is of a progress bar, which at its end tells the metrics of the whole epoch.
+    drawn: whether one is drawn. values: (name, split of the words before it or "", value); a name
+    ends in " %" where its value had that sign.
     """
 
     epoch: float | None = None
@@ -80,7 +115,9 @@ class Said:
 
 
 def said(text: str) -> Said:
-    """What a line says; nothing where it tells of an epoch in passing, as in `stopped early, best at epoch 25`."""
+    """What a line says; nothing where it tells of an epoch in passing, as in `stopped early, best
+    at epoch 25`.
+    """
     line = Said()
     unknown: list[tuple[str, str, float]] = []
     qualified: list[tuple[str, str, str, float]] = []
@@ -94,7 +131,11 @@ def said(text: str) -> Said:
             continue
         counts = None if match["percent"] else _clock(parts, match)
         if counts is not None:
-            if counts == "epoch" and line.epoch is None and ASIDE.search(text, 0, match.start("value")):
+            if (
+                counts == "epoch"
+                and line.epoch is None
+                and ASIDE.search(text, 0, match.start("value"))
+            ):
                 if line.values:
                     continue
                 return Said()
@@ -117,7 +158,9 @@ def said(text: str) -> Said:
 
 
 def split_in(text: str) -> str:
-    """The last split that `text` names as a word of its own: "train", "val", or "" where it names none or another."""
+    """The last split that `text` names as a word of its own: "train", "val", or "" where it names
+    none or another.
+    """
     scope = scope_in(text)
     return scope if scope in ("train", "val") else ""
 
@@ -129,9 +172,16 @@ def scope_in(text: str) -> str:
 
 
 def _numbered(line: Said, text: str) -> tuple[str, int, list[tuple[int, int]]]:
-    """Take the clock that a line starts with, if it does. Returns scope, where to read on, and the spans of clocks."""
+    """Take the clock that a line starts with, if it does.
+
+    Returns scope, where to read on, and the spans of clocks.
+    """
     if match := EPOCH_AND_BATCH.match(text):
-        line.epoch, line.epochs, line.batch = float(match[1]), int(match[2]), (int(match[3]), int(match[4]))
+        line.epoch, line.epochs, line.batch = (
+            float(match[1]),
+            int(match[2]),
+            (int(match[3]), int(match[4])),
+        )
     elif match := STAGE.match(text):
         line.epoch, line.epochs = float(match[1]), int(match[2]) if match[2] else None
     elif match := EPOCH_OF_BATCH.search(text):
@@ -145,7 +195,9 @@ def _numbered(line: Said, text: str) -> tuple[str, int, list[tuple[int, int]]]:
 
 
 def _is_source_line(match: re.Match[str], text: str) -> bool:
-    """Whether a number is a line of source: of `trainer.py:312`, `(trainer:243)`, `trainer.py(312)`, `pkg.trainer:do_train:312`."""
+    """Whether a number is a line of source: of `trainer.py:312`, `(trainer:243)`,
+    `trainer.py(312)`, `pkg.trainer:do_train:312`.
+    """
     if not INTEGER.fullmatch(match["value"]) or match["sign"].strip() not in (":", ""):
         return False
     before, after = text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]
@@ -165,11 +217,18 @@ def _clock(parts: list[str], match: re.Match[str]) -> str | None:
     return clock(" ".join(parts[-2:])) or clock(parts[-1])
 
 
-def _qualified(line: Said, unknown: list[tuple[str, str, float]], qualified: list[tuple[str, str, str, float]]) -> None:
-    """A name behind words that are not understood, `ErrorCls Loss`, is a metric where its line tells no plain one of that meaning."""
+def _qualified(
+    line: Said, unknown: list[tuple[str, str, float]], qualified: list[tuple[str, str, str, float]]
+) -> None:
+    """A name behind words that are not understood, `ErrorCls Loss`, is a metric where its line
+    tells no plain one of that meaning.
+    """
     for name, whole, split, value in qualified:
         meant = known(name)
-        if any((one := known(told)) and meant and (one.metric, of) == (meant.metric, split) for told, of, _ in line.values):
+        if any(
+            (one := known(told)) and meant and (one.metric, of) == (meant.metric, split)
+            for told, of, _ in line.values
+        ):
             unknown.append((whole, split, value))
         else:
             line.values.append((name, split, value))
@@ -195,7 +254,13 @@ def _value(
     name, own_split, spaced = _metric(parts)
     split = own_split or (scope if scope in ("train", "val") else "")
     if name == "" and (not own_split or _no_loss(match)):
-        if own_split and len(parts) == 1 and match["percent"] and not match["total"] and text[match.end() : match.end() + 1] != "|":
+        if (
+            own_split
+            and len(parts) == 1
+            and match["percent"]
+            and not match["total"]
+            and text[match.end() : match.end() + 1] != "|"
+        ):
             line.values.append((f"{parts[-1]} %", own_split, value))
         elif match["sign"].strip() and not own_split:
             unknown.append((_signed(" ".join(parts), match), split, value))
@@ -205,7 +270,12 @@ def _value(
             line.values.append((_signed(f"test {name}", match), "", value))
         return scope
     dropped = [word for part in parts[: len(parts) - len(name.split())] for word in words(part)]
-    if name and not own_split and match["sign"].strip() and any(word not in UNDERSTOOD for word in dropped):
+    if (
+        name
+        and not own_split
+        and match["sign"].strip()
+        and any(word not in UNDERSTOOD for word in dropped)
+    ):
         qualified.append((_signed(name, match), _signed(match["name"], match), split, value))
         return scope
     value_of = (_signed(name or "loss", match), split, value)
@@ -237,7 +307,9 @@ def _count(line: Said, counts: str, match: re.Match[str]) -> None:
 
 
 def _metric(parts: list[str]) -> tuple[str, str, bool]:
-    """(name, split, whether its words stand apart) of the longest end of some words that is a metric; ("", split) where only a split is named."""
+    """(name, split, whether its words stand apart) of the longest end of some words that is a
+    metric; ("", split) where only a split is named.
+    """
     for first in range(len(parts)):
         name = " ".join(parts[first:])
         meant = known(name)
@@ -247,7 +319,9 @@ def _metric(parts: list[str]) -> tuple[str, str, bool]:
 
 
 def _no_loss(match: re.Match[str]) -> bool:
-    """Whether a number after a bare split is a count or a share rather than a loss: `Train: 5672 samples`."""
+    """Whether a number after a bare split is a count or a share rather than a loss: `Train: 5672
+    samples`.
+    """
     return bool(match["percent"] or match["total"] or match["value"].isdigit())
 
 

@@ -1,13 +1,15 @@
-"""Plain logs, such as `Epoch 25: Train 4.19 | Val 4.90 | Gap +0.71`, with `Target:` and `Pred:` lines.
+"""Plain logs, such as `Epoch 25: Train 4.19 | Val 4.90 | Gap +0.71`, with `Target:` and `Pred:`
+lines.
 
-Each line stands where the last clock before it says; one within an epoch, such as a progress bar's `45/100`, is of step level and stands that
-far into its epoch. Where batches are told before the first epoch, each epoch is named at its end, and lines belong to the one named next.
-A log without any clock is counted. Of what carriage returns overwrote, the last piece counts, as on a terminal, and each that tells the end of
-an epoch. A line that holds an object,
+Each line stands where the last clock before it says; one within an epoch, such as a progress bar's
+`45/100`, is of step level and stands that far into its epoch. Where batches are told before the
+first epoch, each epoch is named at its end, and lines belong to the one named next.
+A log without any clock is counted. Of what carriage returns overwrote, the last piece counts, as on
+a terminal, and each that tells the end of an epoch. A line that holds an object,
 JSON or Python's, as fairseq's and Hugging Face's do, is a row of its fields.
 
-A prediction belongs to the epoch told before it. Where a log has predictions before its first epoch and none after its last, it puts them
-first, and each belongs to the epoch told after it.
+A prediction belongs to the epoch told before it. Where a log has predictions before its first epoch
+and none after its last, it puts them first, and each belongs to the epoch told after it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from pytest_overfit.health.run import Prediction, Where
 
 TARGET = r"targets?|references?|refs?|ground[ _-]?truth|gt|truth"
 PREDICTION = r"predictions?|predicted|preds?|hypothesis|hyps?"
-ROLE = re.compile(rf"(?:^|(?<=[\s|\])>]))(?:(?P<target>{TARGET})|{PREDICTION})\s*[:=](?!\S*=)\s*", re.IGNORECASE)
+ROLE = re.compile(
+    rf"(?:^|(?<=[\s|\])>]))(?:(?P<target>{TARGET})|{PREDICTION})\s*[:=](?!\S*=)\s*", re.IGNORECASE
+)
 TELLING = re.compile(r"\d|nan|inf", re.IGNORECASE)
 COUNT = r"(?P<{0}>\d[\d,_]{{0,20}}(?:\.\d+)?)\s*(?P<{0}_unit>[KMB]\b|thousand|million|billion)?"
 BEFORE, AFTER = COUNT.format("before"), COUNT.format("after")
@@ -51,7 +55,9 @@ FACTS = {
 }
 """Facts told in text, mostly before the first epoch; the first of each counts."""
 USUAL_LENGTH, MOST_CHARACTERS = 1_000, 10_000
-"""Characters of a line beyond which its blanks are thinned out, since patterns may take the square of their number; and how many are read."""
+"""Characters of a line beyond which its blanks are thinned out, since patterns may take the square
+of their number; and how many are read.
+"""
 TIMES = {"": 1, "K": 1_000, "T": 1_000, "M": 1_000_000, "B": 1_000_000_000}
 """By the first letter of the word or sign behind a number."""
 OBJECT = re.compile(r"\{\s*['\"].*\}")
@@ -66,8 +72,10 @@ _Loose = tuple[Where, Said, str]
 MOST_QUOTED = 80
 """Characters that are quoted of what a trainer says at its end."""
 ENDED = re.compile(
-    r"\b(?:early.?stopping (?:at|after|triggered|activated)|stop(?:ped|ping) early|training (?:is |was )?(?:finished|complete[d]?|done|ended|stopped)"
-    r"|finished (?:training|optimization)|done training|end of (?:the )?training|max_(?:epochs|steps)=\d+` reached|reached max)",
+    r"\b(?:early.?stopping (?:at|after|triggered|activated)|stop(?:ped|ping) early|training (?:is "
+    "|was )?(?:finished|complete[d]?|done|ended|stopped)"
+    r"|finished (?:training|optimization)|done training|end of (?:the "
+    r")?training|max_(?:epochs|steps)=\d+` reached|reached max)",
     re.IGNORECASE,
 )
 """What a trainer says when it ends."""
@@ -79,7 +87,11 @@ BLANKS = re.compile(r"\s{2,}|\t")
 def table_cells(text: str) -> list[str]:
     """The cells of a line of a table: between bars, or apart by two blanks or more."""
     text = text.strip()
-    return [cell.strip() for cell in text.strip("|").split("|")] if text.startswith("|") else BLANKS.split(text)
+    return (
+        [cell.strip() for cell in text.strip("|").split("|")]
+        if text.startswith("|")
+        else BLANKS.split(text)
+    )
 
 
 @dataclass(slots=True)
@@ -92,7 +104,9 @@ class _Shown:
     prediction: tuple[str, ...]
 
 
-def read_plain(path: Path, gathering: Gathering, progress: Progress, *, most_lines: int | None = None) -> None:
+def read_plain(
+    path: Path, gathering: Gathering, progress: Progress, *, most_lines: int | None = None
+) -> None:
     """most_lines: how many to read, of a log that is only to be recognised."""
     lines, reader = TextLines(path=path, progress=progress), PlainLog(gathering)
     for number, raw in lines:
@@ -101,7 +115,9 @@ def read_plain(path: Path, gathering: Gathering, progress: Progress, *, most_lin
             break
     reader.finish()
     if gathering.any_clock:
-        gathering.warnings += reader.unplaced.said(path, "left out: metrics before the first epoch or step")
+        gathering.warnings += reader.unplaced.said(
+            path, "left out: metrics before the first epoch or step"
+        )
     gathering.warnings += lines.warnings()
 
 
@@ -140,7 +156,9 @@ class PlainLog:
         if self._row(where, text) or self._in_table(where, text) or self._spoken(text):
             return
         if ended := ENDED.search(text):
-            self._gathering.end(f"{text[ended.start() :].strip()[:MOST_QUOTED]} ({where})", order=where.number)
+            self._gathering.end(
+                f"{text[ended.start() :].strip()[:MOST_QUOTED]} ({where})", order=where.number
+            )
             self._ended = True
         if not TELLING.search(text):
             self._heading(text)
@@ -157,14 +175,18 @@ class PlainLog:
             self._heading(text)
 
     def _row(self, where: Where, text: str) -> bool:
-        """Take a line that holds an object of numbers, with a clock in it or before it; returns whether it was one."""
+        """Take a line that holds an object of numbers, with a clock in it or before it; returns
+        whether it was one.
+        """
         match = OBJECT.search(text)
         found = object_row(match[0]) if match else None
         if match is None or found is None or not found.values:
             return False
         before = said(text[: match.start()])
         split = found.split or split_in(text[: match.start()].replace("]", " ").replace("[", " "))
-        found.epoch = before.epoch if found.epoch != found.epoch and before.epoch is not None else found.epoch
+        found.epoch = (
+            before.epoch if found.epoch != found.epoch and before.epoch is not None else found.epoch
+        )
         if found.placed or found.of_the_whole_run:
             found.give(self._gathering, where, split=split, order=where.number)
         else:
@@ -172,10 +194,16 @@ class PlainLog:
         return True
 
     def _in_table(self, where: Where, text: str) -> bool:
-        """Take a line of a table as Markdown or a notebook prints it; returns whether it was one."""
+        """Take a line of a table as Markdown or a notebook prints it; returns whether it was
+        one.
+        """
         cells = table_cells(text)
         metrics = losses_of_splits(cells)
-        if len(cells) > 2 and any(map(clock, cells)) and sum(known(cell) is not None for cell in metrics) > 1:
+        if (
+            len(cells) > 2
+            and any(map(clock, cells))
+            and sum(known(cell) is not None for cell in metrics) > 1
+        ):
             self._columns = metrics
             return True
         if not self._columns or len(cells) != len(self._columns):
@@ -212,7 +240,9 @@ class PlainLog:
         return taken
 
     def _count_loose(self) -> None:
-        """Without any epoch, batches are steps; where they start again when they had come to their number, each time is an epoch."""
+        """Without any epoch, batches are steps; where they start again when they had come to their
+        number, each time is an epoch.
+        """
         batches = [line.batch for _, line, _ in self._loose if line.batch]
         ends = [a[0] >= NEARLY * a[1] for a, b in pairwise(batches) if b[0] <= a[0]]
         restarts = sum(ends) > len(ends) / 2
@@ -226,10 +256,19 @@ class PlainLog:
         self._split, self._counted = "", True
 
     def _values(self, where: Where, line: Said) -> None:
-        """Take the numbers of a line. A bar at its end is drawn again and again, with more each time: of an epoch the last one counts."""
+        """Take the numbers of a line.
+
+        A bar at its end is drawn again and again, with more each time: of an epoch the last one
+        counts.
+        """
         if self._bar is not None and line.epoch is not None and line.epoch != self._bar[1].epoch:
             self._end_bar()
-        if line.drawn and line.epoch is not None and line.batch is not None and line.batch[0] == line.batch[1]:
+        if (
+            line.drawn
+            and line.epoch is not None
+            and line.batch is not None
+            and line.batch[0] == line.batch[1]
+        ):
             self._bar = (where, line)
         else:
             self._take(where, line)
@@ -245,7 +284,12 @@ class PlainLog:
         self._ended = self._ended and line.epoch is None and line.step is None
         if self._ended:  # what is measured after training is no reading of its curves
             return
-        waits = line.epoch is None and line.step is None and (self._epoch is None or self._named_at_end) and not self._counted
+        waits = (
+            line.epoch is None
+            and line.step is None
+            and (self._epoch is None or self._named_at_end)
+            and not self._counted
+        )
         if waits and (line.batch is not None or self._loose):
             self._loose.append((where, line, self._split))
             if len(self._loose) == MOST_LOOSE:
@@ -273,10 +317,21 @@ class PlainLog:
                 continue
             if split == "test":
                 name, split = f"test {name}", ""
-            self._gathering.add([(name, value)], epoch=epoch, part=part, step=step, split=split, level=level, where=where, order=where.number)
+            self._gathering.add(
+                [(name, value)],
+                epoch=epoch,
+                part=part,
+                step=step,
+                split=split,
+                level=level,
+                where=where,
+                order=where.number,
+            )
 
     def _stale(self, name: str, split: str, value: float, level: str) -> bool:
-        """Whether a progress bar shows again what it showed before: it does so with the metrics of an epoch until there are new ones."""
+        """Whether a progress bar shows again what it showed before: it does so with the metrics of
+        an epoch until there are new ones.
+        """
         meant = known(name)
         if meant is None or (meant.split or split) != "val":
             return level == "step" and meant is not None and meant.level == "epoch"
@@ -285,7 +340,9 @@ class PlainLog:
         return again
 
     def _heading(self, text: str) -> None:
-        """`Validation:` or `--- Train samples ---` tells the split of what follows, up to the next epoch."""
+        """`Validation:` or `--- Train samples ---` tells the split of what follows, up to the next
+        epoch.
+        """
         text = text.strip(" _=-*#|\t")
         if text.endswith(":") or len(text.split()) <= 5:
             scope = scope_in(text)
@@ -302,7 +359,11 @@ class PlainLog:
             else:
                 self._prediction = words
             if self._target is not None and self._prediction is not None:
-                self._show(split_in(text[: roles[0].start()]) or self._split, self._target, self._prediction)
+                self._show(
+                    split_in(text[: roles[0].start()]) or self._split,
+                    self._target,
+                    self._prediction,
+                )
                 self._target = self._prediction = None
         return bool(roles)
 
@@ -317,8 +378,15 @@ class PlainLog:
             return
         for name, pattern in FACTS.items():
             if name not in self._gathering.told and (match := pattern.search(text)):
-                number, unit = next((match[place], match[f"{place}_unit"]) for place in pattern.groupindex if match[place] and "_" not in place)
-                self._gathering.told[name] = round(float(number.replace(",", "").replace("_", "")) * TIMES[(unit or "").upper()[:1]])
+                number, unit = next(
+                    (match[place], match[f"{place}_unit"])
+                    for place in pattern.groupindex
+                    if match[place] and "_" not in place
+                )
+                self._gathering.told[name] = round(
+                    float(number.replace(",", "").replace("_", ""))
+                    * TIMES[(unit or "").upper()[:1]]
+                )
 
     def finish(self) -> None:
         """Place what waited for a clock, and hand the predictions over, each with its epoch."""
@@ -331,4 +399,11 @@ class PlainLog:
         first = self._leading and not self._waiting
         for split, shown in self._shown.items():
             for one in shown:
-                self._gathering.predict(Prediction(at=one.after if first else one.before, split=split, target=one.target, prediction=one.prediction))
+                self._gathering.predict(
+                    Prediction(
+                        at=one.after if first else one.before,
+                        split=split,
+                        target=one.target,
+                        prediction=one.prediction,
+                    )
+                )

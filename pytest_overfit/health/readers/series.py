@@ -6,18 +6,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
 from pytest_overfit.health.readers.names import NOT_OF_NOW, SPLITS, Known, canonical, known, words
-from pytest_overfit.health.run import MEASURED, MOST_POINTS, WITHOUT_SPLIT, CurveBuilder, Point, Where
+from pytest_overfit.health.run import (
+    MEASURED,
+    MOST_POINTS,
+    WITHOUT_SPLIT,
+    CurveBuilder,
+    Point,
+    Where,
+)
 
 POINTS_UNKNOWN = 2_000
 """Points kept of a curve whose name is not canonical."""
 SUMS = 5.0
 """Multiple of the loss of a batch above which a total is a sum over batches."""
 CURVE = 3
-"""Readings of a curve; a single one of the same meaning told after it, at no later place, is its summary."""
+"""Readings of a curve; a single one of the same meaning told after it, at no later place, is its
+summary.
+"""
 
 
 class Series:
-    """One metric as logged: its values and their places on both clocks and in the log. The `at` of its points is their order in the log."""
+    """One metric as logged: its values and their places on both clocks and in the log.
+
+    The `at` of its points is their order in the log.
+    """
 
     def __init__(self, name: str, meant: Known | None, split: str, level: str) -> None:
         tells_split = not split or any(word in SPLITS for word in words(name))
@@ -28,7 +40,9 @@ class Series:
         self.count = 0
         self.clocked = False
 
-    def add(self, value: float, *, order: float, epoch: float, step: float, where: Where | None) -> None:
+    def add(
+        self, value: float, *, order: float, epoch: float, step: float, where: Where | None
+    ) -> None:
         """Take one more value, as a share where percent is meant."""
         if self.meant is not None:
             value = value / 100 if self.meant.percent else -value if self.meant.negated else value
@@ -47,26 +61,40 @@ class Series:
 
 
 def name_series(all_series: Iterable[Series], warnings: list[str]) -> dict[str, Series]:
-    """Canonical names for those that have one: of several candidates the epoch-level, then the plainest; the others keep their own name.
+    """Canonical names for those that have one: of several candidates the epoch-level, then the
+    plainest; the others keep their own name.
 
-    A step-level loss beside an epoch-level one is `train_loss_step`. A bare `loss` is the training one; another bare metric is the validation
-    one, but the training one beside a validation one of that name, as is an accuracy beside a bare loss. Where nothing is told of validation,
-    what is told of tests again and again is taken for it.
+    A step-level loss beside an epoch-level one is `train_loss_step`. A bare `loss` is the training
+    one; another bare metric is the validation one, but the training one beside a validation one of
+    that name, as is an accuracy beside a bare loss. Where nothing is told of validation, what is
+    told of tests again and again is taken for it.
     """
     all_series = list(all_series)
     _test_for_validation(all_series, warnings)
     _share_of_a_split(all_series, warnings)
-    told = {canonical(series.meant.metric, series.split) for series in all_series if series.meant and series.split}
+    told = {
+        canonical(series.meant.metric, series.split)
+        for series in all_series
+        if series.meant and series.split
+    }
     # A trainer that tells a bare loss of each batch tells a bare accuracy of it too.
-    told |= {"val_accuracy" for series in all_series if series.meant and series.meant.metric == "loss" and not series.split}
+    told |= {
+        "val_accuracy"
+        for series in all_series
+        if series.meant and series.meant.metric == "loss" and not series.split
+    }
     candidates: dict[str, list[Series]] = {}
     for series in all_series:
         if series.meant is not None:
             candidates.setdefault(_wanted(series, series.meant, told, warnings), []).append(series)
     named: dict[str, Series] = {}
-    losing: list[tuple[str, Series]] = [(series.name, series) for series in all_series if series.meant is None]
+    losing: list[tuple[str, Series]] = [
+        (series.name, series) for series in all_series if series.meant is None
+    ]
     for name, rivals in candidates.items():
-        first, *others = sorted(rivals, key=lambda series: (_sums_up(series, rivals), *_preference(series)))
+        first, *others = sorted(
+            rivals, key=lambda series: (_sums_up(series, rivals), *_preference(series))
+        )
         named[name] = first
         for other in others:
             taken = {*candidates, *(own for own, _ in losing)}
@@ -81,11 +109,18 @@ def name_series(all_series: Iterable[Series], warnings: list[str]) -> dict[str, 
 
 
 def _test_for_validation(all_series: Sequence[Series], warnings: list[str]) -> None:
-    if any(series.split == "val" and series.meant and MEASURED[series.meant.metric].better for series in all_series):
+    if any(
+        series.split == "val" and series.meant and MEASURED[series.meant.metric].better
+        for series in all_series
+    ):
         return
     taken = []
     for series in all_series:
-        meant = known(series.name.lower().replace("test", "val")) if series.meant is None and series.count >= CURVE else None
+        meant = (
+            known(series.name.lower().replace("test", "val"))
+            if series.meant is None and series.count >= CURVE
+            else None
+        )
         if meant is not None and meant.split == "val" and MEASURED[meant.metric].better:
             series.meant, series.split = meant, "val"
             series.place([replace_value(point, meant) for point in series.points])
@@ -98,32 +133,54 @@ def _share_of_a_split(all_series: Sequence[Series], warnings: list[str]) -> None
     """What is told as `dev 35.2%`: the error rate, where it falls, else the accuracy."""
     for series in all_series:
         bare = series.logged.removesuffix(" %").strip().lower()
-        if series.meant is None and series.logged.endswith(" %") and bare in SPLITS and series.count > 1:
+        if (
+            series.meant is None
+            and series.logged.endswith(" %")
+            and bare in SPLITS
+            and series.count > 1
+        ):
             falls = series.points[-1].value < series.points[0].value
             series.meant = Known(metric="wer" if falls else "accuracy", percent=True, rank=90)
             series.split = SPLITS[bare]
             series.place([replace_value(point, series.meant) for point in series.points])
-            warnings.append(f"{bare} in percent {'falls: taken for the WER' if falls else 'does not fall: taken for the accuracy'}")
+            warnings.append(
+                f"{bare} in percent "
+                f"{'falls: taken for the WER' if falls else 'does not fall: taken for the accuracy'}"
+            )
 
 
 def replace_value(point: Point, meant: Known) -> Point:
     """A reading taken before its name was understood, in the unit that the name tells."""
-    return point._replace(value=point.value / 100 if meant.percent else -point.value if meant.negated else point.value)
+    return point._replace(
+        value=point.value / 100 if meant.percent else -point.value if meant.negated else point.value
+    )
 
 
 def _sums_up(series: Series, rivals: Sequence[Series]) -> bool:
-    """Whether it sums another curve up: told once after that ended, of nothing that came later, or as the total of what each batch tells."""
-    if series.meant and series.meant.total and series.level != "step" and any(_sum_of(series, rival) for rival in rivals):
+    """Whether it sums another curve up: told once after that ended, of nothing that came later, or
+    as the total of what each batch tells.
+    """
+    if (
+        series.meant
+        and series.meant.total
+        and series.level != "step"
+        and any(_sum_of(series, rival) for rival in rivals)
+    ):
         return True
     if series.count != 1:
         return False
     point = series.points[0]
     lasts = [rival.points[-1] for rival in rivals if rival.count >= CURVE]
-    return any(last.at < point.at and not (point.epoch > last.epoch or point.step > last.step) for last in lasts)
+    return any(
+        last.at < point.at and not (point.epoch > last.epoch or point.step > last.step)
+        for last in lasts
+    )
 
 
 def _sum_of(series: Series, rival: Series) -> bool:
-    """Whether one that calls itself a total sums up what another tells of each batch: told less often, or far above it."""
+    """Whether one that calls itself a total sums up what another tells of each batch: told less
+    often, or far above it.
+    """
     if rival.level != "step" or not rival.count:
         return False
     high, low = (median(point.value for point in one.points) for one in (series, rival))
@@ -145,11 +202,34 @@ def _wanted(series: Series, meant: Known, told: set[str], warnings: list[str]) -
 
 
 def not_understood(named: Mapping[str, Series]) -> tuple[str, ...]:
-    """The names of metrics, as logged, that mean nothing canonical and tell neither of the machine nor of another time or split."""
-    return tuple(name for name, series in named.items() if series.meant is None and (OF_MACHINE | NOT_OF_NOW).isdisjoint(words(name)))
+    """The names of metrics, as logged, that mean nothing canonical and tell neither of the machine
+    nor of another time or split.
+    """
+    return tuple(
+        name
+        for name, series in named.items()
+        if series.meant is None and (OF_MACHINE | NOT_OF_NOW).isdisjoint(words(name))
+    )
 
 
 OF_MACHINE = frozenset(
-    {"time", "second", "seconds", "runtime", "memory", "mem", "gpu", "cpu", "eta", "samples", "speed", "flos", "ips", "fps", "count", "wall"}
+    {
+        "time",
+        "second",
+        "seconds",
+        "runtime",
+        "memory",
+        "mem",
+        "gpu",
+        "cpu",
+        "eta",
+        "samples",
+        "speed",
+        "flos",
+        "ips",
+        "fps",
+        "count",
+        "wall",
+    }
 )
 """Words of names that tell of the machine, not of learning."""

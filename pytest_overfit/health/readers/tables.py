@@ -1,4 +1,6 @@
-"""Logs of rows: csv (Lightning's `metrics.csv` among them) and JSON lines, streamed line by line."""
+"""Logs of rows: csv (Lightning's `metrics.csv` among them) and JSON lines, streamed line by
+line.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,23 @@ MOST_LOOSE = 20_000
 """Rows without a clock that are kept, for a log that has no others."""
 LEAST = 3
 """Rows without a clock of which a log consists."""
-NAMES_A_RUN = frozenset(["run", "model", "config", "configuration", "experiment", "exp", "trial", "fold", "seed", "version", "variant", "id", "name"])
+NAMES_A_RUN = frozenset(
+    [
+        "run",
+        "model",
+        "config",
+        "configuration",
+        "experiment",
+        "exp",
+        "trial",
+        "fold",
+        "seed",
+        "version",
+        "variant",
+        "id",
+        "name",
+    ]
+)
 """Words of a column that names runs: `Model_Name`, `run_id`, `fold`."""
 MOST_RUNS = 200
 UNNAMED = ("", "unnamed: 0", "index")
@@ -33,11 +51,18 @@ OF_SEVERAL = ("__MIN", "__MAX")
 
 
 def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
-    """Rows may be sparse. A header that comes again, as where logs were appended, starts the columns anew.
+    """Rows may be sparse. A header that comes again, as where logs were appended, starts the
+    columns anew.
 
-    Of a csv that counts nothing each row is one count. Raises BadRun where it has no known metric either.
+    Of a csv that counts nothing each row is one count. Raises BadRun where it has no known metric
+    either.
     """
-    lines, malformed, unplaced, longer = TextLines(path=path, progress=progress), LeftOut(), LeftOut(), LeftOut()
+    lines, malformed, unplaced, longer = (
+        TextLines(path=path, progress=progress),
+        LeftOut(),
+        LeftOut(),
+        LeftOut(),
+    )
     columns: list[str] = []
     naming_run = _columns_of_runs(path)
     delimiter, counts = ",", True
@@ -53,7 +78,8 @@ def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
             counts = any(map(clock, columns))
             if not counts and not any(map(known, columns)):
                 raise BadRun(
-                    f"{path}: a csv with the columns {naming(columns, 10)}: none counts epochs or steps, and none is a known metric; name one epoch "
+                    f"{path}: a csv with the columns {naming(columns, 10)}: none counts epochs or "
+                    "steps, and none is a known metric; name one epoch "
                     "or step, and say what the others are with --overfit-metric val_loss=COLUMN"
                 )
             continue
@@ -61,13 +87,24 @@ def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
         if delimiter == ";":
             cells = [cell.replace(",", ".") if COMMA.fullmatch(cell) else cell for cell in cells]
         if len(cells) == len(columns):
-            found = row((name, cell) for name, cell in zip(columns, cells, strict=True) if cell and name and not name.endswith(OF_SEVERAL))
+            found = row(
+                (name, cell)
+                for name, cell in zip(columns, cells, strict=True)
+                if cell and name and not name.endswith(OF_SEVERAL)
+            )
             whole = True
         elif is_header(cells):
             columns = cells
             continue
         elif _columns_added(columns, cells):
-            found, whole = row((name, cell) for name, cell in zip(columns, cells, strict=False) if cell and name), True
+            found, whole = (
+                row(
+                    (name, cell)
+                    for name, cell in zip(columns, cells, strict=False)
+                    if cell and name
+                ),
+                True,
+            )
             longer.add(number)
         else:
             malformed.add(number, f"{len(cells)} fields where the header has {len(columns)}")
@@ -80,25 +117,46 @@ def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
             columns = cells
         else:
             unplaced.add(number)
-    gathering.warnings += longer.said(path, "with more cells than the header names: read as far as it does")
-    _end(gathering, lines, malformed, unplaced, "not a row of this csv", cut=not whole and lines.cut, number=number)
+    gathering.warnings += longer.said(
+        path, "with more cells than the header names: read as far as it does"
+    )
+    _end(
+        gathering,
+        lines,
+        malformed,
+        unplaced,
+        "not a row of this csv",
+        cut=not whole and lines.cut,
+        number=number,
+    )
 
 
 def _columns_added(columns: list[str], cells: list[str]) -> bool:
-    """Whether a row goes on behind the columns of the header, as where a trainer was taught to log more: its clock, its metrics and what it has
-    more are numbers, so that no stray delimiter has moved them.
+    """Whether a row goes on behind the columns of the header, as where a trainer was taught to log
+    more: its clock, its metrics and what it has more are numbers, so that no stray delimiter has
+    moved them.
     """
-    of_numbers = [cell for name, cell in zip(columns, cells, strict=False) if clock(name) or known(name)] + cells[len(columns) :]
-    return len(cells) > len(columns) and any(map(clock, columns)) and all(not cell or as_number(cell)[0] is not None for cell in of_numbers)
+    of_numbers = [
+        cell for name, cell in zip(columns, cells, strict=False) if clock(name) or known(name)
+    ] + cells[len(columns) :]
+    return (
+        len(cells) > len(columns)
+        and any(map(clock, columns))
+        and all(not cell or as_number(cell)[0] is not None for cell in of_numbers)
+    )
 
 
 def _columns_of_runs(path: Path) -> tuple[int, ...]:
-    """The columns of a csv that name one of several runs in it: their cells stay the same for as many rows as a run has, and the clock starts anew
-    with each.
+    """The columns of a csv that name one of several runs in it: their cells stay the same for as
+    many rows as a run has, and the clock starts anew with each.
     """
     with path.open(encoding="utf-8", errors="replace") as file:
         delimiter, columns = header(file.readline())
-        naming_run = tuple(i for i, column in enumerate(columns) if NAMES_A_RUN.issuperset(words(column)) and not clock(column))
+        naming_run = tuple(
+            i
+            for i, column in enumerate(columns)
+            if NAMES_A_RUN.issuperset(words(column)) and not clock(column)
+        )
         place = next((i for i, column in enumerate(columns) if clock(column)), None)
         if not naming_run or place is None:
             return ()
@@ -111,32 +169,56 @@ def _columns_of_runs(path: Path) -> tuple[int, ...]:
             if len(rows) > MOST_RUNS:
                 return ()
     firsts = [places[0] for places in rows.values()]
-    several = len(rows) > 1 and max(firsts) - min(firsts) <= 1 and min(map(len, rows.values())) >= LEAST
+    several = (
+        len(rows) > 1 and max(firsts) - min(firsts) <= 1 and min(map(len, rows.values())) >= LEAST
+    )
     return naming_run if several else ()
 
 
 def header(text: str) -> tuple[str, list[str]]:
-    """The delimiter and the columns of a csv by its first line: those with a clock among them, then the most."""
+    """The delimiter and the columns of a csv by its first line: those with a clock among them, then
+    the most.
+    """
     text = text.lstrip("%# ")
     found = [(delimiter, split_cells(text, delimiter)) for delimiter in DELIMITERS]
-    return max(found, key=lambda one: (any(map(clock, one[1])), any(map(known, one[1])) and len(one[1]) > 1, len(one[1])))
+    return max(
+        found,
+        key=lambda one: (
+            any(map(clock, one[1])),
+            any(map(known, one[1])) and len(one[1]) > 1,
+            len(one[1]),
+        ),
+    )
 
 
 def losses_of_splits(columns: list[str]) -> list[str]:
-    """Columns, where those of a split alone are its loss if training and validation have one each."""
+    """Columns, where those of a split alone are its loss if training and validation have one
+    each.
+    """
     alone = {SPLITS[column.lower()] for column in columns if column.lower() in SPLITS}
-    return [f"{column} loss" if len(alone) > 1 and column.lower() in SPLITS else column for column in columns]
+    return [
+        f"{column} loss" if len(alone) > 1 and column.lower() in SPLITS else column
+        for column in columns
+    ]
 
 
 def is_header(cells: list[str]) -> bool:
     """Whether cells name columns, one of them a clock."""
-    return len(cells) > 1 and any(map(clock, cells)) and not any(cell and words(cell)[:1] and words(cell)[0].isdigit() for cell in cells)
+    return (
+        len(cells) > 1
+        and any(map(clock, cells))
+        and not any(cell and words(cell)[:1] and words(cell)[0].isdigit() for cell in cells)
+    )
 
 
 def split_cells(text: str, delimiter: str) -> list[str]:
     """The cells of one line, quoted ones unquoted."""
     try:
-        cells = next(csv.reader([text.rstrip("\r")], delimiter=delimiter), []) if '"' in text else text.split(delimiter)
+        cells = (
+            next(csv.reader([text.rstrip("\r")], delimiter=delimiter), [])
+            if '"' in text
+            else text.split(delimiter)
+        )
     except csv.Error:
         cells = text.split(delimiter)
     return [cell.strip() for cell in cells]
@@ -164,8 +246,19 @@ def read_jsonl(path: Path, gathering: Gathering, progress: Progress) -> None:
         for number, found in loose:
             found.give(gathering, Where(path, number))
     elif loose:
-        unplaced = LeftOut(count=unplaced.count + len(loose), first=min(n for n in (unplaced.first, loose[0][0]) if n))
-    _end(gathering, lines, malformed, unplaced, "not a JSON object", cut=not whole and lines.cut, number=number)
+        unplaced = LeftOut(
+            count=unplaced.count + len(loose),
+            first=min(n for n in (unplaced.first, loose[0][0]) if n),
+        )
+    _end(
+        gathering,
+        lines,
+        malformed,
+        unplaced,
+        "not a JSON object",
+        cut=not whole and lines.cut,
+        number=number,
+    )
 
 
 def json_row(text: str) -> Row | None:
@@ -186,19 +279,38 @@ def object_row(text: str) -> Row | None:
     if found is not None:
         return found
     try:
-        said = ast.literal_eval(NOT_A_NUMBER.sub(lambda match: f"'{match[0]}'", text) if "nan" in text or "inf" in text else text)
+        said = ast.literal_eval(
+            NOT_A_NUMBER.sub(lambda match: f"'{match[0]}'", text)
+            if "nan" in text or "inf" in text
+            else text
+        )
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
-    return row(flattened(said)) if isinstance(said, dict) and all(isinstance(name, str) for name in said) else None
+    return (
+        row(flattened(said))
+        if isinstance(said, dict) and all(isinstance(name, str) for name in said)
+        else None
+    )
 
 
 def shortened(text: str, most: int = 40) -> str:
     """The start of a line, printable, for a message."""
-    text = "".join(character if character.isprintable() else "?" for character in text.strip()[: most + 1])
+    text = "".join(
+        character if character.isprintable() else "?" for character in text.strip()[: most + 1]
+    )
     return repr(text[:most] + ("..." if len(text) > most else ""))
 
 
-def _end(gathering: Gathering, lines: TextLines, malformed: LeftOut, unplaced: LeftOut, what: str, *, cut: bool, number: int) -> None:
+def _end(
+    gathering: Gathering,
+    lines: TextLines,
+    malformed: LeftOut,
+    unplaced: LeftOut,
+    what: str,
+    *,
+    cut: bool,
+    number: int,
+) -> None:
     if cut:
         malformed.count -= 1
         gathering.warnings.append(f"{lines.path}: the last line, {number}, is cut off: left out")

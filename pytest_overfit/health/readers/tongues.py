@@ -1,4 +1,6 @@
-"""What other languages call the metrics of a training run, in the words that `names` knows: `Época 3 - pérdida de validación: 0,51`."""
+"""What other languages call the metrics of a training run, in the words that `names` knows: `Época
+3 - pérdida de validación: 0,51`.
+"""
 
 # ruff: noqa: RUF001
 
@@ -9,9 +11,13 @@ import re
 WORDS = {
     "epoch": "第?轮次|轮次|轮|エポック|에폭|에포크|эпох[аи]?|époque|epoque|época|epoca|epoche",
     "step": "步数|步|ステップ|스텝|шаг",
-    "train": "训练集?|訓練|学習(?!率)|훈련|학습(?!률)|(?:на |при )?обучени[еяи]|(?:на )?трейне?|entrenamiento|treinamento|treino|entra[iî]nement"
+    "train": "训练集?|訓練|学習(?!率)|훈련|학습(?!률)|(?:на |при )?обучени[еяи]|(?:на "
+    ")?трейне?|entrenamiento|treinamento|treino|entra[iî]nement"
     "|addestramento|eğitim",
-    "val": "验证集?|検証|검증|(?:на )?валидаци[яи]|(?:на )?вал(?=[.: ])|validación|validação|validazione|validierung|doğrulama",
+    "val": (
+        "验证集?|検証|검증|(?:на )?валидаци[яи]|(?:на )?вал(?=[.: "
+        "])|validación|validação|validazione|validierung|doğrulama"
+    ),
     "test": "测试集?|テスト|테스트|(?:на )?тест[ае]?(?!\\w)",
     "loss": "损失(?:值|函数)?|損失|손실|потер[иья]|лосс?|pérdida|perda|perte|perdita|verlust|kayıp",
     "accuracy": "准确率|正确率|精度|正解率|정확도|точность|exactitud|precisión|acurácia|précision|exactitude|accuratezza|genauigkeit|doğruluk",
@@ -37,7 +43,9 @@ POINTED = re.compile(r"\d\.\d")
 
 
 def in_english(text: str) -> str:
-    """A line with these words in English, and decimal commas as points where no number of the line has a point."""
+    """A line with these words in English, and decimal commas as points where no number of the line
+    has a point.
+    """
     if "第" in text:
         text = NUMBERED.sub(r"epoch \1 ", text)
     text, found = FOREIGN.subn(lambda match: f" {match.lastgroup} ", COMPOUND.sub(r"\1 ", text))

@@ -1,4 +1,6 @@
-"""JSON that holds a list of rows: Hugging Face's `trainer_state.json` with its `log_history`, or a bare list. Read row by row, however long."""
+"""JSON that holds a list of rows: Hugging Face's `trainer_state.json` with its `log_history`, or a
+bare list. Read row by row, however long.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,17 @@ HISTORY = re.compile(r'"log_history"\s*:\s*\[')
 OPENED = re.compile(r"\A\s*\[")
 BETWEEN = re.compile(r"[\s,]*")
 DECODE = json.JSONDecoder().raw_decode
-PLANNED = {name: re.compile(rf'"{name}"\s*:\s*(\d{{1,12}})\b') for name in ("num_train_epochs", "max_steps", "global_step")}
+PLANNED = {
+    name: re.compile(rf'"{name}"\s*:\s*(\d{{1,12}})\b')
+    for name in ("num_train_epochs", "max_steps", "global_step")
+}
 
 
 def read_trainer_state(path: Path, gathering: Gathering, progress: Progress) -> None:
-    """Raises BadRun where the history does not start. One that is cut off is read up to there, with a warning."""
+    """Raises BadRun where the history does not start.
+
+    One that is cut off is read up to there, with a warning.
+    """
     unplaced = LeftOut()
     loose: list[tuple[Row, Where]] = []
     around: dict[str, int] = {}
@@ -40,7 +48,10 @@ def read_trainer_state(path: Path, gathering: Gathering, progress: Progress) -> 
             unplaced.add(number)
     for found, where in loose:
         found.give(gathering, where) if len(loose) == number else unplaced.add(where.number)
-    gathering.warnings += (text.replace("line", "row") for text in unplaced.said(path, "left out: neither epoch nor step"))
+    gathering.warnings += (
+        text.replace("line", "row")
+        for text in unplaced.said(path, "left out: neither epoch nor step")
+    )
     if "num_train_epochs" in around:
         gathering.told |= {"epochs": around["num_train_epochs"]}
     gathering.planned_steps = around.get("max_steps")
@@ -55,7 +66,9 @@ def _around(text: str, around: dict[str, int]) -> None:
             around[name] = int(match[1])
 
 
-def _rows(path: Path, gathering: Gathering, progress: Progress, around: dict[str, int]) -> Iterator[object]:
+def _rows(
+    path: Path, gathering: Gathering, progress: Progress, around: dict[str, int]
+) -> Iterator[object]:
     """The items of the list. around: gains what stands before and behind it."""
     blocks = _blocks(path, progress)
     text, place, inside = "", 0, False
@@ -78,7 +91,9 @@ def _rows(path: Path, gathering: Gathering, progress: Progress, around: dict[str
         if len(text) - place > 2 * BLOCK:
             break
     if not inside:
-        raise BadRun(f"{path}: JSON whose rows do not start; give a trainer_state.json with its log_history")
+        raise BadRun(
+            f"{path}: JSON whose rows do not start; give a trainer_state.json with its log_history"
+        )
     gathering.warnings.append(f"{path}: the JSON is cut off or damaged: read up to there")
 
 

@@ -1,7 +1,8 @@
-"""Rules: what can be wrong with a training run, each a function from a run to a finding or None, named after the bad thing.
+"""Rules: what can be wrong with a training run, each a function from a run to a finding or None,
+named after the bad thing.
 
-A rule reads the run alone and speaks only of what lasts: a sound run is noisy, restarts its learning rate, stands still before it drops, and
-begins all blank.
+A rule reads the run alone and speaks only of what lasts: a sound run is noisy, restarts its
+learning rate, stands still before it drops, and begins all blank.
 """
 
 from __future__ import annotations
@@ -20,10 +21,27 @@ RULES: tuple[Rule, ...] = (
         needs=(readings("train_loss", "val_loss", numbers=False),),
         slower=0.1,
     ),
-    Rule(record=learning.LEARNING_RATE_ZERO, judge=learning.learning_rate_zero, needs=(readings("lr", least=2),)),
-    Rule(record=stability.TRAINING_DIVERGES, judge=stability.training_diverges, needs=(readings("train_loss", least=3),), slower=0.1),
-    Rule(record=learning.LOSS_NEVER_FALLS, judge=learning.loss_never_falls, needs=(readings("train_loss", least=10),)),
-    Rule(record=learning.NOTHING_LEARNT, judge=learning.nothing_learnt, needs=(levels("train"), readings("train_loss", least=3))),
+    Rule(
+        record=learning.LEARNING_RATE_ZERO,
+        judge=learning.learning_rate_zero,
+        needs=(readings("lr", least=2),),
+    ),
+    Rule(
+        record=stability.TRAINING_DIVERGES,
+        judge=stability.training_diverges,
+        needs=(readings("train_loss", least=3),),
+        slower=0.1,
+    ),
+    Rule(
+        record=learning.LOSS_NEVER_FALLS,
+        judge=learning.loss_never_falls,
+        needs=(readings("train_loss", least=10),),
+    ),
+    Rule(
+        record=learning.NOTHING_LEARNT,
+        judge=learning.nothing_learnt,
+        needs=(levels("train"), readings("train_loss", least=3)),
+    ),
     Rule(
         record=stability.LEARNING_UNDONE,
         judge=stability.learning_undone,
@@ -36,9 +54,22 @@ RULES: tuple[Rule, ...] = (
         needs=(readings("val_loss", least=3),),
         overfits=True,
     ),
-    Rule(record=overfitting.VALIDATION_ERROR_RISES, judge=overfitting.validation_error_rises, needs=(error_rates(3),), overfits=True),
-    Rule(record=output.PREDICTIONS_TOO_SHORT, judge=output.predictions_too_short, needs=(output.outputs, LOSS)),
-    Rule(record=output.VALIDATION_WER_STUCK, judge=output.validation_wer_stuck, needs=(error_rates(3),)),
+    Rule(
+        record=overfitting.VALIDATION_ERROR_RISES,
+        judge=overfitting.validation_error_rises,
+        needs=(error_rates(3),),
+        overfits=True,
+    ),
+    Rule(
+        record=output.PREDICTIONS_TOO_SHORT,
+        judge=output.predictions_too_short,
+        needs=(output.outputs, LOSS),
+    ),
+    Rule(
+        record=output.VALIDATION_WER_STUCK,
+        judge=output.validation_wer_stuck,
+        needs=(error_rates(3),),
+    ),
     Rule(
         record=learning.NOTHING_CARRIES_OVER,
         judge=learning.nothing_carries_over,
@@ -52,7 +83,12 @@ RULES: tuple[Rule, ...] = (
         needs=(readings("train_loss", "val_loss", least=16),),
         slower=0.3,
     ),
-    Rule(record=stability.LOSS_SPIKES, judge=stability.loss_spikes, needs=(readings("train_loss", "val_loss", least=8),), stops=False),
+    Rule(
+        record=stability.LOSS_SPIKES,
+        judge=stability.loss_spikes,
+        needs=(readings("train_loss", "val_loss", least=8),),
+        stops=False,
+    ),
     Rule(record=stability.STEPS_OUT_OF_ORDER, judge=stability.steps_out_of_order, stops=False),
 )
 """Gravest first: what comes earlier may be the cause of what comes later."""

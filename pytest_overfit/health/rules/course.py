@@ -1,4 +1,6 @@
-"""The course of a run: its learning rate's restarts, how far along its plan it is, and since when a metric of it stands still."""
+"""The course of a run: its learning rate's restarts, how far along its plan it is, and since when a
+metric of it stands still.
+"""
 
 from __future__ import annotations
 
@@ -26,52 +28,81 @@ THROWN_BACK_SHARE = 0.15
 RESTED = 0.3
 """Share of the highest learning rate at which a restarted one has come down again."""
 EPOCHS, STEPS = 30.0, 1000.0
-"""Where the clock counts epochs: how many of them let fewer than FEW readings tell that a metric stands. Where it counts steps: before so
-many, training loss tells nothing."""
+"""Where the clock counts epochs: how many of them let fewer than FEW readings tell that a metric
+stands. Where it counts steps: before so many, training loss tells nothing.
+"""
 EARLY = 1 / 3
 """Share of its plan before which a run that never moved may still do so."""
 
 
 def thrown_back(run: Run) -> bool:
-    """Whether training loss stands well above its lowest, or, of few readings, ever stood: after a restart of its rate it needs time, and what
-    has diverged has its own rule.
+    """Whether training loss stands well above its lowest, or, of few readings, ever stood: after a
+    restart of its rate it needs time, and what has diverged has its own rule.
     """
     curve = thinned(run.curve("train_loss"))
     if len(curve) < FEW:
-        return any(value > (1 + THROWN_BACK_SHARE) * low for value, low in zip(curve.values, accumulate(curve.values, min), strict=True))
+        return any(
+            value > (1 + THROWN_BACK_SHARE) * low
+            for value, low in zip(curve.values, accumulate(curve.values, min), strict=True)
+        )
     calm = smoothed(curve)
     since = between(curve, calm.at[lowest(calm)])
-    return median(curve.values[-3:]) - min(calm.values) > max(THROWN_BACK_SHARE * abs(min(calm.values)), 3 * noise(since))
+    return median(curve.values[-3:]) - min(calm.values) > max(
+        THROWN_BACK_SHARE * abs(min(calm.values)), 3 * noise(since)
+    )
 
 
 def restarted(run: Run, place: float, best: float) -> bool:
-    """Whether a warm restart since `best` still holds a run back at `place`: its learning rate is well above that at `best` and as high as one
-    before it, and training loss has not come below what it was. False where no rate was read.
+    """Whether a warm restart since `best` still holds a run back at `place`: its learning rate is
+    well above that at `best` and as high as one before it, and training loss has not come below
+    what it was. False where no rate was read.
     """
     rates, train = finite(run.curve("lr")), finite(run.curve("train_loss"))
-    if len(rates) < 2 or (len(train) and reading_at(train, place) < (1 - CREEP) * reading_at(train, best)):
+    if len(rates) < 2 or (
+        len(train) and reading_at(train, place) < (1 - CREEP) * reading_at(train, best)
+    ):
         return False
-    rate, own, before = reading_at(rates, place, 1), reading_at(rates, best, 1), between(rates, rates.at[0], best).values
-    return rate > max(2 * own, RESTED * max(rates.values)) and rate <= max(before, default=own) / 0.9
+    rate, own, before = (
+        reading_at(rates, place, 1),
+        reading_at(rates, best, 1),
+        between(rates, rates.at[0], best).values,
+    )
+    return (
+        rate > max(2 * own, RESTED * max(rates.values)) and rate <= max(before, default=own) / 0.9
+    )
 
 
 def settled_rate(run: Run, curve: Curve, best: float) -> Curve:
     """The readings but those after `best` and soon after a warm restart."""
-    held = [(at, value) for at, value in zip(curve.at, curve.values, strict=True) if at <= best or not restarted(run, at, best)]
+    held = [
+        (at, value)
+        for at, value in zip(curve.at, curve.values, strict=True)
+        if at <= best or not restarted(run, at, best)
+    ]
     return Curve(at=tuple(at for at, _ in held), values=tuple(value for _, value in held))
 
 
 def still_since(run: Run, name: str, creep: float | None = None) -> float | None:
-    """The place since which a metric stands still, rising included; None where it still falls, was thrown back, or too little was read to say.
+    """The place since which a metric stands still, rising included; None where it still falls, was
+    thrown back, or too little was read to say.
 
-    It must have gone nowhere for the last half of its run, and for long, see `long_enough`. creep: as `falls` takes it.
+    It must have gone nowhere for the last half of its run, and for long, see `long_enough`. creep:
+    as `falls` takes it.
     """
     curve = thinned(run.curve(name))
     since = None if thrown_back(run) else stands_since(curve, creep)
-    if since is None or too_early(run, name) or not (long_enough(curve, since, over=bool(run.finished)) or _for_epochs(run, curve, since)):
+    if (
+        since is None
+        or too_early(run, name)
+        or not (
+            long_enough(curve, since, over=bool(run.finished)) or _for_epochs(run, curve, since)
+        )
+    ):
         return None
     half = between(curve, (curve.at[0] + curve.at[-1]) / 2)
-    held_back = any(restarted(run, curve.at[-1], place) for place in (curve.at[lowest(curve)], half.at[0]))
+    held_back = any(
+        restarted(run, curve.at[-1], place) for place in (curve.at[lowest(curve)], half.at[0])
+    )
     return None if held_back else since
 
 
@@ -80,16 +111,22 @@ def _for_epochs(run: Run, curve: Curve, since: float) -> bool:
 
 
 def too_early(run: Run, name: str) -> bool:
-    """Whether a metric that never moved may yet: of a plan next to nothing is done, the rate still rises, or training was read for few steps."""
+    """Whether a metric that never moved may yet: of a plan next to nothing is done, the rate still
+    rises, or training was read for few steps.
+    """
     curve = run.curve(name)
     if run.finished or not len(curve):
         return False
-    few_steps = run.clock == "step" and name.startswith("train") and curve.at[-1] - curve.at[0] < STEPS
+    few_steps = (
+        run.clock == "step" and name.startswith("train") and curve.at[-1] - curve.at[0] < STEPS
+    )
     return few_steps or hardly_begun(run) is not None
 
 
 def hardly_begun(run: Run) -> str | None:
-    """In words, that most of a run's plan is still to come: fewer than EARLY of its epochs or steps are done, or its learning rate still rises."""
+    """In words, that most of a run's plan is still to come: fewer than EARLY of its epochs or steps
+    are done, or its learning rate still rises.
+    """
     last = max((curve.at[-1] for curve in run.curves.values() if len(curve)), default=0.0)
     planned = run.planned_steps if run.clock == "step" else run.facts.epochs
     if planned and last < EARLY * planned:

@@ -1,4 +1,6 @@
-"""Learning that never began, ended early, or came to a halt on a level that takes no look at the input."""
+"""Learning that never began, ended early, or came to a halt on a level that takes no look at the
+input.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,16 @@ from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
 from pytest_overfit.health.rules.course import still_since, too_early
 from pytest_overfit.health.rules.reading import KNOWS, error_rate, reads
-from pytest_overfit.health.rules.trend import MANY, UNMOVED, WHOLE, falls, finite, never_fell, smoothed, thinned
+from pytest_overfit.health.rules.trend import (
+    MANY,
+    UNMOVED,
+    WHOLE,
+    falls,
+    finite,
+    never_fell,
+    smoothed,
+    thinned,
+)
 from pytest_overfit.health.rules.words import number, place, seen
 from pytest_overfit.health.run import Run
 from pytest_overfit.levels import LevelMatch, standing
@@ -21,18 +32,24 @@ NEAR = 0.15
 ZERO, ZERO_SHARE = 1e-12, 1e-5
 """Learning rates that change nothing: in themselves, and as a share of the run's highest."""
 BEGINNING = 0.1
-"""Share of a clock before which the first reading must lie for a run to have been read from its beginning."""
+"""Share of a clock before which the first reading must lie for a run to have been read from its
+beginning.
+"""
 CLIMB = "see whether the network can memorise a few clips at all (pytest -m overfit)"
 
 
 def last_standing(run: Run, split: str) -> LevelMatch | None:
-    """The level that a split's loss stands on at the end of a run, by the median of its last readings."""
+    """The level that a split's loss stands on at the end of a run, by the median of its last
+    readings.
+    """
     ladder, losses = run.facts.levels.get(split), thinned(run.curve(f"{split}_loss"))
     return standing(median(losses.values[-3:]), ladder) if ladder and len(losses) else None
 
 
 def nothing_learnt(run: Run) -> Finding | None:
-    """Training loss stands still on a level that is reached without looking at the input, or sinks so slowly that it would not leave it soon."""
+    """Training loss stands still on a level that is reached without looking at the input, or sinks
+    so slowly that it would not leave it soon.
+    """
     stands, still = last_standing(run, "train"), still_since(run, "train_loss")
     if stands is None or not _on(stands):
         return None
@@ -41,7 +58,10 @@ def nothing_learnt(run: Run) -> Finding | None:
     if still is None:
         return None
     return NOTHING_LEARNT.finding(
-        headline=f"training loss {goes} on the level `{stands.level.name}` since {place(run, still)}: its output takes no look at the input",
+        headline=(
+            f"training loss {goes} on the level `{stands.level.name}` since {place(run, still)}: "
+            "its output takes no look at the input"
+        ),
         evidence=(_measured("training", stands), *_ladder(stands)),
         try_=CLIMB,
         status="confirmed",
@@ -51,13 +71,20 @@ def nothing_learnt(run: Run) -> Finding | None:
 
 def nothing_carries_over(run: Run) -> Finding | None:
     """Validation loss stands still on such a level, while training loss has left it."""
-    stands, still, train = last_standing(run, "val"), still_since(run, "val_loss"), last_standing(run, "train")
+    stands, still, train = (
+        last_standing(run, "val"),
+        still_since(run, "val_loss"),
+        last_standing(run, "train"),
+    )
     if stands is None or still is None or not _on(stands) or train is None or _on(train):
         return None
     if train.measured >= stands.measured:
         return None
     return NOTHING_CARRIES_OVER.finding(
-        headline=f"validation loss stands still on the level `{stands.level.name}` since {place(run, still)}, training loss on `{train.level.name}`",
+        headline=(
+            f"validation loss stands still on the level `{stands.level.name}` since "
+            f"{place(run, still)}, training loss on `{train.level.name}`"
+        ),
         evidence=(_measured("validation", stands), _measured("training", train), *_ladder(stands)),
         try_="see whether both splits are prepared alike; then more data or augmentation",
         status="confirmed",
@@ -66,65 +93,106 @@ def nothing_carries_over(run: Run) -> Finding | None:
 
 
 def _creeping_since(run: Run, stands: LevelMatch) -> float | None:
-    """The place since which training loss is on blind levels for MANY readings, half of the run, and would be after as long a run again."""
+    """The place since which training loss is on blind levels for MANY readings, half of the run,
+    and would be after as long a run again.
+    """
     curve = smoothed(thinned(run.curve("train_loss")))
     floor = (1 - NEAR) * min(level.loss for level in stands.ladder if level.name in BLIND)
-    off = [i for i, value in enumerate(curve.values) if not floor <= value <= (1 + NEAR) * stands.level.loss]
+    off = [
+        i
+        for i, value in enumerate(curve.values)
+        if not floor <= value <= (1 + NEAR) * stands.level.loss
+    ]
     first = off[-1] + 1 if off else 0
     length = curve.at[-1] - curve.at[0]
-    if len(curve) - first < MANY or curve.at[-1] - curve.at[first] < length / 2 or too_early(run, "train_loss") or reads(run, "train"):
+    if (
+        len(curve) - first < MANY
+        or curve.at[-1] - curve.at[first] < length / 2
+        or too_early(run, "train_loss")
+        or reads(run, "train")
+    ):
         return None
     middle = (first + len(curve)) // 2
     last = curve.values[middle:]
     third = max(len(last) // 3, 1)
     # From the middle of the first third to that of the last is two thirds of the way.
-    pace = (median(last[:third]) - median(last[-third:])) / (curve.at[-1] - curve.at[middle]) * 3 / 2
+    pace = (
+        (median(last[:third]) - median(last[-third:])) / (curve.at[-1] - curve.at[middle]) * 3 / 2
+    )
     return curve.at[first] if median(last[-third:]) - pace * length > floor else None
 
 
 def stands_blind(run: Run, split: str) -> bool:
-    """Whether a split's loss is on a level that takes no look at the input, as far as levels are known."""
+    """Whether a split's loss is on a level that takes no look at the input, as far as levels are
+    known.
+    """
     stands = last_standing(run, split)
     return stands is not None and _on(stands)
 
 
 def _on(stands: LevelMatch) -> bool:
     """Whether a loss is on one of the levels that take no look at the input."""
-    return stands.level.name in BLIND and abs(stands.measured - stands.level.loss) <= NEAR * stands.level.loss
+    return (
+        stands.level.name in BLIND
+        and abs(stands.measured - stands.level.loss) <= NEAR * stands.level.loss
+    )
 
 
 def _measured(what: str, stands: LevelMatch) -> str:
-    return f"{what} loss {number(stands.measured)} nats a token; `{stands.level.name}` is at {number(stands.level.loss)}"
+    return (
+        f"{what} loss {number(stands.measured)} nats a token; `{stands.level.name}` is at "
+        f"{number(stands.level.loss)}"
+    )
 
 
 def _ladder(stands: LevelMatch) -> tuple[str, ...]:
-    return ("levels: " + ", ".join(f"{level.name} {number(level.loss)}" for level in stands.ladder),)
+    return (
+        "levels: " + ", ".join(f"{level.name} {number(level.loss)}" for level in stands.ladder),
+    )
 
 
 def loss_never_falls(run: Run) -> Finding | None:
-    """The loss is where it began, after all that was read of a run from its beginning: that of training, or that of validation while training,
-    after its first readings, stands still as well.
+    """The loss is where it began, after all that was read of a run from its beginning: that of
+    training, or that of validation while training, after its first readings, stands still as well.
     """
     curve, val = thinned(run.curve("train_loss")), thinned(run.curve("val_loss"))
     first, last = curve.at[0], curve.at[-1]
-    if too_early(run, "train_loss") or first > max(BEGINNING * last, 1.5 * (last - first) / (len(curve) - 1)) or _knows(run):
+    if (
+        too_early(run, "train_loss")
+        or first > max(BEGINNING * last, 1.5 * (last - first) / (len(curve) - 1))
+        or _knows(run)
+    ):
         return None
     third = len(curve) // 3
     before, after = median(curve.values[:third]), median(curve.values[-third:])
-    unmoved = not falls(curve) and min(smoothed(curve).values[third:]) >= 0.9 * max(before, curve.values[0])
-    if not unmoved and not (len(val) >= UNMOVED and never_fell(val) and _stands(run, "train_loss") and _stands(run, "val_loss")):
+    unmoved = not falls(curve) and min(smoothed(curve).values[third:]) >= 0.9 * max(
+        before, curve.values[0]
+    )
+    if not unmoved and not (
+        len(val) >= UNMOVED
+        and never_fell(val)
+        and _stands(run, "train_loss")
+        and _stands(run, "val_loss")
+    ):
         return None
     split, told = ("training", "train_loss") if unmoved else ("validation", "val_loss")
     exact = finite(run.curve(told))
     third = len(exact) // 3
     before, after = median(exact.values[:third]), median(exact.values[-third:])
     return LOSS_NEVER_FALLS.finding(
-        headline=f"{split} loss has not fallen since {place(run, exact.at[0])}: {number(before)} then, {number(after)} now",
+        headline=(
+            f"{split} loss has not fallen since {place(run, exact.at[0])}: {number(before)} then, "
+            f"{number(after)} now"
+        ),
         evidence=(
-            f"{counted(len(exact), 'reading')} of {split} loss from {seen(run, told, exact.at[0])} to {seen(run, told, exact.at[-1])}, medians "
+            f"{counted(len(exact), 'reading')} of {split} loss from {seen(run, told, exact.at[0])} "
+            f"to {seen(run, told, exact.at[-1])}, medians "
             "of the first and the last third",
         ),
-        try_="see whether the optimiser has the parameters, whether the learning rate is above zero, and climb the ladder (pytest -m overfit)",
+        try_=(
+            "see whether the optimiser has the parameters, whether the learning rate is above "
+            "zero, and climb the ladder (pytest -m overfit)"
+        ),
         status="confirmed",
         began=exact.at[0],
     )
@@ -137,8 +205,14 @@ def _stands(run: Run, name: str) -> bool:
 
 
 def _knows(run: Run) -> bool:
-    """Whether the run had learnt before it was read: a resumed one is flat from its first reading on."""
-    return any(rate.values[-1] < KNOWS for rate in (error_rate(run, "train"), error_rate(run, "val")) if len(rate))
+    """Whether the run had learnt before it was read: a resumed one is flat from its first reading
+    on.
+    """
+    return any(
+        rate.values[-1] < KNOWS
+        for rate in (error_rate(run, "train"), error_rate(run, "val"))
+        if len(rate)
+    )
 
 
 def learning_rate_zero(run: Run) -> Finding | None:
@@ -148,15 +222,28 @@ def learning_rate_zero(run: Run) -> Finding | None:
     start = max((i + 1 for i, rate in enumerate(rates.values) if rate > floor), default=0)
     if start == len(rates):
         return None
-    began, last = rates.at[start], max(curve.at[-1] for name in run.curves if len(curve := run.curve(name)))
+    began, last = (
+        rates.at[start],
+        max(curve.at[-1] for name in run.curves if len(curve := run.curve(name))),
+    )
     planned = run.facts.epochs if run.clock == "epoch" and run.facts.epochs else -math.inf
     if len(rates) - start < 3 and planned <= rates.at[-1] + 1:
         return None
     left = f", {planned:.0f} were planned" if planned > last else ""
     return LEARNING_RATE_ZERO.finding(
-        headline=f"the learning rate is zero {'from the start' if not start else f'since {place(run, began)}'}",
-        evidence=(f"lr {rates.values[start]:g} at {seen(run, 'lr', began)}, trained on to {place(run, last)}{left}; highest {max(rates.values):g}",),
-        try_="a schedule as long as the run" if start else "a learning rate above zero; see what sets it",
+        headline=(
+            "the learning rate is zero "
+            f"{'from the start' if not start else f'since {place(run, began)}'}"
+        ),
+        evidence=(
+            (
+                f"lr {rates.values[start]:g} at {seen(run, 'lr', began)}, trained on to "
+                f"{place(run, last)}{left}; highest {max(rates.values):g}"
+            ),
+        ),
+        try_="a schedule as long as the run"
+        if start
+        else "a learning rate above zero; see what sets it",
         status="confirmed",
         began=began,
     )
@@ -165,20 +252,32 @@ def learning_rate_zero(run: Run) -> Finding | None:
 NOTHING_LEARNT = Record(
     name="nothing_learnt",
     stage="run",
-    means="The training loss stands on a level that is reached without looking at the input: uniform, all blank, or the frequencies of tokens.",
-    detected="The last losses are compared with those levels, which follow from the targets and steps of the run, once the loss stands still "
+    means=(
+        "The training loss stands on a level that is reached without looking at the input: "
+        "uniform, all blank, or the frequencies of tokens."
+    ),
+    detected="The last losses are compared with those levels, which follow from the targets and "
+    "steps of the run, once the loss stands still "
     "or creeps.",
     mend="See whether the network can memorise a few clips at all (pytest -m overfit).",
-    no_remedy="a log cannot be trained again; the next command to run is printed, the ladder of this tool",
+    no_remedy=(
+        "a log cannot be trained again; the next command to run is printed, the ladder of this tool"
+    ),
     planted=("collapsed",),
 )
 NOTHING_CARRIES_OVER = Record(
     name="nothing_carries_over",
     stage="run",
-    means="Validation loss stands on a level that is reached without looking at the input, while training loss has left it.",
+    means=(
+        "Validation loss stands on a level that is reached without looking at the input, while "
+        "training loss has left it."
+    ),
     detected="Both losses are compared with those levels once validation stands still.",
     mend="See whether both splits are prepared alike; then more data or augmentation.",
-    no_remedy="a log cannot be trained again; the next command to run is printed, with more dropout and weight decay",
+    no_remedy=(
+        "a log cannot be trained again; the next command to run is printed, with more dropout and "
+        "weight decay"
+    ),
     planted=("memorised",),
 )
 LOSS_NEVER_FALLS = Record(
@@ -186,8 +285,13 @@ LOSS_NEVER_FALLS = Record(
     stage="run",
     means="The loss is where it began, after all that was read of the run.",
     detected="The first third of the readings is compared with the last, beyond their noise.",
-    mend="See whether the optimiser has the parameters and the learning rate is above zero; climb the ladder (pytest -m overfit).",
-    no_remedy="a log cannot be trained again; the next command to run is printed, the ladder of this tool",
+    mend=(
+        "See whether the optimiser has the parameters and the learning rate is above zero; climb "
+        "the ladder (pytest -m overfit)."
+    ),
+    no_remedy=(
+        "a log cannot be trained again; the next command to run is printed, the ladder of this tool"
+    ),
     planted=("rate_zero",),
 )
 LEARNING_RATE_ZERO = Record(

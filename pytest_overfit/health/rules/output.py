@@ -1,7 +1,8 @@
-"""What the network says: error rates that stay where they began, and outputs that are empty or far too short.
+"""What the network says: error rates that stay where they began, and outputs that are empty or far
+too short.
 
-CTC passes through a phase in which every step is blank, and every healthy output is mostly blank. So a blank share accuses nobody, and while
-the loss still falls, neither does an empty output.
+CTC passes through a phase in which every step is blank, and every healthy output is mostly blank.
+So a blank share accuses nobody, and while the loss still falls, neither does an empty output.
 """
 
 from __future__ import annotations
@@ -13,8 +14,29 @@ from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
 from pytest_overfit.health.rules.course import still_since, too_early
 from pytest_overfit.health.rules.learning import CLIMB
-from pytest_overfit.health.rules.reading import KNOWS, STUCK, called, error_rate, errors, reads, span_words, value_words
-from pytest_overfit.health.rules.trend import FEW, UNMOVED, between, falls, finite, lowest, negated, never_fell, noise, smoothed, thinned
+from pytest_overfit.health.rules.reading import (
+    KNOWS,
+    STUCK,
+    called,
+    error_rate,
+    errors,
+    reads,
+    span_words,
+    value_words,
+)
+from pytest_overfit.health.rules.trend import (
+    FEW,
+    UNMOVED,
+    between,
+    falls,
+    finite,
+    lowest,
+    negated,
+    never_fell,
+    noise,
+    smoothed,
+    thinned,
+)
 from pytest_overfit.health.rules.words import number, place, seen, span
 from pytest_overfit.health.run import Curve, Prediction, Run
 
@@ -23,24 +45,37 @@ WER_CREEP = 0.02
 NEARLY = 0.8
 """Error rate that a single reading of one which is stuck above STUCK may have touched."""
 SHORT, EMPTY = 1 / 3, 0.05
-"""Emitted over target tokens below which an output is far too short, and below which it is empty."""
-CARRY_OVER = "the network has memorised its training clips: more data, augmentation, dropout or weight decay, so that it carries over"
+"""Emitted over target tokens below which an output is far too short, and below which it is empty.
+"""
+CARRY_OVER = (
+    "the network has memorised its training clips: more data, augmentation, dropout or weight "
+    "decay, so that it carries over"
+)
 CLIPS = 3
 """Predictions that a judgement takes at least."""
 CONSTANT, SAME = 0.75, 0.01
-"""Share of the readings at which an output that reads nothing has the same value where it does not change; and how far the others are off."""
+"""Share of the readings at which an output that reads nothing has the same value where it does not
+change; and how far the others are off.
+"""
 LEAST = 5
 """Readings of an error rate that a finished run must have for nothing to have been read in it."""
 
 
 def validation_wer_stuck(run: Run) -> Finding | None:
-    """The error rate of validation was never below 85 % and no longer falls, nor does the loss that should bring it down."""
+    """The error rate of validation was never below 85 % and no longer falls, nor does the loss that
+    should bring it down.
+    """
     rate = error_rate(run, "val")
     return _stuck(run, rate) or _never_changes(run)
 
 
 def _stuck(run: Run, rate: Curve) -> Finding | None:
-    if len(rate) < 3 or too_early(run, "val_loss") or min(smoothed(rate).values) <= STUCK or min(rate.values) <= NEARLY:
+    if (
+        len(rate) < 3
+        or too_early(run, "val_loss")
+        or min(smoothed(rate).values) <= STUCK
+        or min(rate.values) <= NEARLY
+    ):
         return None
     still = _never_below(run, rate)
     if still is None:
@@ -48,15 +83,37 @@ def _stuck(run: Run, rate: Curve) -> Finding | None:
     stuck, name = between(rate, still), run.read_by("val") or ""
     best = lowest(rate)
     shown = [
-        f"{called(run, 'val')} {span_words(run, 'val', stuck.values)} at {counted(len(stuck), 'reading')} from {seen(run, name, still)} on",
-        f"its best is {value_words(run, 'val', rate.values[best])} at {seen(run, name, rate.at[best])}",
+        (
+            f"{called(run, 'val')} {span_words(run, 'val', stuck.values)} at "
+            f"{counted(len(stuck), 'reading')} from {seen(run, name, still)} on"
+        ),
+        (
+            f"its best is {value_words(run, 'val', rate.values[best])} at "
+            f"{seen(run, name, rate.at[best])}"
+        ),
     ]
     loss = loss_still_since(run, "val")
-    shown += [f"the loss that should bring it down stands still or rises since {place(run, loss)}"] if loss is not None else []
+    shown += (
+        [f"the loss that should bring it down stands still or rises since {place(run, loss)}"]
+        if loss is not None
+        else []
+    )
     train = error_rate(run, "train")
-    shown += [f"{called(run, 'train')} {value_words(run, 'train', train.values[-1])} at {place(run, train.at[-1])}"] if len(train) else []
+    shown += (
+        [
+            (
+                f"{called(run, 'train')} {value_words(run, 'train', train.values[-1])} at "
+                f"{place(run, train.at[-1])}"
+            )
+        ]
+        if len(train)
+        else []
+    )
     return VALIDATION_WER_STUCK.finding(
-        headline=f"{called(run, 'val')} stands at {span_words(run, 'val', stuck.values)} since {place(run, still)}",
+        headline=(
+            f"{called(run, 'val')} stands at {span_words(run, 'val', stuck.values)} since "
+            f"{place(run, still)}"
+        ),
         evidence=tuple(shown),
         try_=CARRY_OVER if memorised(run) else CLIMB,
         status="confirmed" if min(rate.values) > STUCK else "suspected",
@@ -65,7 +122,8 @@ def _stuck(run: Run, rate: Curve) -> Finding | None:
 
 
 def _never_changes(run: Run) -> Finding | None:
-    """What validation is read by has one and the same value to the last digit at nearly every reading: its output does not change.
+    """What validation is read by has one and the same value to the last digit at nearly every
+    reading: its output does not change.
 
     An error rate of 100 % may be the blank phase, and one that is low the end of learning.
     """
@@ -75,13 +133,25 @@ def _never_changes(run: Run) -> Finding | None:
     value, times = Counter(read.values).most_common(1)[0]
     since = read.values.index(value)
     same = max(abs(own - value) for own in read.values[since:]) <= SAME
-    if value in (0.0, 1.0) or not same or times < (CONSTANT * len(read) if reads(run, "val") is False else len(read)):
+    if (
+        value in (0.0, 1.0)
+        or not same
+        or times < (CONSTANT * len(read) if reads(run, "val") is False else len(read))
+    ):
         return None
     what, said, name = called(run, "val"), value_words(run, "val", value), run.read_by("val") or ""
     began = read.at[since]
     return VALIDATION_WER_STUCK.finding(
-        headline=f"{what} is {said} at {times} of {counted(len(read), 'reading')}: the output does not change",
-        evidence=(f"{what} {said} at {seen(run, name, began)}, and to the last digit the same at {counted(times - 1, 'later reading')}",),
+        headline=(
+            f"{what} is {said} at {times} of {counted(len(read), 'reading')}: the output does not "
+            "change"
+        ),
+        evidence=(
+            (
+                f"{what} {said} at {seen(run, name, began)}, and to the last digit the same at "
+                f"{counted(times - 1, 'later reading')}"
+            ),
+        ),
         try_=f"look at what is predicted, and at how it is scored; {CLIMB}",
         status="confirmed",
         began=began,
@@ -89,8 +159,8 @@ def _never_changes(run: Run) -> Finding | None:
 
 
 def _never_below(run: Run, rate: Curve) -> float | None:
-    """Since when an error rate above STUCK is stuck: it stands, and so does the loss; or neither moved from the start; or the run is over, and
-    its later half brought nothing.
+    """Since when an error rate above STUCK is stuck: it stands, and so does the loss; or neither
+    moved from the start; or the run is over, and its later half brought nothing.
     """
     name, loss = run.read_by("val") or "", thinned(run.curve("val_loss"))
     still = still_since(run, name, creep=WER_CREEP)
@@ -103,8 +173,9 @@ def _never_below(run: Run, rate: Curve) -> float | None:
 
 
 def _over_unread(run: Run, rate: Curve, loss: Curve) -> float | None:
-    """Since when the error rate of a run that is over brought nothing, without ever having come below STUCK: its last third, after which as long
-    again at its pace would not bring it there either.
+    """Since when the error rate of a run that is over brought nothing, without ever having come
+    below STUCK: its last third, after which as long again at its pace would not bring it there
+    either.
     """
     if not run.finished or len(rate) < LEAST:
         return None
@@ -124,32 +195,52 @@ def memorised(run: Run) -> bool:
 
 
 def loss_still_since(run: Run, split: str) -> float | None:
-    """Since when the loss that a split's output depends on stands still: its own, or the other's where its own was not read."""
+    """Since when the loss that a split's output depends on stands still: its own, or the other's
+    where its own was not read.
+    """
     names = [f"{split}_loss", "train_loss", "val_loss"]
-    return still_since(run, next((name for name in names if len(finite(run.curve(name))) >= 3), names[0]))
+    return still_since(
+        run, next((name for name in names if len(finite(run.curve(name))) >= 3), names[0])
+    )
 
 
 def predictions_too_short(run: Run) -> Finding | None:
-    """The output is empty, or has less than a third of the tokens it should, though the loss no longer falls."""
+    """The output is empty, or has less than a third of the tokens it should, though the loss no
+    longer falls.
+    """
     for split in ("val", "train"):
         still = loss_still_since(run, split)
         if still is None:
             continue
         # A ratio over the whole split decides alone: the few clips that are shown may be its worst.
         counted_all = len(finite(run.curve(f"{split}_emission_ratio"))) >= 3
-        found = _short_by_ratio(run, split, still) if counted_all else _short_by_clips(run, split, still)
+        found = (
+            _short_by_ratio(run, split, still)
+            if counted_all
+            else _short_by_clips(run, split, still)
+        )
         if found:
             return found
     return None
 
 
-def _finding(run: Run, split: str, ratio: float, began: float, shown: list[str], still: float) -> Finding:
+def _finding(
+    run: Run, split: str, ratio: float, began: float, shown: list[str], still: float
+) -> Finding:
     of = {"val": "validation", "train": "training"}[split]
     what = f"{of} predictions are " + ("empty" if ratio < EMPTY else "far too short")
     return PREDICTIONS_TOO_SHORT.finding(
         headline=f"{what}: {number(ratio)} tokens emitted for each target token",
-        evidence=(*shown, f"the loss stands still or rises since {place(run, still)}, so this is not the blank phase that every CTC run begins with"),
-        try_=CARRY_OVER if memorised(run) else f"{CLIMB}; a smaller blank bias, a higher learning rate, a warm-up",
+        evidence=(
+            *shown,
+            (
+                f"the loss stands still or rises since {place(run, still)}, so this is not the "
+                "blank phase that every CTC run begins with"
+            ),
+        ),
+        try_=CARRY_OVER
+        if memorised(run)
+        else f"{CLIMB}; a smaller blank bias, a higher learning rate, a warm-up",
         status="confirmed",
         began=began,
     )
@@ -164,8 +255,20 @@ def _short_by_ratio(run: Run, split: str, still: float) -> Finding | None:
     if ratio + noise(ratios) >= SHORT:
         return None
     short = settled_below(thinned(run.curve(name)), SHORT, else_at=still)
-    shown = [f"emitted / target tokens {span(ratios.values)} at {counted(len(ratios), 'reading')} from {seen(run, name, ratios.at[0])} on"]
-    return _finding(run, split, ratio, max(still, short), [*shown, f"below {SHORT:.2f} since {place(run, short)}"], still)
+    shown = [
+        (
+            f"emitted / target tokens {span(ratios.values)} at {counted(len(ratios), 'reading')} "
+            f"from {seen(run, name, ratios.at[0])} on"
+        )
+    ]
+    return _finding(
+        run,
+        split,
+        ratio,
+        max(still, short),
+        [*shown, f"below {SHORT:.2f} since {place(run, short)}"],
+        still,
+    )
 
 
 def _short_by_clips(run: Run, split: str, still: float) -> Finding | None:
@@ -177,9 +280,17 @@ def _short_by_clips(run: Run, split: str, still: float) -> Finding | None:
     short = sum(len(clip.prediction) < SHORT * len(clip.target) for clip in clips)
     if ratio >= SHORT or short < 0.8 * len(clips):
         return None
-    emitted, due = sorted(len(clip.prediction) for clip in clips), sorted(len(clip.target) for clip in clips)
+    emitted, due = (
+        sorted(len(clip.prediction) for clip in clips),
+        sorted(len(clip.target) for clip in clips),
+    )
     empty = sum(not clip.prediction for clip in clips)
-    shown = [f"{words_span(emitted)} words for {words_span(due)} in {counted(len(clips), 'prediction')}, {empty} of them empty"]
+    shown = [
+        (
+            f"{words_span(emitted)} words for {words_span(due)} in "
+            f"{counted(len(clips), 'prediction')}, {empty} of them empty"
+        )
+    ]
     return _finding(run, split, ratio, still, shown, still)
 
 
@@ -196,35 +307,62 @@ def words_span(counts: list[int]) -> str:
 
 
 def latest_predictions(run: Run, split: str, since: float) -> list[Prediction]:
-    """The predictions of a split from `since` on; those of unknown split count as validation, those of unknown place as the last ones."""
+    """The predictions of a split from `since` on; those of unknown split count as validation, those
+    of unknown place as the last ones.
+    """
     splits = ("val", "") if split == "val" else (split,)
-    return [clip for clip in run.predictions if clip.split in splits and clip.target and (clip.at is None or clip.at >= since)]
+    return [
+        clip
+        for clip in run.predictions
+        if clip.split in splits and clip.target and (clip.at is None or clip.at >= since)
+    ]
 
 
 def outputs(run: Run) -> str | None:
     """What `predictions_too_short` needs and a run lacks."""
-    counted_ones = any(len(finite(run.curve(f"{split}_emission_ratio"))) >= 3 for split in ("val", "train"))
-    return None if counted_ones or len(run.predictions) >= CLIPS else f"val_emission_ratio or {CLIPS} predictions"
+    counted_ones = any(
+        len(finite(run.curve(f"{split}_emission_ratio"))) >= 3 for split in ("val", "train")
+    )
+    return (
+        None
+        if counted_ones or len(run.predictions) >= CLIPS
+        else f"val_emission_ratio or {CLIPS} predictions"
+    )
 
 
 VALIDATION_WER_STUCK = Record(
     name="validation_wer_stuck",
     stage="run",
-    means="The error rate of validation was never below 85 % and no longer falls, nor does the loss that should bring it down; or it is the "
+    means="The error rate of validation was never below 85 % and no longer falls, nor does the "
+    "loss that should bring it down; or it is the "
     "same to the last digit at every reading.",
     detected="The error rate and the loss are asked whether they still fall, beyond their noise.",
-    mend="See whether the network can memorise a few clips at all (pytest -m overfit); where it can, more data, augmentation or regularisation.",
-    no_remedy="a log cannot be trained again; the next command to run is printed, the ladder of this tool",
+    mend=(
+        "See whether the network can memorise a few clips at all (pytest -m overfit); where it "
+        "can, more data, augmentation or regularisation."
+    ),
+    no_remedy=(
+        "a log cannot be trained again; the next command to run is printed, the ladder of this tool"
+    ),
     planted=("collapsed",),
 )
 PREDICTIONS_TOO_SHORT = Record(
     name="predictions_too_short",
     stage="run",
-    means="The output is empty, or has less than a third of the tokens it should, though the loss no longer falls: the blank phase that "
+    means="The output is empty, or has less than a third of the tokens it should, though the loss "
+    "no longer falls: the blank phase that "
     "every CTC run begins with was never left.",
-    detected="Emitted tokens are counted against those of the targets, over the whole split or the predictions that the log shows.",
-    mend="See whether the network can memorise a few clips at all (pytest -m overfit); a smaller blank bias, a higher learning rate, a warm-up.",
-    no_remedy="a log cannot be trained again; the next command to run is printed, the ladder of this tool",
+    detected=(
+        "Emitted tokens are counted against those of the targets, over the whole split or the "
+        "predictions that the log shows."
+    ),
+    mend=(
+        "See whether the network can memorise a few clips at all (pytest -m overfit); a smaller "
+        "blank bias, a higher learning rate, a warm-up."
+    ),
+    no_remedy=(
+        "a log cannot be trained again; the next command to run is printed, the ladder of this tool"
+    ),
     planted=(
         "collapsed",
         "short_output",

@@ -1,6 +1,7 @@
 """Learning that does not carry over: validation turns while training goes on, or stays far behind.
 
-A loss can get worse while reading still improves, so the error rate is asked first: where it still falls, a loss that rises is only suspected.
+A loss can get worse while reading still improves, so the error rate is asked first: where it still
+falls, a loss that rises is only suspected.
 """
 
 from __future__ import annotations
@@ -9,23 +10,51 @@ from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
 from pytest_overfit.health.rules.course import settled_rate, still_since, thrown_back
 from pytest_overfit.health.rules.learning import stands_blind
-from pytest_overfit.health.rules.reading import KNOWS, STUCK, called, error_rate, errors, reads, reads_better, value_words
-from pytest_overfit.health.rules.trend import FEW, Rise, between, comes_down, falls, finite, lasting_rise, lowest, reading_at, thinned
+from pytest_overfit.health.rules.reading import (
+    KNOWS,
+    STUCK,
+    called,
+    error_rate,
+    errors,
+    reads,
+    reads_better,
+    value_words,
+)
+from pytest_overfit.health.rules.trend import (
+    FEW,
+    Rise,
+    between,
+    comes_down,
+    falls,
+    finite,
+    lasting_rise,
+    lowest,
+    reading_at,
+    thinned,
+)
 from pytest_overfit.health.rules.words import number, place, seen, share, span, sureness
 from pytest_overfit.health.run import Curve, Run
 
 LEARNT = 0.1
-"""Share of its value at the best reading by which training loss must have fallen since, where it has few readings."""
+"""Share of its value at the best reading by which training loss must have fallen since, where it
+has few readings.
+"""
 SURE = 4.0
-"""Multiple of its noise from which a rise convicts: noise that wanders makes smaller ones by chance."""
+"""Multiple of its noise from which a rise convicts: noise that wanders makes smaller ones by
+chance.
+"""
 GAPS = (2.0, 1.0)
 """Validation minus training loss that is wide, in nats per token."""
 GAP_SHARE, LEAST_SHARE = 0.4, 0.1
-"""Share of the validation loss that a wide gap is in an unknown unit; and the least that it is in nats per token."""
+"""Share of the validation loss that a wide gap is in an unknown unit; and the least that it is in
+nats per token.
+"""
 
 
 def rise_of(run: Run, curve: Curve) -> Rise | None:
-    """The lasting rise of a curve since its best, leaving out what a warm restart of the rate lifts."""
+    """The lasting rise of a curve since its best, leaving out what a warm restart of the rate
+    lifts.
+    """
     curve = thinned(curve)
     return lasting_rise(settled_rate(run, curve, curve.at[lowest(curve)])) if len(curve) else None
 
@@ -37,9 +66,15 @@ def _goes_on(curve: Curve, rise: Rise | None) -> bool:
 
 
 def validation_loss_rises(run: Run) -> Finding | None:
-    """Validation loss has risen since its best, beyond its noise and for long, while training loss fell, or none was read."""
+    """Validation loss has risen since its best, beyond its noise and for long, while training loss
+    fell, or none was read.
+    """
     rise = rise_of(run, run.curve("val_loss"))
-    if rise is None or not _goes_on(finite(run.curve("val_loss")), rise) or stands_blind(run, "train"):
+    if (
+        rise is None
+        or not _goes_on(finite(run.curve("val_loss")), rise)
+        or stands_blind(run, "train")
+    ):
         return None
     trained, learns = learns_on(run, rise), reads_better(run, rise.since)
     if (trained is False and not _memorised(run)) or (trained is None and learns):
@@ -47,21 +82,33 @@ def validation_loss_rises(run: Run) -> Finding | None:
     exact, train = finite(run.curve("val_loss")), finite(run.curve("train_loss"))
     best, low, end = exact.at[lowest(exact)], min(exact.values), exact.at[-1]
     shown = [
-        f"validation loss {number(low)} at {seen(run, 'val_loss', best)}, the best of {counted(len(exact), 'reading')}; "
-        f"{number(exact.values[-1])} at {seen(run, 'val_loss', end)}" + (f" ({share(exact.values[-1] / low - 1)} above it)" if low > 0 else ""),
+        f"validation loss {number(low)} at {seen(run, 'val_loss', best)}, the best of "
+        f"{counted(len(exact), 'reading')}; "
+        f"{number(exact.values[-1])} at {seen(run, 'val_loss', end)}"
+        + (f" ({share(exact.values[-1] / low - 1)} above it)" if low > 0 else ""),
         sureness(rise),
     ]
     if len(train):
-        shown.append(f"training loss meanwhile {number(reading_at(train, best))} -> {number(reading_at(train, end))}")
+        shown.append(
+            f"training loss meanwhile {number(reading_at(train, best))} -> "
+            f"{number(reading_at(train, end))}"
+        )
     else:
         shown.append("no training loss in the log: whether training went on learning is not shown")
     shown += _read_since(run, best, learns)
     if run.facts.parameters and run.facts.train_samples:
-        shown.append(f"{run.facts.parameters / run.facts.train_samples:,.0f} parameters for each of {run.facts.train_samples} training samples")
+        shown.append(
+            f"{run.facts.parameters / run.facts.train_samples:,.0f} parameters for each of "
+            f"{run.facts.train_samples} training samples"
+        )
     return VALIDATION_LOSS_RISES.finding(
-        headline=f"validation loss rises since {place(run, best)}" + (" while training loss falls" if trained else ""),
+        headline=f"validation loss rises since {place(run, best)}"
+        + (" while training loss falls" if trained else ""),
         evidence=tuple(shown),
-        try_=f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation or data",
+        try_=(
+            f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation "
+            "or data"
+        ),
         status="confirmed" if _sure(rise) and not learns and trained is not False else "suspected",
         began=best,
     )
@@ -73,7 +120,9 @@ def _sure(rise: Rise) -> bool:
 
 
 def _memorised(run: Run) -> bool:
-    """Whether training loss, which need not fall further then, lies far below validation loss at the end, and was not thrown back."""
+    """Whether training loss, which need not fall further then, lies far below validation loss at
+    the end, and was not thrown back.
+    """
     train, val = finite(run.curve("train_loss")), finite(run.curve("val_loss"))
     end = reading_at(val, val.at[-1])
     return not thrown_back(run) and end - reading_at(train, train.at[-1]) > GAP_SHARE * abs(end)
@@ -84,13 +133,21 @@ def _read_since(run: Run, best: float, learns: bool) -> list[str]:
     read = errors(run, "val")
     if not len(read):
         return []
-    then, now = value_words(run, "val", reading_at(read, best, 1)), value_words(run, "val", read.values[-1])
+    then, now = (
+        value_words(run, "val", reading_at(read, best, 1)),
+        value_words(run, "val", read.values[-1]),
+    )
     goes = "still falls" if learns else "does not make up for it"
-    return [f"{called(run, 'val')} {goes}: {then} -> {now}" + ("; the loss alone gets worse" if learns else "")]
+    return [
+        f"{called(run, 'val')} {goes}: {then} -> {now}"
+        + ("; the loss alone gets worse" if learns else "")
+    ]
 
 
 def learns_on(run: Run, rise: Rise) -> bool | None:
-    """Whether training loss fell from the best validation reading to the end; None where it was not read."""
+    """Whether training loss fell from the best validation reading to the end; None where it was not
+    read.
+    """
     train = thinned(run.curve("train_loss"))
     if len(train) < 2:
         return None
@@ -102,8 +159,9 @@ def learns_on(run: Run, rise: Rise) -> bool | None:
 
 
 def validation_error_rises(run: Run) -> Finding | None:
-    """The error rate of validation has risen since its best, beyond its noise and for long, while training loss fell and validation loss stood
-    still, or was not read. Of one that rises `validation_loss_rises` tells; one that falls leaves room for the error rate to come down.
+    """The error rate of validation has risen since its best, beyond its noise and for long, while
+    training loss fell and validation loss stood still, or was not read. Of one that rises
+    `validation_loss_rises` tells; one that falls leaves room for the error rate to come down.
     """
     exact = errors(run, "val")
     rise, rate = rise_of(run, exact), error_rate(run, "val")
@@ -116,38 +174,63 @@ def validation_error_rises(run: Run) -> Finding | None:
     if len(loss) >= 2 and falls(thinned(loss)):
         return None
     shown = [
-        f"{called(run, 'val')} {value_words(run, 'val', min(exact.values))} at {seen(run, name, best)}, the best of "
-        f"{counted(len(exact), 'reading')}; {value_words(run, 'val', exact.values[-1])} at {seen(run, name, end)}",
+        f"{called(run, 'val')} {value_words(run, 'val', min(exact.values))} at "
+        f"{seen(run, name, best)}, the best of "
+        f"{counted(len(exact), 'reading')}; {value_words(run, 'val', exact.values[-1])} at "
+        f"{seen(run, name, end)}",
         sureness(rise),
     ]
     return VALIDATION_ERROR_RISES.finding(
         headline=f"{called(run, 'val')} gets worse since {place(run, best)}",
         evidence=tuple(shown),
-        try_=f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation or data",
+        try_=(
+            f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation "
+            "or data"
+        ),
         status="confirmed" if _sure(rise) else "suspected",
         began=best,
     )
 
 
 def gap_wide(run: Run) -> Finding | None:
-    """Validation loss stands still far above training loss: by more than 1.0 in nats per token; in an unknown unit, where training loss is below
-    it by a large share and what is validated is not read. While validation falls a gap is no illness: what is learnt carries over.
+    """Validation loss stands still far above training loss: by more than 1.0 in nats per token; in
+    an unknown unit, where training loss is below it by a large share and what is validated is not
+    read. While validation falls a gap is no illness: what is learnt carries over.
     """
     train, val = thinned(run.curve("train_loss")), thinned(run.curve("val_loss"))
-    known, still, rate = run.loss_unit == "nats per token", still_since(run, "val_loss"), error_rate(run, "val")
+    known, still, rate = (
+        run.loss_unit == "nats per token",
+        still_since(run, "val_loss"),
+        error_rate(run, "val"),
+    )
     gaps = _gaps(train, val, known)
     bounds = GAPS if known else (GAP_SHARE,)
-    bound = next((bound for bound in bounds if len(gaps) >= 2 and min(gap for _, gap in gaps[-_lasting(gaps) :]) > bound), None)
+    bound = next(
+        (
+            bound
+            for bound in bounds
+            if len(gaps) >= 2 and min(gap for _, gap in gaps[-_lasting(gaps) :]) > bound
+        ),
+        None,
+    )
     if still is None or bound is None or not _learnt(run, train):
         return None
     if not known and not (len(rate) and rate.values[-1] > KNOWS):
         return None
     began = _since_above(gaps, bounds[-1])
     since, spanned = place(run, _since_above(gaps, bound)), [gap for at, gap in gaps if at >= began]
-    said, told = f"validation loss stands more than {bound:g} above training loss since {since}", f"gap (validation - training) {span(spanned)}"
+    said, told = (
+        f"validation loss stands more than {bound:g} above training loss since {since}",
+        f"gap (validation - training) {span(spanned)}",
+    )
     if not known:
-        said = f"training loss lies more than {100 * bound:.0f} % below validation loss, which stands still, since {since}"
-        told = f"training loss is {share(min(spanned))} to {share(max(spanned))} below validation loss"
+        said = (
+            f"training loss lies more than {100 * bound:.0f} % below validation loss, which stands "
+            f"still, since {since}"
+        )
+        told = (
+            f"training loss is {share(min(spanned))} to {share(max(spanned))} below validation loss"
+        )
     return GAP_WIDE.finding(
         headline=said,
         evidence=(
@@ -162,19 +245,31 @@ def gap_wide(run: Run) -> Finding | None:
 
 
 def _gaps(train: Curve, val: Curve, known: bool) -> list[tuple[float, float]]:
-    """Validation minus training loss, each at its place; in an unknown unit as a share of the validation loss. None where that share is small."""
-    pairs = [(at, value, value - reading_at(train, at)) for at, value in zip(val.at, val.values, strict=True) if at >= train.at[0]]
+    """Validation minus training loss, each at its place; in an unknown unit as a share of the
+    validation loss. None where that share is small.
+    """
+    pairs = [
+        (at, value, value - reading_at(train, at))
+        for at, value in zip(val.at, val.values, strict=True)
+        if at >= train.at[0]
+    ]
     if not pairs or pairs[-1][2] < LEAST_SHARE * pairs[-1][1]:
         return []
     return [(at, gap if known else gap / value) for at, value, gap in pairs if known or value > 0]
 
 
 def _learnt(run: Run, train: Curve) -> bool:
-    """Whether something was learnt that may or may not carry over; without that, losses differ for another reason.
+    """Whether something was learnt that may or may not carry over; without that, losses differ for
+    another reason.
 
-    Training loss is below its first reading and on no level that is reached blindly, and some training clips are read.
+    Training loss is below its first reading and on no level that is reached blindly, and some
+    training clips are read.
     """
-    return train.values[-1] < (1 - LEARNT) * train.values[0] and reads(run, "train") is not False and not stands_blind(run, "train")
+    return (
+        train.values[-1] < (1 - LEARNT) * train.values[0]
+        and reads(run, "train") is not False
+        and not stands_blind(run, "train")
+    )
 
 
 def _lasting(gaps: list[tuple[float, float]]) -> int:
@@ -194,11 +289,21 @@ def _since_above(gaps: list[tuple[float, float]], bound: float) -> float:
 VALIDATION_LOSS_RISES = Record(
     name="validation_loss_rises",
     stage="run",
-    means="Validation loss has risen since its best while training loss fell: the network learns its clips by heart.",
-    detected="A rise since the best reading, beyond its noise and for long. Where the error rate still falls it is only suspected: a loss "
+    means=(
+        "Validation loss has risen since its best while training loss fell: the network learns its "
+        "clips by heart."
+    ),
+    detected="A rise since the best reading, beyond its noise and for long. Where the error rate "
+    "still falls it is only suspected: a loss "
     "can get worse while reading improves.",
-    mend="Go back to the checkpoint of the best reading; train with more dropout, weight decay, augmentation or data.",
-    no_remedy="a log cannot be trained again; the next command to run is printed, with more dropout and weight decay",
+    mend=(
+        "Go back to the checkpoint of the best reading; train with more dropout, weight decay, "
+        "augmentation or data."
+    ),
+    no_remedy=(
+        "a log cannot be trained again; the next command to run is printed, with more dropout and "
+        "weight decay"
+    ),
     planted=(
         "overfitting",
         "overfitting_sparsely",
@@ -207,19 +312,33 @@ VALIDATION_LOSS_RISES = Record(
 VALIDATION_ERROR_RISES = Record(
     name="validation_error_rises",
     stage="run",
-    means="The error rate of validation has risen since its best while training loss fell and validation loss stood still, or was not read.",
+    means=(
+        "The error rate of validation has risen since its best while training loss fell and "
+        "validation loss stood still, or was not read."
+    ),
     detected="A rise since the best reading, beyond its noise and for long.",
-    mend="Go back to the checkpoint of the best reading; train with more dropout, weight decay, augmentation or data.",
-    no_remedy="a log cannot be trained again; the next command to run is printed, with more dropout and weight decay",
+    mend=(
+        "Go back to the checkpoint of the best reading; train with more dropout, weight decay, "
+        "augmentation or data."
+    ),
+    no_remedy=(
+        "a log cannot be trained again; the next command to run is printed, with more dropout and "
+        "weight decay"
+    ),
     planted=("error_rises",),
 )
 GAP_WIDE = Record(
     name="gap_wide",
     stage="run",
-    means="Validation loss stands still far above training loss: what is learnt does not carry over.",
-    detected="The gap is more than 1.0 nats per token, or in an unknown unit a large share of the loss, at the last readings, and validation "
+    means="Validation loss stands still far above training loss: what is learnt does not carry "
+    "over.",
+    detected="The gap is more than 1.0 nats per token, or in an unknown unit a large share of the "
+    "loss, at the last readings, and validation "
     "no longer falls.",
     mend="Train with more dropout, weight decay, augmentation or data, or a smaller network.",
-    no_remedy="a log cannot be trained again; the next command to run is printed, with more dropout and weight decay",
+    no_remedy=(
+        "a log cannot be trained again; the next command to run is printed, with more dropout and "
+        "weight decay"
+    ),
     planted=("gap",),
 )

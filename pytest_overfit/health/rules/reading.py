@@ -1,4 +1,6 @@
-"""How well clips are read, whatever the log measures it by: an error rate, or a score of which more is better."""
+"""How well clips are read, whatever the log measures it by: an error rate, or a score of which more
+is better.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,16 @@ from pytest_overfit.health.run import MEASURED, Curve, Metric, Run
 STUCK = 0.85
 """Error rate above which next to nothing is read."""
 KNOWS = 0.5
-"""Error rate below which what is trained on is known: a flat training loss is then the end of learning, not the lack of it."""
+"""Error rate below which what is trained on is known: a flat training loss is then the end of
+learning, not the lack of it.
+"""
 Split = Literal["train", "val"]
 SPLITS: dict[Split, str] = {"train": "training", "val": "validation"}
 
 
 def errors(run: Run, split: Split) -> Curve:
-    """How badly a split is read, lower is better: an error rate as a share, what a share of hits lacks to 1, or a score below zero.
+    """How badly a split is read, lower is better: an error rate as a share, what a share of hits
+    lacks to 1, or a score below zero.
 
     Empty where the log does not tell.
     """
@@ -26,7 +31,9 @@ def errors(run: Run, split: Split) -> Curve:
     curve = finite(run.curve(name)) if name else Curve(at=(), values=())
     if not name or _measured(name).better == "lower":
         return curve
-    return Curve(at=curve.at, values=tuple(_flipped(_measured(name), value) for value in curve.values))
+    return Curve(
+        at=curve.at, values=tuple(_flipped(_measured(name), value) for value in curve.values)
+    )
 
 
 def _flipped(measured: Metric, value: float) -> float:
@@ -35,7 +42,9 @@ def _flipped(measured: Metric, value: float) -> float:
 
 
 def error_rate(run: Run, split: Split) -> Curve:
-    """The share of a split that is read wrongly; empty where the log tells none, or only that of whole sentences, which is high for long."""
+    """The share of a split that is read wrongly; empty where the log tells none, or only that of
+    whole sentences, which is high for long.
+    """
     name = run.read_by(split)
     rate = name is not None and _measured(name).share and not name.endswith("_ser")
     return errors(run, split) if rate else Curve(at=(), values=())
@@ -55,8 +64,8 @@ def value_words(run: Run, split: Split, value: float) -> str:
 
 
 def reads_better(run: Run, since: float) -> bool:
-    """Whether validation is still read better and better, by more than creeping, in the later half of what came after a place; below STUCK where
-    that is known.
+    """Whether validation is still read better and better, by more than creeping, in the later half
+    of what came after a place; below STUCK where that is known.
     """
     after = between(errors(run, "val"), since)
     later = thinned(between(after, after.at[len(after) // 2])) if len(after) else after
@@ -66,7 +75,10 @@ def reads_better(run: Run, since: float) -> bool:
 
 
 def reads(run: Run, split: Split) -> bool | None:
-    """Whether a split is read at the end of a run: its error rate is not above STUCK. None where the log has no error rate."""
+    """Whether a split is read at the end of a run: its error rate is not above STUCK.
+
+    None where the log has no error rate.
+    """
     rate = error_rate(run, split)
     return rate.values[-1] <= STUCK if len(rate) else None
 

@@ -1,4 +1,6 @@
-"""A rule: a judgement of a run, what it needs to judge by, and whether a run that it convicts should be stopped."""
+"""A rule: a judgement of a run, what it needs to judge by, and whether a run that it convicts
+should be stopped.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,9 @@ Need = Callable[[Run], str | None]
 class Rule:
     """How a record is looked for in a run.
 
-    judge: finds it in a run that has what it `needs`. stops: whether training on with it is a waste. slower: the factor of the learning rate
-    that answers it. overfits: whether more dropout and weight decay do.
+    judge: finds it in a run that has what it `needs`. stops: whether training on with it is a
+    waste. slower: the factor of the learning rate that answers it. overfits: whether more dropout
+    and weight decay do.
     """
 
     record: Record
@@ -36,7 +39,9 @@ class Rule:
         return self.record.name
 
     def lacks(self, run: Run) -> str | None:
-        """What must be known before this rule can judge, in words; None where nothing is missing."""
+        """What must be known before this rule can judge, in words; None where nothing is
+        missing.
+        """
         missing = [words for need in self.needs if (words := need(run))]
         return "needs " + " and ".join(missing) if missing else None
 
@@ -49,10 +54,17 @@ def readings(*names: str, least: int = 1, numbers: bool = True) -> Need:
     """So many finite readings of one of these metrics; or of any kind, where `numbers` is false."""
 
     def lacking(run: Run) -> str | None:
-        most = max(sum(math.isfinite(value) or not numbers for value in run.curve(name).values) for name in names)
+        most = max(
+            sum(math.isfinite(value) or not numbers for value in run.curve(name).values)
+            for name in names
+        )
         if most >= least:
             return None
-        return " or ".join(names) if not most else f"{least} readings of {' or '.join(names)}, it has {most}"
+        return (
+            " or ".join(names)
+            if not most
+            else f"{least} readings of {' or '.join(names)}, it has {most}"
+        )
 
     return lacking
 
@@ -64,7 +76,11 @@ def error_rates(least: int) -> Need:
         count = len(errors(run, "val"))
         if count >= least:
             return None
-        return f"{least} readings of an error rate of validation, it has {count}" if count else "an error rate of validation (val_wer)"
+        return (
+            f"{least} readings of an error rate of validation, it has {count}"
+            if count
+            else "an error rate of validation (val_wer)"
+        )
 
     return lacking
 
@@ -77,4 +93,6 @@ def validation(least: int) -> Need:
 
 def levels(split: str) -> Need:
     """The plateaus that the loss of this split can stand on."""
-    return lambda run: None if run.facts.levels.get(split) else f"the loss levels of {split} (run.json)"
+    return lambda run: (
+        None if run.facts.levels.get(split) else f"the loss levels of {split} (run.json)"
+    )

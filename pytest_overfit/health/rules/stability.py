@@ -1,4 +1,6 @@
-"""Training that blows up: losses that are no numbers, run away, jump or swing; and logs whose steps are out of order."""
+"""Training that blows up: losses that are no numbers, run away, jump or swing; and logs whose steps
+are out of order.
+"""
 
 from __future__ import annotations
 
@@ -35,23 +37,33 @@ WORDS = {"train_loss": "training loss", "val_loss": "validation loss"}
 TWICE = 2.0
 """Multiple of its lowest value that a loss has run away to."""
 UNDONE_SHARE = 0.75
-"""Share of the way to its lowest value, in epochs, that a loss which has run away has lost again."""
+"""Share of the way to its lowest value, in epochs, that a loss which has run away has lost again.
+"""
 JUMP = 3.0
 """Multiple of the readings before and behind that a spike is."""
 SPIKE_DEVIATIONS = 8
 SPIKES, SELDOM = 2, 1e-3
-"""Spikes that a loss must have, and the share of its readings: of ten thousand batches some are hard."""
+"""Spikes that a loss must have, and the share of its readings: of ten thousand batches some are
+hard.
+"""
 SWING, SWING_OF_VALIDATION = 0.25, 0.5
-"""Deviation of a loss between neighbours, as a share of its level, from which it swings: of training, and of validation, which is noisier."""
+"""Deviation of a loss between neighbours, as a share of its level, from which it swings: of
+training, and of validation, which is noisier.
+"""
 LASTING, RISEN, STAYS = 4, 0.25, 0.75
-"""Readings after the best that undone learning must have, share by which a training loss has risen that tells of it, and share of the way to
-its highest at which a metric has stayed there."""
+"""Readings after the best that undone learning must have, share by which a training loss has risen
+that tells of it, and share of the way to its highest at which a metric has stayed there.
+"""
 AWAY = 5.0
 """Multiple of its lowest value to which a loss that comes back has run away."""
 FALL = 0.1
-"""Fall (in logarithms, about its share) from the first to the last third of a stretch with which a loss still gets somewhere."""
+"""Fall (in logarithms, about its share) from the first to the last third of a stretch with which a
+loss still gets somewhere.
+"""
 BLOCKS, BATCHES = 60, 30
-"""Medians that a loss is reduced to before it is looked at for swings; and batches that go into one of them at least."""
+"""Medians that a loss is reduced to before it is looked at for swings; and batches that go into one
+of them at least.
+"""
 
 
 def loss_not_finite(run: Run) -> Finding | None:
@@ -65,9 +77,18 @@ def loss_not_finite(run: Run) -> Finding | None:
         began = curve.at[bad[0]]
         before = f"; {number(curve.values[bad[0] - 1])} before" if bad[0] else ""
         return LOSS_NOT_FINITE.finding(
-            headline=f"{WORDS[name]} is not finite {'since' if ended else 'at'} {place(run, began)}",
-            evidence=(f"{curve.values[bad[0]]} at {seen(run, name, began)}{before}; {len(bad)} of {counted(len(curve), 'reading')} not finite",),
-            try_="a smaller learning rate, gradient clipping, CTC in float32; look for clips whose target does not fit",
+            headline=f"{WORDS[name]} is not finite {'since' if ended else 'at'} "
+            f"{place(run, began)}",
+            evidence=(
+                (
+                    f"{curve.values[bad[0]]} at {seen(run, name, began)}{before}; {len(bad)} of "
+                    f"{counted(len(curve), 'reading')} not finite"
+                ),
+            ),
+            try_=(
+                "a smaller learning rate, gradient clipping, CTC in float32; look for clips whose "
+                "target does not fit"
+            ),
             status="confirmed" if ended else "suspected",
             began=began,
         )
@@ -75,7 +96,9 @@ def loss_not_finite(run: Run) -> Finding | None:
 
 
 def training_diverges(run: Run) -> Finding | None:
-    """Training loss has run away from its lowest value, undone most of the way there, and does not come back."""
+    """Training loss has run away from its lowest value, undone most of the way there, and does not
+    come back.
+    """
     curve = thinned(run.curve("train_loss"))
     calm = smoothed(curve) if len(curve) >= FEW else curve
     best = lowest(calm)
@@ -86,7 +109,11 @@ def training_diverges(run: Run) -> Finding | None:
     low, last = tail.values[0], after[-max(len(after) // 3, 2) :]
     high = median(last)
     within_noise = len(curve) >= FEW and _within_noise(between(curve, tail.at[0]), low, high)
-    reached = next(at for at, value in zip(calm.at, calm.values, strict=True) if value <= high or at == calm.at[best])
+    reached = next(
+        at
+        for at, value in zip(calm.at, calm.values, strict=True)
+        if value <= high or at == calm.at[best]
+    )
     undone = reached - calm.at[0] <= UNDONE_SHARE * (calm.at[best] - calm.at[0])
     coming_back = median(after[: max(len(after) // 3, 1)]) - high > THROWN_BACK_SHARE * (high - low)
     if (
@@ -102,63 +129,108 @@ def training_diverges(run: Run) -> Finding | None:
     return TRAINING_DIVERGES.finding(
         headline=f"training diverges since {place(run, tail.at[0])}",
         evidence=(
-            f"training loss {number(low)} at {seen(run, 'train_loss', tail.at[0])}, {number(high)} at the end"
+            (
+                f"training loss {number(low)} at {seen(run, 'train_loss', tail.at[0])}, "
+                f"{number(high)} at the end"
+            )
             + (f" ({high / low:.1f} times as much)" if low > 0 else ""),
             f"it was as low as that at {place(run, reached)} already",
         ),
-        try_="a smaller learning rate, a warm-up, gradient clipping; go on from the checkpoint of the lowest loss",
+        try_=(
+            "a smaller learning rate, a warm-up, gradient clipping; go on from the checkpoint of "
+            "the lowest loss"
+        ),
         status="confirmed",
         began=tail.at[0],
     )
 
 
 def learning_undone(run: Run) -> Finding | None:
-    """Validation has got worse for good and stays so, and training loss with it: what was learnt is undone, short of running away."""
+    """Validation has got worse for good and stays so, and training loss with it: what was learnt is
+    undone, short of running away.
+    """
     train = thinned(run.curve("train_loss"))
     told = _undone(run, train) if len(train) >= 3 and not stands_blind(run, "train") else None
     if told is None or training_diverges(run):
         return None
     name, rise = told
     then, end = reading_at(train, rise.since), train.at[-1]
-    low, high = (number(value) if name.endswith("loss") else value_words(run, "val", value) for value in (rise.low, rise.high))
+    low, high = (
+        number(value) if name.endswith("loss") else value_words(run, "val", value)
+        for value in (rise.low, rise.high)
+    )
     what = WORDS.get(name) or called(run, "val")
     return LEARNING_UNDONE.finding(
-        headline=f"{what} is worse for good since {place(run, rise.since)}, and training does not make up for it",
+        headline=(
+            f"{what} is worse for good since {place(run, rise.since)}, and training does not make "
+            "up for it"
+        ),
         evidence=(
-            f"{what} {low} at {seen(run, name, rise.since)}, {high} in the later half of what came after ({share(rise.share)} worse)",
-            f"training loss {number(then)} then, {number(train.values[-1])} at {seen(run, 'train_loss', end)}",
+            (
+                f"{what} {low} at {seen(run, name, rise.since)}, {high} in the later half of what "
+                f"came after ({share(rise.share)} worse)"
+            ),
+            (
+                f"training loss {number(then)} then, {number(train.values[-1])} at "
+                f"{seen(run, 'train_loss', end)}"
+            ),
             sureness(rise),
         ),
-        try_=f"go back to {place(run, rise.since)}; a smaller learning rate, a warm-up, gradient clipping",
+        try_=(
+            f"go back to {place(run, rise.since)}; a smaller learning rate, a warm-up, gradient "
+            "clipping"
+        ),
         status="confirmed",
         began=rise.since,
     )
 
 
 def _undone(run: Run, train: Curve) -> tuple[str, Rise] | None:
-    """The metric that got worse for good, and its rise: of validation while training did not learn, or of training while no validation did better."""
-    curves = {"val_loss": finite(run.curve("val_loss")), run.read_by("val") or "val_wer": errors(run, "val")}
-    rises = {name: rise for name, curve in curves.items() if (rise := rise_of(run, curve)) and _stays(curve, rise)}
+    """The metric that got worse for good, and its rise: of validation while training did not learn,
+    or of training while no validation did better.
+    """
+    curves = {
+        "val_loss": finite(run.curve("val_loss")),
+        run.read_by("val") or "val_wer": errors(run, "val"),
+    }
+    rises = {
+        name: rise
+        for name, curve in curves.items()
+        if (rise := rise_of(run, curve)) and _stays(curve, rise)
+    }
     few = len(curves["val_loss"]) < FEW
     for name, rise in rises.items():
-        undone = reading_at(train, train.at[-1]) > (1 + THROWN_BACK_SHARE) * reading_at(train, rise.since)
+        undone = reading_at(train, train.at[-1]) > (1 + THROWN_BACK_SHARE) * reading_at(
+            train, rise.since
+        )
         if undone and rise.readings >= LASTING and (not few or len(rises) == len(curves)):
             return name, rise
     rise = rise_of(run, train)
     best = [curve.at[lowest(curve)] for curve in curves.values() if len(curve)]
-    if rise and rise.share > RISEN and rise.readings >= LASTING and _stays(train, rise) and best and max(best) <= rise.since:
+    if (
+        rise
+        and rise.share > RISEN
+        and rise.readings >= LASTING
+        and _stays(train, rise)
+        and best
+        and max(best) <= rise.since
+    ):
         return "train_loss", rise
     return None
 
 
 def _stays(curve: Curve, rise: Rise) -> bool:
-    """Whether a curve has stayed where it rose to: after a restart it comes down from its peak at once."""
+    """Whether a curve has stayed where it rose to: after a restart it comes down from its peak at
+    once.
+    """
     after = between(thinned(curve), rise.since).values
     return median(after[-2:]) >= after[0] + STAYS * (max(after) - after[0])
 
 
 def _within_noise(tail: Curve, low: float, high: float) -> bool:
-    """Whether a rise may be noise, in nats and in proportion: a loss that has run away by magnitudes swings by as much as it has risen."""
+    """Whether a rise may be noise, in nats and in proportion: a loss that has run away by
+    magnitudes swings by as much as it has risen.
+    """
     if high - low >= 4 * noise(tail):
         return False
     if min(*tail.values, low) <= 0:
@@ -175,10 +247,14 @@ def loss_spikes(run: Run) -> Finding | None:
             continue
         worst = max(spikes, key=curve.values.__getitem__)
         return LOSS_SPIKES.finding(
-            headline=f"{WORDS[name]} spikes {len(spikes)} times, first at {place(run, curve.at[spikes[0]])}",
+            headline=(
+                f"{WORDS[name]} spikes {len(spikes)} times, first at "
+                f"{place(run, curve.at[spikes[0]])}"
+            ),
             evidence=(
                 f"spikes at {naming([place(run, curve.at[i]) for i in spikes])}",
-                f"the highest is {number(curve.values[worst])} at {seen(run, name, curve.at[worst])}, between {number(curve.values[worst - 1])} "
+                f"the highest is {number(curve.values[worst])} at "
+                f"{seen(run, name, curve.at[worst])}, between {number(curve.values[worst - 1])} "
                 f"and {number(curve.values[worst + 1])}",
             ),
             try_="gradient clipping, a smaller learning rate; look at the clips of those batches",
@@ -189,32 +265,51 @@ def loss_spikes(run: Run) -> Finding | None:
 
 
 def _spikes(curve: Curve) -> list[int]:
-    """Readings three times as high as those before and behind, and further off than readings scatter; all by logarithms."""
+    """Readings three times as high as those before and behind, and further off than readings
+    scatter; all by logarithms.
+    """
     if len(curve) < FEW or min(curve.values) <= 0:
         return []
     logs = [math.log(value) for value in curve.values]
-    above = {i: logs[i] - max(median(logs[max(i - 3, 0) : i]), median(logs[i + 1 : i + 4])) for i in range(1, len(logs) - 1)}
+    above = {
+        i: logs[i] - max(median(logs[max(i - 3, 0) : i]), median(logs[i + 1 : i + 4]))
+        for i in range(1, len(logs) - 1)
+    }
     middle = median(above.values())
     scatter = 1.4826 * median(abs(jump - middle) for jump in above.values())
-    found = [i for i, jump in above.items() if jump > max(math.log(JUMP), SPIKE_DEVIATIONS * scatter)]
+    found = [
+        i for i, jump in above.items() if jump > max(math.log(JUMP), SPIKE_DEVIATIONS * scatter)
+    ]
     return found if len(found) >= SELDOM * len(logs) else []
 
 
 def loss_oscillates(run: Run) -> Finding | None:
-    """Training loss swings up and down and goes nowhere; or validation loss does, far more wildly, and its error rate does not fall."""
+    """Training loss swings up and down and goes nowhere; or validation loss does, far more wildly,
+    and its error rate does not fall.
+    """
     whole = run.curve("train_loss")
-    most = BLOCKS if run.clock == "epoch" else max(min(BLOCKS, len(whole) // BATCHES), 1)  # batches differ, their median less
+    most = (
+        BLOCKS if run.clock == "epoch" else max(min(BLOCKS, len(whole) // BATCHES), 1)
+    )  # batches differ, their median less
     told = _swings(run, thinned(whole, most), SWING, AWAY)
     split = "training"
     if told is None:
-        split, told = "validation", _swings(run, thinned(run.curve("val_loss")), SWING_OF_VALIDATION, math.inf)
+        split, told = (
+            "validation",
+            _swings(run, thinned(run.curve("val_loss")), SWING_OF_VALIDATION, math.inf),
+        )
     if told is None or (split == "validation" and reads_better(run, told[0].at[0])):
         return None
     half, how = told
     turns, surely = _turns(half), split == "training" or run.read_by("val") is not None
     return LOSS_OSCILLATES.finding(
         headline=f"{split} loss {how}, and no longer falls since {place(run, half.at[0])}",
-        evidence=(f"{turns} turns in {len(half)} readings, between {number(min(half.values))} and {number(max(half.values))}",),
+        evidence=(
+            (
+                f"{turns} turns in {len(half)} readings, between {number(min(half.values))} and "
+                f"{number(max(half.values))}"
+            ),
+        ),
         try_="a smaller learning rate, or larger batches (accumulation)",
         status="confirmed" if surely else "suspected",
         began=half.at[0],
@@ -222,25 +317,38 @@ def loss_oscillates(run: Run) -> Finding | None:
 
 
 def _swings(run: Run, curve: Curve, least: float, away: float) -> tuple[Curve, str] | None:
-    """The later half of a curve that swings by more than `least`, or ran away to more than `away` times its lowest and came back; and how."""
+    """The later half of a curve that swings by more than `least`, or ran away to more than `away`
+    times its lowest and came back; and how.
+    """
     half = between(curve, curve.at[0] + 0.5 * (curve.at[-1] - curve.at[0])) if len(curve) else curve
     if len(half) < FEW or min(half.values) <= 0 or _restarts(run, half) > len(half) / 8:
         return None
     logs = logarithms(half)
-    if falls(logs, creep=FALL) or median(half.values) < 0.1 * median(curve.values[: len(curve) // 2]):
+    if falls(logs, creep=FALL) or median(half.values) < 0.1 * median(
+        curve.values[: len(curve) // 2]
+    ):
         return None
     swing, farthest = noise(logs), _ran_away(half)
     if swing > least and _turns(half) > 0.4 * (len(half) - 2):
         return half, f"swings by {share(swing)} between readings"
-    return (half, f"runs away to {farthest:.0f} times its lowest and comes back") if farthest > away else None
+    return (
+        (half, f"runs away to {farthest:.0f} times its lowest and comes back")
+        if farthest > away
+        else None
+    )
 
 
 def _turns(curve: Curve) -> int:
-    return sum((b - a) * (c - b) < 0 for a, b, c in zip(curve.values, curve.values[1:], curve.values[2:], strict=False))
+    return sum(
+        (b - a) * (c - b) < 0
+        for a, b, c in zip(curve.values, curve.values[1:], curve.values[2:], strict=False)
+    )
 
 
 def _ran_away(half: Curve) -> float:
-    """The largest multiple of its lowest value so far that a loss went to, single readings aside, where it has come back from it by half."""
+    """The largest multiple of its lowest value so far that a loss went to, single readings aside,
+    where it has come back from it by half.
+    """
     calm = smoothed(half).values
     if calm[-1] >= 0.5 * max(calm):
         return 1.0
@@ -262,20 +370,28 @@ def steps_out_of_order(run: Run) -> Finding | None:
         places = _disorder(run.curves[name].at)
         if places:
             first = min(first, *places)
-            shown.append(f"{name}: {naming([place(run, at) for at in places])} after a later or the same {run.clock}")
+            shown.append(
+                f"{name}: {naming([place(run, at) for at in places])} after a later or the "
+                f"same {run.clock}"
+            )
     if not shown:
         return None
     return STEPS_OUT_OF_ORDER.finding(
         headline=f"the log's {run.clock}s are out of order at {place(run, first)}",
         evidence=tuple(shown),
-        try_="one log a run: a resumed one must go on where the other ended, or lie in a folder of its own",
+        try_=(
+            "one log a run: a resumed one must go on where the other ended, or lie in a folder of "
+            "its own"
+        ),
         status="confirmed",
         began=first,
     )
 
 
 def _disorder(places: Sequence[float]) -> list[float]:
-    """Places that come after a later one, or again; none where that is so all the time: then it is no clock."""
+    """Places that come after a later one, or again; none where that is so all the time: then it is
+    no clock.
+    """
     back = [b for a, b in pairwise(places) if b <= a]
     return sorted(set(back)) if len(back) <= max(1, len(places) // 8) else []
 
@@ -283,35 +399,70 @@ def _disorder(places: Sequence[float]) -> list[float]:
 LOSS_NOT_FINITE = Record(
     name="loss_not_finite",
     stage="run",
-    means="A loss is NaN or infinite. Once weights are, nothing that comes later is worth anything.",
-    detected="Every reading of a loss is looked at; it is confirmed where the last one is not finite.",
-    mend="Take a smaller learning rate and gradient clipping, compute CTC in float32, and look for clips whose target does not fit in their steps.",
-    no_remedy="a log cannot be trained again; the next command to run is printed, with a smaller learning rate",
+    means="A loss is NaN or infinite. Once weights are, nothing that comes later is worth "
+    "anything.",
+    detected="Every reading of a loss is looked at; it is confirmed where the last one is not "
+    "finite.",
+    mend=(
+        "Take a smaller learning rate and gradient clipping, compute CTC in float32, and look for "
+        "clips whose target does not fit in their steps."
+    ),
+    no_remedy=(
+        "a log cannot be trained again; the next command to run is printed, with a smaller "
+        "learning rate"
+    ),
     planted=("became_nan",),
 )
 TRAINING_DIVERGES = Record(
     name="training_diverges",
     stage="run",
     means="The training loss has run away from its lowest value and does not come back.",
-    detected="The loss, single readings aside, stands at twice its lowest or more, beyond its noise, and most of the way there is undone.",
-    mend="Take a smaller learning rate, a warm-up or gradient clipping; go on from the checkpoint of the lowest loss.",
-    no_remedy="a log cannot be trained again; the next command to run is printed, with a smaller learning rate",
+    detected=(
+        "The loss, single readings aside, stands at twice its lowest or more, beyond its noise, "
+        "and most of the way there is undone."
+    ),
+    mend=(
+        "Take a smaller learning rate, a warm-up or gradient clipping; go on from the checkpoint "
+        "of the lowest loss."
+    ),
+    no_remedy=(
+        "a log cannot be trained again; the next command to run is printed, with a smaller "
+        "learning rate"
+    ),
     planted=("diverged",),
 )
 LEARNING_UNDONE = Record(
     name="learning_undone",
     stage="run",
-    means="Validation has got worse for good, and training with it: what was learnt is undone, short of running away.",
-    detected="A lasting rise of validation, beyond its noise, while the training loss stands above what it was at the best reading.",
-    mend="Go back to the checkpoint of the best reading; take a smaller learning rate, a warm-up or gradient clipping.",
-    no_remedy="a log cannot be trained again; the next command to run is printed, with a smaller learning rate",
+    means=(
+        "Validation has got worse for good, and training with it: what was learnt is undone, short "
+        "of running away."
+    ),
+    detected=(
+        "A lasting rise of validation, beyond its noise, while the training loss stands above what "
+        "it was at the best reading."
+    ),
+    mend=(
+        "Go back to the checkpoint of the best reading; take a smaller learning rate, a warm-up or "
+        "gradient clipping."
+    ),
+    no_remedy=(
+        "a log cannot be trained again; the next command to run is printed, with a smaller "
+        "learning rate"
+    ),
     planted=("undone",),
 )
 LOSS_SPIKES = Record(
     name="loss_spikes",
     stage="run",
-    means="Single readings of a loss stand far above those on both sides: batches that throw the network back.",
-    detected="Readings that are three times those before and behind, and further off than readings scatter.",
+    means=(
+        "Single readings of a loss stand far above those on both sides: batches that throw the "
+        "network back."
+    ),
+    detected=(
+        "Readings that are three times those before and behind, and further off than readings "
+        "scatter."
+    ),
     mend="Clip gradients, take a smaller learning rate, and look at the clips of those batches.",
     no_remedy="a log cannot be trained again; the next command to run is printed",
     planted=("spiky",),
@@ -320,18 +471,28 @@ LOSS_OSCILLATES = Record(
     name="loss_oscillates",
     stage="run",
     means="The loss swings up and down and gets nowhere.",
-    detected="In the later half of the run the loss no longer falls, turns at nearly every reading, and swings by a share of its level; or "
+    detected="In the later half of the run the loss no longer falls, turns at nearly every "
+    "reading, and swings by a share of its level; or "
     "it runs away and comes back.",
     mend="Take a smaller learning rate, or larger batches (accumulation).",
-    no_remedy="a log cannot be trained again; the next command to run is printed, with a smaller learning rate",
+    no_remedy=(
+        "a log cannot be trained again; the next command to run is printed, with a smaller "
+        "learning rate"
+    ),
     planted=("swinging",),
 )
 STEPS_OUT_OF_ORDER = Record(
     name="steps_out_of_order",
     stage="run",
-    means="The log goes back in time, or tells one epoch twice and differently: two runs in one file, or one that was resumed.",
+    means=(
+        "The log goes back in time, or tells one epoch twice and differently: two runs in one "
+        "file, or one that was resumed."
+    ),
     detected="The places of readings are compared with those before them.",
-    mend="Keep one log for each run: a resumed one must go on where the other ended, or lie in a folder of its own.",
+    mend=(
+        "Keep one log for each run: a resumed one must go on where the other ended, or lie in a "
+        "folder of its own."
+    ),
     no_remedy="nothing is wrong with what was trained",
     planted=("out_of_order",),
 )

@@ -16,13 +16,17 @@ def place(run: Run, at: float) -> str:
 
 
 def seen(run: Run, name: str, at: float) -> str:
-    """A place with where the log tells it of a metric: "epoch 25 (train.log:312)"; of a median no more than the place is known."""
+    """A place with where the log tells it of a metric: "epoch 25 (train.log:312)"; of a median no
+    more than the place is known.
+    """
     cited = run.cite(name, at)
     return f"{place(run, at)} ({cited})" if cited else place(run, at)
 
 
 def number(value: float) -> str:
-    """Two digits after the point, three significant ones of what is very small or large; "not finite" else."""
+    """Two digits after the point, three significant ones of what is very small or large; "not
+    finite" else.
+    """
     if not math.isfinite(value):
         return "not finite"
     return f"{value:.2f}" if 0.01 <= abs(value) < 100 else f"{value:.3g}"
@@ -38,7 +42,10 @@ def sureness(rise: Rise) -> str:
     told = f"{counted(rise.readings, 'reading')} after it, {100 * rise.lasted:.0f} % of the run"
     if rise.noises is None:
         return f"how sure: {told}; too few to measure the noise, none is as low again"
-    return f"how sure: {told}; the rise is {'far more than' if rise.noises > 100 else f'{rise.noises:.1f} times'} the noise"
+    return (
+        f"how sure: {told}; the rise is "
+        f"{'far more than' if rise.noises > 100 else f'{rise.noises:.1f} times'} the noise"
+    )
 
 
 def span(values: Sequence[float]) -> str:

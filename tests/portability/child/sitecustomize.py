@@ -1,7 +1,9 @@
-"""A processor of another make, made reproducible: every fresh network's weights are off by one part in a million.
+"""A processor of another make, made reproducible: every fresh network's weights are off by one part
+in a million.
 
-Python imports this file at its start where its folder is on PYTHONPATH, so that processes which tests start take part. It acts on two variables:
-OVERFIT_JITTER, the seed of the jitter, and OVERFIT_STEPS, a file that gets one byte for each optimiser step. Neither set: it does nothing.
+Python imports this file at its start where its folder is on PYTHONPATH, so that processes which
+tests start take part. It acts on two variables: OVERFIT_JITTER, the seed of the jitter, and
+OVERFIT_STEPS, a file that gets one byte for each optimiser step. Neither set: it does nothing.
 Nothing here imports torch: its modules are patched when somebody imports them.
 """
 
@@ -22,14 +24,21 @@ SIZE = 1e-6
 def jitter(parameters: Any, seed: int, done: Any) -> None:
     """Multiply each weight that is not in `done` by 1 + 1e-6 x a normal number, and add it there.
 
-    Parameters of one shape get the same numbers, and nothing is drawn from torch's own generator: networks that were equal stay equal.
+    Parameters of one shape get the same numbers, and nothing is drawn from torch's own generator:
+    networks that were equal stay equal.
     """
     import torch
 
     for parameter in parameters:
-        if parameter in done or not parameter.is_floating_point() or torch.nn.parameter.is_lazy(parameter):
+        if (
+            parameter in done
+            or not parameter.is_floating_point()
+            or torch.nn.parameter.is_lazy(parameter)
+        ):
             continue
-        generator = torch.Generator().manual_seed(1000 * seed + zlib.crc32(repr(tuple(parameter.shape)).encode()))
+        generator = torch.Generator().manual_seed(
+            1000 * seed + zlib.crc32(repr(tuple(parameter.shape)).encode())
+        )
         noise = torch.randn(parameter.shape, generator=generator)
         with torch.no_grad():
             parameter.mul_((1 + SIZE * noise).to(parameter))
@@ -44,7 +53,11 @@ def on_optimizer(module: Any) -> None:
         @functools.wraps(build)
         def jittered(self: Any, *args: Any, **kwargs: Any) -> None:
             build(self, *args, **kwargs)
-            jitter((parameter for group in self.param_groups for parameter in group["params"]), int(seed), done)
+            jitter(
+                (parameter for group in self.param_groups for parameter in group["params"]),
+                int(seed),
+                done,
+            )
 
         module.Optimizer.__init__ = jittered
 
@@ -86,7 +99,9 @@ class Patching(importlib.abc.MetaPathFinder):
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name not in PATCHES:
             return None
-        others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        others = (
+            finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self
+        )
         spec = next((spec for spec in others if spec is not None), None)
         if spec is not None and spec.loader is not None:
             spec.loader = _PatchingLoader(spec.loader)
@@ -94,7 +109,10 @@ class Patching(importlib.abc.MetaPathFinder):
 
 
 class _PatchingLoader(importlib.abc.Loader):
-    """One module's loader. It stands before the real one, which may be the loader of many modules."""
+    """One module's loader.
+
+    It stands before the real one, which may be the loader of many modules.
+    """
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
@@ -111,7 +129,9 @@ class _PatchingLoader(importlib.abc.Loader):
 
 
 def begin() -> None:
-    """Patch what is imported from now on; once a process, under whatever name this file was imported."""
+    """Patch what is imported from now on; once a process, under whatever name this file was
+    imported.
+    """
     if not any(type(finder).__name__ == Patching.__name__ for finder in sys.meta_path):
         sys.meta_path.insert(0, Patching())
 

@@ -1,0 +1,393 @@
+"""An attempt at a rung: one training, judged as it goes on, until its criteria hold or something
+ends it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from pytest_overfit.climb.controls import Control, ignored_inputs, run_controls, train_eval_gap
+from pytest_overfit.climb.criteria import Criterion, Verdict
+from pytest_overfit.climb.misread import Misread, worst
+from pytest_overfit.finding import Finding, accepting
+from pytest_overfit.findings.finite import breach_of_training
+from pytest_overfit.levels import (
+    BY_CHANCE,
+    Level,
+    LevelMatch,
+    ladder_of_levels,
+    level_by_chance,
+    standing,
+)
+from pytest_overfit.loop.running import failed
+from pytest_overfit.loop.training import LoopFailed
+from pytest_overfit.recipe import Recipe
+from pytest_overfit.training import NonFiniteLoss, Trace, Training
+from pytest_overfit.trend import stands_still, still_descending
+
+CONTROLLED = 20
+"""Clips that controls are run on: more cost time and tell the same."""
+STILL_STEPS = 100
+"""Steps over which a loss that has not fallen by 2 % counts as standing still."""
+DETOUR_STEPS = 200
+"""Steps of a detour on one path a clip at most; it ends as soon as every clip is spelt."""
+STEPS_AFTER_DETOUR = 20
+"""Steps by the subject's loss after a detour before anything is judged: a pass is its work, not the
+path's.
+"""
+SPELT_OVERTIME = 3.0
+"""Times the overtime of a run that spells every clip: what only grows surer needs nothing but time.
+"""
+CONSTANT = 1e-5
+"""Nats by which log-probabilities may differ from step to step and count as the same."""
+LABELS_LEARNED_BELOW = 4.0
+"""Nats a token below which labels are being learned (blanks with uniform labels stand at ln V + g,
+about 7), so that readings pay.
+"""
+
+
+class Ended(StrEnum):
+    """What ended an attempt before its budget."""
+
+    STOOD_STILL = "stood still"
+    NOT_FINITE = "not finite"
+    LOOP_OVER = "loop over"
+    LOOP_FAILED = "loop failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detour:
+    """How a run was led off a plateau where tokens stand by chance. level: the plateau. step: when.
+
+    path_steps: taken on one path a clip.
+    """
+
+    level: Level
+    step: int
+    path_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One training on a rung: with which seed and recipe, and how far it came.
+
+    ended: what ended it before its budget, if anything did. why: that in words.
+    diverged: its loss or gradient was not finite, because of numbers that had grown too large.
+    standing: the level its last loss stands on. detour: over one path a clip, if CTC alone stood.
+    controls: of a pass. findings: what the trained network shows: a pass that is not honest, or a
+    network that forgets in eval mode. misread: of a failure with an output, its worst clip.
+    """
+
+    seed: int
+    recipe: Recipe
+    steps: int
+    seconds: float
+    held: bool
+    verdicts: tuple[Verdict, ...]
+    trace: Trace
+    ended: Ended | None = None
+    why: str | None = None
+    diverged: bool = False
+    standing: LevelMatch | None = None
+    detour: Detour | None = None
+    controls: tuple[Control, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    misread: Misread | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a climb stands: for the line that people watch."""
+
+    samples: int
+    seed: int
+    lr: float
+    step: int
+    budget: int
+    loss: float
+    token_error_rate: float
+
+
+OnStep = Callable[[Progress], None]
+"""Called after each optimiser step of a climb; what it raises ends the climb."""
+
+
+def unwatched(progress: Progress) -> None:
+    """Nobody looks."""
+
+
+class OutOfTime(Exception):
+    """A climb was given no more time.
+
+    step: optimiser steps that the attempt under way had taken.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        super().__init__(f"out of time at step {step}")
+
+
+def until(ends: float) -> OnStep:
+    """An `on_step` that raises OutOfTime once `ends` (monotonic seconds) has come."""
+
+    def on_step(progress: Progress) -> None:
+        if time.monotonic() > ends:
+            raise OutOfTime(progress.step)
+
+    return on_step
+
+
+def rank_of(held: bool, trace: Trace) -> tuple[bool, float, bool, float]:
+    """Smaller is nearer to holding.
+
+    Of runs with the same errors, one on a plateau stands behind one that falls.
+    """
+    if not trace.readings:
+        return (not held, math.inf, True, math.inf)
+    reading = trace.readings[-1]
+    return (not held, reading.token_error_rate, not still_descending(trace.losses), reading.loss)
+
+
+class Run:
+    """An attempt under way."""
+
+    def __init__(
+        self, training: Training, criteria: tuple[Criterion, ...], seed: int, on_step: OnStep
+    ) -> None:
+        self.training, self.criteria, self.seed, self.on_step = training, criteria, seed, on_step
+        self.held = False
+        self.verdicts: tuple[Verdict, ...] = ()
+        self.ended: Ended | None = None
+        self.why: str | None = None
+        self.detour: Detour | None = None
+        self.diverged = False
+        self.located: tuple[Finding, ...] = ()
+        self.seconds = 0.0
+        self._pass = math.ceil(
+            len(training.samples)
+            / training.recipe.batch_of(len(training.samples))
+            / training.recipe.accumulation
+        )
+
+    @property
+    def _since(self) -> int:
+        """The step from which on CTC alone trains: losses along one path tell nothing of its
+        course.
+        """
+        return self.detour.step + self.detour.path_steps if self.detour else 0
+
+    def train_to_the_end(self, *, patient: bool) -> None:
+        """Train to the end of the budget, and into overtime while the loss still falls: not yet
+        learned is not cannot learn.
+        """
+        training, recipe = self.training, self.training.recipe
+        due = recipe.budget + self._since
+        self.train(due - training.step, patient=patient)
+        while (
+            not self.held
+            and self.ended is None
+            and still_descending(training.trace.losses[self._since :])
+        ):
+            over = (
+                recipe.budget
+                * recipe.overtime
+                * (SPELT_OVERTIME if training.trace.readings[-1].exact_share == 1 else 1)
+            )
+            if training.step >= round(due + over):
+                break
+            self.train(
+                min(math.ceil(recipe.budget / 4), round(due + over) - training.step), patient=True
+            )
+
+    def leave_chance(self) -> None:
+        """Where this run failed on a plateau of tokens by chance: a detour on one path until every
+        clip is spelt, then on to the end as before.
+        """
+        level = None if self.held or self.diverged else self._chance()
+        if level is None:
+            return
+        training, began, self.ended, self.why = self.training, self.training.step, None, None
+        training.follow_own_paths()
+        while self.ended is None and training.step < began + DETOUR_STEPS:
+            self.train(10, patient=True, judged=False)
+            if self.ended is None and training.read().exact_share == 1:
+                break
+        training.follow_all_paths()
+        self.detour = Detour(level=level, step=began, path_steps=training.step - began)
+        self.train(STEPS_AFTER_DETOUR, patient=True, judged=False)
+        self.train_to_the_end(patient=False)
+
+    def _chance(self) -> Level | None:
+        """The level of tokens by chance that the run ended at or below, if it spells all else."""
+        readings = self.training.trace.readings
+        if not readings or not math.isfinite(readings[-1].loss):
+            return None
+        level = level_by_chance(
+            self.training.hypotheses(), [sample.target.tolist() for sample in self.training.samples]
+        )
+        return level if level and readings[-1].loss <= BY_CHANCE * level.loss else None
+
+    def train(self, steps: int, *, patient: bool, judged: bool = True) -> None:
+        """Train until the criteria hold, if judged, `steps` are taken, the loss is not finite, or,
+        if not patient, it stands still.
+        """
+        began, training = time.perf_counter(), self.training
+        last = training.step + steps
+        try:
+            for loss in training.advance(steps if self.ended is None else 0):
+                if judged and (self._due() or training.step == last) and self._judge():
+                    break
+                if not patient and stands_still(
+                    training.trace.losses[self._since :], max(STILL_STEPS, 5 * self._pass)
+                ):
+                    self.ended, self.why = (
+                        Ended.STOOD_STILL,
+                        f"the loss stood still for {max(STILL_STEPS, 5 * self._pass)} steps",
+                    )
+                    self._judge()
+                    break
+                readings = training.trace.readings
+                self.on_step(
+                    Progress(
+                        samples=len(training.samples),
+                        seed=self.seed,
+                        lr=training.recipe.lr,
+                        step=training.step,
+                        budget=training.recipe.budget,
+                        loss=loss,
+                        token_error_rate=readings[-1].token_error_rate if readings else math.nan,
+                    )
+                )
+            if training.ended and self.ended is None and not self.held:
+                self.ended, self.why = Ended.LOOP_OVER, training.ended
+                self._judge()
+        except NonFiniteLoss as error:
+            self.ended, self.why = Ended.NOT_FINITE, str(error)
+            self.located = breach_of_training(
+                training.network, training.loss_again, step=training.step, seed=self.seed
+            )
+            self.diverged = not self.located
+        except LoopFailed as error:
+            self.ended, self.why = Ended.LOOP_FAILED, str(error)
+            self.located = (failed(error),)
+        self.seconds += time.perf_counter() - began
+
+    def _due(self) -> bool:
+        """Readings come often once labels are being learned, seldom before: a reading costs a third
+        of a step a clip.
+        """
+        readings = self.training.trace.readings
+        if not readings:
+            return self.training.step >= max(10, 2 * self._pass)
+        since = self.training.step - readings[-1].step
+        return since >= (
+            max(5, 3 * self._pass)
+            if readings[-1].loss < LABELS_LEARNED_BELOW
+            else max(15, 5 * self._pass)
+        )
+
+    def _judge(self) -> bool:
+        reading = self.training.read()
+        self.verdicts = tuple(
+            criterion.judge(reading, self.training.trace) for criterion in self.criteria
+        )
+        self.held = all(verdict.held for verdict in self.verdicts)
+        return self.held
+
+    def _standing(self, given: Sequence[int]) -> LevelMatch | None:
+        readings = self.training.trace.readings
+        if not readings:
+            return None
+        targets = [sample.target.tolist() for sample in self.training.samples]
+        levels = ladder_of_levels(
+            targets=targets, steps=given, vocabulary=len(self.training.subject.vocabulary)
+        )
+        by_chance = level_by_chance(self.training.hypotheses(), targets)
+        found = standing(readings[-1].loss, levels, self.training.trace.losses, by_chance=by_chance)
+        return replace(found, descending=False) if self.ended is Ended.STOOD_STILL else found
+
+    def is_stuck(self) -> bool:
+        """Whether the output is the same at every step of each clip, fresh and trained: no rate
+        moves it off the level of constant outputs.
+        """
+        training = self.training
+        return constant_in_time(training) and constant_in_time(training.afresh())
+
+    def _misread(self) -> Misread | None:
+        """The worst clip of a run that failed with an output."""
+        training = self.training
+        if not training.trace.readings:
+            return None
+        targets = [sample.target.tolist() for sample in training.samples]
+        return worst(
+            [sample.name for sample in training.samples],
+            training.hypotheses(),
+            targets,
+            training.subject.vocabulary,
+        )
+
+    @property
+    def began(self) -> bool:
+        """Whether it took a step, or ended before its first."""
+        return self.training.step > 0 or self.ended is not None
+
+    def rank(self) -> tuple[bool, float, bool, float]:
+        """Its `rank_of`: smaller is nearer to holding."""
+        return rank_of(self.held, self.training.trace)
+
+    def attempt(self, given: Sequence[int]) -> Attempt:
+        """The finished attempt. given: steps of each clip.
+
+        A pass is checked by controls, a failure for a gap between train and eval mode.
+        """
+        training = self.training
+        shown = training.samples[:CONTROLLED]
+        findings = self.located
+        controls: tuple[Control, ...] = ()
+        if self.held:
+            controls = run_controls(
+                training.subject, training.network, shown, seed=self.seed, device=training.device
+            )
+            findings = ignored_inputs(controls)
+        elif training.trace.readings and self.ended is None:
+            findings = train_eval_gap(
+                training.subject, training.network, shown, device=training.device
+            )
+        findings = accepting(findings, training.subject.accept)
+        return Attempt(
+            held=self.held and not any(finding.fails() for finding in findings),
+            standing=self._standing(given),
+            detour=self.detour,
+            controls=controls,
+            findings=findings,
+            misread=None if self.held else self._misread(),
+            seed=self.seed,
+            recipe=self.training.recipe,
+            steps=self.training.step,
+            seconds=self.seconds,
+            verdicts=self.verdicts,
+            trace=self.training.trace,
+            ended=self.ended,
+            why=self.why,
+            diverged=self.diverged,
+        )
+
+
+def constant_in_time(training: Training) -> bool:
+    """Whether every clip's log-probabilities are the same at each of its steps, to within
+    rounding.
+    """
+    return all(
+        float((clip[:given] - clip[:1]).abs().max()) < CONSTANT
+        for _, log_probs, steps in training.outputs()
+        for clip, given in zip(log_probs.unbind(1), steps.tolist(), strict=True)
+    )
+
+
+def steps_given(training: Training) -> list[int]:
+    """The steps that the network declares for each clip of its rung."""
+    return [given for _, _, steps in training.outputs() for given in steps.tolist()]

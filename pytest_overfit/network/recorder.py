@@ -1,0 +1,196 @@
+"""What modules are given and give while a network runs, and a network left as it was found.
+
+`watched` reports each call as it happens, `recorded` keeps copies of all calls of a passage,
+`replayed` puts an earlier answer in a later one's place.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+Place = tuple[str, int]
+"""Dotted name of a module, and which of its calls in one forward pass (0 is the first)."""
+Watch = Callable[[Place, nn.Module, object], None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Call:
+    """One call of one module; all are copies, so that in-place layers cannot rewrite them.
+
+    result: what it returned, with its structure.
+    """
+
+    module: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    result: Any
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """Every floating-point tensor inside nested tuples, lists, mappings, dataclasses and packed
+    sequences.
+    """
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield value
+    elif isinstance(value, PackedSequence):
+        yield value.data
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from tensors(item)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from tensors(getattr(value, field.name))
+
+
+def copies(value: Any) -> tuple[Tensor, ...]:
+    """Copies of every such tensor, outside the graph."""
+    return tuple(tensor.detach().clone() for tensor in tensors(value))
+
+
+@contextmanager
+def watched(network: nn.Module, leave: Watch, enter: Watch | None = None) -> Iterator[None]:
+    """Report every call of every module while the context is open: its (name, call), the module,
+    its input (enter) or its output (leave).
+    """
+    calls: dict[str, int] = {}
+
+    def before(name: str) -> Callable[[nn.Module, tuple[object, ...], dict[str, object]], None]:
+        def report(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+            calls[name] = calls.get(name, -1) + 1
+            if enter:
+                enter((name, calls[name]), module, (*args, *kwargs.values()))
+
+        return report
+
+    def after(name: str) -> Callable[[nn.Module, tuple[object, ...], object], None]:
+        return lambda module, _, output: leave((name, calls[name]), module, output)
+
+    named = [(name, module) for name, module in network.named_modules() if name]
+    handles = [
+        module.register_forward_pre_hook(before(name), with_kwargs=True) for name, module in named
+    ]
+    handles += [module.register_forward_hook(after(name)) for name, module in named]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def recorded(network: nn.Module) -> Iterator[list[Call]]:
+    """Record the calls of all modules below the root while the block runs, without gradients, in
+    the order in which they end.
+    """
+    calls: list[Call] = []
+    pending: list[tuple[Tensor, ...]] = []
+
+    def enter(_: Place, module: nn.Module, entering: object) -> None:
+        pending.append(copies(entering))
+
+    def leave(place: Place, _: nn.Module, leaving: object) -> None:
+        kept = copy.deepcopy(leaving)
+        calls.append(
+            Call(module=place[0], inputs=pending.pop(), outputs=tuple(tensors(kept)), result=kept)
+        )
+
+    with watched(network, leave, enter):
+        yield calls
+
+
+@contextmanager
+def replayed(network: nn.Module, call: Call, nth: int) -> Iterator[None]:
+    """While the block runs, the `nth` call (from 0) of `call.module` returns what it returned in
+    `call`.
+    """
+    seen = 0
+
+    def replace(module: nn.Module, args: Any, result: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        return copy.deepcopy(call.result) if seen == nth + 1 else result
+
+    handle = network.get_submodule(call.module).register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def undisturbed(network: nn.Module, *, train: bool, seed: int) -> Iterator[None]:
+    """Run in the given mode with seeded randomness; buffers, modes and torch's generators are as
+    before afterwards.
+
+    cuDNN is off inside: its recurrent layers cannot go backward in eval mode, and its TF32 looks
+    like a leak. So is attention's fast path, whose nested tensors hooks cannot read.
+    """
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    modes = [(module, module.training) for module in network.modules()]
+    was_fast = torch.backends.mha.get_fastpath_enabled()
+    network.train(train)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        devices = list(
+            {parameter.device for parameter in network.parameters() if parameter.is_cuda}
+        )
+        with torch.random.fork_rng(devices), torch.backends.cudnn.flags(enabled=False):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        with torch.no_grad():
+            for name, buffer in network.named_buffers():
+                if name in buffers and buffer.shape == buffers[name].shape:
+                    buffer.copy_(buffers[name])
+        for module, mode in modes:
+            module.training = mode
+        torch.backends.mha.set_fastpath_enabled(was_fast)
+
+
+def differ(some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:
+    """Whether two passages differ here; tensors of different shape are compared where both have
+    values.
+    """
+    return len(some) != len(others) or any(
+        distance(a, b) > 0 for a, b in zip(some, others, strict=True)
+    )
+
+
+def distance(some: Tensor, other: Tensor) -> float:
+    """Largest difference over the corner that both tensors have; infinite where they have different
+    ranks or only one is finite.
+    """
+    if some.ndim != other.ndim:
+        return torch.inf
+    corner = tuple(slice(0, min(a, b)) for a, b in zip(some.shape, other.shape, strict=True))
+    left, right = some[corner], other[corner]
+    if left.numel() == 0:
+        return 0.0
+    gap = torch.where(left == right, torch.zeros_like(left), (left - right).abs())
+    return float(torch.nan_to_num(gap, nan=torch.inf).max())
+
+
+def time_axis(longer: Tensor, shorter: Tensor) -> int | None:
+    """The first axis that grew with the clip; None where none did."""
+    if longer.ndim != shorter.ndim:
+        return None
+    return next(
+        (
+            axis
+            for axis, (a, b) in enumerate(zip(longer.shape, shorter.shape, strict=True))
+            if a != b
+        ),
+        None,
+    )

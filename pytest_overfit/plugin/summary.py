@@ -1,0 +1,155 @@
+"""What a session says and writes at its end, in the one process that sees every report."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_overfit.plugin.live import LiveLine
+    from pytest_overfit.plugin.page import Notes
+    from pytest_overfit.plugin.store import Told
+
+REPORT = "overfitting_test_report"
+CURVES = Path("logs", "overfitting_tests")
+
+
+class SessionSummary:
+    """Gathers the outcomes that reports carry; shows the live line; at the end prints the summary
+    and writes its files.
+    """
+
+    def __init__(self, config: pytest.Config, store: Path) -> None:
+        self.config, self.store = config, store
+        self.rows: list[dict[str, Any]] = []
+        self.notes: list[tuple[str, dict[str, Any]]] = []
+        self.live: LiveLine | None = None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
+        """Starts the live line.
+
+        Under xdist only the workers collect, so that there may be rungs is all that is known here.
+        """
+        distributed = bool(session.config.getoption("numprocesses", None))
+        climbs = distributed or any(item.get_closest_marker("overfit") for item in session.items)
+        if session.config.getoption("--collect-only") or not climbs or not watched(session.config):
+            return
+        from pytest_overfit.plugin.live import LiveLine
+
+        self.live = LiveLine(self.store, open("/dev/tty", "w", encoding="utf-8"))  # noqa: SIM115  (closed by stop)
+        self.live.start()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if row := getattr(report, "overfit", None):
+            self.rows.append(row)
+        self.notes += getattr(report, "overfit_notes", [])
+
+    def pytest_sessionfinish(self) -> None:
+        if self.live:
+            self.live.stop()
+
+    def nothing_climbed(self) -> str | None:
+        """A sentence on the first subject that has too few samples for all of its rungs: nothing
+        was shown of it, which is no pass.
+        """
+        if not self.rows:
+            return None
+        from pytest_overfit.plugin import report
+
+        outcomes = [row["outcome"] for row in self.rows]
+        for subject in dict.fromkeys(outcome["subject"] for outcome in outcomes):
+            own = [outcome for outcome in outcomes if outcome["subject"] == subject]
+            if all(outcome["available"] is not None for outcome in own):
+                lowest = min(own, key=lambda outcome: outcome["samples"])
+                held = report.plural(lowest["available"], "clip")
+                return (
+                    f"{subject}: nothing was climbed: the lowest rung is {lowest['samples']}, and "
+                    f"the corpus has {held}"
+                )
+        return None
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.rows and not self.notes:
+            return
+        from pytest_overfit.plugin import report
+        from pytest_overfit.plugin.store import finding_from_json, told_from_json
+
+        told = [told_from_json(row) for row in self.rows]
+        notes = [(subject, finding_from_json(finding)) for subject, finding in self.notes]
+        notes += [
+            (o.subject, finding)
+            for o, _ in told
+            if o.status == "ok"
+            for one in o.deciding
+            for finding in one.findings
+        ]
+        annotations = [
+            report.annotation(outcome, diagnosis)
+            for outcome, diagnosis in told
+            if outcome.status == "broken"
+        ]
+        annotations += [
+            report.note_annotation(subject, finding)
+            for subject, finding in notes
+            if not finding.accepted
+        ]
+        noted = [report.note_line(subject, finding) for subject, finding in notes]
+        terminalreporter.section("overfit")
+        for line in self._write_files(told, noted, notes) if told else noted:
+            terminalreporter.write_line(line)
+        for line in annotations if os.environ.get("GITHUB_ACTIONS") == "true" else ():
+            terminalreporter.write_line(line)
+
+    def _write_files(self, told: list[Told], noted: list[str], notes: Notes) -> list[str]:
+        """Write the report and the curves; returns what is to be printed: the summary, the notes, a
+        line on each file.
+        """
+        from pytest_overfit.plugin import curves, page, report
+        from pytest_overfit.plugin.store import write_whole
+
+        folder = Path(self.config.getoption("--overfit-report") or self.config.rootpath)
+        folder.mkdir(parents=True, exist_ok=True)
+        outcomes = [outcome for outcome, _ in told]
+        headlines = [
+            report.headline(outcome, diagnosis)
+            for outcome, diagnosis in told
+            if outcome.status == "broken"
+        ]
+        summed = [report.summary(outcomes), *noted]
+        write_whole(folder / f"{REPORT}.txt", "\n".join([*summed, *headlines]) + "\n")
+        write_whole(folder / f"{REPORT}.json", report.to_json(told))
+        reruns = {
+            (row["outcome"]["subject"], row["outcome"]["samples"]): row["rerun"]
+            for row in self.rows
+            if "rerun" in row
+        }
+        write_whole(folder / f"{REPORT}.html", page.page(told, notes=notes, reruns=reruns))
+        lines = [*summed, f"report: {folder / REPORT}.txt, .json, .html"]
+        if curves.available():
+            lines.append(
+                f"curves: {curves.write_curves(outcomes, folder / CURVES)} in "
+                f"{folder / CURVES} (tensorboard --logdir)"
+            )
+        else:
+            lines.append(
+                "curves: none, tensorboard is not installed (pip install pytest-overfit[curves])"
+            )
+        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with open(summary, "a", encoding="utf-8") as file:
+                file.write(report.markdown(told))
+        return lines
+
+
+def watched(config: pytest.Config) -> bool:
+    """Whether somebody watches: a terminal, no -q, no CI."""
+    return (
+        sys.stdout.isatty()
+        and config.get_verbosity() >= 0
+        and not os.environ.get("CI")
+        and Path("/dev/tty").exists()
+    )
