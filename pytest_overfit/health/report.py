@@ -25,8 +25,8 @@ from pytest_overfit.plugin.report import (
     module_table,
     rendered,
     standing_text,
-    strict,
 )
+from pytest_overfit.plugin.report_json import strict
 
 LABEL = 11
 """Width of the label column with the blank behind it."""

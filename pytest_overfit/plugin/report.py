@@ -5,11 +5,9 @@ annotation and step summary.
 from __future__ import annotations
 
 import io
-import json
 import math
 import os
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -21,7 +19,7 @@ from pytest_overfit.explain.diagnosis import Diagnosis, Row
 from pytest_overfit.finding import Finding, naming
 from pytest_overfit.findings.examine import Checked
 from pytest_overfit.levels import LevelMatch
-from pytest_overfit.plugin.store import Told, diagnosis_to_json, outcome_to_json
+from pytest_overfit.plugin.store import Told
 
 WIDTH = 120
 
@@ -413,10 +411,10 @@ def summary(outcomes: Sequence[Outcome], *, width: int = WIDTH) -> str:
 
 def lines_below(outcomes: Sequence[Outcome]) -> list[str]:
     """What stands below a subject's table: seeds, detours, controls."""
-    return [*_seeds_lines(outcomes), *detour_lines(outcomes), *_controls_line(outcomes)]
+    return [*seeds_lines(outcomes), *detour_lines(outcomes), *_controls_line(outcomes)]
 
 
-def _seeds_lines(outcomes: Sequence[Outcome]) -> list[str]:
+def seeds_lines(outcomes: Sequence[Outcome]) -> list[str]:
     """With which error the rungs' seeds came to their verdicts: rungs of the same count and verdict
     in one line.
     """
@@ -509,33 +507,6 @@ def rendered(table: Table, width: int) -> str:
     console.print(table)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in text.splitlines())
-
-
-def to_json(told: Iterable[Told]) -> str:
-    """The report for machines: strict JSON, infinite and missing numbers as null.
-
-    notes: what the summary says below its table of an outcome.
-    """
-    rows = [
-        {
-            **outcome_to_json(outcome),
-            "diagnosis": diagnosis_to_json(diagnosis) if diagnosis else None,
-            "notes": [
-                line.strip() for line in (*_seeds_lines([outcome]), *detour_lines([outcome]))
-            ],
-        }
-        for outcome, diagnosis in told
-    ]
-    return json.dumps({"version": 1, "outcomes": strict(rows)}, indent=1, allow_nan=False) + "\n"
-
-
-def strict(value: Any) -> Any:
-    """A value for strict JSON: null for numbers that are not finite."""
-    if isinstance(value, dict):
-        return {key: strict(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def annotation(outcome: Outcome, diagnosis: Diagnosis | None = None) -> str:

@@ -109,7 +109,7 @@ class SessionSummary:
         """Write the report and the curves; returns what is to be printed: the summary, the notes, a
         line on each file.
         """
-        from pytest_overfit.plugin import curves, page, report
+        from pytest_overfit.plugin import curves, page, report, report_json
         from pytest_overfit.plugin.store import write_whole
 
         folder = Path(self.config.getoption("--overfit-report") or self.config.rootpath)
@@ -122,7 +122,7 @@ class SessionSummary:
         ]
         summed = [report.summary(outcomes), *noted]
         write_whole(folder / f"{REPORT}.txt", "\n".join([*summed, *headlines]) + "\n")
-        write_whole(folder / f"{REPORT}.json", report.to_json(told))
+        write_whole(folder / f"{REPORT}.json", report_json.to_json(told))
         reruns = {
             (row["outcome"]["subject"], row["outcome"]["samples"]): row["rerun"]
             for row in self.rows

@@ -11,10 +11,10 @@ import pytest
 from torch import Tensor, nn
 
 from pytest_overfit import Rung
-from pytest_overfit.plugin import report
 from pytest_overfit.climb.ladder import criteria_for
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.findings.examine import check, examine, stale_acceptances
+from pytest_overfit.plugin import report
 from pytest_overfit.plugin.examinations import ContractViolated, OverfitContracts
 from pytest_overfit.plugin.settings import Settings
 from pytest_overfit.recipe import Recipe

@@ -408,8 +408,8 @@ def test_workers_come_to_the_same_verdicts_after_the_same_steps(project, dist):
         key: outcome["status"] for key, outcome in alone.items()
     }
     for key, outcome in alone.items():
-        assert [attempt["trace"]["losses"] for attempt in together[key]["attempts"]] == [
-            attempt["trace"]["losses"] for attempt in outcome["attempts"]
+        assert [attempt["loss"] for attempt in together[key]["attempts"]] == [
+            attempt["loss"] for attempt in outcome["attempts"]
         ]
     assert leftovers(project) == []
 
@@ -447,7 +447,7 @@ def test_another_seed_is_another_run(project):
     run(project, "--overfit-seed=5", code=0)
     other = report(project)["toy", 2]["attempts"][0]
     assert (first["seed"], other["seed"]) == (0, 5)
-    assert first["trace"]["losses"] != other["trace"]["losses"]
+    assert first["loss"] != other["loss"]
 
 
 def test_a_configuration_is_tested_from_a_file_and_from_the_command_line(project):
@@ -485,7 +485,7 @@ def test_a_tighter_bound_is_what_must_hold(project):
         project, "--overfit-rungs=2", "--overfit-bound=wer=0.01", "--overfit-bound=loss=0.1", code=0
     )
     held = {
-        verdict["name"]: verdict for verdict in report(project)["toy", 2]["attempts"][0]["verdicts"]
+        verdict["name"]: verdict for verdict in report(project)["toy", 2]["attempts"][0]["criteria"]
     }
     assert held["token error rate"]["bound"] == 0.01
     assert held["loss"]["value"] < held["loss"]["bound"] == 0.1

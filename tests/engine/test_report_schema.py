@@ -9,17 +9,17 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from pytest_overfit.plugin import report
+from pytest_overfit.plugin import report_json
 from tests.engine.sessions import told
 
 SCHEMA = json.loads(
-    Path(report.__file__).with_name("report.schema.json").read_text(encoding="utf-8")
+    Path(report_json.__file__).with_name("report.schema.json").read_text(encoding="utf-8")
 )
 CHECK = jsonschema.Draft202012Validator(SCHEMA)
 
 
 def written(change=lambda outcome: None):
-    document = json.loads(report.to_json(told()))
+    document = json.loads(report_json.to_json(told()))
     change(document["outcomes"][1])
     return document
 
@@ -36,14 +36,15 @@ def test_a_report_with_each_status_keeps_to_it():
 def test_numbers_that_are_not_finite_keep_to_it():
     rows = told()
     rows[1][0].attempts[0].trace.losses[1] = math.inf
-    assert list(CHECK.iter_errors(json.loads(report.to_json(rows)))) == []
+    assert list(CHECK.iter_errors(json.loads(report_json.to_json(rows)))) == []
 
 
 CHANGES = {
     "a status that there is not": lambda outcome: outcome.update(status="fine"),
     "no samples": lambda outcome: outcome.pop("samples"),
+    "a field that is not described": lambda outcome: outcome.update(deciding=1),
     "a finding without a name": lambda outcome: outcome["diagnosis"]["findings"][0].pop("name"),
-    "a loss in words": lambda outcome: outcome["attempts"][0]["trace"].update(losses=["low"]),
+    "a loss in words": lambda outcome: outcome["attempts"][0].update(loss=["low"]),
     "a trial that neither held nor failed": lambda outcome: outcome["diagnosis"]["trials"][
         0
     ].update(held=None),

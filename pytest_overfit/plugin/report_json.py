@@ -1,0 +1,151 @@
+"""The report for machines. Its names are chosen here and described in `report.schema.json`; what a
+class of this package is made of may change without them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from pytest_overfit.climb.ladder import Attempt, Outcome
+from pytest_overfit.explain.diagnosis import Diagnosis
+from pytest_overfit.finding import Finding
+from pytest_overfit.plugin.report import detour_lines, headline, seeds_lines
+from pytest_overfit.plugin.store import Told
+
+VERSION = 2
+"""Rises when a name changes or goes; new names come without."""
+
+
+def to_json(told: Iterable[Told]) -> str:
+    """The report of a session: strict JSON, infinite and missing numbers as null."""
+    rungs = [_rung(outcome, diagnosis) for outcome, diagnosis in told]
+    document = {"version": VERSION, "outcomes": strict(rungs)}
+    return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+
+def strict(value: Any) -> Any:
+    """A value for strict JSON: null for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: strict(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _rung(outcome: Outcome, diagnosis: Diagnosis | None) -> dict[str, Any]:
+    notes = [line.strip() for line in (*seeds_lines([outcome]), *detour_lines([outcome]))]
+    return {
+        "subject": outcome.subject,
+        "samples": outcome.samples,
+        "status": outcome.status,
+        "headline": headline(outcome, diagnosis) if outcome.status == "broken" else None,
+        "broke_at": outcome.broke_at,
+        "available": outcome.available,
+        "network": {"where": outcome.where, "parameters": outcome.parameters},
+        "seeds": {
+            "tried": len(outcome.deciding),
+            "held": outcome.seeds_held,
+            "chance_of_error": outcome.chance_of_error,
+        },
+        "error": outcome.error,
+        "findings": [_finding(finding) for finding in outcome.findings],
+        "attempts": [_attempt(attempt) for attempt in outcome.attempts],
+        "diagnosis": _diagnosis(diagnosis) if diagnosis else None,
+        "notes": notes,
+    }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    trace, level, worst = attempt.trace, attempt.standing, attempt.misread
+    return {
+        "seed": attempt.seed,
+        "recipe": asdict(attempt.recipe),
+        "held": attempt.held,
+        "steps": attempt.steps,
+        "seconds": attempt.seconds,
+        "ended": attempt.ended and attempt.ended.value,
+        "why": attempt.why,
+        "criteria": [
+            {"name": v.name, "value": v.value, "sign": v.sign, "bound": v.bound, "held": v.held}
+            for v in attempt.verdicts
+        ],
+        "loss": list(trace.losses),
+        "gradient_norm": list(trace.gradient_norms),
+        "learning_rate": list(trace.lrs),
+        "readings": [asdict(reading) for reading in trace.readings],
+        "level": level
+        and {
+            "name": level.level.name,
+            "predicted": level.level.loss,
+            "measured": level.measured,
+            "falls": level.descending,
+        },
+        "levels": {one.name: one.loss for one in level.ladder} if level else {},
+        "worst_sample": worst
+        and {"sample": worst.sample, "word_error_rate": worst.wer, "lines": list(worst.lines)},
+        "detour": attempt.detour
+        and {
+            "level": attempt.detour.level.name,
+            "step": attempt.detour.step,
+            "path_steps": attempt.detour.path_steps,
+        },
+        "controls": [
+            {
+                "name": control.name,
+                "token_error_rate": control.as_is,
+                "altered": control.altered,
+                "held": control.held,
+            }
+            for control in attempt.controls
+        ],
+        "findings": [_finding(finding) for finding in attempt.findings],
+    }
+
+
+def _diagnosis(diagnosis: Diagnosis) -> dict[str, Any]:
+    return {
+        "findings": [_finding(finding) for finding in diagnosis.findings],
+        "ruled_out": list(diagnosis.ruled_out),
+        "trials": [
+            {
+                "finding": trial.finding,
+                "remedy": trial.remedy,
+                "held": trial.held,
+                "steps": trial.steps,
+                "seconds": trial.seconds,
+                "ended": trial.ended and trial.ended.value,
+                "why": trial.why,
+            }
+            for trial in diagnosis.trials
+        ],
+        "modules": [
+            {
+                "module": row.module,
+                "where": row.where,
+                "steps": row.steps,
+                "between_sample_share": row.between_sample_share,
+                "gradient_norm": row.gradient,
+            }
+            for row in diagnosis.table
+        ],
+        "failure": diagnosis.failure,
+    }
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    return {
+        "name": finding.name,
+        "headline": finding.headline,
+        "evidence": list(finding.evidence),
+        "module": finding.module,
+        "part": finding.part,
+        "samples": list(finding.samples),
+        "try": finding.try_,
+        "status": finding.status,
+        "severity": finding.severity,
+        "accepted": finding.accepted,
+    }
