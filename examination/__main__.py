@@ -1,6 +1,7 @@
 """`python -m examination`: plant every fault and every sound change, and write what the tool
 said of them.
 
+python -m examination explaining: how long a broken rung takes to be explained, beside a sound climb.
 python -m examination export-clips FILE [--n 10]: write clips for machines that lack the
 recordings.
 python -m examination real-logs DIR: what the health report says of real logs with an expert's
@@ -25,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from examination import verdicts
+from examination import explaining, verdicts
 from examination.hosts import HOSTS, export_clips
 from examination.matrix import write_matrix
 from examination.planted import faults_for
@@ -45,6 +46,8 @@ def main() -> int:
         return real_logs.main(sys.argv[2:])
     if sys.argv[1:2] == ["rivals"]:
         return _rivals()
+    if sys.argv[1:2] == ["explaining"]:
+        return explaining.main(sys.argv[2:])
     if sys.argv[1:2] == ["verdicts"]:
         return verdicts.main(sys.argv[2:])
     options = _options()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from statistics import median
 
 from pytest_overfit.climb.controls import Control, ignored_inputs, run_controls, train_eval_gap
 from pytest_overfit.climb.criteria import Criterion, Verdict
@@ -35,6 +36,14 @@ STILL_STEPS = 100
 """Steps over which a loss that has not fallen by 2 % counts as standing still."""
 DETOUR_STEPS = 200
 """Steps of a detour on one path a clip at most; it ends as soon as every clip is spelt."""
+LOOKS = (0.25, 0.5)
+"""Shares of the budget at which it is asked whether what keeps a run from holding is known already:
+a sound one mostly holds before the first.
+"""
+NEAR = 0.5
+"""Token error rate up to which a run is left alone at the first of them."""
+TO_THREE_DIGITS = 20
+"""Steps whose median loss is compared with that of as many before."""
 STEPS_AFTER_DETOUR = 20
 """Steps by the subject's loss after a detour before anything is judged: a pass is its work, not the
 path's.
@@ -54,6 +63,7 @@ class Ended(StrEnum):
     """What ended an attempt before its budget."""
 
     STOOD_STILL = "stood still"
+    EXPLAINED = "explained"
     NOT_FINITE = "not finite"
     LOOP_OVER = "loop over"
     LOOP_FAILED = "loop failed"
@@ -180,12 +190,24 @@ class Run:
         """
         return self.detour.step + self.detour.path_steps if self.detour else 0
 
-    def train_to_the_end(self, *, patient: bool) -> None:
+    def train_to_the_end(
+        self, *, patient: bool, known: Callable[[], str | None] = lambda: None
+    ) -> None:
         """Train to the end of the budget, and into overtime while the loss still falls: not yet
         learned is not cannot learn.
+
+        known: what keeps it from holding whatever it is trained for, in words, if anything is;
+        asked at LOOKS of the budget, and ends it there.
         """
         training, recipe = self.training, self.training.recipe
         due = recipe.budget + self._since
+        for share in LOOKS:
+            self.train(round(share * recipe.budget) - training.step, patient=patient, closing=False)
+            if self.held or self.ended is not None or self._judge():
+                return
+            if (share == LOOKS[-1] or not self._is_near()) and (why := known()):
+                self.ended, self.why = Ended.EXPLAINED, why
+                return
         self.train(due - training.step, patient=patient)
         while (
             not self.held
@@ -231,12 +253,20 @@ class Run:
         )
         return level if level and readings[-1].loss <= BY_CHANCE * level.loss else None
 
-    def train(self, steps: int, *, patient: bool, judged: bool = True) -> None:
+    def _is_near(self) -> bool:
+        """Whether it spells more than half already."""
+        return self.training.trace.readings[-1].token_error_rate <= NEAR
+
+    def train(
+        self, steps: int, *, patient: bool, judged: bool = True, closing: bool = True
+    ) -> None:
         """Train until the criteria hold, if judged, `steps` are taken, the loss is not finite, or,
         if not patient, it stands still.
+
+        closing: the last of the steps is judged too, whether or not a reading is due.
         """
         began, training = time.perf_counter(), self.training
-        last = training.step + steps
+        last = training.step + steps if closing else None
         try:
             for loss in training.advance(steps if self.ended is None else 0):
                 if judged and (self._due() or training.step == last) and self._judge():
@@ -316,6 +346,16 @@ class Run:
         """
         training = self.training
         return constant_in_time(training) and constant_in_time(training.afresh())
+
+    def stands(self) -> bool:
+        """Whether its loss is to three digits what it was TO_THREE_DIGITS steps before, and not
+        every clip is spelt.
+        """
+        losses = self.training.trace.losses[-2 * TO_THREE_DIGITS :]
+        if len(losses) < 2 * TO_THREE_DIGITS or self.training.trace.readings[-1].exact_share == 1:
+            return False
+        before, last = median(losses[:TO_THREE_DIGITS]), median(losses[TO_THREE_DIGITS:])
+        return abs(last - before) < 1e-3 * abs(before)
 
     def _misread(self) -> Misread | None:
         """The worst clip of a run that failed with an output."""

@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -32,7 +32,7 @@ from pytest_overfit.climb.criteria import Criterion as Criterion
 from pytest_overfit.climb.criteria import Verdict as Verdict
 from pytest_overfit.climb.criteria import criteria_for as criteria_for
 from pytest_overfit.climb.seeds import ALPHA, BETA, SeedTest
-from pytest_overfit.finding import Finding
+from pytest_overfit.finding import Finding, naming
 from pytest_overfit.findings.examine import Checked, breaks_rungs, check_feasible, examine
 from pytest_overfit.loop.training import LoopTraining
 from pytest_overfit.recipe import Recipe
@@ -123,7 +123,7 @@ class Rung:
     recipe's budget, with its overtime, ends.
 
     seeds: tried in turn until `SeedTest(alpha, beta)` comes to a verdict; targets that do not fit
-    need none.
+    need none. hasty: a run ends before its budget where what keeps it from holding is known.
     """
 
     subject: Subject
@@ -135,6 +135,7 @@ class Rung:
     beta: float = BETA
     device: str = "cpu"
     size: str | None = None
+    hasty: bool = True
 
     def climb(self, on_step: OnStep = unwatched) -> Outcome:
         """Climb to the end. on_step: called after each optimiser step; what it raises ends the
@@ -145,6 +146,7 @@ class Rung:
         samples = self.subject.take(self.samples)
         outcome = Outcome(subject=self.subject.name, samples=self.samples, status="ok")
         attempts: list[Attempt] = []
+        hasty = self.hasty and self.subject.loop is None
         test, held = SeedTest(alpha=self.alpha, beta=self.beta, most=len(self.seeds)), list[bool]()
         for seed in self.seeds:
             first = self._run(samples, self.recipe, seed, on_step)
@@ -161,8 +163,17 @@ class Rung:
                 )
                 if any(finding.fails() for finding in findings):
                     return replace(outcome, status="broken", findings=findings)
-                first.train_to_the_end(patient=not self.recipe.fallbacks)
-                explained = not first.held and not any(held) and self._no_training_mends(first)
+                first.train_to_the_end(
+                    patient=not self.recipe.fallbacks,
+                    known=partial(self._known, first, early=True)
+                    if hasty and not any(held)
+                    else lambda: None,
+                )
+                explained = (
+                    not first.held
+                    and not any(held)
+                    and (first.ended is Ended.EXPLAINED or self._known(first) is not None)
+                )
                 if self.recipe.fallbacks and not explained:
                     first.leave_chance()
                 attempts.append(first.attempt(given))
@@ -205,11 +216,20 @@ class Rung:
         racing[0].leave_chance()
         return [run.attempt(given) for run in runs]
 
-    def _no_training_mends(self, run: Run) -> bool:
-        """Whether no other rate or seed is an answer: what broke it is known, or its output cannot
-        leave its level.
+    def _known(self, run: Run, *, early: bool = False) -> str | None:
+        """Why no other rate or seed is an answer, in words: what breaks it is known, or its output
+        cannot leave its level. None where one may be.
+
+        early: its loss still has time, so that it must stand on its level as well.
         """
-        return bool(run.located) or bool(self.violated) or run.is_stuck()
+        if found := dict.fromkeys(finding.name for finding in (*run.located, *self.violated)):
+            return f"what keeps it from holding is known: {naming([*found])}"
+        stuck = (not early or run.stands()) and run.is_stuck()
+        return (
+            "the output is the same at every step of a clip, before and after training"
+            if stuck
+            else None
+        )
 
     @cached_property
     def checked(self) -> tuple[Checked, ...]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pytest_overfit import errors
-from pytest_overfit.climb.ladder import Outcome, Rung
+from pytest_overfit.climb.ladder import Ended, Outcome, Rung
 from pytest_overfit.explain.evidence import Evidence, gather
 from pytest_overfit.explain.trials import Trial, Trials, run_trials
 from pytest_overfit.finding import Finding, accepting
@@ -87,7 +87,10 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
         [finding for finding in shown if finding.name not in known], rung.subject.accept
     )
     tried = run_trials(
-        rung, [finding for finding in found if not finding.accepted], outcome.seconds, trials
+        rung,
+        [finding for finding in found if not finding.accepted],
+        _seconds_of_whole_runs(outcome),
+        trials,
     )
     return Diagnosis(
         findings=ranked(found, tried),
@@ -100,6 +103,16 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
             line for finding in failures for line in (finding.headline, *finding.evidence)
         )
         or None,
+    )
+
+
+def _seconds_of_whole_runs(outcome: Outcome) -> float:
+    """What the climb took, or would have taken to the end of the budget where it ended because what
+    keeps it from holding is known.
+    """
+    hasty = (one for one in outcome.attempts if one.ended is Ended.EXPLAINED and one.steps)
+    return outcome.seconds + sum(
+        one.seconds * max(one.recipe.budget - one.steps, 0) / one.steps for one in hasty
     )
 
 

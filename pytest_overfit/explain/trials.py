@@ -23,11 +23,11 @@ from typing import Literal
 import torch
 
 from pytest_overfit import errors
-from pytest_overfit.climb.attempt import OutOfTime, until
+from pytest_overfit.climb.attempt import LOOKS, OnStep, OutOfTime, until
 from pytest_overfit.climb.ladder import Rung
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.catalogue import record_of
-from pytest_overfit.findings.examine import check
+from pytest_overfit.findings.examine import is_found_again
 from pytest_overfit.findings.remedies import Remedy
 from pytest_overfit.findings.training import CAUSE_NOT_LOCATED
 from pytest_overfit.network.network_edits import CannotEdit
@@ -95,6 +95,12 @@ def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) 
         outcome = replace(mended, recipe=replace(mended.recipe, fallbacks=())).climb(
             until(began + seconds)
         )
+        if outcome.status == "ok" and _holds_as_it_is(rung, outcome.steps, until(began + seconds)):
+            return trial(
+                False,
+                steps=outcome.steps,
+                why=f"in {outcome.steps} steps the rung holds without it",
+            )
         return trial(outcome.status == "ok", steps=outcome.steps)
     except OutOfTime as late:
         return trial(False, steps=late.step, ended=TrialEnded.OUT_OF_TIME, why="out of time")
@@ -116,8 +122,24 @@ def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) 
 
 def _found_again(rung: Rung, finding: Finding) -> bool:
     samples = rung.subject.offered(rung.samples)
-    found = check(rung.subject, samples, seed=rung.seeds[0], device=rung.device, size=rung.size)
-    return any(other.name == finding.name for other in found)
+    return is_found_again(
+        finding, rung.subject, samples, seed=rung.seeds[0], device=rung.device, size=rung.size
+    )
+
+
+def _holds_as_it_is(rung: Rung, steps: int, on_step: OnStep) -> bool:
+    """Whether a rung whose climb may have ended early holds in as many steps as a remedy took, so
+    that this has mended nothing.
+    """
+    if not rung.hasty or steps <= round(LOOKS[0] * rung.recipe.budget) or not rung.violated:
+        return False
+    patient = replace(
+        rung,
+        seeds=rung.seeds[:1],
+        recipe=replace(rung.recipe, budget=steps, overtime=0.0, fallbacks=()),
+        hasty=False,
+    )
+    return patient.climb(on_step).status == "ok"
 
 
 def remedies_for(finding: Finding, subject: Subject | None = None) -> tuple[Remedy, ...]:

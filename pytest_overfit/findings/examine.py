@@ -55,14 +55,19 @@ def examine(
     seed: int = 0,
     device: str | torch.device = "cpu",
     size: str | None = None,
+    contracts: Sequence[Contract] | None = None,
 ) -> tuple[Checked, ...]:
-    """Check every contract on raw samples, which need not be fit to train on.
+    """Check contracts, every one unless some are given, on raw samples, which need not be fit to
+    train on.
 
     The caller's random state is left as it was.
     """
     bench = Bench(subject=subject, samples=tuple(samples), seed=seed, device=device, size=size)
     with own_randomness(device):
-        checked = tuple(_checked(contract, bench) for contract in (*CONTRACTS, *subject.contracts))
+        checked = tuple(
+            _checked(contract, bench)
+            for contract in ((*CONTRACTS, *subject.contracts) if contracts is None else contracts)
+        )
     causes = {
         f.name
         for one in checked
@@ -177,6 +182,29 @@ def check(
         for checked in examine(subject, samples, seed=seed, device=device, size=size)
         for finding in checked.findings
     )
+
+
+def is_found_again(
+    finding: Finding,
+    subject: Subject,
+    samples: Sequence[Sample],
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    size: str | None = None,
+) -> bool:
+    """Whether the contracts that may find it still do; what the subject's own code raises, any of
+    them may.
+    """
+    every = (*CONTRACTS, *subject.contracts)
+    raises = finding.name in {record.name for record in FAILURES.values()}
+    contracts = [
+        contract
+        for contract in every
+        if raises or finding.name in {record.name for record in contract.finds}
+    ]
+    checked = examine(subject, samples, seed=seed, device=device, size=size, contracts=contracts)
+    return any(other.name == finding.name for one in checked for other in one.findings)
 
 
 def _checked(contract: Contract, bench: Bench) -> Checked:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pytest_overfit import Recipe, Rung, Sample, Subject
-from pytest_overfit.climb.attempt import rank_of
+from pytest_overfit.climb.attempt import rank_of, unwatched
 from pytest_overfit.climb.ladder import (
     BadLadder,
     Criterion,
@@ -20,6 +20,8 @@ from pytest_overfit.climb.ladder import (
     check_rungs,
     criteria_for,
 )
+from pytest_overfit.explain.trials import _holds_as_it_is
+from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.training import Reading, Trace, Training
 from pytest_overfit.trend import stands_still
@@ -581,10 +583,65 @@ def test_a_run_that_spells_every_clip_and_still_falls_is_given_more_time():
         subject = of(
             None, build=build, samples=[replace(MERGED, target=target)], vocabulary=("-", "A", "B")
         )
-        return Rung(subject=subject, samples=1, recipe=recipe, criteria=(sure,)).climb().steps
+        rung = Rung(subject=subject, samples=1, recipe=recipe, criteria=(sure,), hasty=False)
+        return rung.climb().steps  # contracts tell that a table reads nothing
 
     assert steps(spelt=True) == 160
     assert steps(spelt=False) == 80
+
+
+def deaf(log_probs, steps):
+    """A decoder that says one token whatever it is given."""
+    return [[1]] * log_probs.shape[1]
+
+
+@pytest.mark.parametrize(("hasty", "steps"), [(True, 20), (False, 80)])
+def test_a_run_ends_early_where_contracts_tell_what_keeps_it_from_holding(hasty, steps):
+    rung = Rung(
+        subject=of(Convolutions, decode=deaf),
+        samples=2,
+        recipe=Recipe(budget=80, overtime=0.0),
+        criteria=criteria_for(2),
+        hasty=hasty,
+    )
+    (attempt,) = rung.climb().attempts
+    assert (attempt.held, attempt.steps) == (False, steps)
+    assert attempt.ended is (Ended.EXPLAINED if hasty else None)
+    assert (
+        not hasty or attempt.why == f"what keeps it from holding is known: {rung.violated[0].name}"
+    )
+
+
+def never_met():
+    return Criterion(name="loss", sign="<", bound=-1.0, measure=lambda reading, _: reading.loss)
+
+
+def test_where_nothing_is_violated_a_run_goes_on_to_its_end():
+    recipe = Recipe(budget=80, overtime=0.0, fallbacks=())
+    rung = Rung(subject=of(Convolutions), samples=2, recipe=recipe, criteria=(never_met(),))
+    assert rung.climb().steps == 80
+
+
+ALWAYS = Record(
+    name="always", stage="data", means=".", detected=".", mend=".", no_remedy=".", not_planted="."
+)
+VIOLATED = Contract(
+    name="never held",
+    holds="nothing",
+    about="data",
+    examine=lambda bench: (ALWAYS.finding(headline="it is not held"),),
+    finds=(ALWAYS,),
+)
+
+
+def test_a_remedy_is_none_where_the_rung_holds_in_as_many_steps_without_it():
+    subject = of(Convolutions, contracts=(VIOLATED,))
+    rung = Rung(subject=subject, samples=2, recipe=Recipe(budget=80), criteria=criteria_for(2))
+    assert _holds_as_it_is(rung, 80, unwatched)
+    assert not _holds_as_it_is(rung, 20, unwatched)  # it was climbed as far
+    unmet = replace(rung, criteria=(never_met(),))
+    assert not _holds_as_it_is(unmet, 80, unwatched)
+    assert not _holds_as_it_is(replace(rung, subject=of(Convolutions)), 80, unwatched)
 
 
 def with_seeds_that_fail(*failing):
