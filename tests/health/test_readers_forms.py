@@ -246,3 +246,93 @@ def test_the_number_of_a_data_set_before_a_metric_is_passed_over(tmp_path: Path)
     assert read_run(tmp_path).curve("val_accuracy").values == pytest.approx(
         [1 - cer for cer in CER]
     )
+
+
+def bar(epoch: int) -> str:
+    """A progress bar that goes back over what it wrote, as Keras draws it into a file."""
+    drawn = "".join(f"{25 * n}/100 [==>...] - ETA: 1s - loss: 9.9{BACK}" for n in (1, 2, 3))
+    told = f"loss: {TRAIN[epoch]} - val_loss: {VAL[epoch]} - val_cer: {CER[epoch]}"
+    return f"Epoch {epoch + 1}/12\n{BACK}{drawn}100/100 [====] - 10s 100ms/step - {told}"
+
+
+BACK = "\b" * 60
+SPELLED: dict[str, Callable[[int], str]] = {
+    "arrays of torch": lambda i: (
+        f"Epoch: {i + 1} train loss: tensor({TRAIN[i]}, device='cuda:0', grad_fn=<DivBackward0>) "
+        f"val loss: tensor({VAL[i]}) val cer: {CER[i]}"
+    ),
+    "arrays of numpy": lambda i: (
+        f"{{'epoch': {i + 1}, 'train_loss': np.float64({TRAIN[i]}), "
+        f"'val_loss': np.float32({VAL[i]}), 'val_cer': np.float64({CER[i]})}}"
+    ),
+    "backspaces": bar,
+    "Marian": lambda i: (
+        f"[2020-01-01 10:00:00] Ep. {i + 1} : Up. {100 * i + 100} : Sen. 9,123 : "
+        f"Cost {TRAIN[i]} * 3,112 : Time 10.02s : L.r. 3.0000e-04\n"
+        f"[2020-01-01 10:00:01] [valid] Ep. {i + 1} : Up. {100 * i + 100} : "
+        f"cross-entropy : {VAL[i]} : new best\n"
+        f"[2020-01-01 10:00:01] [valid] Ep. {i + 1} : Up. {100 * i + 100} : cer : {CER[i]}"
+    ),
+    "PyLaia": lambda i: (
+        f"[INFO laia] TR - E{i}: 100%|███| 392/392 [01:20<00:00,  4.87it/s, cer=99.0%, "
+        f"running_loss={TRAIN[i]}, gpu_stats={{'gpu': 1}}]\n"
+        f"[INFO laia] VA - E{i}: 100%|███| 100/100 [00:20<00:00,  4.87it/s, "
+        f"cer={100 * CER[i]:.2f}%, running_loss={VAL[i]}]"
+    ),
+    "Catalyst": lambda i: (
+        f"train ({i + 1}/12) lr: 0.001 | loss: {TRAIN[i]} | cer: 0.9\n"
+        f"valid ({i + 1}/12) loss: {VAL[i]} | cer: {CER[i]}"
+    ),
+    "older Catalyst": lambda i: (
+        f"{i + 1}/12 * Epoch {i + 1} (train): loss={TRAIN[i]} | cer=0.9\n"
+        f"{i + 1}/12 * Epoch {i + 1} (valid): loss={VAL[i]} | cer={CER[i]}"
+    ),
+    "what a step's heading tells of": lambda i: (
+        f"[Epoch: {i + 1:03d} Step: {100 * i + 100:08d}] Batch Loss: {TRAIN[i]} => Tokens: 2000\n"
+        f"Validation result at epoch {i + 1}, step {100 * i + 100}: duration: 16.0000s\n"
+        f"\tRecognition Loss: {VAL[i]}\tPPL: 9.1\n\tCER {CER[i]}\t(DEL: 33.1,\tINS: 2.0)"
+    ),
+    "four processes": lambda i: (
+        "\n".join(
+            f"({rank}/4) Epoch {i + 1}, validation: loss={VAL[i]}, cer={CER[i]}"
+            for rank in range(4)
+        )
+        + f"\n(0/4) Epoch {i + 1}, train loss={TRAIN[i]}"
+    ),
+    "a metric that is no number": lambda i: (
+        f"{i + 1}epoch results: [train] loss_ctc=nan, loss={TRAIN[i]}, time=3 hours, [valid] "
+        f"cer_ctc=nan, cer_transducer={CER[i]}, loss={VAL[i]}, total_count=5677\n"
+        f"{i + 2}/20epoch started. Estimated time to finish: 33 minutes"
+    ),
+    "passes told batch by batch": lambda i: (
+        f"Epoch {i + 1}\nTrain loss: {TRAIN[i]}\nVALIDATION\n"
+        f"Batch 1 | Loss {VAL[i] + 0.1:.4f}\nBatch 2 | Loss {VAL[i] - 0.1:.4f}\nval CER: {CER[i]}"
+    ),
+    "after a number": lambda i: (
+        f"Train loss at epoch {i + 1}: {TRAIN[i]}\nval loss after epoch {i + 1}: {VAL[i]}\n"
+        f"Validation CER at epoch {i + 1}/12 = {CER[i]}"
+    ),
+}
+
+
+@pytest.mark.parametrize("trainer", SPELLED)
+def test_a_trainers_own_spelling_is_read(trainer: str, tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text(lines(SPELLED[trainer]), encoding="utf-8")
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == pytest.approx(TRAIN)
+    assert run.curve("val_loss").values == pytest.approx(VAL)
+    assert run.curve("val_cer").values == pytest.approx(CER, abs=1e-4)
+
+
+def test_evaluations_that_count_epochs_among_steps_are_placed_by_them(tmp_path: Path) -> None:
+    def rows(i: int) -> str:
+        steps = (400 * i + 100 * n for n in (1, 2, 3, 4))
+        trained = [{"loss": TRAIN[i], "epoch": i + 1, "iter": step, "step": step} for step in steps]
+        told = [*trained, {"recog/word_acc": 1 - CER[i], "step": i + 1}]
+        return "\n".join(map(json.dumps, told))
+
+    (tmp_path / "scalars.json").write_text(lines(rows))
+    run = read_run(tmp_path)
+    assert run.curve("val_accuracy").values == pytest.approx([1 - cer for cer in CER])
+    assert run.curve("val_accuracy").at == pytest.approx(range(1, 13))
+    assert len(run.curve("train_loss")) == 48

@@ -18,15 +18,18 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
-from statistics import median
+from statistics import fmean, median
 from typing import Literal
 
 from pytest_overfit.health.readers.epochs import Epochs, StepMap
+from pytest_overfit.health.readers.names import words
 from pytest_overfit.health.readers.series import Series
 from pytest_overfit.health.run import Curve, Point
 
 Clock = Literal["epoch", "step"]
 LEAST = 3
+RUNNING = frozenset({"avg", "average", "mean", "running"})
+"""Words of names that tell a mean over the batches so far."""
 """Readings that a clock is learnt from, and that a run has before another one can follow it."""
 GOES_ON = 0.15
 """Share of what a loss has come by which it may differ after its run was resumed."""
@@ -44,7 +47,7 @@ def one_axis(series: Sequence[Series], epochs: Epochs, warnings: list[str]) -> t
     if not any(one.clocked for one in series):
         _count(series, warnings)
         epochs = _learnt(series)
-    elif not epochs.any and _two_clocks(series, warnings):
+    elif _two_clocks(series, warnings):
         epochs = _learnt(series)
     if epochs.any and epochs.misleading:
         warnings.append(
@@ -52,6 +55,58 @@ def one_axis(series: Sequence[Series], epochs: Epochs, warnings: list[str]) -> t
         )
         return "step", epochs
     return ("epoch" if epochs.any else "step"), epochs
+
+
+def passes(series: Sequence[Series]) -> None:
+    """Make one reading of what each pass over the validation data told batch by batch: of a running
+    mean the last, else the mean of them.
+
+    Batches are counted anew in each pass, and no training is told between them.
+    """
+    trained = [
+        point.at
+        for one in series
+        if one.meant and one.split in ("train", "") and one.meant.metric == "loss"
+        for point in one.points
+    ]
+    trained.sort()
+    for one in series:
+        if one.split != "val" or one.meant is None or not trained:
+            continue
+        groups = (
+            [
+                list(group)
+                for _, group in groupby(
+                    one.points,
+                    key=lambda point: (math.floor(point.epoch), bisect_left(trained, point.at)),
+                )
+            ]
+            if all(point.epoch == point.epoch for point in one.points)
+            else []
+        )
+        by_batch = [
+            [
+                point.epoch - math.floor(point.epoch) if one.level == "step" else point.step
+                for point in group
+            ]
+            for group in groups
+        ]
+        if (
+            len(groups) >= LEAST
+            and min(map(len, by_batch[:-1])) > 1
+            and len({batches[0] for batches in by_batch}) == 1
+        ):
+            mean_so_far = not RUNNING.isdisjoint(words(one.logged))
+            values = [
+                group[-1].value if mean_so_far else fmean(point.value for point in group)
+                for group in groups
+            ]
+            one.place(
+                [
+                    group[-1]._replace(value=value, epoch=math.floor(group[-1].epoch))
+                    for group, value in zip(groups, values, strict=True)
+                ]
+            )
 
 
 Placed = Mapping[str, Sequence[tuple[float, Point]]]
@@ -62,7 +117,7 @@ def placed(one: Series, clock: Clock, steps: StepMap) -> list[tuple[float, Point
     """The readings of a metric on that clock, each with its order in the log; those that cannot be
     placed are left out.
     """
-    points = one.points
+    points = told_once(one.points)
     if clock == "step":
         places = [point.step for point in points]
     else:
@@ -76,6 +131,22 @@ def placed(one: Series, clock: Clock, steps: StepMap) -> list[tuple[float, Point
         for at, point in zip(places, points, strict=True)
         if at == at
     ]
+
+
+def told_once(points: Sequence[Point]) -> Sequence[Point]:
+    """The readings, each once where every one is told again at its place and to the last digit the
+    same: by several processes, or by a progress bar and a line behind it.
+    """
+    groups = [
+        list(group)
+        for _, group in groupby(
+            points, key=lambda point: tuple(at for at in point[2:4] if at == at) or point.at
+        )
+    ]
+    told = [{point.value for point in group} for group in groups]
+    moves = sum(a != b for a, b in pairwise(told)) > len(told) / 2
+    again = moves and max(map(len, told)) == 1 and all(len(group) > 1 for group in groups[:-1])
+    return [group[0] for group in groups] if again else points
 
 
 def last_run(curves: Placed, warnings: list[str]) -> dict[str, Curve]:
@@ -152,6 +223,8 @@ def _two_clocks(series: Sequence[Series], warnings: list[str]) -> bool:
     """Whether validation counts epochs while training counts steps; then its readings get both."""
     train, val = _in_order(series, ("train", ""), ("loss",)), _in_order(series, ("val",))
     counts = [point.step for point in val]
+    if any(point.epoch == point.epoch for point in val) or any(count != count for count in counts):
+        return False
     if (
         len(val) < LEAST
         or len(train) < LEAST

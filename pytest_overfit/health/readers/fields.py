@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 
 from pytest_overfit.health.readers.gather import NAN, Gathering
 from pytest_overfit.health.readers.names import SPLITS, clock, words
+from pytest_overfit.health.readers.tongues import unwrapped
 from pytest_overfit.health.run import Prediction, Where
 
-SPLIT_FIELDS = frozenset({"split", "phase", "mode", "stage", "subset", "set"})
+SPLIT_FIELDS = frozenset({"split", "phase", "mode", "stage", "subset", "set", "name"})
 METRIC_FIELDS = frozenset({"metric", "metric_name", "key", "tag"})
 TARGETS = frozenset({"target", "ref", "reference", "truth", "ground truth", "gt"})
 PREDICTIONS = frozenset({"prediction", "pred", "predicted", "hyp", "hypothesis"})
@@ -157,7 +158,7 @@ def as_number(value: object) -> tuple[float | None, bool]:
     True). Not for truth values.
     """
     if isinstance(value, str):
-        text = value.strip()
+        text = unwrapped(value.strip())
         try:
             return float(text.removesuffix("%")), text.endswith("%")
         except ValueError:

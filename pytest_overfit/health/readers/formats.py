@@ -51,7 +51,9 @@ FOREIGN = {
     b"\xfe\xff": ("text in UTF-16", "save it as UTF-8"),
 }
 """How files start that are no logs: what they are, and what to do."""
-TELLS = re.compile(r"epoch|step|iter|loss|wer|cer|accura|stage|\[\d+/\d+\]", re.IGNORECASE)
+TELLS = re.compile(
+    r"epoch|\bep\.|step|iter|loss|cost|wer|cer|accura|stage|\[\d+/\d+\]", re.IGNORECASE
+)
 """What one word at least of a log is like."""
 JSON_WITHOUT_ROWS = (
     "JSON without a log_history; give a trainer_state.json, lists of readings, or one object a "

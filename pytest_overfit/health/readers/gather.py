@@ -14,10 +14,10 @@ from statistics import median
 from typing import Literal
 
 from pytest_overfit.finding import counted, naming
-from pytest_overfit.health.readers.axis import last_run, one_axis, placed
+from pytest_overfit.health.readers.axis import last_run, one_axis, passes, placed
 from pytest_overfit.health.readers.epochs import Epochs
 from pytest_overfit.health.readers.names import Known, known, words
-from pytest_overfit.health.readers.series import Series, name_series, not_understood
+from pytest_overfit.health.readers.series import Series, name_series, not_understood, settle_splits
 from pytest_overfit.health.run import MEASURED, WITHOUT_SPLIT, Curve, Prediction, Where
 
 NAN = math.nan
@@ -224,9 +224,12 @@ class Gathering:
     def reading(self) -> Reading:
         """What the rows come to: curves on one clock under canonical names, and warnings."""
         warnings = list(self.warnings)
-        clock, epochs = one_axis(tuple(self._own.values()), self.epochs, warnings)
+        series = tuple(self._own.values())
+        settle_splits(series, warnings)
+        passes(series)
+        clock, epochs = one_axis(series, self.epochs, warnings)
         steps = epochs.map()
-        named = name_series(self._own.values(), warnings)
+        named = name_series(series)
         curves = last_run(
             {name: placed(series, clock, steps) for name, series in named.items()}, warnings
         )

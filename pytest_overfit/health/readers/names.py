@@ -19,15 +19,27 @@ from pytest_overfit.health.run import WITHOUT_SPLIT
 SPLITS = {
     **dict.fromkeys(("train", "training", "trn", "tr"), "train"),
     **dict.fromkeys(
-        ("val", "valid", "validation", "validate", "eval", "evaluation", "dev", "cv"), "val"
+        (
+            "val",
+            "valid",
+            "validation",
+            "validate",
+            "eval",
+            "evaluation",
+            "dev",
+            "cv",
+            "va",
+            "crossval",
+        ),
+        "val",
     ),
 }
 LEVELS = {**dict.fromkeys(("step", "batch", "iter", "iteration"), "step"), "epoch": "epoch"}
 PERCENT = frozenset({"%", "percent", "pct"})
 MEASURES = {
     "loss": (
-        "loss, cost, ctcloss, xent, cross entropy, nll, objective, log probability, log prob, "
-        "logprob, log likelihood"
+        "loss, losses, cost, ctcloss, xent, cross entropy, nll, objective, log probability, log "
+        "prob, logprob, log likelihood"
     ),
     "wer": "wer, word error rate, bwer",
     "ter": "ter, token error rate",
@@ -69,8 +81,8 @@ PASSED_OVER = {
         (
             "avg average mean overall total",
             "current cur main clean report lst",
-            "running smooth smoothed greedy",
-            "other ctc all",
+            "running smooth smoothed greedy rank slice",
+            "other ctc all transducer rnnt tdt",
         ),
         1,
     )
@@ -103,6 +115,7 @@ STEP_NAMES = (
         "batch id",
         "tot iter",
         "total iter",
+        "total step",
         "i iter",
     ),
 )

@@ -31,7 +31,7 @@ PAIR = re.compile(
     rf"(?:\s*/\s*(?P<total>\d{{1,12}})(?![\d/])|(?P<unit>\s?[\[(]?{UNIT}\b[\])]?(?!\s*[:=]))|(?!\w))",
     re.IGNORECASE,
 )
-EPOCH_LAST = re.compile(r"(?<![\w.])(\d{1,12})\s*epoch\b", re.IGNORECASE)
+EPOCH_LAST = re.compile(r"(?<![\w./])(\d{1,12})(?:/(\d{1,12}))?\s*epoch\b", re.IGNORECASE)
 BATCHES_SO_FAR = re.compile(r"\d+epoch:\w+:\d+-(\d{1,9})batch\b")
 """ESPnet's word for the batches of an epoch that a line tells of; of how many it does not say."""
 MANY = 10**9
@@ -43,7 +43,7 @@ BATCH = re.compile(
     re.IGNORECASE,
 )
 DRAWN = re.compile(r"%\||\bit/s|\bs/it|━|\bETA\b")
-NUMBERED = re.compile(r"^\s*(?:\|\s*)?#?0*(\d{1,12})(?:\s*\|\s*|:\s+)(?=[A-Za-z'\"])")
+NUMBERED = re.compile(r"^\s*(?:\|\s*)?#?0*(\d{1,12})(?:\s*\|\s*|:\s+|\t+)(?=[A-Za-z'\"])")
 """A line that starts with its number: `#00000100: loss=3.5`."""
 VALIDATIONS = re.compile(
     r"^Steps: \d+\t+(?=Loss:|PPL:|[a-z_]+:)|\bSaving dict for global step\b", re.IGNORECASE
@@ -53,6 +53,10 @@ they tell of validation.
 """
 EPOCH_OF_BATCH = re.compile(r"\b(?:train|cv) batch (\d{1,12})/(\d{1,9})\s", re.IGNORECASE)
 """WeNet's word for the epoch and for the batch in it; of how many it does not say."""
+OF_SPLIT = re.compile(rf"^\W*(train|valid|val|dev|eval|test) \({FAR_OF}\)", re.IGNORECASE)
+"""Catalyst's word for the epoch, behind the split that a line tells of."""
+EPOCH_THEN_NAMED = re.compile(rf"^\W*{FAR_OF}\W+(?=epoch\b)", re.IGNORECASE)
+"""An epoch of how many, before it is named again."""
 STAGE = re.compile(r"^\W*stage\s+(\d{1,12})\s*/\s*(?:(\d{1,12})\b|∞)", re.IGNORECASE)
 SCOPES = {**SPLITS, "test": "test", "testing": "test", "best": "best", "cur metric": "val"}
 """What a word tells of the values behind it: their split, or that they are not to be taken for one
@@ -90,7 +94,7 @@ UNDERSTOOD = frozenset(
     {*SPLITS, "epoch", "step", "info", "debug", "done", "results", "result", "summary", "with"}
 )
 """Words before a metric that leave it what it is."""
-CHANGES = re.compile(r"\s*(?:-+>|=+>|→)")
+CHANGES = re.compile(r"\s*(?:-+>|=+>|→)\s*[-+]?\.?\d")
 """Behind a number that something was before: `improving ppl: 6.1 --> 5.4`."""
 INTEGER = re.compile(r"[-+]?\d+")
 
@@ -139,14 +143,14 @@ def said(text: str) -> Said:
                 if line.values:
                     continue
                 return Said()
-            scope = split_in(match["name"]) or scope
+            scope = split_in(match[0]) or scope
             _count(line, counts, match)
             clocks.append(match.span())
             continue
         scope = _value(line, unknown, qualified, match, text, scope)
     _qualified(line, unknown, qualified)
     if line.epoch is None and (last := EPOCH_LAST.search(text)):
-        line.epoch = float(last[1])
+        line.epoch, line.epochs = float(last[1]), int(last[2]) if last[2] else None
         if so_far := BATCHES_SO_FAR.search(text):
             line.batch = (int(so_far[1]), MANY)
     if line.values or line.epoch is not None or line.step is not None:
@@ -184,6 +188,11 @@ def _numbered(line: Said, text: str) -> tuple[str, int, list[tuple[int, int]]]:
         )
     elif match := STAGE.match(text):
         line.epoch, line.epochs = float(match[1]), int(match[2]) if match[2] else None
+    elif match := OF_SPLIT.match(text):
+        line.epoch, line.epochs = float(match[2]), int(match[3])
+        return scope_in(match[0]), match.end(), [match.span()]
+    elif match := EPOCH_THEN_NAMED.match(text):
+        line.epochs = int(match[2])
     elif match := EPOCH_OF_BATCH.search(text):
         line.epoch, line.batch = float(match[1]), (int(match[2]), MANY)
         return scope_in(match[0]), match.end(), [match.span()]

@@ -63,6 +63,8 @@ TIMES = {"": 1, "K": 1_000, "T": 1_000, "M": 1_000_000, "B": 1_000_000_000}
 OBJECT = re.compile(r"\{\s*['\"].*\}")
 MOST_LOOSE = 20_000
 """Lines within an epoch that are kept until it is named."""
+BACK = re.compile("\b+")
+"""How a progress bar goes back over what it wrote."""
 COMPLETE = re.compile(r"(?<![\d/])(\d{1,12})/\1(?![\d/])")
 """A progress bar at its end."""
 NEARLY = 0.9
@@ -104,6 +106,11 @@ class _Shown:
     prediction: tuple[str, ...]
 
 
+def _told_again(before: Said, after: Said) -> bool:
+    """Whether a line tells all that one before it told."""
+    return {value[:2] for value in before.values} <= {value[:2] for value in after.values}
+
+
 def read_plain(
     path: Path, gathering: Gathering, progress: Progress, *, most_lines: int | None = None
 ) -> None:
@@ -141,14 +148,17 @@ class PlainLog:
         self._bar: tuple[Where, Said] | None = None
         self._named_at_end, self._counted, self._ended = False, False, False
         self._stepped, self._closes = False, False
+        self._of_clock = False
 
     def line(self, where: Where, raw: str) -> None:
         """Take the next line of the log. where: its place there."""
+        raw = BACK.sub("\r", raw) if "\b" in raw else raw
         if "\r" in raw:
-            *overwritten, raw = [piece for piece in raw.split("\r") if piece.strip()] or [""]
-            for piece in overwritten:
-                if COMPLETE.search(piece):
+            pieces = [piece for piece in raw.split("\r") if piece.strip()] or [""]
+            for piece, following in pairwise(pieces):
+                if COMPLETE.search(piece) or scope_in(piece) != scope_in(following):
                     self.line(where, piece)
+            raw = pieces[-1]
         text = ESCAPES.sub("", raw) if "\x1b" in raw else raw
         if len(text) > USUAL_LENGTH:
             text = " ".join(text.split())[:MOST_CHARACTERS]
@@ -161,18 +171,20 @@ class PlainLog:
             )
             self._ended = True
         if not TELLING.search(text):
-            self._heading(text)
+            self._heading(text, Said())
             return
         self._facts(text)
         line = said(text)
         if line.epoch is not None:
             self._begin(line)
         if line.step is not None:
+            if self._of_clock and line.step != self._step:
+                self._split, self._of_clock = "", False
             self._step, self._stepped = line.step, True
         if line.values:
             self._values(where, line)
-        elif line.epoch is None:
-            self._heading(text)
+        if not any(known(name) for name, _, _ in line.values):
+            self._heading(text, line)
 
     def _row(self, where: Where, text: str) -> bool:
         """Take a line that holds an object of numbers, with a clock in it or before it; returns
@@ -181,6 +193,12 @@ class PlainLog:
         match = OBJECT.search(text)
         found = object_row(match[0]) if match else None
         if match is None or found is None or not found.values:
+            return False
+        if (
+            not found.placed
+            and not any(known(name) for name, _ in found.values)
+            and said(text[: match.start()]).values
+        ):
             return False
         before = said(text[: match.start()])
         split = found.split or split_in(text[: match.start()].replace("]", " ").replace("[", " "))
@@ -261,7 +279,11 @@ class PlainLog:
         A bar at its end is drawn again and again, with more each time: of an epoch the last one
         counts.
         """
-        if self._bar is not None and line.epoch is not None and line.epoch != self._bar[1].epoch:
+        if (
+            self._bar is not None
+            and line.epoch is not None
+            and (line.epoch != self._bar[1].epoch or not _told_again(self._bar[1], line))
+        ):
             self._end_bar()
         if (
             line.drawn
@@ -339,14 +361,19 @@ class PlainLog:
         self._shown_last[name] = value
         return again
 
-    def _heading(self, text: str) -> None:
-        """`Validation:` or `--- Train samples ---` tells the split of what follows, up to the next
-        epoch.
+    def _heading(self, text: str, line: Said) -> None:
+        """`Validation:`, `--- Train samples ---` or `Validation result at step 400` tells the split
+        of what follows, up to the next clock.
         """
         text = text.strip(" _=-*#|\t")
-        if text.endswith(":") or len(text.split()) <= 5:
-            scope = scope_in(text)
-            self._split = self._split if scope in ("", "best") else scope
+        scope = scope_in(text)
+        clocked = line.epoch is not None or line.step is not None
+        if (
+            scope in ("val", "test")
+            if clocked
+            else not line.values and (text.endswith(":") or len(text.split()) <= 5)
+        ):
+            self._split, self._of_clock = self._split if scope in ("", "best") else scope, clocked
 
     def _spoken(self, text: str) -> bool:
         """Whether a line is a target, a prediction, or both."""

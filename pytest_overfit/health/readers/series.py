@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
@@ -55,21 +56,23 @@ class Series:
         """Its values with their places."""
         return self._builder.points if self._placed is None else self._placed
 
+    @property
+    def any_number(self) -> bool:
+        """Whether one of its values is finite."""
+        return any(math.isfinite(point.value) for point in self.points)
+
     def place(self, points: Sequence[Point]) -> None:
         """Put other points in the place of those logged."""
         self._placed = points
 
 
-def name_series(all_series: Iterable[Series], warnings: list[str]) -> dict[str, Series]:
-    """Canonical names for those that have one: of several candidates the epoch-level, then the
-    plainest; the others keep their own name.
+def settle_splits(all_series: Sequence[Series], warnings: list[str]) -> None:
+    """Give metrics that do not say of which split they are the one that they must be.
 
-    A step-level loss beside an epoch-level one is `train_loss_step`. A bare `loss` is the training
-    one; another bare metric is the validation one, but the training one beside a validation one of
-    that name, as is an accuracy beside a bare loss. Where nothing is told of validation, what is
-    told of tests again and again is taken for it.
+    A bare loss is the training one. Another bare metric is the validation one, but the training one
+    beside a validation one of that name, as is an accuracy that is told with a bare loss. Where
+    nothing is told of validation, what is told of tests again and again is taken for it.
     """
-    all_series = list(all_series)
     _test_for_validation(all_series, warnings)
     _share_of_a_split(all_series, warnings)
     told = {
@@ -77,23 +80,55 @@ def name_series(all_series: Iterable[Series], warnings: list[str]) -> dict[str, 
         for series in all_series
         if series.meant and series.split
     }
-    # A trainer that tells a bare loss of each batch tells a bare accuracy of it too.
-    told |= {
-        "val_accuracy"
+    losses = [
+        series
         for series in all_series
         if series.meant and series.meant.metric == "loss" and not series.split
-    }
+    ]
+    for series in all_series:
+        if (
+            series.meant is None
+            or series.split
+            or series.meant.metric in WITHOUT_SPLIT
+            or MEASURED[series.meant.metric].kind == "loss"
+        ):
+            continue
+        of_batches = series.meant.metric == "accuracy" and any(
+            _told_together(loss, series) for loss in losses
+        )
+        if not of_batches and canonical(series.meant.metric, "val") not in told:
+            series.split = "val"
+            warnings.append(
+                f"{series.name} does not say of which split it is: taken for validation"
+            )
+
+
+def name_series(all_series: Iterable[Series]) -> dict[str, Series]:
+    """Canonical names for those that have one: of several candidates the epoch-level, then the
+    plainest; the others keep their own name.
+
+    A step-level loss beside an epoch-level one is `train_loss_step`. What is of no split here is of
+    training, see `settle_splits`.
+    """
+    all_series = list(all_series)
     candidates: dict[str, list[Series]] = {}
     for series in all_series:
         if series.meant is not None:
-            candidates.setdefault(_wanted(series, series.meant, told, warnings), []).append(series)
+            candidates.setdefault(
+                canonical(series.meant.metric, series.split or "train"), []
+            ).append(series)
     named: dict[str, Series] = {}
     losing: list[tuple[str, Series]] = [
         (series.name, series) for series in all_series if series.meant is None
     ]
     for name, rivals in candidates.items():
         first, *others = sorted(
-            rivals, key=lambda series: (_sums_up(series, rivals), *_preference(series))
+            rivals,
+            key=lambda series: (
+                _sums_up(series, rivals),
+                not series.any_number,
+                *_preference(series),
+            ),
         )
         named[name] = first
         for other in others:
@@ -106,6 +141,12 @@ def name_series(all_series: Iterable[Series], warnings: list[str]) -> dict[str, 
             free += "'"
         named[free] = series
     return named
+
+
+def _told_together(loss: Series, score: Series) -> bool:
+    """Whether a score is told of what a loss is told of: in the same rows, or as often."""
+    rows = {point.at for point in loss.points}
+    return score.count >= loss.count or any(point.at in rows for point in score.points)
 
 
 def _test_for_validation(all_series: Sequence[Series], warnings: list[str]) -> None:
@@ -190,15 +231,6 @@ def _sum_of(series: Series, rival: Series) -> bool:
 def _preference(series: Series) -> tuple[int, bool, int, int]:
     rank = series.meant.rank if series.meant else 0
     return {"epoch": 0, "": 1, "step": 2}[series.level], not series.split, rank, -series.count
-
-
-def _wanted(series: Series, meant: Known, told: set[str], warnings: list[str]) -> str:
-    if series.split or meant.metric in WITHOUT_SPLIT:
-        return canonical(meant.metric, series.split)
-    if MEASURED[meant.metric].kind == "loss" or canonical(meant.metric, "val") in told:
-        return canonical(meant.metric, "train")
-    warnings.append(f"{series.name} does not say of which split it is: taken for validation")
-    return canonical(meant.metric, "val")
 
 
 def not_understood(named: Mapping[str, Series]) -> tuple[str, ...]:

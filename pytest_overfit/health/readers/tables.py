@@ -16,6 +16,7 @@ from pytest_overfit.health.readers.fields import Row, as_number, flattened, row
 from pytest_overfit.health.readers.gather import Gathering
 from pytest_overfit.health.readers.lines import LeftOut, Progress, TextLines
 from pytest_overfit.health.readers.names import SPLITS, clock, known, words
+from pytest_overfit.health.readers.tongues import unwrapped
 from pytest_overfit.health.run import BadRun, Where
 
 DELIMITERS = ",;\t|"
@@ -83,7 +84,7 @@ def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
                     "or step, and say what the others are with --overfit-metric val_loss=COLUMN"
                 )
             continue
-        cells = split_cells(text, delimiter)
+        cells = split_cells(unwrapped(text), delimiter)
         if delimiter == ";":
             cells = [cell.replace(",", ".") if COMMA.fullmatch(cell) else cell for cell in cells]
         if len(cells) == len(columns):

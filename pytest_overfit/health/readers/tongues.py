@@ -1,5 +1,6 @@
-"""What other languages call the metrics of a training run, in the words that `names` knows: `Época
-3 - pérdida de validación: 0,51`.
+"""How lines are spelled, in what `names` and `phrases` know: words of other languages, `Época 3 -
+pérdida de validación: 0,51`, abbreviations of trainers, `Ep. 3 : Up. 1000`, and numbers as their
+arrays print them, `tensor(0.51, device='cuda:0')`.
 """
 
 # ruff: noqa: RUF001
@@ -40,12 +41,49 @@ DECIMAL_COMMA = re.compile(r"(?<=[:=])(\s*\d+),(\d{1,2}|\d{4,})(?![\d.]|,\d)")
 """A number that can be no count of thousands."""
 COMMA = re.compile(r"(?<=[:=])(\s*\d+),(\d+)(?![\d.]|,\d)")
 POINTED = re.compile(r"\d\.\d")
+NUMBER = r"[-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|nan|inf)"
+ARRAY = re.compile(
+    rf"(?:\btensor|\b(?:np|numpy|jnp)\.\w+|\b\w*[aA]rray)\(\[?\s*({NUMBER})\s*\]?(?:,(?:[^()]|\([^()]*\))*)?\)|<tf\.Tensor:[^>]*numpy=({NUMBER})>"
+)
+"""A number as torch, NumPy 2, JAX or TensorFlow print it."""
+CLOCK = r"(epoch|step|iteration)"
+ABBREVIATED = (
+    (re.compile(r"\bEp\. (?=\d)"), "epoch "),  # Marian
+    (re.compile(r"\bUp\. (?=\d)"), "update "),
+    (re.compile(r"\bL\.r\. (?=\d)"), "lr "),
+    (re.compile(r"\bTR - E(\d{1,6}):"), r"train epoch \1:"),  # PyLaia
+    (re.compile(r"\bVA - E(\d{1,6}):"), r"val epoch \1:"),
+    (
+        re.compile(rf"\b{CLOCK}\.\.\. ?\((?=\d)", re.IGNORECASE),
+        r"\1 (",
+    ),  # `Step... (500 | Loss: 2.1`
+    (
+        re.compile(
+            rf"\b((?:[a-z_]+ ){{0,2}}[a-z_]+) (?:at|after|for|in) {CLOCK} "
+            rf"(\d{{1,12}})(?:/\d{{1,12}})?(?: is|\s?[:=])(?=\s*{NUMBER})",
+            re.IGNORECASE,
+        ),
+        r"\2 \3, \1:",
+    ),  # `Average loss at step 100: 2.1`
+)
+
+
+def unwrapped(text: str) -> str:
+    """A text with bare numbers in the place of arrays that hold one."""
+    return (
+        ARRAY.sub(lambda match: match[1] or match[2], text)
+        if "(" in text or "<tf." in text
+        else text
+    )
 
 
 def in_english(text: str) -> str:
-    """A line with these words in English, and decimal commas as points where no number of the line
-    has a point.
+    """A line in the spelling that is understood; decimal commas are points where no number of the
+    line has a point.
     """
+    text = unwrapped(text)
+    for pattern, words in ABBREVIATED:
+        text = pattern.sub(words, text)
     if "第" in text:
         text = NUMBERED.sub(r"epoch \1 ", text)
     text, found = FOREIGN.subn(lambda match: f" {match.lastgroup} ", COMPOUND.sub(r"\1 ", text))
