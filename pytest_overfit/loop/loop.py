@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from pytest_overfit.subject import BadSubject
@@ -48,11 +48,16 @@ class Loop:
             yields where `optimizer.step()` was called.
     loader: the DataLoader it trains on. Item i of its dataset is sample i of the subject.
     exchange: puts a part of ours in the place of one of the loop's, for a trial.
+    rows: what reaches the network -> (batch, frames, dim), where it is not so by itself.
+    outside: the loop has its own network and batches and is known from outside alone; contracts of
+        the network are not asked of it.
     """
 
     train: Train
     loader: DataLoader[Any]
     exchange: Callable[[Any], Exchanged] | None = None
+    rows: Callable[[Tensor], Tensor] = lambda batch: batch
+    outside: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.loader, DataLoader):

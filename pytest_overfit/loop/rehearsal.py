@@ -327,7 +327,12 @@ class _Watcher:
         log_probs: Tensor = facts["log_probs"]
         if log_probs.ndim == 2:
             log_probs = log_probs[:, None]
-        given = None if self._given is None else match(self._given, self.samples)
+        assert self.subject.loop is not None
+        given = (
+            None
+            if self._given is None
+            else match(self.subject.loop.rows(self._given), self.samples)
+        )
         if given is not None and len(given.samples) != log_probs.shape[1]:
             given = None
         self.window.losses.append(
@@ -351,7 +356,11 @@ class _Watcher:
         """What the twin gives for the clips, if they are the samples' own and it gives the same
         each time.
         """
-        if given is None or not given.exact:
+        if (
+            given is None
+            or not given.exact
+            or (self.subject.loop is not None and self.subject.loop.outside)
+        ):
             return None
         network = self.training.network
         modes = {name: module.training for name, module in network.named_modules()}

@@ -151,6 +151,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         raise pytest.Collector.CollectError(
             f"two subjects are called {twice[0]!r}: their verdicts could not be told apart"
         )
+    if whole == "overfit_diagnosis":
+        own_subjects = [one for one in own_subjects if one.loop is None or not one.loop.outside]
     if whole is not None:
         params = [
             pytest.param(subject, id=subject.name, marks=OF_A_SUBJECT[whole])
@@ -227,17 +229,21 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def select_subject(
     session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Leave the subject that --overfit-subject names; add its own tests where no test file asks for
-    it.
+    """Leave the subject that --overfit-subject names or --overfit-script makes; add its own tests
+    where no test file asks for it.
     """
-    asked = config.getoption("--overfit-subject")
-    if not asked:
+    asked, script = config.getoption("--overfit-subject"), config.getoption("--overfit-script")
+    if asked and script:
+        raise pytest.UsageError("--overfit-subject and --overfit-script: give one of them")
+    if not asked and not script:
         return
-    name = subjects(config)[-1].name if ":" in asked else asked
+    made = script or ":" in asked
+    name = subjects(config)[-1].name if made else asked
     about = {item: subject for item in items if (subject := subject_of(item))}
-    if ":" in asked and not any(subject.name == name for subject in about.values()):
+    if made and not any(subject.name == name for subject in about.values()):
+        own = "script_test.py" if script else "ladder_test.py"
         module = pytest.Module.from_parent(
-            session, path=Path(__file__).with_name("ladder_test.py"), nodeid=OWN_MODULE
+            session, path=Path(__file__).with_name(own), nodeid=OWN_MODULE
         )
         added = list(session.genitems(module))
         items.extend(added)

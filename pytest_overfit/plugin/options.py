@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_overfit.climb.seeds import ALPHA, BETA, MOST
-from pytest_overfit.host import cores
+from pytest_overfit.host import cores, own_randomness
 
 if TYPE_CHECKING:
     from pytest_overfit.plugin.settings import Settings
@@ -27,6 +27,7 @@ SETTINGS = pytest.StashKey["Settings"]()
 SUBJECTS = pytest.StashKey["list[Subject]"]()
 DEFAULTS: dict[str, Any] = {
     "--overfit-subject": None,
+    "--overfit-script": None,
     "--overfit-rungs": None,
     "--overfit-recipe": "default",
     "--overfit-set": [],
@@ -55,6 +56,11 @@ def add_options(parser: pytest.Parser) -> None:
         "--overfit-subject",
         "NAME",
         "climb only this subject: its name, or package.module:attribute to import it",
+    )
+    add(
+        "--overfit-script",
+        "COMMAND",
+        "climb by a training script as it is: 'train.py --epochs 3', or train.py -- --epochs 3",
     )
     add("--overfit-rungs", "N,N", "the rungs to climb, ascending (default 1,2,5,10,20,50)")
     add("--overfit-recipe", "NAME|FILE", "default, notes, or a TOML file of recipe fields")
@@ -151,8 +157,8 @@ def options_given(config: pytest.Config) -> dict[str, Any]:
 
 
 def run_joined(config: pytest.Config) -> None:
-    """Run the session anew with `--overfit-NAME=PATH` for every `--overfit-NAME PATH`, and leave
-    with its exit code.
+    """Run the session anew with `--overfit-NAME=PATH` for every `--overfit-NAME PATH`, and what
+    stands behind `--` given to the script of `--overfit-script`, and leave with its exit code.
 
     pytest looks for its rootdir before any plugin is loaded, so it takes an existing path after an
     option it does not know yet for a test to run, and moves the rootdir there. Which root, ini file
@@ -165,12 +171,30 @@ def run_joined(config: pytest.Config) -> None:
         for name, value in vars(config.known_args_namespace).items()
         if isinstance(value, bool)
     }
-    joined, joined_variable = join_paths(given, flags), join_paths(variable, flags)
+    joined, joined_variable = join_script(join_paths(given, flags)), join_paths(variable, flags)
     if (joined, joined_variable) == (given, variable):
         return
     if variable:
         os.environ["PYTEST_ADDOPTS"] = shlex.join(joined_variable)
     raise SystemExit(pytest.main(joined, plugins=config.invocation_params.plugins))
+
+
+def join_script(arguments: Sequence[str]) -> list[str]:
+    """`--overfit-script=train.py -- ARGS` as one option; others are left as they are."""
+    name = "--overfit-script"
+    if "--" not in arguments:
+        return list(arguments)
+    own, behind = list(arguments[: arguments.index("--")]), arguments[arguments.index("--") + 1 :]
+    for place, argument in enumerate(own):
+        if argument == name and place + 1 < len(own):
+            return [
+                *own[:place],
+                f"{name}={own[place + 1]} {shlex.join(behind)}",
+                *own[place + 2 :],
+            ]
+        if argument.startswith(f"{name}="):
+            return [*own[:place], f"{argument} {shlex.join(behind)}", *own[place + 1 :]]
+    return list(arguments)
 
 
 def join_paths(arguments: Iterable[str], flags: Container[str] = ()) -> list[str]:
@@ -304,9 +328,22 @@ def _forget(place: str) -> None:
         sys.path.remove(place)
 
 
+def scripted(config: pytest.Config) -> Subject:
+    """The subject that is made of the script of --overfit-script."""
+    from pytest_overfit.loop.script.subject import subject_of
+
+    asked = settings(config)
+    with own_randomness("cpu"):
+        return subject_of(
+            config.getoption("--overfit-script"),
+            clips=max(rungs_asked(config)),
+            seed=asked.seeds[0],
+        )
+
+
 def subjects(config: pytest.Config) -> list[Subject]:
     """This project's subjects: those of its conftest files and the one that --overfit-subject
-    imports.
+    imports or --overfit-script makes.
     """
     if SUBJECTS not in config.stash:
         try:
@@ -318,6 +355,9 @@ def subjects(config: pytest.Config) -> list[Subject]:
             asked = config.getoption("--overfit-subject") or ""
             if ":" in asked:
                 own = imported(config)
+                found = [*(subject for subject in found if subject.name != own.name), own]
+            if config.getoption("--overfit-script"):
+                own = scripted(config)
                 found = [*(subject for subject in found if subject.name != own.name), own]
             config.stash[SUBJECTS] = found
         except ValueError as error:

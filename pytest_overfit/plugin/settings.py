@@ -57,14 +57,18 @@ class Settings:
         return changed(own or load_recipes(self.recipe_source)(samples), self.changes)
 
     def rung(self, subject: Subject, samples: int) -> Rung:
-        """The rung of so many samples that these settings ask for."""
+        """The rung of so many samples that these settings ask for.
+
+        A script is run from one seed: another draws other samples.
+        """
         recipe = self.recipe(subject, samples)
+        scripted = subject.loop is not None and subject.loop.outside
         return Rung(
             subject=subject,
             samples=samples,
             recipe=recipe if subject.loop is None else recipe_of_loop(recipe, subject.loop),
             criteria=criteria_for(samples, self.bounds),
-            seeds=self.seeds,
+            seeds=self.seeds[:1] if scripted else self.seeds,
             alpha=self.alpha,
             beta=self.beta,
             device=self.device,

@@ -1,0 +1,38 @@
+"""`--overfit-script`: a training script in the place of a subject."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_overfit.plugin.options import join_script
+from tests.loop.scripts import written
+from tests.loop.test_script import MAIN
+
+
+def test_pytest_climbs_by_a_script(pytester: pytest.Pytester) -> None:
+    written(pytester.path)
+    result = pytester.runpytest_subprocess(
+        "-m",
+        "overfit",
+        "--overfit-rungs=1",
+        "--overfit-script",
+        "train.py",
+        "--",
+        "--epochs",
+        "30",
+    )
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["train, 0.0 M parameters"])
+
+
+def test_pytest_says_why_a_script_cannot_be_driven(pytester: pytest.Pytester) -> None:
+    written(pytester.path, (MAIN, "\n"))
+    result = pytester.runpytest_subprocess("-m", "overfit", "--overfit-script=train.py")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*train.py cannot be driven: it builds no torch DataLoader*"])
+
+
+def test_what_stands_behind_two_dashes_is_the_scripts() -> None:
+    joined = join_script(["-m", "overfit", "--overfit-script=train.py", "--", "--name", "a b"])
+    assert joined == ["-m", "overfit", "--overfit-script=train.py --name 'a b'"]
+    assert join_script(["tests", "--", "more"]) == ["tests", "--", "more"]
