@@ -42,7 +42,7 @@ from model.run_record import (
 )
 from model.settings import PRECISIONS, BadSettings, Settings
 from model.watching import EpochLine, Patience, Predictions, health
-from pytest_overfit.recipe import Recipe
+from pytest_overfit.recipe import Recipe, changed
 
 LAST, RESULT, TENSORBOARD = "last.ckpt", "result.json", "tensorboard"
 BEST: Mapping[str, str] = {"val_loss": "best_val_loss", "val_wer": "best_val_wer"}
@@ -77,7 +77,7 @@ def recipe_of(settings: Settings, clips: int) -> Recipe:
     """The settings as a recipe: its lengths in optimiser steps of epochs of `clips` clips."""
     batches = math.ceil(math.ceil(clips / settings.processes) / settings.batch_size)
     steps = math.ceil(batches / settings.accumulation_steps)
-    return Recipe(
+    recipe = Recipe(
         optimizer=settings.optimizer,  # type: ignore[arg-type]
         lr=settings.learning_rate or 1.0,
         momentum=SGD_MOMENTUM if settings.optimizer == "sgd" else 0.0,
@@ -95,6 +95,7 @@ def recipe_of(settings: Settings, clips: int) -> Recipe:
         network=settings.keywords,
         budget=settings.epochs * steps,
     )
+    return changed(recipe, settings.tuned or {})
 
 
 def fit(

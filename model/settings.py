@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from model.tuned import read_tuned
 from model.variants import VARIANTS
+from pytest_overfit.recipe import BadRecipe
 
 if TYPE_CHECKING:
     from model.data import Data
@@ -85,6 +87,7 @@ class Settings:
     curriculum: tuple[int, ...] = ()
     regularisation: bool = False
     seeds: tuple[int, ...] = ()
+    tuned: Mapping[str, Any] | None = None
 
     @property
     def width(self) -> int:
@@ -160,8 +163,21 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
                 section.add_argument(
                     f"--{name}", type=kind, default=default, metavar=metavar, help=text + shown
                 )
+    parser.add_argument(
+        "--recipe",
+        metavar="FILE",
+        help="TOML of a recipe, as a search writes it; flags beside it win",
+    )
+    tuned = None
+    if path := vars(parser.parse_args(arguments)).pop("recipe"):
+        try:
+            flags, tuned = read_tuned(path)
+        except BadRecipe as error:
+            raise BadSettings(f"--recipe: {error}") from error
+        parser.set_defaults(**flags)
     values = vars(parser.parse_args(arguments))
-    return checked(Settings(**values))
+    del values["recipe"]
+    return checked(Settings(**values, tuned=tuned))
 
 
 def checked(settings: Settings) -> Settings:

@@ -24,12 +24,20 @@ SIZES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "i3d_teacher": {"small": {"hidden_dim": 64}, "full": {"hidden_dim": 512}},
 }
 
+SEARCHED: Mapping[str, tuple[Any, ...]] = {"hidden_dim": (32, 64, 128), "dropout": (0.0, 0.1, 0.2)}
+"""Widths and dropouts that a search of recipes chooses between."""
+
 
 def mobilenetv3(variant: str | None = None) -> Subject:
     """MobileNetV3 over time, or a variant of it by name; 8 M parameters at size full."""
 
     def build(
-        vocab_size: int, feature_dim: int, seed: int, hidden_dim: int = 128, dropout: float = 0.0
+        vocab_size: int,
+        feature_dim: int,
+        seed: int,
+        hidden_dim: int = 128,
+        dropout: float = 0.0,
+        variant: str | None = variant,
     ) -> Any:
         return create_mobilenetv3(
             vocab_size,
@@ -39,8 +47,13 @@ def mobilenetv3(variant: str | None = None) -> Subject:
             variant=variant,
         )
 
-    return _subject(
+    subject = _subject(
         f"mobilenetv3_{variant}" if variant else "mobilenetv3", build, SIZES["mobilenetv3"]
+    )
+    return (
+        subject
+        if variant
+        else replace(subject, variants={**subject.variants, "variant": (None, *VARIANTS)})
     )
 
 
@@ -115,6 +128,7 @@ def _subject(
         samples=default_samples,
         vocabulary=default_vocabulary(),
         sizes=sizes,
+        variants=SEARCHED,
         parts=PARTS,
     )
 

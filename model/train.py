@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(settings: Settings, command: str) -> int:
     from model.run_record import BadRunFolder
+    from pytest_overfit.recipe import BadRecipe
     from pytest_overfit.subject import BadSample
 
     try:
@@ -45,7 +46,7 @@ def _run(settings: Settings, command: str) -> int:
         if settings.regularisation:
             return _regularisation(settings, command)
         return _one(settings, command)
-    except (BadRunFolder, BadSample) as error:
+    except (BadRunFolder, BadSample, BadRecipe) as error:
         return _refused(error)
 
 

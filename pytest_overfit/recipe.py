@@ -197,6 +197,19 @@ def load_recipes(source: str) -> Recipes:
     """
     if source in RECIPES:
         return RECIPES[source]
+    table, rungs = read_recipe(source)
+
+    def recipes(samples: int) -> Recipe:
+        return changed(default_recipe(samples), {**table, **rungs.get(str(samples), {})})
+
+    return recipes
+
+
+def read_recipe(source: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What a TOML file of a recipe sets: for every rung, and for single ones by their number.
+
+    Raises BadRecipe as `load_recipes` does.
+    """
     path = Path(source)
     if not path.is_file():
         raise BadRecipe(f"recipe {source!r} is neither a file nor one of {', '.join(RECIPES)}")
@@ -217,11 +230,7 @@ def load_recipes(source: str) -> Recipes:
             raise BadRecipe(f"recipe {source}: rungs are numbers of samples, got {name!r}")
     for changes in (table, *rungs.values()):
         changed(Recipe(), changes)
-
-    def recipes(samples: int) -> Recipe:
-        return changed(default_recipe(samples), {**table, **rungs.get(str(samples), {})})
-
-    return recipes
+    return table, rungs
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:
@@ -251,6 +260,9 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in changes.items()
     }
+    values = {
+        name: None if value == "none" else value for name, value in values.items()
+    }  # TOML has no null
     return replace(recipe, **values)
 
 

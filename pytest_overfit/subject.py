@@ -241,6 +241,8 @@ class Subject:
     recipes:    rung size -> Recipe, where the default recipes do not suit.
     sizes:      name -> keywords for `build`; the first is the default, --overfit-size picks
                 another.
+    variants:   keyword of `build` -> the values that a search of recipes may choose, such as
+                {"hidden_dim": (64, 128), "dropout": (0.0, 0.1)}.
     parts:      body or input parts -> feature columns, for the controls that silence one part.
     tokens_a_step: how many tokens one step at the network's narrowest point may stand for, where a
     learned upsampling unrolls it.
@@ -266,6 +268,7 @@ class Subject:
     trainable: Trainable = all_parameters
     recipes: Mapping[int, Recipe] = field(default_factory=dict)
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    variants: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     parts: Mapping[str, slice] = field(default_factory=dict)
     tokens_a_step: int = 1
     contracts: Sequence[Contract] = ()
@@ -298,6 +301,16 @@ class Subject:
         if isinstance(self.loss, nn.CTCLoss):
             object.__setattr__(self, "loss", _in_our_order(self.loss))
         self._check_accept()
+        self._check_variants()
+
+    def _check_variants(self) -> None:
+        for keyword, values in self.variants.items():
+            named = f"subject {self.name}: variants[{keyword!r}]"
+            if keyword not in self.accepted({keyword: None}):
+                raise BadSubject(f"{named} is no argument of its build")
+            plain = isinstance(values, list | tuple) and len(values) > 0
+            if not plain or not all(isinstance(one, str | int | float | None) for one in values):
+                raise BadSubject(f"{named} must list numbers, words or None, got {values!r}")
 
     def _check_accept(self) -> None:
         if not isinstance(self.accept, Mapping):

@@ -111,7 +111,11 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a climb stands: for the line that people watch."""
+    """Where a climb stands: for the line that people watch.
+
+    loss: of the last step, in train mode, as the recipe reduces it. token_error_rate, nats: of the
+    last reading, NaN before the first; nats are of a target token.
+    """
 
     samples: int
     seed: int
@@ -120,6 +124,7 @@ class Progress:
     budget: int
     loss: float
     token_error_rate: float
+    nats: float = math.nan
 
 
 OnStep = Callable[[Progress], None]
@@ -290,6 +295,7 @@ class Run:
                         budget=training.recipe.budget,
                         loss=loss,
                         token_error_rate=readings[-1].token_error_rate if readings else math.nan,
+                        nats=readings[-1].loss if readings else math.nan,
                     )
                 )
             if training.ended and self.ended is None and not self.held:

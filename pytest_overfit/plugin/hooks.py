@@ -36,11 +36,14 @@ if TYPE_CHECKING:
     from pytest_overfit.health.cases import HealthSession
     from pytest_overfit.plugin.cases import Case, OverfitRung
     from pytest_overfit.plugin.examinations import OverfitContracts, OverfitDiagnosis
+    from pytest_overfit.search.cases import OverfitSearch, SearchCase
+    from pytest_overfit.search.session import SearchSession
     from pytest_overfit.subject import Subject
 
 STORE = pytest.StashKey[Path]()
 REFUSED = pytest.StashKey[str]()
 OWN_MODULE, HEALTH, SUMMARY = "overfit", "overfit-health", "overfit-summary"
+SEARCH = "overfit-search"
 OF_A_SUBJECT = {
     "overfit_contracts": (pytest.mark.overfit, pytest.mark.contracts),
     "overfit_diagnosis": (pytest.mark.diagnose,),
@@ -88,6 +91,10 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_overfit.health.cases import HealthSession
 
         config.pluginmanager.register(HealthSession(config), HEALTH)
+    if config.getoption("--overfit-search"):
+        from pytest_overfit.search.session import SearchSession
+
+        config.pluginmanager.register(SearchSession(config), SEARCH)
     if not is_worker(config):
         config.stash[STORE] = Path(tempfile.mkdtemp(prefix="pytest-overfit-"))
         config.pluginmanager.register(SessionSummary(config, config.stash[STORE]), SUMMARY)
@@ -160,8 +167,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ]
         metafunc.parametrize(whole, params, indirect=True)
         return
-    rungs = settings(metafunc.config).rungs or own_rungs or RUNGS
-    cases = [Case(subject, samples) for subject in own_subjects for samples in rungs]
+    asked, search = settings(metafunc.config).rungs or own_rungs, search_session(metafunc.config)
+    rungs = asked or RUNGS
+    cases: list[Case] | list[SearchCase] = [
+        Case(subject, samples) for subject in own_subjects for samples in rungs
+    ]
+    if search:
+        cases = search.cases(own_subjects, asked)
     metafunc.parametrize(
         "overfit_rung",
         [pytest.param(case, id=str(case), marks=pytest.mark.overfit) for case in cases],
@@ -169,10 +181,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     )
 
 
+def search_session(config: pytest.Config) -> SearchSession | None:
+    """What searches recipes in the place of rungs, where that is asked for."""
+    found: SearchSession | None = config.pluginmanager.get_plugin(SEARCH)
+    return found
+
+
 def case_of(item: pytest.Item) -> Case | None:
     """The rung that a test climbs; None where it climbs none."""
     callspec = getattr(item, "callspec", None)
-    return callspec.params.get("overfit_rung") if callspec else None
+    if callspec is None or search_session(item.config):
+        return None
+    case: Case | None = callspec.params.get("overfit_rung")
+    return case
 
 
 def subject_of(item: pytest.Item) -> Subject | None:
@@ -304,8 +325,10 @@ def overfit_diagnosis(request: pytest.FixtureRequest) -> OverfitDiagnosis:
 
 
 @pytest.fixture
-def overfit_rung(request: pytest.FixtureRequest) -> OverfitRung:
-    """The rung that this case climbs."""
+def overfit_rung(request: pytest.FixtureRequest) -> OverfitRung | OverfitSearch:
+    """The rung that this case climbs, or the search in its place."""
+    if search := search_session(request.config):
+        return search.search(request, store_folder(request.config))
     from pytest_overfit.plugin.cases import OverfitRung
     from pytest_overfit.plugin.store import Store
 

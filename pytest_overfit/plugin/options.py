@@ -40,6 +40,8 @@ DEFAULTS: dict[str, Any] = {
     "--overfit-size": None,
     "--overfit-trials": "auto",
     "--overfit-strict": False,
+    "--overfit-search": None,
+    "--overfit-search-storage": None,
 }
 """The options that change a verdict: a rerun needs them."""
 OF_A_SESSION = ("--overfit-run", "--overfit-report", "--overfit-explain")
@@ -108,6 +110,16 @@ def add_options(parser: pytest.Parser) -> None:
         "WHICH",
         "remedies to try on a broken rung: off, auto (until one holds) or all",
         choices=("off", "auto", "all"),
+    )
+    add(
+        "--overfit-search",
+        "N|GRID",
+        "search recipes instead: N of them, or every one of a grid: notes, or a TOML file of lists",
+    )
+    add(
+        "--overfit-search-storage",
+        "FILE|URL",
+        "journal or database that several processes and machines search with",
     )
     group.addoption(
         "--overfit-strict",

@@ -165,3 +165,41 @@ def test_more_processes_take_fewer_steps_an_epoch() -> None:
         for devices in ("1", "4")
     )
     assert (one, four) == (13, 4)
+
+
+def recipe_file(folder: Path, text: str) -> str:
+    path = folder / "best.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_run_starts_from_the_recipe_of_a_search(tmp_path: Path) -> None:
+    text = (
+        'optimizer = "sgd"\nlr = 0.2\nmomentum = 0.5\nclip = "none"\nbatch = 5\n'
+        'reduction = "sum"\nwarmup = 50\n[layer_lr]\n"lstm." = 0.5\n'
+        '[network]\nhidden_dim = 32\nvariant = "skip"\n[rungs.5]\nbudget = 800\n'
+    )
+    given = ["mobilenetv3", "--recipe", recipe_file(tmp_path, text), "--batch_size", "4"]
+    settings = parse(given)
+    assert settings.keywords == {"hidden_dim": 32, "dropout": 0.0, "variant": "skip"}
+    recipe = recipe_of(settings, clips=40)
+    assert (recipe.optimizer, recipe.lr, recipe.momentum, recipe.clip) == ("sgd", 0.2, 0.5, None)
+    assert (recipe.reduction, recipe.layer_lr) == ("sum", {"lstm.": 0.5})
+    assert (recipe.batch, recipe.warmup) == (4, 10)  # of the flag; of an epoch
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lr = -1", "--recipe: recipe: lr must be a positive number, got -1"),
+        ("[network]\nwidth = 3", "the networks here have no keyword 'width'"),
+        ("lr = ", "is no TOML"),
+    ],
+)
+def test_a_bad_recipe_is_one_line(
+    tmp_path: Path, text: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["mobilenetv3", "--recipe", recipe_file(tmp_path, text)]) == BAD_INPUT
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
