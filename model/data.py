@@ -105,6 +105,7 @@ class Order(Sampler[Key]):
 
     @property
     def real(self) -> int:
+        """Batches of this process that are its own, none repeated to even out."""
         return len(range(self.rank, self.count, self.world))
 
     def set_epoch(self, epoch: int) -> None:

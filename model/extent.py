@@ -17,7 +17,9 @@ Steps = TypeVar("Steps", int, Tensor)
 class Timed(Protocol):
     """A layer that says how many steps come out of n."""
 
-    def steps(self, n: Steps, /) -> Steps: ...
+    def steps(self, n: Steps, /) -> Steps:
+        """Steps that it makes of `n`; of a number or a tensor."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +40,7 @@ class Extent:
         return cls(steps=frames.detach().cpu(), length=features.shape[1], device=features.device)
 
     def after(self, layer: Timed) -> Extent:
+        """How far each clip reaches behind a layer."""
         return Extent(
             steps=layer.steps(self.steps), length=layer.steps(self.length), device=self.device
         )
@@ -52,6 +55,7 @@ class Extent:
 
     @cached_property
     def padded(self) -> bool:
+        """Whether any clip is shorter than the batch."""
         return bool((self.steps < self.length).any())
 
     @cached_property

@@ -49,9 +49,11 @@ class Channels(NamedTuple):
 
     @property
     def total(self) -> int:
+        """Channels of all branches side by side."""
         return self.point + self.conv3 + self.conv5 + self.pool
 
     def scaled(self, factor: float) -> Channels:
+        """Every branch with `factor` times its channels."""
         return Channels(*(_scaled(channels, factor) for channels in self))
 
 
@@ -107,6 +109,7 @@ class MaxPool(Layer):
         self.stride = stride
 
     def steps(self, n: Steps) -> Steps:
+        """Steps that it makes of `n`."""
         return (n - 1) // self.stride + 1
 
     def forward(self, x: Tensor, extent: Extent) -> Tensor:
@@ -172,6 +175,7 @@ class I3DTeacher(nn.Module):
         initialise_head(self.output_proj, blank=blank)
 
     def steps(self, n: Steps) -> Steps:
+        """Steps of the output for `n` frames."""
         return self.blocks.steps(self.stem.steps(n))
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,7 @@ class Layer(nn.Module):
     """
 
     def steps(self, n: Steps) -> Steps:
+        """Steps that it makes of `n`: as many, unless a layer says otherwise."""
         return n
 
 
@@ -36,6 +37,7 @@ class Stages(nn.ModuleList):
 
     @property
     def layers(self) -> Iterable[Layer]:
+        """The layers, in their order."""
         return cast("Iterable[Layer]", self)
 
     def forward(self, x: Tensor, extent: Extent) -> Tensor:
@@ -44,6 +46,7 @@ class Stages(nn.ModuleList):
         return x
 
     def steps(self, n: Steps) -> Steps:
+        """Steps that all of them together make of `n`."""
         for layer in self.layers:
             n = layer.steps(n)
         return n
@@ -77,6 +80,7 @@ class TemporalConv(nn.Conv1d):
         return out.squeeze(2).transpose(1, 2)
 
     def steps(self, n: Steps) -> Steps:
+        """Steps that it makes of `n`."""
         return (n - 1) // self.stride[0] + 1
 
 
@@ -166,6 +170,7 @@ class Downsample(Layer):
         self.activation = activation()
 
     def steps(self, n: Steps) -> Steps:
+        """Steps that its convolution makes of `n`."""
         return self.conv.steps(n)
 
     def forward(self, x: Tensor, extent: Extent) -> Tensor:
@@ -224,6 +229,7 @@ class Upsample(Layer):
         self.activation = nn.ReLU()
 
     def steps(self, n: Steps) -> Steps:
+        """Steps that it makes of `n`."""
         return n * self.conv.stride[0]
 
     def forward(self, x: Tensor, extent: Extent) -> Tensor:
@@ -270,6 +276,7 @@ class BiLSTM(nn.LSTM):
         )
 
     def steps(self, n: Steps) -> Steps:
+        """As many as it is given."""
         return n
 
     def forward(self, x: Tensor, extent: Extent) -> Tensor:  # type: ignore[override]

@@ -62,6 +62,7 @@ class Row(NamedTuple):
     activation: str
 
     def scaled(self, factor: float) -> Row:
+        """The row with `factor` times its channels, in multiples of eight."""
         return self._replace(
             expansion=by_eight(self.expansion * factor), channels=by_eight(self.channels * factor)
         )
@@ -97,11 +98,13 @@ class Architecture:
 
     @property
     def rows(self) -> tuple[Row, ...]:
+        """The rows that are built, with stride 1 where nothing is to divide time."""
         rows = ROWS if self.blocks else ()
         return rows if self.downsample else tuple(row._replace(stride=1) for row in rows)
 
     @property
     def stem_stride(self) -> int:
+        """Frames that the stem makes one step of."""
         return STEM_STRIDE if self.downsample else 1
 
     @property
@@ -164,6 +167,7 @@ class InvertedResidual(Layer):
         self.residual = row.stride == 1 and inputs == row.channels
 
     def steps(self, n: Steps) -> Steps:
+        """Steps that its depthwise convolution makes of `n`."""
         return self.depthwise.steps(n)
 
     def forward(self, x: Tensor, extent: Extent) -> Tensor:

@@ -59,6 +59,8 @@ INCEPTION: Sequence[tuple[int, ...]] = (  # channels of point, reduce3, conv3, r
 
 
 def parts(features: Tensor) -> dict[str, Tensor]:
+    """Body parts -> their columns of `features` (batch, frames, columns). Raises ValueError for
+    another width."""
     if features.shape[-1] != COLUMNS["temporal"].stop:
         raise ValueError(
             f"the historical networks read {COLUMNS['temporal'].stop} features a frame, got "
@@ -68,6 +70,7 @@ def parts(features: Tensor) -> dict[str, Tensor]:
 
 
 def width(part: str) -> int:
+    """Columns of a body part."""
     return COLUMNS[part].stop - COLUMNS[part].start
 
 
@@ -262,11 +265,13 @@ class I3DOriginal(nn.Module):
 def conv_norm(
     inputs: int, outputs: int, kernel: int, activation: type[nn.Module], stride: int = 1
 ) -> nn.Sequential:
+    """Convolution, batch normalisation, activation."""
     convolution = nn.Conv1d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm1d(outputs), activation())
 
 
 def conv_group(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    """Convolution, group normalisation, ReLU."""
     groups = next(n for n in range(min(32, outputs // 2), 0, -1) if outputs % n == 0)
     return nn.Sequential(
         nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2),

@@ -127,6 +127,7 @@ def _levels(
 
 
 def write_record(folder: Path, said: Mapping[str, Any]) -> None:
+    """Write what a run is, as run.json in its folder, whole or not at all."""
     write_whole(folder / RUN, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -94,6 +94,7 @@ class Plans:
 
     @cached_property
     def val(self) -> tuple[Sentence, ...]:
+        """Sentences to validate on."""
         return tuple(
             _sentence(RandomState([self.wanted.seed, VAL, index]), self.recordings)
             for index in range(self.wanted.val)
@@ -101,6 +102,7 @@ class Plans:
 
     @cached_property
     def train(self) -> tuple[Sentence, ...]:
+        """Sentences to train on; none is among those to validate on."""
         held_out = {sentence.letters for sentence in self.val}
         return tuple(self._train(index, held_out) for index in range(self.wanted.train))
 

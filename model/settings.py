@@ -91,6 +91,7 @@ class Settings:
 
     @property
     def width(self) -> int:
+        """Of the network's hidden layers."""
         return self.hidden_dim or WIDTHS[self.network]
 
     @property
@@ -104,6 +105,7 @@ class Settings:
 
     @property
     def processes(self) -> int:
+        """Processes that train together."""
         return self.devices * self.num_nodes
 
     def data(self) -> Data:

@@ -35,6 +35,7 @@ def text_table(title: str, columns: Sequence[Column], rows: Sequence[Any]) -> st
 
 
 def markdown_table(columns: Sequence[Column], rows: Sequence[Any]) -> str:
+    """A table in Markdown, one line for each row."""
     lines = [
         [column.heading for column in columns],
         ["---"] * len(columns),

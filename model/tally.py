@@ -23,6 +23,7 @@ class Tally:
 
     @classmethod
     def empty(cls) -> Tally:
+        """Nothing counted yet."""
         return cls(sums=torch.zeros(len(COLUMNS), dtype=torch.float64))
 
     @classmethod

@@ -29,6 +29,7 @@ class Patience(EarlyStopping):
 
     @property
     def over(self) -> bool:
+        """Whether validation has not improved for as long as it may."""
         return bool(self.wait_count >= self.patience)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -91,17 +91,27 @@ def undocumented(node: ast.Module | ast.ClassDef) -> list[str]:
     return found
 
 
-INTERFACES = {"forward", "state_dict", "load_state_dict", "during", "heard"}
-"""Of torch, Lightning and `loop.loop.Exchanged`.
+INTERFACES = {
+    *("forward", "state_dict", "load_state_dict"),
+    *("training_step", "validation_step", "configure_optimizers", "configure_gradient_clipping"),
+    *("setup", "train_dataloader", "val_dataloader", "transfer_batch_to_device"),
+    *("experiment", "save_checkpoint", "load_checkpoint"),
+    *("during", "heard", "version", "landmarks", "remark"),
+}
+"""Of torch, Lightning, `loop.loop.Exchanged` and `fixtures.extraction.Backend`.
 
 pytest's hooks and a trainer's callbacks are told by the beginning of their names.
 """
 
 
-def test_every_public_function_of_the_engine_says_what_it_does() -> None:
+def test_every_public_function_says_what_it_does() -> None:
+    others = [
+        path for room in ("model", "fixtures") for path in (ENGINE.parent / room).rglob("*.py")
+    ]
+    paths = {str(path.relative_to(ENGINE.parent)): path for path in (*FILES.values(), *others)}
     missing = {
         name: found
-        for name, path in FILES.items()
+        for name, path in paths.items()
         if (found := undocumented(ast.parse(path.read_text(encoding="utf-8"))))
     }
     assert missing == {}
