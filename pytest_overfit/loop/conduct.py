@@ -12,11 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.record import Record
+from pytest_overfit.loop.gradients import zeroed_before_step
 from pytest_overfit.loop.rehearsal import Rehearsal
-from pytest_overfit.loop.stepping import zeroed_before_step
 from pytest_overfit.loop.told import told
-
-FEWEST = 3
+from pytest_overfit.loop.windows import FEWEST
 
 
 def modes_are_right(rehearsal: Rehearsal) -> tuple[Finding, ...]:

@@ -9,7 +9,19 @@ from collections.abc import Callable
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.findings.examine import Checked
 from pytest_overfit.findings.record import Contract, Record
-from pytest_overfit.loop import conduct, content, rates, retakes, running, stepping
+from pytest_overfit.loop import (
+    conduct,
+    features,
+    gradients,
+    losses,
+    optimisers,
+    rates,
+    retakes,
+    running,
+    steps,
+    targets,
+    updates,
+)
 from pytest_overfit.loop.rehearsal import Rehearsal, rehearse
 from pytest_overfit.loop.told import told
 from pytest_overfit.loop.training import LoopFailed
@@ -50,14 +62,14 @@ CONTRACTS: tuple[Contract, ...] = (
     _contract(
         "own batches",
         "features, lengths and targets that reach network and loss are the samples' own",
-        content.targets_are_the_clips_own,
-        content.features_are_the_clips_own,
+        targets.targets_are_the_clips_own,
+        features.features_are_the_clips_own,
     ),
     _contract(
         "loss of the output",
         "the loss is CTC, in float32, of what the network gives for the batch",
-        content.loss_is_of_the_output,
-        content.network_is_used_as_it_is,
+        losses.loss_is_of_the_output,
+        losses.network_is_used_as_it_is,
     ),
     _contract(
         "right modes",
@@ -67,24 +79,24 @@ CONTRACTS: tuple[Contract, ...] = (
     _contract(
         "fresh gradients",
         "each step is taken on the whole gradient of its batches, and on no other",
-        stepping.gradients_are_fresh,
-        stepping.gradients_are_whole,
-        stepping.scales_are_undone,
+        gradients.gradients_are_fresh,
+        gradients.gradients_are_whole,
+        gradients.scales_are_undone,
         conduct.gradients_reach_the_network,
     ),
     _contract(
         "steps taken",
         "each loss has its step, clipped before it",
-        stepping.clipping_is_in_time,
-        stepping.steps_are_taken,
+        steps.clipping_is_in_time,
+        steps.steps_are_taken,
     ),
     _contract(
         "own optimiser",
         "every parameter that learns moves, downhill, by the size that the optimiser promises",
-        rates.optimisers_have_the_network,
-        rates.optimisers_last,
-        rates.steps_go_downhill,
-        rates.updates_are_of_size,
+        optimisers.optimisers_have_the_network,
+        optimisers.optimisers_last,
+        updates.steps_go_downhill,
+        updates.updates_are_of_size,
     ),
     _contract(
         "living rates",
@@ -106,7 +118,19 @@ CONTRACTS: tuple[Contract, ...] = (
 """Causes before what follows from them."""
 RECORDS = {
     record.name: record
-    for room in (running, content, stepping, rates, conduct, retakes)
+    for room in (
+        conduct,
+        features,
+        gradients,
+        losses,
+        optimisers,
+        rates,
+        retakes,
+        running,
+        steps,
+        targets,
+        updates,
+    )
     for record in vars(room).values()
     if isinstance(record, Record)
 }

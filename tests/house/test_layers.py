@@ -159,5 +159,5 @@ def test_the_engine_has_one_training_loop() -> None:
     # The second has no loop: it steps in the place of the optimiser of the user's own.
     assert {path.name for path in ENGINE.rglob("*.py") if steps(path)} == {
         "training.py",
-        "exchange.py",
+        "parts.py",
     }

@@ -1,0 +1,139 @@
+"""Findings of steps: each loss has one, clipped before it."""
+
+from __future__ import annotations
+
+import re
+
+from pytest_overfit.finding import Finding
+from pytest_overfit.findings.record import Record
+from pytest_overfit.loop.rehearsal import Rehearsal
+from pytest_overfit.loop.told import told
+from pytest_overfit.loop.windows import FEWEST
+
+SHRUNK = 1e-3
+"""Share of a gradient's norm that clipping leaves, at or below which an optimiser that goes by its
+size stands still.
+"""
+
+
+SKIPPED = 0.2
+"""Share of losses without a step from which steps are skipped as a habit: a scaler skips one or two
+at its start.
+"""
+
+
+ADAPTIVE = (
+    "Adam",
+    "AdamW",
+    "RMSprop",
+    "Adagrad",
+    "NAdam",
+    "RAdam",
+    "Adamax",
+    "Adafactor",
+    "Lion",
+    "Rprop",
+)
+"""Optimisers whose steps do not go by the size of the gradient."""
+
+
+def clipping_is_in_time(rehearsal: Rehearsal) -> tuple[Finding, ...]:
+    """Gradients are clipped before the step, and not to nothing."""
+    orders = [window.order("backward", "clip", "before_step") for window in rehearsal.windows]
+    late = [order for order in orders if re.search("b[^c]*sc", order)]
+    if len(late) >= FEWEST:
+        return told(
+            CLIPPED_TOO_LATE,
+            "clip",
+            headline="gradients are clipped after the step: every step is taken on what was not "
+            "clipped",
+            where=rehearsal.first("clip"),
+            try_="clip between backward() and optimizer.step()",
+        )
+    clips = [
+        event
+        for window in rehearsal.windows
+        for event in window.of("clip")
+        if event.facts["norm"] > 0
+    ]
+    shrunk = [event for event in clips if event.facts["clipped"] <= SHRUNK * event.facts["norm"]]
+    by_size = [
+        update
+        for update in rehearsal.updates
+        if not type(update.optimizer).__name__.startswith(ADAPTIVE)
+    ]
+    if by_size and len(shrunk) >= max(FEWEST, len(clips) / 2):
+        least = min(event.facts["clipped"] / event.facts["norm"] for event in shrunk)
+        return told(
+            CLIPPED_TO_NOTHING,
+            "clip",
+            headline=(
+                f"clipping leaves {least:.0e} of the gradient, and "
+                f"{type(by_size[0].optimizer).__name__} goes by its size"
+            ),
+            where=rehearsal.first("clip"),
+            evidence=(
+                f"at {len(shrunk)} of {len(clips)} times at most {SHRUNK:g} of its norm was left",
+            ),
+            try_="a bound near the norm that the gradient has",
+        )
+    return ()
+
+
+def steps_are_taken(rehearsal: Rehearsal) -> tuple[Finding, ...]:
+    """Each loss has its step."""
+    without = [window for window in rehearsal.windows if not window.updates]
+    if len(without) < max(FEWEST, SKIPPED * len(rehearsal.windows)):
+        return ()
+    clipped = any(window.of("clip") for window in without)
+    scaled = any(window.of("scale") for window in without)
+    return told(
+        SKIPPED_STEPS,
+        "precision" if scaled and not clipped else "clip" if clipped else "accumulation",
+        headline=f"{len(without)} of {len(rehearsal.windows)} losses were followed by no optimiser "
+        "step",
+        where=next((e.where for window in without for e in window.of("clip", "backward")), None),
+        evidence=("they had a backward pass",)
+        if any(window.of("backward") for window in without)
+        else (),
+        try_="clip a large gradient instead of leaving its step out",
+    )
+
+
+CLIPPED_TOO_LATE = Record(
+    name="clipped_too_late",
+    stage="loop",
+    means="Gradients are clipped after the optimiser's step, where it changes nothing.",
+    detected="The order of backward(), clipping and step().",
+    mend="Clip between backward() and step().",
+    no_remedy="a rung that breaks by it needs the clip that was meant",
+    planted=("clip_after_step",),
+    harmless=True,
+)
+
+
+CLIPPED_TO_NOTHING = Record(
+    name="clipped_to_nothing",
+    stage="loop",
+    follows=(
+        "stale_gradient",
+        "gradient_left_scaled",
+    ),
+    means="Clipping leaves next to nothing of the gradient, and the optimiser goes by its size.",
+    detected="The gradient's norm before and after clipping, where the optimiser does not "
+    "normalise it.",
+    mend="Choose the bound near the norm that gradients have, 1 to 10 for most networks.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("clip_too_small", "clip_by_tiny_value"),
+)
+
+
+SKIPPED_STEPS = Record(
+    name="skipped_steps",
+    stage="loop",
+    means="Many losses are followed by no optimiser step, so nothing is learned of their batches.",
+    detected="Losses that the loop yields are counted against its optimiser's steps.",
+    mend="Clip large gradients instead of skipping their step; let a scaler find its factor.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("skipped_when_large",),
+)
