@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         (kind, change)
         for kind in options.kinds.split(",")
         for change in changes(kind)
-        if (options.held_out or not (change.held_out or change.unseen))
+        if (options.held_out or not (change.held_out or change.unseen or change.fresh))
         and (not options.names or change.name in options.names.split(","))
     ]
     # Faults first: most are found in seconds, where a sound change is climbed with to the end.

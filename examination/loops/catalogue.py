@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from examination.loops import generator_changes, huggingface_changes, lightning_changes
+from examination.loops.fresh_changes import FRESH
 from examination.loops.planting import Change, Kind
 from examination.loops.unseen_changes import UNSEEN
 
@@ -31,4 +32,4 @@ def unseen(kind: Kind) -> tuple[Change, ...]:
 
 
 def changes(kind: Kind) -> tuple[Change, ...]:
-    return (*faults(kind), *unseen(kind), *sound_changes(kind))
+    return (*faults(kind), *unseen(kind), *FRESH[kind], *sound_changes(kind))

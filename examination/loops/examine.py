@@ -48,6 +48,7 @@ class Row:
     name: str
     held_out: bool
     unseen: bool
+    fresh: bool = False
     expected: tuple[str, ...] = ()
     said: tuple[Said, ...] = ()
     broke_at: int | None = None
@@ -66,6 +67,7 @@ def examine(kind: Kind, change: Change) -> Row:
         "name": change.name,
         "held_out": change.held_out,
         "unseen": change.unseen,
+        "fresh": change.fresh,
         "expected": change.parts(),
     }
     with tempfile.TemporaryDirectory() as folder:

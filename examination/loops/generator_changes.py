@@ -441,6 +441,11 @@ SOUND: tuple[Change, ...] = (
             "import torch\nimport torch.utils.checkpoint\nfrom torch import Tensor, nn",
         ),
     ),
+    sound(
+        "compiled",
+        (TRAIN_MODE, f'    compiled = torch.compile(network, backend="eager")\n{TRAIN_MODE}'),
+        (LOSS, LOSS.replace("network", "compiled")),
+    ),
     sound("sorted_the_other_way", (SORT, SORT.replace(", reverse=True", ""))),
     sound("not_sorted", (SORT, ""), held_out=True),
     sound(

@@ -430,6 +430,10 @@ SOUND: tuple[Change, ...] = (
             "import torch\nimport torch.utils.checkpoint\nfrom torch import Tensor, nn",
         ),
     ),
+    sound(
+        "compiled",
+        (EPOCHS, f'{EPOCHS}        torch_compile=True,\n        torch_compile_backend="eager",\n'),
+    ),
     sound("not_sorted", (SORT, "")),
     sound("frozen_encoder", (MADE, f"{MADE}        self.network.encoder.requires_grad_(False)\n")),
     sound("not_clipped", (CLIP, "        max_grad_norm=0.0,\n"), held_out=True),

@@ -431,6 +431,7 @@ SOUND: tuple[Change, ...] = (
             "import torch\nimport torch.utils.checkpoint\nfrom torch import Tensor",
         ),
     ),
+    sound("compiled", (MADE, f'{MADE}        self.network.compile(backend="eager")\n')),
     sound("not_sorted", (SORT, "")),
     sound(
         "decay_groups",

@@ -110,10 +110,16 @@ def summary(rows: Sequence[Result]) -> list[str]:
 
 def _figures() -> list[tuple[str, Callable[[Result], bool], Callable[[Result], bool]]]:
     def seen(row: Result) -> bool:
-        return bool(row["expected"]) and not row["held_out"] and not row["unseen"]
+        return (
+            bool(row["expected"])
+            and not row["held_out"]
+            and not row["unseen"]
+            and not row.get("fresh")
+        )
 
     held_out: Callable[[Result], bool] = lambda row: bool(row["expected"]) and row["held_out"]  # noqa: E731
     unseen: Callable[[Result], bool] = lambda row: row["unseen"]  # noqa: E731
+    fresh: Callable[[Result], bool] = lambda row: bool(row.get("fresh"))  # noqa: E731
     sound: Callable[[Result], bool] = lambda row: not row["expected"]  # noqa: E731
     return [
         ("faults seen: detected", seen, detected),
@@ -122,6 +128,8 @@ def _figures() -> list[tuple[str, Callable[[Result], bool], Callable[[Result], b
         ("faults held out: part named", held_out, named),
         ("faults of unseen kinds: detected", unseen, detected),
         ("faults of unseen kinds: part named", unseen, named),
+        ("faults of fresh kinds, first look: detected", fresh, detected),
+        ("faults of fresh kinds, first look: part named", fresh, named),
         ("sound changes: false alarms", sound, alarmed),
         ("sound changes: warnings", sound, warned),
     ]
@@ -210,7 +218,15 @@ def _faults_table(rows: Iterable[Result]) -> list[str]:
 
 
 def _apart(row: Result) -> str:
-    return "held out" if row["held_out"] else "unseen kind" if row["unseen"] else ""
+    return (
+        "held out"
+        if row["held_out"]
+        else "unseen kind"
+        if row["unseen"]
+        else "fresh kind"
+        if row.get("fresh")
+        else ""
+    )
 
 
 def _sound_table(rows: Iterable[Result]) -> list[str]:

@@ -38,7 +38,7 @@ class Change:
 
     part: of the loop, that is guilty; None where the change is sound. also: parts that may be named
     as well, where the fault lies between two. held_out: not looked at before the tool is finished.
-    unseen: of a kind that no finding was written for.
+    unseen: of a kind that no finding was written for at first.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Change:
     also: tuple[Part, ...] = ()
     held_out: bool = False
     unseen: bool = False
+    fresh: bool = False
 
     def text(self, sound: str) -> str:
         """The changed text. Raises ValueError where an edit does not fit exactly once."""

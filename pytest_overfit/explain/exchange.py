@@ -8,96 +8,157 @@ loop found of it says why, and where.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import combinations
 
-from pytest_overfit.climb.attempt import OutOfTime, until
+from pytest_overfit.climb.attempt import Ended, OutOfTime, Progress
 from pytest_overfit.climb.ladder import Outcome, Rung
 from pytest_overfit.explain.diagnosis import Diagnosis, diagnose
-from pytest_overfit.explain.parts import (
-    OurAccumulation,
-    OurClip,
-    OurLoss,
-    OurMode,
-    OurOptimiser,
-    OurPrecision,
-    Ours,
-    OurSchedule,
-)
-from pytest_overfit.explain.trials import LEAST_SECONDS, Trial, TrialEnded, Trials
+from pytest_overfit.explain.parts import PARTS, SAYS, Together
+from pytest_overfit.explain.reverse import changes, holds
+from pytest_overfit.explain.trials import Trial, TrialEnded, Trials
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.record import Record
 from pytest_overfit.loop.contracts import findings_of_loop
-from pytest_overfit.loop.loop import Exchanged, Loop, Part
+from pytest_overfit.loop.loop import Loop, Part
+from pytest_overfit.loop.rehearsal import rehearse
+from pytest_overfit.loop.running import ends_early
 from pytest_overfit.recipe import default_recipe
 
 LEAST_STEPS, TIMES = 100, 4
 """Steps of an exchange: so many, or so many times those that our training took, so that one that
-does not mend leaves time for the next.
+does not mend leaves steps for the next.
 """
-
-
-PARTS: dict[Part, type[Ours]] = {
-    kind.part: kind
-    for kind in (
-        OurSchedule,
-        OurAccumulation,
-        OurMode,
-        OurClip,
-        OurPrecision,
-        OurLoss,
-        OurOptimiser,
-    )
-}
-"""Smallest first: our optimiser brings its rate and clip, our loss its batches and mode."""
-
-
-SAYS: dict[Part, str] = {
-    "loss": "loss and batches",
-    "optimiser": "optimiser and rate",
-    "accumulation": "zeroing of gradients",
-    "mode": "train mode",
-}
-"""What of ours is put in, where its name alone does not say."""
-
-
+ALLOWED = 40
+"""Times the steps that our training took that all exchanges of a rung may take. Steps, not seconds:
+a machine that is busy comes to the same answer.
+"""
+SUSPECTED = 4
+"""Parts of which pairs are tried."""
 PUT_IN: dict[Part, Part] = {"batches": "loss", "state": "loss"}
 """Part that a contract names -> the exchange that replaces it."""
+Parts = tuple[Part, ...]
+
+
+class Allowance:
+    """Optimiser steps that are left for exchanges."""
+
+    def __init__(self, steps: float) -> None:
+        self.steps = steps
+
+    def taken(self, progress: Progress) -> None:
+        """An `on_step` that ends a climb once there are none left. Raises OutOfTime."""
+        self.steps -= 1
+        if self.steps <= 0:
+            raise OutOfTime(progress.step)
 
 
 def diagnose_loop(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagnosis:
     """Explain a rung that the subject's loop broke: by the network, if our training breaks there
     too, else by the part of the loop.
     """
+    assert rung.subject.loop is not None
     found = findings_of_loop(rung.subject, seed=rung.seeds[0])
     ours = replace(
         rung, subject=replace(rung.subject, loop=None), recipe=default_recipe(rung.samples)
     )
-    climbed = ours.climb()
+    climbed = _ours_climbed(rung, ours)
     if climbed.status != "ok":
-        explained = diagnose(ours, climbed, trials=trials)
+        outside = rung.subject.loop.outside  # its modules cannot be looked at
+        explained = Diagnosis() if outside else diagnose(ours, climbed, trials=trials)
         told = NETWORK_BREAKS.finding(
             headline=f"our training breaks at {rung.samples} as well: look at the network first",
             evidence=(),
             status="confirmed",
         )
         return replace(explained, findings=(*explained.findings, told, *found))
-    ends = (
-        time.monotonic() + max(outcome.seconds, LEAST_SECONDS) if trials == "auto" else float("inf")
+    found = (*_of_the_climb(outcome, climbed, found), *found)
+    most = max(LEAST_STEPS, TIMES * climbed.steps)
+    rung = replace(rung, recipe=replace(rung.recipe, budget=min(rung.recipe.budget, most)))
+    allowed = ALLOWED * max(climbed.steps, LEAST_STEPS // TIMES)
+    allowance = Allowance(allowed if trials == "auto" else float("inf"))
+    exchange = _Exchange(rung, ours, found, allowance, until_one_holds=trials == "auto")
+    if trials != "off":
+        exchange.run()
+    return Diagnosis(
+        findings=(_verdict(climbed, found, exchange), *found), trials=tuple(exchange.tried)
     )
-    rung = replace(
-        rung,
-        recipe=replace(
-            rung.recipe, budget=min(rung.recipe.budget, max(LEAST_STEPS, TIMES * climbed.steps))
-        ),
-    )
-    tried = (
-        tuple(_tried(rung, _order(found), ends, until_one_holds=trials == "auto"))
-        if trials != "off"
-        else ()
-    )
-    return Diagnosis(findings=(_verdict(climbed, found, tried), *found), trials=tried)
+
+
+def _ours_climbed(rung: Rung, ours: Rung) -> Outcome:
+    """Our training of the network; what is known of it from outside alone is not examined."""
+    if rung.subject.loop is None or not rung.subject.loop.outside:
+        return ours.climb()
+    return replace(ours, recipe=replace(ours.recipe, fallbacks=())).climb()
+
+
+def _of_the_climb(outcome: Outcome, ours: Outcome, found: Sequence[Finding]) -> tuple[Finding, ...]:
+    """What the broken climb itself showed and the rehearsal was too short for."""
+    if outcome.status != "broken" or not outcome.attempts:
+        return ()
+    attempt, known = outcome.telling, {finding.name for finding in found}
+    if attempt.ended is Ended.LOOP_OVER and attempt.steps < 2 * ours.steps:
+        return (ends_early(attempt.steps, ours.steps),)
+    return tuple(one for one in attempt.findings if one.part and one.name not in known)
+
+
+class _Exchange:
+    """Exchanges of one rung: single parts of ours in their loop; where none mends, parts of theirs
+    in our training, and pairs of what those show.
+
+    tried: parts and pairs of ours in their loop. breaking: parts of theirs that break ours.
+    """
+
+    def __init__(
+        self,
+        rung: Rung,
+        ours: Rung,
+        found: Sequence[Finding],
+        allowance: Allowance,
+        *,
+        until_one_holds: bool,
+    ) -> None:
+        self.rung, self.ours, self.found, self.allowance = rung, ours, found, allowance
+        self.until_one_holds = until_one_holds
+        self.tried: list[Trial] = []
+        self.parts: list[Parts] = []
+        self.breaking: list[Part] = []
+
+    @property
+    def mending(self) -> Parts:
+        """The first parts that mended; none where nothing did."""
+        pairs = zip(self.tried, self.parts, strict=True)
+        return next((parts for trial, parts in pairs if trial.held), ())
+
+    def run(self) -> None:
+        """Singles, then, where none mends, what the other way shows, and pairs of it."""
+        named = [_exchanged(one.part) for one in self.found if one.fails() and one.part]
+        order: list[Part] = list(dict.fromkeys([*named, *PARTS]))
+        self._try([(part,) for part in order])
+        if self.mending or self.allowance.steps <= 0:
+            return
+        self._the_other_way()
+        suspected = list(dict.fromkeys([*self.breaking, *named, *order]))[:SUSPECTED]
+        self._try(list(combinations(suspected, 2)))
+
+    def _try(self, several: Sequence[Parts]) -> None:
+        for parts in several:
+            if self.allowance.steps <= 0 or (self.until_one_holds and self.mending):
+                return
+            self.tried.append(exchanged(self.rung, *parts, allowance=self.allowance))
+            self.parts.append(parts)
+
+    def _the_other_way(self) -> None:
+        theirs = rehearse(self.rung.subject, seed=self.rung.seeds[0])
+        budget = self.rung.recipe.budget
+        ours = replace(self.ours, recipe=replace(self.ours.recipe, budget=budget, overtime=0.0))
+        for part, change in changes(theirs).items():
+            try:
+                if not holds(ours, change, self.allowance.taken):
+                    self.breaking.append(part)
+            except OutOfTime:
+                return
 
 
 def _exchanged(part: str) -> Part:
@@ -105,43 +166,14 @@ def _exchanged(part: str) -> Part:
     return PUT_IN.get(part, part)  # type: ignore[call-overload,no-any-return]
 
 
-def _order(found: Sequence[Finding]) -> list[Part]:
-    """Parts to exchange: those that contracts name first."""
-    named = [
-        part
-        for finding in found
-        if finding.fails() and finding.part
-        for part in (_exchanged(finding.part),)
-    ]
-    return list(dict.fromkeys([*named, *PARTS]))
-
-
-def _tried(
-    rung: Rung, parts: Sequence[Part], ends: float, *, until_one_holds: bool
-) -> Iterator[Trial]:
-    for part in parts:
-        if time.monotonic() >= ends:
-            return
-        trial = exchanged(rung, part, ends=ends)
-        yield trial
-        if trial.held and until_one_holds:
-            return
-
-
-def exchanged(rung: Rung, part: Part, *, ends: float) -> Trial:
-    """Climb the rung by the user's loop with one part of ours, until it holds or `ends` (monotonic
-    seconds) has come.
-    """
+def exchanged(rung: Rung, *parts: Part, allowance: Allowance) -> Trial:
+    """Climb the rung by the user's loop with parts of ours, until it holds or no step is left."""
     began = time.monotonic()
     assert isinstance(rung.subject.loop, Loop)
-    make: Callable[[Any], Exchanged] = PARTS[part]
-    mended = replace(
-        rung,
-        subject=replace(rung.subject, loop=replace(rung.subject.loop, exchange=make)),
-        seeds=rung.seeds[:1],
-    )
+    loop = replace(rung.subject.loop, exchange=lambda training: Together(training, parts))
+    mended = replace(rung, subject=replace(rung.subject, loop=loop), seeds=rung.seeds[:1])
     steps = 0
-    remedy = f"our {SAYS.get(part, part)}"
+    remedy = " and ".join(f"our {SAYS.get(part, part)}" for part in parts)
 
     def trial(held: bool, ended: TrialEnded | None = None, why: str | None = None) -> Trial:
         return Trial(
@@ -155,45 +187,40 @@ def exchanged(rung: Rung, part: Part, *, ends: float) -> Trial:
         )
 
     try:
-        outcome = mended.climb(until(ends))
+        outcome = mended.climb(allowance.taken)
     except OutOfTime as late:
         steps = late.step
-        return trial(False, ended=TrialEnded.OUT_OF_TIME, why="out of time")
+        return trial(False, ended=TrialEnded.OUT_OF_TIME, why="out of steps")
     steps = outcome.steps
     failed = outcome.status != "ok" and outcome.attempts and outcome.telling.why
     return trial(outcome.status == "ok", why=failed or None)
 
 
-def _verdict(ours: Outcome, found: Sequence[Finding], tried: Sequence[Trial]) -> Finding:
+def _verdict(ours: Outcome, found: Sequence[Finding], exchange: _Exchange) -> Finding:
     """What the exchange showed, with what a contract says of that part."""
-    held = next((trial for trial in tried if trial.held), None)
-    by_ours = f"our training holds after {ours.steps} steps, so it is the loop"
-    if held is None:
-        cause = next((finding for finding in found if finding.fails()), None)
-        said = f": {cause.headline}" if cause else ""
-        finding = LOOP_BREAKS.finding(
-            headline=f"our training of the same network holds after {ours.steps} steps{said}",
-            evidence=(by_ours,),
-            status="confirmed",
-        )
-        return replace(finding, part=cause.part if cause else None)
-    part = next(part for part in PARTS if held.remedy == f"our {SAYS.get(part, part)}")
-    causes = [
-        finding
-        for finding in found
-        if finding.fails() and finding.part and _exchanged(finding.part) == part
-    ]
+    parts, failing = exchange.mending, [finding for finding in found if finding.fails()]
+    evidence = [f"our training holds after {ours.steps} steps, so it is the loop"]
+    if parts:
+        held = exchange.tried[exchange.parts.index(parts)]
+        causes = [one for one in failing if one.part and _exchanged(one.part) in parts]
+        headline = f"with {held.remedy} your loop holds after {held.steps} steps"
+        failed = [trial.remedy for trial in exchange.tried if not trial.held]
+        evidence += [f"with {', '.join(failed)} it does not"] if failed else []
+    else:
+        causes = failing
+        headline = f"our training of the same network holds after {ours.steps} steps"
+    if exchange.breaking:
+        theirs = ", ".join(f"their {SAYS.get(part, part)}" for part in exchange.breaking)
+        evidence.append(f"our training breaks with {theirs}")
     said = f": {causes[0].headline}" if causes else ""
-    headline = f"with {held.remedy} your loop holds after {held.steps} steps{said}"
-    failed = [trial.remedy for trial in tried if not trial.held]
-    evidence = (by_ours, *((f"with {', '.join(failed)} it does not",) if failed else ()))
     finding = LOOP_BREAKS.finding(
-        headline=headline,
-        evidence=evidence,
+        headline=f"{headline}{said}",
+        evidence=tuple(evidence),
         try_=causes[0].try_ if causes else None,
         status="confirmed",
     )
-    return replace(finding, part=causes[0].part if causes else part)
+    likeliest = next(iter((*parts, *exchange.breaking)), None)
+    return replace(finding, part=causes[0].part if causes else likeliest)
 
 
 LOOP_BREAKS = Record(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 from unittest.mock import patch
@@ -116,11 +116,14 @@ class OurSchedule(Ours):
 
 
 class OurClip(Ours):
-    """The gradient's norm is bounded by 1 before each step, and by nothing else; no step is left
-    out for its size.
-    """
+    """The gradient is what backward() left, its norm bounded by 1; no step is left out for its size."""
 
     part: Part = "clip"
+
+    def __init__(self, training: LoopTraining) -> None:
+        super().__init__(training)
+        self._grown: list[Tensor | None] = []
+        self._scaled = False
 
     def during(self) -> AbstractContextManager[object]:
         def left_alone(parameters: Any, *_: Any, **__: Any) -> Tensor:
@@ -133,8 +136,23 @@ class OurClip(Ours):
         return stack
 
     def heard(self, event: Event) -> None:
-        if event.kind == "before_step":
+        if event.kind == "scale":
+            self._scaled = self._scaled or event.facts["enabled"]
+        elif event.kind == "grown":
+            gradients = [parameter.grad for parameter in self.network.parameters()]
+            self._grown = [None if one is None else one.detach().clone() for one in gradients]
+        elif event.kind == "before_step":
+            self._put_back()
             _bound(self.network)
+
+    def _put_back(self) -> None:
+        """What was done to the gradient since; where a scaler is at work it must be."""
+        parameters = list(self.network.parameters())
+        if self._scaled or len(parameters) != len(self._grown):
+            return
+        for parameter, grown in zip(parameters, self._grown, strict=True):
+            if parameter.grad is not None and grown is not None:
+                parameter.grad.copy_(grown)
 
 
 class OurAccumulation(Ours):
@@ -215,3 +233,44 @@ class OurLoss(Ours):
                 module.training = training
 
         return ours
+
+
+PARTS: dict[Part, type[Ours]] = {
+    kind.part: kind
+    for kind in (
+        OurSchedule,
+        OurAccumulation,
+        OurMode,
+        OurClip,
+        OurPrecision,
+        OurLoss,
+        OurOptimiser,
+    )
+}
+"""Smallest first: our optimiser brings its rate and clip, our loss its batches and mode."""
+SAYS: dict[Part, str] = {
+    "loss": "loss and batches",
+    "optimiser": "optimiser and rate",
+    "accumulation": "zeroing of gradients",
+    "mode": "train mode",
+}
+"""What of ours is put in, where its name alone does not say."""
+
+
+class Together(Ours):
+    """Several parts of ours at once."""
+
+    def __init__(self, training: LoopTraining, parts: Sequence[Part]) -> None:
+        super().__init__(training)
+        self.parts = [PARTS[part](training) for part in parts]
+
+    def during(self) -> AbstractContextManager[object]:
+        stack = ExitStack()
+        for part in self.parts:
+            stack.enter_context(part.during())
+        return stack
+
+    def heard(self, event: Event) -> None:
+        """Told of everything, each part in turn."""
+        for part in self.parts:
+            part.heard(event)

@@ -4,69 +4,19 @@ that stay its own.
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
-
-import torch
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.record import Record
 from pytest_overfit.loop.gradients import zeroed_before_step
 from pytest_overfit.loop.rehearsal import Rehearsal
 from pytest_overfit.loop.told import told
-from pytest_overfit.loop.windows import FEWEST
+from pytest_overfit.loop.watcher import telling
+from pytest_overfit.loop.windows import FEWEST, Window
 
-
-def modes_are_right(rehearsal: Rehearsal) -> tuple[Finding, ...]:
-    """Backward passes come from train mode, evaluation from eval mode."""
-    windows = (*rehearsal.windows, rehearsal.rest)
-    passes = [event for window in windows for event in window.of("backward")]
-    wrong = [event for event in passes if not event.facts["training"]]
-    told_apart = _tells_modes_apart(rehearsal.network)
-    if len(wrong) >= FEWEST:
-        return told(
-            TRAINED_IN_EVAL,
-            "mode",
-            headline=f"{len(wrong)} of {len(passes)} backward passes come from eval mode",
-            where=wrong[0].where,
-            evidence=(f"modules that differ in train mode: {naming(told_apart)}",)
-            if told_apart
-            else ("no module of this network differs in train mode",),
-            try_="network.train() at the start of each epoch, and no backward() in validation",
-            severity="failure" if told_apart else "warning",
-        )
-    judged = [loss for window in windows for loss in window.losses if not loss.graded]
-    in_train = [loss for loss in judged if loss.training]
-    if told_apart and len(in_train) >= FEWEST and len(in_train) == len(judged):
-        return told(
-            EVALUATED_IN_TRAIN,
-            "mode",
-            headline="validation runs in train mode: dropout and batch statistics are in its "
-            "figures",
-            where=in_train[0].where,
-            evidence=(
-                (
-                    f"{len(in_train)} losses without gradients; modules that differ: "
-                    f"{naming(told_apart)}"
-                ),
-            ),
-            try_="network.eval() before validation, network.train() after it",
-            severity="failure"
-            if any(isinstance(module, _BatchNorm) for module in rehearsal.network.modules())
-            else "warning",
-        )
-    return ()
-
-
-def _tells_modes_apart(network: nn.Module) -> list[str]:
-    """Modules that do another thing in train mode."""
-    kinds = (nn.modules.dropout._DropoutNd, _BatchNorm)
-    return [
-        name
-        for name, module in network.named_modules()
-        if isinstance(module, kinds) or (isinstance(module, nn.RNNBase) and module.num_layers > 1)
-    ]
+KEPT = 0.1
+"""Share of what steps moved, at or below which they are taken back."""
 
 
 def gradients_reach_the_network(rehearsal: Rehearsal) -> tuple[Finding, ...]:
@@ -110,26 +60,19 @@ def gradients_reach_the_network(rehearsal: Rehearsal) -> tuple[Finding, ...]:
 def weights_stay(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     """What a step moved stays moved, and what is frozen does not move."""
     windows = [window for window in rehearsal.windows if window.updates and window.weights]
-    back = [
-        later
-        for earlier, later in pairwise(windows)
-        if _same(earlier.weights, later.weights)
-        and not _same(earlier.weights, earlier.updates[-1].after)
-    ]
-    if len(back) >= FEWEST:
-        load = rehearsal.first("load")
+    shares = [_kept(earlier, later) for earlier, later in pairwise(windows)]
+    back = [share for share in shares if share is not None and share <= KEPT]
+    if len(back) >= max(FEWEST, len(shares) / 2):
         return told(
             WEIGHTS_PUT_BACK,
             "state",
-            headline="weights are put back after each step: nothing that is learned stays",
-            where=load,
-            evidence=(
-                (
-                    f"before {len(back)} of {len(windows)} backward passes they were what they had "
-                    "been a step before"
-                ),
+            headline=(
+                "weights are put back after each step: "
+                + (f"{max(back):.1%} of what is learned stays" if max(back) else "nothing stays")
             ),
-            try_="keep a best state as copies, and load it after training",
+            where=rehearsal.first("load"),
+            evidence=(f"after {len(back)} of {len(shares)} steps",),
+            try_="keep a best state or an average as copies, and load it after training",
         )
     named = dict(rehearsal.network.named_parameters())
     frozen = [name for name, parameter in named.items() if not parameter.requires_grad]
@@ -141,7 +84,7 @@ def weights_stay(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         and all(name in update.before and bool((update.moved(name) != 0).any()) for update in last)
     )
     if not moving:
-        return ()
+        return _frozen_on_the_way(rehearsal)
     return told(
         FROZEN_MOVES,
         "state",
@@ -155,9 +98,46 @@ def weights_stay(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     )
 
 
-def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(
-        one[name].shape == other[name].shape and torch.equal(one[name], other[name]) for name in one
+def _kept(earlier: Window, later: Window) -> float | None:
+    """Share of what the steps of a window moved that is still there before the next gradient.
+
+    None where they moved nothing, or the network has other parameters by then.
+    """
+    after = earlier.updates[-1].after
+    if not earlier.weights.keys() == later.weights.keys() == after.keys():
+        return None
+    moved, kept = (
+        math.sqrt(
+            sum(float((now[n] - old).float().square().sum()) for n, old in earlier.weights.items())
+        )
+        if all(now[name].shape == old.shape for name, old in earlier.weights.items())
+        else 0.0
+        for now in (after, later.weights)
+    )
+    return kept / moved if moved else None
+
+
+def _frozen_on_the_way(rehearsal: Rehearsal) -> tuple[Finding, ...]:
+    """What the optimiser holds, our loss reaches and the loop froze; a warning: it may be meant."""
+    if len(rehearsal.updates) < FEWEST:
+        return ()
+    last = rehearsal.updates[-1]
+    named = dict(rehearsal.network.named_parameters())
+    held = last.given & rehearsal.trainable & rehearsal.reached
+    frozen = sorted(name for name in held if name in named and not named[name].requires_grad)
+    if not frozen:
+        return ()
+    return told(
+        FROZEN_ON_THE_WAY,
+        "state",
+        headline=(
+            f"the loop freezes {counted(len(frozen), 'parameter')} that its optimiser holds: "
+            f"{naming(frozen)}"
+        ),
+        where=last.where,
+        evidence=("they could learn when the network was built, and get no gradient any more",),
+        try_="leave what is frozen out of the optimiser; unfreeze it if that was not meant",
+        severity="warning",
     )
 
 
@@ -176,37 +156,10 @@ def randomness_is_fresh(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         where=rehearsal.first("seed"),
         evidence=(f"torch.manual_seed in {len(seeded)} of {len(rehearsal.windows)} steps",),
         try_="seed once, before training",
-        severity="failure" if _tells_modes_apart(rehearsal.network) else "warning",
+        severity="failure" if any(telling(rehearsal.network)) else "warning",
     )
 
 
-TRAINED_IN_EVAL = Record(
-    name="trained_in_eval",
-    stage="loop",
-    means=(
-        "Gradients come from eval mode: dropout is off and batch norms use what they never "
-        "gathered, or validation is trained on."
-    ),
-    detected="The network's mode at each backward().",
-    mend="network.train() before each epoch, and no backward() in validation.",
-    no_remedy="the part is exchanged, which shows the same",
-    planted=("eval_left_on", "never_in_train_mode", "trained_on_validation"),
-    harmless=True,
-)
-EVALUATED_IN_TRAIN = Record(
-    name="evaluated_in_train",
-    stage="loop",
-    follows=("trained_in_eval",),
-    means=(
-        "Validation runs in train mode, so its figures are of another network, and batch norms "
-        "learn from it."
-    ),
-    detected="The network's mode at each loss without gradients.",
-    mend="network.eval() before validation, network.train() after it.",
-    no_remedy="it changes what is reported, not what is learned",
-    planted=("validated_in_train_mode",),
-    harmless=True,
-)
 GRADIENT_CUT = Record(
     name="gradient_cut",
     stage="loop",
@@ -224,6 +177,8 @@ GRADIENT_CUT = Record(
     no_remedy="the part is exchanged, which shows the same",
     planted=("encoder_without_gradient", "output_detached", "loss_wrapped_again"),
 )
+
+
 WEIGHTS_PUT_BACK = Record(
     name="weights_put_back",
     stage="loop",
@@ -233,6 +188,8 @@ WEIGHTS_PUT_BACK = Record(
     no_remedy="the part is exchanged, which shows the same",
     planted=("weights_put_back",),
 )
+
+
 FROZEN_MOVES = Record(
     name="frozen_moves",
     stage="loop",
@@ -244,6 +201,18 @@ FROZEN_MOVES = Record(
     mend="Freeze before the first backward(), and leave them out of the optimiser.",
     no_remedy="it spoils what was to be kept, and breaks no rung by itself",
     planted=("frozen_too_late",),
+    harmless=True,
+)
+
+
+FROZEN_ON_THE_WAY = Record(
+    name="frozen_on_the_way",
+    stage="loop",
+    means="The loop freezes parameters that it gave to its optimiser, so they never learn.",
+    detected="Parameters of the optimiser that our loss reaches and that no longer ask for one.",
+    mend="Unfreeze them, or leave them out of the optimiser.",
+    no_remedy="it may be meant, and fails nothing",
+    planted=("frozen_in_the_first_step",),
     harmless=True,
 )
 RANDOMNESS_REPEATS = Record(

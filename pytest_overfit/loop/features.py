@@ -10,6 +10,7 @@ from pytest_overfit.findings.record import Record
 from pytest_overfit.loop.matching import Row, spread_of
 from pytest_overfit.loop.rehearsal import Rehearsal
 from pytest_overfit.loop.told import told
+from pytest_overfit.loop.windows import Loss
 
 AFFINE = 0.999
 """Correlation from which a row is its sample, scaled and shifted."""
@@ -57,6 +58,8 @@ def features_are_the_clips_own(rehearsal: Rehearsal) -> tuple[Finding, ...]:
             samples=(sample.name,),
             try_="pad to the longest clip of the batch",
         )
+    if shuffled := _shuffled(rehearsal, where):
+        return shuffled
     hidden = [row.zeros for row, _ in rows]
     if sum(hidden) / count > MASKED:
         return told(
@@ -73,6 +76,29 @@ def features_are_the_clips_own(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     return _rescaled(rehearsal, [row for row, _ in rows], count, where) or _rounded(
         rehearsal, count, where
     )
+
+
+def _shuffled(rehearsal: Rehearsal, where: str | None) -> tuple[Finding, ...]:
+    """Frames in another order, which the subject's own forward does not have."""
+    known = [loss for loss in rehearsal.graded if loss.given is not None]
+    turned = [loss for loss in known if loss.given is not None and loss.given.shuffled]
+    if len(turned) < 0.9 * len(known) or any(_reads_it_so(loss) for loss in turned):
+        return ()
+    return told(
+        FEATURES_REORDERED,
+        "batches",
+        headline="the frames of each clip reach the network in another order",
+        where=where,
+        evidence=(f"at {len(turned)} of {len(known)} losses, every frame is the clip's own",),
+        try_="keep frames in time, or turn them in the subject's forward as well",
+    )
+
+
+def _reads_it_so(loss: Loss) -> bool:
+    """Whether the subject's own forward of the clips, as they are, gives what the loop has."""
+    if loss.turned is None or loss.turned[0].shape != loss.log_probs.shape:
+        return False
+    return bool((loss.turned[0] - loss.log_probs.float()).abs().max() < 0.1)
 
 
 def _rescaled(
@@ -168,6 +194,15 @@ NORMALISED_TWICE = Record(
 )
 
 
+FEATURES_REORDERED = Record(
+    name="features_reordered",
+    stage="loop",
+    means="Frames reach the network in another order than the clip has them, and labels do not.",
+    detected="What reaches the network's first module beside the samples, in any order.",
+    mend="Keep frames in time.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("unseen_time_reversed",),
+)
 FEATURES_ROUNDED = Record(
     name="features_rounded",
     stage="loop",

@@ -268,6 +268,7 @@ OTHER_OUTPUT = Record(
     name="other_output",
     stage="loop",
     follows=(
+        "dropout_outweighs",
         "targets_mixed_up",
         "other_lengths",
         "loss_unnormalised",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ class Row:
 
     scale, shift: row = scale x sample + shift. off: rms of what the two differ by, in units of the
     sample's spread. zeros: share of the row's numbers that are 0 where the sample's are not.
+    shuffled: its frames are the sample's in another order, and nothing else is known of it.
     """
 
     sample: int
@@ -32,6 +33,7 @@ class Row:
     shift: float
     off: float
     zeros: float
+    shuffled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +45,11 @@ class Given:
 
     rows: tuple[Row, ...]
     exact: bool
+
+    @property
+    def shuffled(self) -> bool:
+        """All have the frames of a sample, in another order."""
+        return all(row.shuffled for row in self.rows)
 
     @property
     def samples(self) -> tuple[int, ...]:
@@ -70,7 +77,27 @@ def _likest(row: Tensor, samples: Sequence[Sample]) -> Row | None:
         if one is not None
     ]
     best = max(found, key=lambda one: (one.likeness, one.frames), default=None)
-    return best if best is not None and (best.likeness > ALIKE or best.zeros > 0.5) else None
+    if best is not None and (best.likeness > ALIKE or best.zeros > 0.5):
+        return best
+    return next(
+        (replace(one, shuffled=True) for one in found if _has_the_frames(row, samples[one.sample])),
+        None,
+    )
+
+
+def _has_the_frames(row: Tensor, sample: Sample) -> bool:
+    """Whether a row, its padding aside, is made of the frames of a sample, in whatever order."""
+    features = sample.features.float()
+    frames = _in_frames(row, features.shape[1])
+    if frames is None or len(frames) < len(features):
+        return False
+    mine, theirs = (_in_any_order(one) for one in (features, frames[: len(features)]))
+    return bool((mine - theirs).abs().max() <= SAME * features.std())
+
+
+def _in_any_order(frames: Tensor) -> Tensor:
+    """Numbers that do not change with the order of frames: columns sorted, and norms of frames."""
+    return torch.cat([frames.sort(0).values, frames.norm(dim=1).sort().values[:, None]], 1)
 
 
 def _compared(row: Tensor, index: int, features: Tensor) -> Row | None:

@@ -47,6 +47,19 @@ def rates_live(rehearsal: Rehearsal) -> tuple[Finding, ...]:
                 "the training"
             ),
         )
+    sleeping = next((i for i, rate in enumerate(rates) if rate > 0), len(rates))
+    if sleeping >= FEWEST:
+        return told(
+            RATE_NEVER_RISES,
+            "scheduler",
+            headline=(
+                f"the first {sleeping} steps are taken at a rate of 0: the warm-up counts epochs, "
+                "and they are steps"
+            ),
+            where=line,
+            evidence=(f"rates of the steps: {_series(rates)}",),
+            try_="step the schedule with the optimiser, or begin the warm-up above 0",
+        )
     asked = max(
         float(group.get("max_lr", group.get("initial_lr", 0.0)))
         for update in updates

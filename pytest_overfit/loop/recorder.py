@@ -34,6 +34,7 @@ Kind = Literal[
     "call",
     "ctc",
     "backward",
+    "grown",
     "zero",
     "clip",
     "scale",
@@ -143,10 +144,19 @@ def recording(network: nn.Module, hear: Hear) -> Iterator[None]:
         value = tensors if isinstance(tensors, Tensor) else tensors[0]
         return {"value": float(value.detach().sum()), "training": network.training}
 
+    inner_backward = torch.autograd.backward
+
+    @wraps(inner_backward)
+    def backward(*args: Any, **kwargs: Any) -> Any:
+        told("backward", args[0] if args else None, **backward_facts(*args, **kwargs))
+        given = inner_backward(*args, **kwargs)
+        told("grown")
+        return given
+
     with ExitStack() as stack:
         for one in (
             patch.object(torch, "ctc_loss", ctc_loss),
-            before("backward", torch.autograd, "backward", backward_facts),
+            patch.object(torch.autograd, "backward", backward),
             before("zero", Optimizer, "zero_grad"),
             before("zero", nn.Module, "zero_grad"),
             before(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.record import Record
 from pytest_overfit.loop.told import told
@@ -14,9 +12,18 @@ def failed(error: LoopFailed, where: str | None = None) -> Finding:
     """What ended a loop. where: a line of it, where the error has none."""
     if error.stepless:
         return told(NO_STEP, "accumulation", headline=str(error), where=error.where or where)[0]
-    scaled = bool(re.search(r"unscale_|GradScaler|inf checks", str(error)))
+    said = f"{error}: gradients are switched off" if error.part == "mode" else str(error)
+    return told(LOOP_FAILS, error.part, headline=said, where=error.where or where)[0]
+
+
+def ends_early(steps: int, ours: int) -> Finding:
+    """What is told of a loop that was over before it could have learned."""
     return told(
-        LOOP_FAILS, "precision" if scaled else None, headline=str(error), where=error.where or where
+        LOOP_ENDS,
+        "scheduler",
+        headline=f"your loop ends after {steps} steps, and ours took {ours}",
+        where=None,
+        try_="epochs or steps enough for a few clips, and a schedule of that length",
     )[0]
 
 
@@ -31,6 +38,15 @@ LOOP_FAILS = Record(
     mend="Mend what the error says, at the line that is named.",
     no_remedy="an error in code that is not ours",
     planted=("unscaled_without_update", "scaler_never_updated"),
+)
+LOOP_ENDS = Record(
+    name="loop_ends",
+    stage="loop",
+    means="Your training is over after so few steps that ours had not learned either.",
+    detected="Its steps beside those that ours took on a rung that it broke.",
+    mend="Give it more epochs or steps.",
+    no_remedy="only its own settings give it more",
+    planted=("too_few_steps",),
 )
 LOOP_DIVERGES = Record(
     name="loop_diverges",

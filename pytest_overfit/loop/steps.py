@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.record import Record
@@ -77,7 +81,38 @@ def clipping_is_in_time(rehearsal: Rehearsal) -> tuple[Finding, ...]:
             ),
             try_="a bound near the norm that the gradient has",
         )
-    return ()
+    return _shrunk_by_hand(rehearsal) if by_size else ()
+
+
+def _shrunk_by_hand(rehearsal: Rehearsal) -> tuple[Finding, ...]:
+    """Gradients that neither clipping nor a scaler touched, and of which next to nothing is left."""
+    plain = [window for window in rehearsal.windows if not window.of("clip", "scale")]
+    shares = [
+        (gradient_norm(update.gradients) / gradient_norm(update.grown), update)
+        for window in plain
+        for update in window.updates
+        if gradient_norm(update.grown) > 0
+    ]
+    shrunk = [(share, update) for share, update in shares if 0 < share <= SHRUNK]
+    if len(shrunk) < max(FEWEST, len(shares) / 2):
+        return ()
+    least, update = min(shrunk, key=lambda one: one[0])
+    return told(
+        CLIPPED_TO_NOTHING,
+        "clip",
+        headline=(
+            f"between backward() and the step {least:.0e} of the gradient is left, and "
+            f"{type(update.optimizer).__name__} goes by its size"
+        ),
+        where=update.where,
+        evidence=(f"at {len(shrunk)} of {len(shares)} steps, and nothing clipped it",),
+        try_="step on the gradient as backward() left it, or clip its norm",
+    )
+
+
+def gradient_norm(gradients: Mapping[str, Tensor]) -> float:
+    """Of all gradients together."""
+    return math.sqrt(sum(float(one.float().square().sum()) for one in gradients.values()))
 
 
 def steps_are_taken(rehearsal: Rehearsal) -> tuple[Finding, ...]:

@@ -5,16 +5,17 @@ them, and stopped at any.
 from __future__ import annotations
 
 import math
+import os
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from pytest_overfit.loop.loop import Loop, modes_of, put_back, seed_everything
+from pytest_overfit.loop.loop import Loop, Part, modes_of, put_back, seed_everything
 from pytest_overfit.loop.recorder import Event, gradient_norm, is_users, place, recording
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import BadSubject, Batch, Sample, Subject, collate
@@ -30,13 +31,33 @@ PATIENCE = 2
 
 
 class LoopFailed(RuntimeError):
-    """The loop raised, or takes no step. where: `file:line` of the user's frame."""
+    """The loop raised, or takes no step. where: `file:line` of the user's frame.
+
+    part: of the loop, where the error was raised in what torch has of it.
+    """
 
     def __init__(
-        self, message: str, *, step: int, where: str | None, stepless: bool = False
+        self,
+        message: str,
+        *,
+        step: int,
+        where: str | None,
+        stepless: bool = False,
+        part: Part | None = None,
     ) -> None:
         super().__init__(message)
-        self.step, self.where, self.stepless = step, where, stepless
+        self.step, self.where, self.stepless, self.part = step, where, stepless, part
+
+
+RAISED_IN: Mapping[str, Part] = {
+    "lr_scheduler": "scheduler",
+    "grad_scaler": "precision",
+    "autocast_mode": "precision",
+    "clip_grad": "clip",
+    f"{os.sep}optim{os.sep}": "optimiser",
+    f"utils{os.sep}data": "batches",
+}
+"""Files of torch -> the part of a loop that they are of."""
 
 
 class _NoStep(BaseException):
@@ -158,6 +179,7 @@ class LoopTraining(Training):
                 f"your loop raises {type(error).__name__} at step {self.step}: {text}",
                 step=self.step,
                 where=_raised_at(error),
+                part=_part_of(error, graded=self._inside is None or self._inside[1]),
             ) from error
 
     @contextmanager
@@ -254,3 +276,19 @@ def _raised_at(error: BaseException) -> str | None:
         frame for frame in traceback.extract_tb(error.__traceback__) if is_users(frame.filename)
     ]
     return place(frames[-1].filename, frames[-1].lineno or 0) if frames else None
+
+
+def _part_of(error: BaseException, *, graded: bool) -> Part | None:
+    """The part of a loop that an error is of: of torch, behind the user's last line.
+
+    graded: whether gradients were kept when it was raised.
+    """
+    if not graded and "does not require grad" in str(error):
+        return "mode"
+    frames = traceback.extract_tb(error.__traceback__)
+    users = [place for place, frame in enumerate(frames) if is_users(frame.filename)]
+    for frame in frames[users[-1] + 1 :] if users else frames:
+        for name, part in RAISED_IN.items():
+            if f"{os.sep}torch{os.sep}" in frame.filename and name in frame.filename:
+                return part
+    return None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import median
 
 import torch
 
-from pytest_overfit.finding import Finding
+from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.record import Record
 from pytest_overfit.loop.rehearsal import Rehearsal
 from pytest_overfit.loop.told import told
@@ -28,6 +29,12 @@ grown to fit.
 DECAYED = 0.05
 """Share of a weight that decay takes at each step, from which it outweighs any data: 14 steps halve
 it.
+"""
+
+
+APART = 1e-4
+"""Share of the highest rate from which another is out of all proportion: rates by layer come to a
+hundredth, those of a pretrained part to a thousandth.
 """
 
 
@@ -78,6 +85,8 @@ def updates_are_of_size(rehearsal: Rehearsal) -> tuple[Finding, ...]:
             evidence=(f"rates up to {rate:.1e}; sound steps are 1e-4 to 1e-1 of the weights",),
             try_="a rate of 1e-4 to 1e-2",
         )
+    if asleep := _asleep(updates):
+        return asleep
     if max(sizes) > LEAP:
         return told(
             UPDATE_OVERSHOOTS,
@@ -88,6 +97,44 @@ def updates_are_of_size(rehearsal: Rehearsal) -> tuple[Finding, ...]:
             try_="a rate of 1e-4 to 1e-2",
         )
     return ()
+
+
+def _asleep(updates: Sequence[Update]) -> tuple[Finding, ...]:
+    """Parameters whose own rate is so far below the others' that they stay as they are."""
+    top = max(max(update.rates) for update in updates)
+    low = [name for name in updates[-1].rate_of if _rate(updates, name) <= APART * top]
+    low = [name for name in low if _rate(updates, name) > 0 and _moved(updates, name) < 10 * ASLEEP]
+    if not low:
+        return ()
+    rate = max(_rate(updates, name) for name in low)
+    return told(
+        UPDATE_VANISHES,
+        "optimiser",
+        headline=(
+            f"a step moves {counted(len(low), 'parameter')} by less than {10 * ASLEEP:.0e} of "
+            f"{'its' if len(low) == 1 else 'their'} size, while others learn: {naming(low)}"
+        ),
+        where=updates[0].where,
+        evidence=(f"rates up to {rate:.1e} there, {top:.1e} elsewhere",),
+        try_="rates within a factor of a thousand of each other, or requires_grad_(False)",
+    )
+
+
+def _rate(updates: Sequence[Update], name: str) -> float:
+    """The highest that a parameter was stepped at."""
+    return max(update.rate_of.get(name, 0.0) for update in updates)
+
+
+def _moved(updates: Sequence[Update], name: str) -> float:
+    """Median over steps of what a parameter with a gradient moved by, in units of its size."""
+    moved = [
+        float(update.moved(name).float().norm() / update.before[name].float().norm())
+        for update in updates
+        if name in update.gradients
+        and bool(update.gradients[name].any())
+        and bool(update.before[name].any())
+    ]
+    return median(moved) if moved else math.inf
 
 
 def _damped(update: Update) -> tuple[Finding, ...] | None:
@@ -133,10 +180,11 @@ def _size(update: Update) -> float | None:
 
 
 def steps_go_downhill(rehearsal: Rehearsal) -> tuple[Finding, ...]:
-    """The first step of an optimiser goes against the gradient it was given."""
+    """The first step of an optimiser that moves goes against the gradient it was given."""
     first: dict[int, Update] = {}
     for update in rehearsal.updates:
-        if update.gradients and id(update.optimizer) not in first:
+        moves = any(bool(update.moved(name).any()) for name in update.given)
+        if update.gradients and moves and id(update.optimizer) not in first:
             first[id(update.optimizer)] = update
     uphill = []
     for update in first.values():

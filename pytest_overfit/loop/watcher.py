@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pytest_overfit.loop.matching import Given, match
 from pytest_overfit.loop.recorder import Event
@@ -28,9 +29,10 @@ class Watcher:
         self.window = Window()
         self._busy = False
         self._before: dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}
+        self._kept: dict[str, Tensor] = {}
         self._given: Tensor | None = None
         self._judged = False
-        self._passage = 0
+        self._passage = self._batches = 0
         self._autocast: torch.dtype | None = None
         self._seen: set[float] = set()
         self.training = LoopTraining(
@@ -75,6 +77,7 @@ class Watcher:
 
     def _batch(self, _: Event) -> None:
         self._given = None
+        self._batches += 1
 
     def _call(self, event: Event) -> None:
         if self._judged:  # the batch of the loss before: some loaders draw ahead
@@ -93,9 +96,14 @@ class Watcher:
                     self._seen |= set(self._given.float().unique().tolist()[:MANY])
 
     def _backward(self, event: Event) -> None:
-        event.facts["version"] = sum(
-            parameter._version for parameter in self.training.network.parameters()
-        )
+        network = self.training.network
+        event.facts["version"] = sum(parameter._version for parameter in network.parameters())
+        event.facts["asleep"] = [name for name, module in telling(network) if not module.training]
+        event.facts["dropped"] = {
+            name: rate
+            for name, module in telling(network)
+            if module.training and (rate := float(getattr(module, "p", 0.0)))
+        }
         if self.window.stale is None:
             named = self._named()
             self.window.stale = frozenset(
@@ -103,12 +111,15 @@ class Watcher:
             )
             self.window.weights = _clones(named)
 
+    def _grown(self, _: Event) -> None:
+        self._kept = self._gradients()
+
+    def _gradients(self) -> dict[str, Tensor]:
+        named = self._named().items()
+        return {name: p.grad.detach().clone() for name, p in named if p.grad is not None}
+
     def _before_step(self, event: Event) -> None:
-        named = self._named()
-        gradients = {
-            name: p.grad.detach().clone() for name, p in named.items() if p.grad is not None
-        }
-        self._before[id(event.of)] = (_clones(named), gradients)
+        self._before[id(event.of)] = (_clones(self._named()), self._gradients())
 
     def _step(self, event: Event) -> None:
         if id(event.of) not in self._before:
@@ -124,8 +135,15 @@ class Watcher:
                 before=before,
                 after=_clones(named),
                 gradients=gradients,
+                grown=self._kept,
                 given=frozenset(names[one] for one in held if one in names),
                 rates=tuple(float(group["lr"]) for group in event.of.param_groups),
+                rate_of={
+                    names[id(parameter)]: float(group["lr"])
+                    for group in event.of.param_groups
+                    for parameter in group["params"]
+                    if id(parameter) in names
+                },
                 foreign=sum(one not in names for one in held),
             )
         )
@@ -143,6 +161,7 @@ class Watcher:
         )
         if given is not None and len(given.samples) != log_probs.shape[1]:
             given = None
+        readable = given is not None and not self.subject.loop.outside
         self.window.losses.append(
             Loss(
                 where=event.where,
@@ -153,23 +172,19 @@ class Watcher:
                 training=facts["training"],
                 graded=facts["graded"],
                 given=given,
-                own=self._own(given),
+                own=self._own(given) if readable and given and given.exact else None,
+                turned=self._own(given) if readable and given and given.shuffled else None,
                 half=self._autocast is not None,
                 passage=self._passage,
+                value=facts["value"].detach().clone(),
+                batch=self._batches,
+                drawn=len(self.training.drawn),
             )
         )
         self._judged, self._autocast = True, None
 
-    def _own(self, given: Given | None) -> tuple[Tensor, Tensor] | None:
-        """What the twin gives for the clips, if they are the samples' own and it gives the same
-        each time.
-        """
-        if (
-            given is None
-            or not given.exact
-            or (self.subject.loop is not None and self.subject.loop.outside)
-        ):
-            return None
+    def _own(self, given: Given) -> tuple[Tensor, Tensor] | None:
+        """What the twin gives for the clips, if it gives the same each time."""
         network = self.training.network
         modes = {name: module.training for name, module in network.named_modules()}
         try:
@@ -198,6 +213,14 @@ def _as(network: nn.Module, modes: dict[str, bool]) -> Iterator[None]:
         module.training = modes.get(name, module.training)
     with torch.random.fork_rng(devices=[]):
         yield
+
+
+def telling(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules that do another thing in train mode."""
+    kinds = (nn.modules.dropout._DropoutNd, _BatchNorm)
+    for name, module in network.named_modules():
+        if isinstance(module, kinds) or (isinstance(module, nn.RNNBase) and module.num_layers > 1):
+            yield name, module
 
 
 def _without_dropout(network: nn.Module) -> None:

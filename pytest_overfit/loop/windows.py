@@ -21,7 +21,8 @@ class Update:
     """One call of an optimiser's step. Tensors by name of the parameter; those that are not the
     network's are counted alone.
 
-    before, after: weights. gradients: as they were stepped on. rates: of the optimiser's groups.
+    before, after: weights. gradients: as they were stepped on; grown: as the last backward pass left
+    them. rates: of the optimiser's groups; rate_of: of each parameter.
     foreign: parameters of others.
     """
 
@@ -30,8 +31,10 @@ class Update:
     before: dict[str, Tensor]
     after: dict[str, Tensor]
     gradients: dict[str, Tensor]
+    grown: dict[str, Tensor]
     given: frozenset[str]
     rates: tuple[float, ...]
+    rate_of: dict[str, float]
     foreign: int
 
     def moved(self, name: str) -> Tensor:
@@ -47,8 +50,10 @@ class Loss:
     could not be seen.
     own: what a network of the same weights gives for these clips, (steps, batch, vocabulary), where
     they are the samples' own to the last digit.
+    turned: the same where their frames came in another order.
     half: whether some of it was computed in half precision. passage: counts the passages of the
-    network; losses of one are of several heads.
+    network; losses of one are of several heads. value: of the loss, as it was reduced.
+    batch: counts the batches drawn; drawn: clips in the last of them.
     """
 
     where: str | None
@@ -60,8 +65,12 @@ class Loss:
     graded: bool
     given: Given | None
     own: tuple[Tensor, Tensor] | None
+    turned: tuple[Tensor, Tensor] | None
     half: bool
     passage: int
+    value: Tensor
+    batch: int
+    drawn: int
 
     @property
     def clips(self) -> tuple[int, ...]:

@@ -13,17 +13,43 @@ from pathlib import Path
 import pytest
 import torch
 
-from examination.loops.catalogue import faults, sound_changes
-from examination.loops.generator_changes import BACKWARD, FEATURES
+from examination.loops.catalogue import faults, sound_changes, unseen
+from examination.loops.generator_changes import (
+    ADAMW,
+    BACKWARD,
+    CLIP,
+    EXPONENTIAL,
+    FEATURES,
+    LOSS,
+    OPTIMIZER,
+    SGD,
+    YIELD,
+)
 from examination.loops.planting import Change, fault
 from examination.loops.subjects import subject
 from pytest_overfit.findings.examine import Checked
 from pytest_overfit.loop.contracts import CONTRACTS, examine_loop, findings_of_loop
 from tests.loop.planted import FINDING_OF
 
+BY_HAND = (
+    f"{BACKWARD}            for p in network.parameters():\n                p.grad.mul_(1e-6)\n"
+)
+EACH_EPOCH = "torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: epoch / 500)"
+FROZEN = f"{LOSS}            network.gru.requires_grad_(False)\n"
 COUNTED = "from itertools import count\n\nBATCH = 4\nCOUNT = count()\n"
 """A state that no seed sets back."""
 OWN = (
+    fault("constant_reported", "loss", (YIELD, "            yield 0.0\n")),
+    fault(
+        "loss_of_the_batch_before",
+        "loss",
+        (OPTIMIZER, f"{OPTIMIZER}    last = 0.0\n"),
+        (YIELD, "            yield last\n            last = loss.item()\n"),
+    ),
+    fault("gradient_shrunk_by_hand", "clip", (ADAMW, SGD), (BACKWARD, BY_HAND), (CLIP, "")),
+    fault("warmup_by_epoch", "scheduler", (EXPONENTIAL, EACH_EPOCH)),
+    fault("frozen_in_the_first_step", "state", (LOSS, FROZEN)),
+    fault("dropout_off", "mode", (LOSS, f"            network.encoder.eval()\n{LOSS}")),
     fault(
         "rounded_to_halves",
         "batches",
@@ -47,7 +73,8 @@ OWN = (
         ),
     ),
 )
-PLANTED = {change.name: change for change in (*faults("generator"), *OWN)}
+EVERY = (*faults("generator"), *unseen("generator"), *OWN)
+PLANTED = {change.name: change for change in EVERY}
 SOUND = {change.name: change for change in sound_changes("generator")}
 SHOWN = (
     "never_zeroed",
@@ -68,6 +95,16 @@ SHOWN = (
     "unseeded",
     "nan_made_zero",
     "nan_left_out",
+    "constant_reported",
+    "loss_of_the_batch_before",
+    "unseen_loss_of_one_clip",
+    "unseen_time_reversed",
+    "unseen_head_hardly_trained",
+    "unseen_dropout_of_nearly_all",
+    "gradient_shrunk_by_hand",
+    "warmup_by_epoch",
+    "frozen_in_the_first_step",
+    "dropout_off",
 )
 QUIET = (
     "as_it_is",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 from pytest_overfit.climb.ladder import Outcome
 from pytest_overfit.explain.diagnosis import Diagnosis
-from pytest_overfit.explain.exchange import PARTS, diagnose_loop, exchanged
+from pytest_overfit.explain.exchange import PARTS, Allowance, diagnose_loop, exchanged
 from pytest_overfit.explain.trials import Trials
 from pytest_overfit.loop.training import LoopTraining
 from pytest_overfit.plugin import report
@@ -77,7 +78,7 @@ def test_a_network_that_breaks_with_our_training_too_is_blamed_itself() -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_no_part_of_ours_breaks_a_sound_loop(part: str) -> None:
-    trial = exchanged(rung(plain(trained())), part, ends=float("inf"))  # type: ignore[arg-type]
+    trial = exchanged(rung(plain(trained())), part, allowance=Allowance(math.inf))  # type: ignore[arg-type]
     assert trial.held, trial
 
 
@@ -90,7 +91,7 @@ def test_after_an_exchange_torch_is_as_before() -> None:
         torch.amp.GradScaler.__init__,
     )
     for part in PARTS:
-        exchanged(rung(plain(trained())), part, ends=0.0)
+        exchanged(rung(plain(trained())), part, allowance=Allowance(1))
     after = (
         torch.autograd.backward,
         torch.optim.Optimizer.zero_grad,
