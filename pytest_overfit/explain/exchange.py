@@ -63,7 +63,8 @@ def diagnose_loop(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> D
     ours = replace(
         rung, subject=replace(rung.subject, loop=None), recipe=default_recipe(rung.samples)
     )
-    climbed = _ours_climbed(rung, ours)
+    climbed = ours.climb()
+    found = (*_of_the_climb(outcome, climbed, found), *found)
     if climbed.status != "ok":
         outside = rung.subject.loop.outside  # its modules cannot be looked at
         explained = Diagnosis() if outside else diagnose(ours, climbed, trials=trials)
@@ -73,7 +74,6 @@ def diagnose_loop(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> D
             status="confirmed",
         )
         return replace(explained, findings=(*explained.findings, told, *found))
-    found = (*_of_the_climb(outcome, climbed, found), *found)
     most = max(LEAST_STEPS, TIMES * climbed.steps)
     rung = replace(rung, recipe=replace(rung.recipe, budget=min(rung.recipe.budget, most)))
     allowed = ALLOWED * max(climbed.steps, LEAST_STEPS // TIMES)
@@ -84,13 +84,6 @@ def diagnose_loop(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> D
     return Diagnosis(
         findings=(_verdict(climbed, found, exchange), *found), trials=tuple(exchange.tried)
     )
-
-
-def _ours_climbed(rung: Rung, ours: Rung) -> Outcome:
-    """Our training of the network; what is known of it from outside alone is not examined."""
-    if rung.subject.loop is None or not rung.subject.loop.outside:
-        return ours.climb()
-    return replace(ours, recipe=replace(ours.recipe, fallbacks=())).climb()
 
 
 def _of_the_climb(outcome: Outcome, ours: Outcome, found: Sequence[Finding]) -> tuple[Finding, ...]:

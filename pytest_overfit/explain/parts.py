@@ -151,8 +151,8 @@ class OurClip(Ours):
         if self._scaled or len(parameters) != len(self._grown):
             return
         for parameter, grown in zip(parameters, self._grown, strict=True):
-            if parameter.grad is not None and grown is not None:
-                parameter.grad.copy_(grown)
+            if grown is not None:
+                parameter.grad = grown.clone()
 
 
 class OurAccumulation(Ours):

@@ -18,6 +18,7 @@ from examination.loops.generator_changes import (
     ADAMW,
     BACKWARD,
     CLIP,
+    CTC,
     EXPONENTIAL,
     FEATURES,
     LOSS,
@@ -25,7 +26,7 @@ from examination.loops.generator_changes import (
     SGD,
     YIELD,
 )
-from examination.loops.planting import Change, fault
+from examination.loops.planting import Change, fault, sound
 from examination.loops.subjects import subject
 from pytest_overfit.findings.examine import Checked
 from pytest_overfit.loop.contracts import CONTRACTS, examine_loop, findings_of_loop
@@ -157,3 +158,46 @@ def test_watching_a_loop_leaves_torch_as_it_was(tmp_path: Path) -> None:
     examined(PLANTED["seeded_each_step"], tmp_path)
     assert torch.equal(torch.random.get_rng_state(), before[0])
     assert (torch.ctc_loss, torch.is_grad_enabled()) == before[1:]
+
+
+def offset_for_each_clip(clips: str) -> Change:
+    """Features of unit scale, moved by another number for each clip. clips: where they are made."""
+    return sound(
+        "offset_for_each_clip", (FEATURES, f"    features = [{clips} for clip in clips]\n")
+    )
+
+
+@pytest.mark.parametrize(
+    "clips",
+    ['clip["features"] + 4.0 * torch.randn(1)', 'clip["features"] + 2.0 * len(clip["features"])'],
+    ids=["drawn", "of its own"],
+)
+def test_an_offset_for_each_clip_is_not_taken_for_a_second_normalisation(
+    clips: str, tmp_path: Path
+) -> None:
+    """Rows of one normalisation differ from their items by one scale and one shift."""
+    found = findings_of_loop(subject("generator", offset_for_each_clip(clips), tmp_path))
+    assert "normalised_twice" not in [finding.name for finding in found]
+    assert not any(finding.fails() for finding in found), found
+
+
+REPORTED = {
+    "scaled": "            yield 100.0 * loss.item()\n",
+    "with_a_penalty": "            yield loss.item() + sum(float(p.square().sum()) for p in network.parameters())\n",
+    "averaged": "            mean = 0.9 * mean + 0.1 * loss.item()\n            yield mean\n",
+}
+
+
+@pytest.mark.parametrize("name", REPORTED)
+def test_a_loss_that_is_reported_otherwise_is_not_accused(name: str, tmp_path: Path) -> None:
+    begun = (OPTIMIZER, f"{OPTIMIZER}    mean = 0.0\n")
+    change = sound(name, begun, (YIELD, REPORTED[name]))
+    assert findings_of_loop(subject("generator", change, tmp_path)) == ()
+
+
+def test_a_second_loss_beside_ctc_is_not_accused(tmp_path: Path) -> None:
+    """A penalty in what backward() is called on, and another head's CTC of the same passage."""
+    both = "F.ctc_loss(log_probs.flip(2), batch['targets'], steps, batch['target_lengths'])"
+    taken = CTC.replace("return", "loss =") + f"    return loss + 0.1 * {both}\n"
+    found = findings_of_loop(subject("generator", sound("two_losses", (CTC, taken)), tmp_path))
+    assert not any(finding.fails() for finding in found), found

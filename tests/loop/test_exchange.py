@@ -12,11 +12,14 @@ from torch import nn
 from pytest_overfit.climb.ladder import Outcome
 from pytest_overfit.explain.diagnosis import Diagnosis
 from pytest_overfit.explain.exchange import PARTS, Allowance, diagnose_loop, exchanged
+from pytest_overfit.explain.reverse import changes, holds
 from pytest_overfit.explain.trials import Trials
+from pytest_overfit.loop.rehearsal import rehearse
 from pytest_overfit.loop.training import LoopTraining
 from pytest_overfit.plugin import report
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject
+from pytest_overfit.training import Training
 from tests.engine.subjects import BiGRU
 from tests.loop.plain import plain, trained
 from tests.loop.test_loop import rung
@@ -120,3 +123,49 @@ def test_our_optimiser_moves_what_theirs_does_not_hold() -> None:
         bool((parameter != old).any())
         for parameter, old in zip(run.network.parameters(), before, strict=True)
     )
+
+
+def test_where_one_exchange_mends_nothing_a_pair_of_them_does() -> None:
+    """Gradients lost, and an optimiser whose steps are next to nothing: each breaks it."""
+    train = trained(
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e-9),
+        backward=zeroed_at_once,
+        epochs=60,
+    )
+    _, diagnosis = diagnosed(plain(train))
+    assert diagnosis.confirmed is not None
+    both = {"our zeroing of gradients", "our optimiser and rate"}
+    assert set(diagnosis.confirmed.remedy.replace(" and our ", "|our ").split("|")) == both
+    assert diagnosis.findings[0].part == "accumulation"
+    assert diagnosis.findings[0].evidence[-1] == "our training breaks with their optimiser and rate"
+
+
+def test_a_loop_that_is_over_before_ours_had_learned_says_so() -> None:
+    _, diagnosis = diagnosed(plain(trained(epochs=1)), trials="off")
+    assert diagnosis.findings[0].part == "scheduler"
+    assert "loop_ends" in [finding.name for finding in diagnosis.findings]
+
+
+def test_an_exchange_ends_by_steps_and_not_by_the_clock() -> None:
+    broken = rung(plain(trained(rate=lambda step: 0.0, epochs=100)))
+    trials = [exchanged(broken, "clip", allowance=Allowance(25)) for _ in range(2)]
+    assert [(trial.held, trial.steps) for trial in trials] == [(False, 25)] * 2
+
+
+class Own(torch.optim.SGD):
+    """An optimiser of somebody's own."""
+
+
+def test_parts_that_a_loop_showed_are_put_into_our_training() -> None:
+    """A rate that dies breaks ours as well; their sound zeroing and clip are no change of it."""
+    train = trained(optimizer=lambda p: Own(p, lr=0.05), rate=lambda step: float(step < 2))
+    theirs = changes(rehearse(plain(train)))
+    assert set(theirs) == {"scheduler", "optimiser", "clip"}
+    recipe = replace(default_recipe(2), budget=60, overtime=0.0)
+    ours = rung(plain(train))
+    ours = replace(ours, subject=replace(ours.subject, loop=None), recipe=recipe)
+    assert not holds(ours, theirs["scheduler"], lambda _: None)
+    training = Training(ours.subject, ours.subject.take(2), ours.recipe, seed=0)
+    theirs["optimiser"](training)
+    assert type(training.optimizer) is Own
+    assert training.optimizer.param_groups[0]["peak_lr"] == 0.05
