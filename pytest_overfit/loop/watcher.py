@@ -54,12 +54,14 @@ class Watcher:
         self.window = Window()
 
     def levels(self) -> tuple[int, int] | None:
+        """How many different numbers the samples have, and the rows that were seen of them."""
         if not self._seen:
             return None
         before = torch.cat([sample.features.float().flatten() for sample in self.samples])
         return len(before.unique()), len(self._seen)
 
     def hear(self, event: Event) -> None:
+        """Measure at an event, and keep it; what measuring itself causes is not heard."""
         if self._busy:
             return
         self._busy = True

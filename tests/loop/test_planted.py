@@ -88,6 +88,8 @@ def test_the_first_finding_names_the_part_and_a_warning_is_no_alarm() -> None:
         "faults held out: part named": "1 of 1",
         "faults of unseen kinds: detected": "0 of 1",
         "faults of unseen kinds: part named": "0 of 1",
+        "faults of fresh kinds, first look: detected": "0 of 0",
+        "faults of fresh kinds, first look: part named": "0 of 0",
         "sound changes: false alarms": "2 of 4",
         "sound changes: warnings": "1 of 4",
     }
