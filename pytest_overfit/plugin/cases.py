@@ -13,11 +13,13 @@ from typing import TypeVar
 import pytest
 
 from pytest_overfit import errors
+from pytest_overfit.against.comparison import Comparison
 from pytest_overfit.climb.ladder import Outcome, Progress, Rung, check_rungs
 from pytest_overfit.explain.diagnosis import Diagnosis, diagnose
 from pytest_overfit.explain.exchange import diagnose_loop
 from pytest_overfit.host import lent, own_randomness
-from pytest_overfit.plugin import report
+from pytest_overfit.plugin import against_report, report
+from pytest_overfit.plugin.against import LearnsWorse, Versus
 from pytest_overfit.plugin.scheduler import Abandoned, SharedLadder
 from pytest_overfit.plugin.settings import Settings
 from pytest_overfit.plugin.store import Store, Told
@@ -70,6 +72,7 @@ class OverfitRung:
     store: Store
     settings: Settings
     rerun: str
+    versus: Versus | None = None
 
     def __repr__(self) -> str:
         return f"<rung {self.case}>"
@@ -88,16 +91,26 @@ class OverfitRung:
     def climb(self) -> Outcome:
         """Climb this rung, or learn its outcome from the process that did.
 
-        Raises LadderBroken where it broke; skips as `not tried` where a lower one did, as
-        `not climbed` where there are too few samples.
+        Raises LadderBroken where it broke, LearnsWorse where it holds and the other side, if one
+        was asked for, learns better; skips as `not tried` where a lower one broke, as `not climbed`
+        where there are too few samples.
         """
         __tracebackhide__ = True
         outcome = self.outcome()
         if outcome.status == "not tried":
             pytest.skip(report.why_not_tried(outcome))
+        comparison = self._compared()
         if outcome.status == "broken":
             raise LadderBroken(report.headline(outcome, self.diagnosis()))
+        if comparison and comparison.fails:
+            raise LearnsWorse(against_report.headline(comparison))
         return outcome
+
+    def _compared(self) -> Comparison | None:
+        if self.versus is None:
+            return None
+        name, samples = self.case.subject.name, self.case.samples
+        return self.versus.compare(subject=name, key=self.key, samples=samples)
 
     def outcome(self) -> Outcome:
         """This rung's outcome, climbed here or in another process."""

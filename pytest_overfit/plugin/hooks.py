@@ -102,6 +102,10 @@ def pytest_configure(config: pytest.Config) -> None:
         given = [name for name, default in DEFAULTS.items() if config.getoption(name) != default]
         if set(given) - {"--overfit-seed", "--overfit-size"}:
             settings(config)
+        if {"--overfit-against", "--overfit-tolerance"} & set(given):
+            from pytest_overfit.plugin.against import check
+
+            check(config)
 
 
 def pytest_cmdline_main(config: pytest.Config) -> pytest.ExitCode | None:
@@ -329,6 +333,7 @@ def overfit_rung(request: pytest.FixtureRequest) -> OverfitRung | OverfitSearch:
     """The rung that this case climbs, or the search in its place."""
     if search := search_session(request.config):
         return search.search(request, store_folder(request.config))
+    from pytest_overfit.plugin.against import versus
     from pytest_overfit.plugin.cases import OverfitRung
     from pytest_overfit.plugin.store import Store
 
@@ -348,6 +353,7 @@ def overfit_rung(request: pytest.FixtureRequest) -> OverfitRung | OverfitSearch:
         store=Store(store_folder(request.config)),
         settings=settings(request.config),
         rerun=rerun_line(request),
+        versus=versus(request),
     )
 
 
@@ -384,6 +390,7 @@ def pytest_runtest_makereport(
         rung: OverfitRung = item.funcargs["overfit_rung"]  # type: ignore[attr-defined]
         if known := rung.known():
             attach(result, rung, known)
+            attach_comparison(result, rung)
     return result
 
 
@@ -403,3 +410,15 @@ def attach(result: pytest.TestReport, rung: OverfitRung, known: list[Outcome]) -
         result.sections.append(
             ("overfit", report.body(outcome, known, rung.selected, rung.rerun, diagnosis))
         )
+
+
+def attach_comparison(result: pytest.TestReport, rung: OverfitRung) -> None:
+    """Put what this case's rung came to against the other side on its report."""
+    comparison = rung.versus.known(rung.key, rung.case.samples) if rung.versus else None
+    if comparison is None:
+        return
+    from pytest_overfit.plugin import against_report
+
+    result.overfit_against = comparison.to_json()  # type: ignore[attr-defined]
+    if result.failed:
+        result.sections.append(("overfit against", against_report.body(comparison)))

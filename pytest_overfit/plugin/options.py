@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_overfit.against import TOLERANCE
 from pytest_overfit.climb.seeds import ALPHA, BETA, MOST
 from pytest_overfit.host import cores, own_randomness
 
@@ -42,6 +43,8 @@ DEFAULTS: dict[str, Any] = {
     "--overfit-strict": False,
     "--overfit-search": None,
     "--overfit-search-storage": None,
+    "--overfit-against": None,
+    "--overfit-tolerance": TOLERANCE,
 }
 """The options that change a verdict: a rerun needs them."""
 OF_A_SESSION = ("--overfit-run", "--overfit-report", "--overfit-explain")
@@ -125,6 +128,18 @@ def add_options(parser: pytest.Parser) -> None:
         "--overfit-strict",
         action="store_true",
         help="let warnings fail too: what is told and usually fails nothing",
+    )
+    add(
+        "--overfit-against",
+        "COMMIT|DIR",
+        "climb in turn with another side, and fail where this one learns worse: a commit, tag or "
+        "branch (from where this one departs), another checkout, a folder of installed packages",
+    )
+    add(
+        "--overfit-tolerance",
+        "RATIO",
+        f"steps, or time of a step, over the other side's that are not worse (default {TOLERANCE})",
+        type=float,
     )
     group.addoption(
         "--overfit-run",

@@ -257,7 +257,7 @@ def note_line(subject: str, finding: Finding) -> str:
 
 def note_annotation(subject: str, finding: Finding) -> str:
     """GitHub's warning annotation for what a subject passes with."""
-    return f"::warning title=overfit {_property(subject)}::{_data(note_line(subject, finding))}"
+    return f"::warning title=overfit {escaped_property(subject)}::{escaped(note_line(subject, finding))}"
 
 
 def _rung_word(samples: int, outcome: Outcome, known: Sequence[Outcome]) -> str:
@@ -516,19 +516,23 @@ def annotation(outcome: Outcome, diagnosis: Diagnosis | None = None) -> str:
     percent-encoded, in properties also : and ,.
     """
     path, _, line = (outcome.where or "").rpartition(":")
-    place = f"file={_property(path)},line={line}," if path and not os.path.isabs(path) else ""
+    place = (
+        f"file={escaped_property(path)},line={line}," if path and not os.path.isabs(path) else ""
+    )
     return (
         f"::error {place}title=overfit "
-        f"{_property(outcome.subject)}::{_data(headline(outcome, diagnosis))}"
+        f"{escaped_property(outcome.subject)}::{escaped(headline(outcome, diagnosis))}"
     )
 
 
-def _data(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text as the data of a workflow command."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+def escaped_property(text: str) -> str:
+    """Text as a property of a workflow command."""
+    return escaped(text).replace(":", "%3A").replace(",", "%2C")
 
 
 def markdown(told: Sequence[Told]) -> str:

@@ -10,9 +10,11 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from pytest_overfit.against.comparison import Comparison
 from pytest_overfit.climb.ladder import Attempt, Outcome
 from pytest_overfit.explain.diagnosis import Diagnosis
 from pytest_overfit.finding import Finding
+from pytest_overfit.plugin import against_report
 from pytest_overfit.plugin.report import detour_lines, headline, seeds_lines
 from pytest_overfit.plugin.store import Told
 
@@ -20,10 +22,14 @@ VERSION = 2
 """Rises when a name changes or goes; new names come without."""
 
 
-def to_json(told: Iterable[Told]) -> str:
-    """The report of a session: strict JSON, infinite and missing numbers as null."""
+def to_json(told: Iterable[Told], comparisons: Iterable[Comparison] = ()) -> str:
+    """The report of a session: strict JSON, infinite and missing numbers as null. comparisons:
+    with another side, where one was asked for.
+    """
     rungs = [_rung(outcome, diagnosis) for outcome, diagnosis in told]
     document = {"version": VERSION, "outcomes": strict(rungs)}
+    if compared := [_comparison(comparison) for comparison in comparisons]:
+        document["comparisons"] = strict(compared)
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
@@ -56,6 +62,44 @@ def _rung(outcome: Outcome, diagnosis: Diagnosis | None) -> dict[str, Any]:
         "attempts": [_attempt(attempt) for attempt in outcome.attempts],
         "diagnosis": _diagnosis(diagnosis) if diagnosis else None,
         "notes": notes,
+    }
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    def sides(pair: tuple[float, float] | None) -> dict[str, float] | None:
+        return {"ours": pair[0], "theirs": pair[1]} if pair else None
+
+    time, error = comparison.time, comparison.error
+    return {
+        "subject": comparison.subject,
+        "samples": comparison.samples,
+        "against": comparison.base,
+        "verdict": comparison.said,
+        "fails": comparison.fails,
+        "headline": against_report.headline(comparison),
+        "note": comparison.note,
+        "decided": comparison.decided,
+        "chance_of_error": comparison.chance_of_error,
+        "steps": {
+            "ratio": comparison.ratio if comparison.said else None,
+            "low": comparison.low,
+            "high": comparison.high,
+            "same": comparison.same,
+        },
+        "seeds": [
+            {
+                "seed": seed,
+                "ours": ours,
+                "ours_held": held,
+                "theirs": base,
+                "theirs_held": base_held,
+            }
+            for seed, ours, held, base, base_held in comparison.steps
+        ],
+        "step_time": time and {"ratio": time.value, "low": time.low, "high": time.high},
+        "parameters": sides(comparison.parameters),
+        "memory_bytes": sides(comparison.memory_bytes),
+        "token_error_rate": error and {"step": error[0], "ours": error[1], "theirs": error[2]},
     }
 
 

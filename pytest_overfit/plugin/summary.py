@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_overfit.against.comparison import Comparison
     from pytest_overfit.plugin.live import LiveLine
     from pytest_overfit.plugin.page import Notes
     from pytest_overfit.plugin.store import Told
@@ -27,6 +28,7 @@ class SessionSummary:
         self.config, self.store = config, store
         self.rows: list[dict[str, Any]] = []
         self.notes: list[tuple[str, dict[str, Any]]] = []
+        self.comparisons: list[dict[str, Any]] = []
         self.live: LiveLine | None = None
 
     @pytest.hookimpl(tryfirst=True)
@@ -48,6 +50,8 @@ class SessionSummary:
         if row := getattr(report, "overfit", None):
             self.rows.append(row)
         self.notes += getattr(report, "overfit_notes", [])
+        if row := getattr(report, "overfit_against", None):
+            self.comparisons.append(row)
 
     def pytest_sessionfinish(self) -> None:
         if self.live:
@@ -76,7 +80,8 @@ class SessionSummary:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.rows and not self.notes:
             return
-        from pytest_overfit.plugin import report
+        from pytest_overfit.against.comparison import comparison_from_json
+        from pytest_overfit.plugin import against_report, report
         from pytest_overfit.plugin.store import finding_from_json, told_from_json
 
         told = [told_from_json(row) for row in self.rows]
@@ -98,18 +103,24 @@ class SessionSummary:
             for subject, finding in notes
             if not finding.accepted
         ]
+        comparisons = [comparison_from_json(row) for row in self.comparisons]
+        annotations += [against_report.annotation(one) for one in comparisons if one.fails]
         noted = [report.note_line(subject, finding) for subject, finding in notes]
+        if comparisons:
+            noted.append(against_report.summary(comparisons))
         terminalreporter.section("overfit")
-        for line in self._write_files(told, noted, notes) if told else noted:
+        for line in self._write_files(told, noted, notes, comparisons) if told else noted:
             terminalreporter.write_line(line)
         for line in annotations if os.environ.get("GITHUB_ACTIONS") == "true" else ():
             terminalreporter.write_line(line)
 
-    def _write_files(self, told: list[Told], noted: list[str], notes: Notes) -> list[str]:
+    def _write_files(
+        self, told: list[Told], noted: list[str], notes: Notes, comparisons: list[Comparison]
+    ) -> list[str]:
         """Write the report and the curves; returns what is to be printed: the summary, the notes, a
         line on each file.
         """
-        from pytest_overfit.plugin import curves, page, report, report_json
+        from pytest_overfit.plugin import against_report, curves, page, report, report_json
         from pytest_overfit.plugin.store import write_whole
 
         folder = Path(self.config.getoption("--overfit-report") or self.config.rootpath)
@@ -120,9 +131,10 @@ class SessionSummary:
             for outcome, diagnosis in told
             if outcome.status == "broken"
         ]
+        headlines += against_report.since(comparisons)
         summed = [report.summary(outcomes), *noted]
         write_whole(folder / f"{REPORT}.txt", "\n".join([*summed, *headlines]) + "\n")
-        write_whole(folder / f"{REPORT}.json", report_json.to_json(told))
+        write_whole(folder / f"{REPORT}.json", report_json.to_json(told, comparisons))
         reruns = {
             (row["outcome"]["subject"], row["outcome"]["samples"]): row["rerun"]
             for row in self.rows
@@ -142,6 +154,7 @@ class SessionSummary:
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with open(summary, "a", encoding="utf-8") as file:
                 file.write(report.markdown(told))
+                file.write(against_report.markdown(comparisons) if comparisons else "")
         return lines
 
 

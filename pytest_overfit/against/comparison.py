@@ -1,0 +1,182 @@
+"""A rung compared: pairs of courses until the test decides, and what else tells the sides apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pytest_overfit.against.pairing import Pair, climb_both
+from pytest_overfit.against.sides import Side, SideFailed
+from pytest_overfit.against.times import TimeRatio, time_ratio
+from pytest_overfit.against.verdict import PairTest, Said, Standing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What a rung came to against the other side, `base`.
+
+    said: None where there was nothing to compare; note: why. steps: for each seed (seed, ours, did
+    they hold, theirs, did they hold). ratio, low, high: of steps, ours over theirs. error: (step,
+    ours, theirs): token error rates at equal steps of the first seed. parameters, memory_bytes:
+    (ours, theirs). time: of a step; slower: by more than the tolerance, beyond its noise.
+    """
+
+    subject: str
+    samples: int
+    base: str
+    tolerance: float
+    alpha: float
+    beta: float
+    said: Said | None = None
+    note: str | None = None
+    steps: tuple[tuple[int, int, bool, int, bool], ...] = ()
+    ratio: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    decided: bool = False
+    chance_of_error: float | None = None
+    error: tuple[int, float, float] | None = None
+    parameters: tuple[int, int] = (0, 0)
+    memory_bytes: tuple[int, int] | None = None
+    time: TimeRatio | None = None
+    slower: bool = False
+    same: bool = False
+
+    @property
+    def fails(self) -> bool:
+        """Whether the change learns worse, or is slower a step, by more than the tolerance."""
+        return self.said == "worse" or self.slower
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields, in plain types."""
+        return asdict(self)
+
+
+def comparison_from_json(row: dict[str, Any]) -> Comparison:
+    """What `Comparison.to_json` wrote."""
+    tuples = {
+        name: tuple(row[name]) if row[name] else row[name]
+        for name in ("error", "parameters", "memory_bytes")
+    }
+    time = TimeRatio(**row["time"]) if row["time"] else None
+    steps = tuple(tuple(one) for one in row["steps"])
+    return Comparison(**{**row, **tuples, "time": time, "steps": steps})
+
+
+@dataclass(kw_only=True)
+class Compared:
+    """Pairs as they come. ours, base: running sides. key: which ladder of theirs."""
+
+    ours: Side
+    base: Side
+    key: str
+    samples: int
+    budget: int
+    test: PairTest
+    pairs: list[Pair] = field(default_factory=list)
+    memory: tuple[int, int] | None = None
+
+    def climb(self, seeds: Iterator[int]) -> Standing:
+        """Climb pair after pair until the test comes to a verdict."""
+        while True:
+            seed = next(seeds)
+            self.pairs.append(
+                climb_both(
+                    _Asked(self.ours, self.key, self.samples, seed),
+                    _Asked(self.base, self.key, self.samples, seed),
+                    seed=seed,
+                    budget=self.budget,
+                    settled=self.test.settled(self.pairs),
+                )
+            )
+            if self.memory is None:
+                self.memory = tuple(one.ask(do="memory")["bytes"] for one in (self.ours, self.base))
+            if (standing := self.test.standing(self.pairs)).said:
+                return standing
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A side's course with one seed."""
+
+    side: Side
+    key: str
+    samples: int
+    seed: int
+
+    def advance(self, to: int) -> dict[str, Any]:
+        return self.side.ask(
+            do="advance", key=self.key, samples=self.samples, seed=self.seed, to=to
+        )
+
+
+def compare(
+    ours: Side,
+    base: Side,
+    *,
+    subject: str,
+    key: str,
+    samples: int,
+    seeds: Iterator[int],
+    test: PairTest,
+) -> Comparison:
+    """Compare one rung. A side that cannot climb is told of, and accuses nobody: where it is ours,
+    the climb itself fails.
+    """
+    known: dict[str, Any] = {
+        "subject": subject,
+        "samples": samples,
+        "base": base.name,
+        "tolerance": test.tolerance,
+        "alpha": test.alpha,
+        "beta": test.beta,
+    }
+    opened = []
+    for side in (base, ours):
+        try:
+            opened.append(side.ask(do="open", key=key, samples=samples))
+        except SideFailed as error:
+            return Comparison(**known, note=f"{side.name} cannot be climbed: {error}")
+    theirs, own = opened
+    budget = max(own["budget"], theirs["budget"])
+    compared = Compared(ours=ours, base=base, key=key, samples=samples, budget=budget, test=test)
+    try:
+        standing = compared.climb(seeds)
+    except SideFailed as error:
+        return Comparison(**known, note=f"the climb raised: {error}")
+    pairs = compared.pairs
+    neither = not any(pair.log_ratio for pair in pairs) and not any(pair.same for pair in pairs)
+    times = time_ratio([ratio for pair in pairs for ratio in pair.step_times], test.alpha)
+    return Comparison(
+        **known,
+        said=None if neither else standing.said,
+        note="neither side holds within the budget" if neither else _samples_differ(own, theirs),
+        steps=tuple(_steps(pair) for pair in pairs),
+        ratio=0.0 if neither else standing.ratio,
+        low=standing.low,
+        high=standing.high,
+        decided=standing.decided,
+        chance_of_error=standing.chance_of_error,
+        error=pairs[0].error_at_equal_steps(),
+        parameters=(own["parameters"], theirs["parameters"]),
+        memory_bytes=compared.memory,
+        time=times,
+        slower=times is not None and times.low > test.tolerance,
+        same=any(pair.same for pair in pairs),
+    )
+
+
+def _steps(pair: Pair) -> tuple[int, int, bool, int, bool]:
+    return pair.seed, pair.ours.steps, pair.ours.held, pair.base.steps, pair.base.held
+
+
+def _samples_differ(own: dict[str, Any], theirs: dict[str, Any]) -> str | None:
+    if own["samples"] == theirs["samples"]:
+        return None
+    return "the samples differ: each side climbs those that its own code gives"
+
+
+def parameters_of(named: Sequence[tuple[str, Sequence[int]]]) -> dict[str, tuple[int, ...]]:
+    """Names of parameters -> their shapes."""
+    return {name: tuple(shape) for name, shape in named}

@@ -1,0 +1,189 @@
+"""Whether our steps are worse than theirs: a sequential test on paired log ratios over seeds.
+
+A pair is a noisy look at the true ratio. Most are near it; a few tell of luck alone, as where one
+side stood on a plateau that the other missed, so that a far one counts for no more than a moderate
+one, and two accuse where one does not. A claim is made once the data are so many times likelier
+under it than under the likeliest of all ratios that contradict it. By Ville's inequality it is then
+false with at most the chance that was asked for, whenever one stops.
+
+Sources: Wald 1945, "Sequential Tests of Statistical Hypotheses"; Wasserman, Ramdas & Balakrishnan
+2020, "Universal inference", PNAS 117(29).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from pytest_overfit.against import TOLERANCE
+from pytest_overfit.against.pairing import Pair
+
+Said = Literal["as good", "worse", "better"]
+Bounds = tuple[float, float]
+SCALES = {1: 0.3, 2: 0.25, 5: 0.16, 10: 0.12}
+"""Lowest samples of a rung -> scale of a pair's log ratio around the true one, as Student's t with
+3 freedoms has it. Measured: `python -m examination.against spread`.
+"""
+LUCK, WIDEST = 0.02, math.log(40)
+"""Chance of a pair that tells nothing and lies anywhere up to 40 times either way."""
+FAR = math.log(3)
+"""Beyond which a pair says no more: further steps would cost much and tell luck from truth no
+better.
+"""
+STEP = 0.02
+GRID = tuple(round(STEP * i, 6) for i in range(-184, 185))
+"""True log ratios that are weighed, up to WIDEST either way."""
+SURE = 0.05
+"""Chance that an interval leaves the true ratio out."""
+
+
+def scale_of(samples: int) -> float:
+    """The scale of a pair's log ratio on a rung of so many samples."""
+    return SCALES[max(lowest for lowest in SCALES if lowest <= samples)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What the pairs say so far. said: None while another pair is needed.
+
+    ratio: our steps over theirs, with an interval that holds the true one in 19 of 20 cases.
+    decided: it passed its bound; else the pairs were used up, which accuses nobody.
+    chance_of_error: of a claim that was made.
+    """
+
+    said: Said | None
+    ratio: float
+    low: float
+    high: float
+    decided: bool
+    chance_of_error: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairTest:
+    """tolerance: a true ratio up to it is not worse. most: pairs at most. scale: as `scale_of`.
+
+    alpha: largest chance to say `worse`, or `better`, of a network that is not.
+    beta: largest chance to say `as good` of one that takes tolerance squared times the steps.
+    """
+
+    tolerance: float = TOLERANCE
+    alpha: float = 0.01
+    beta: float = 0.1
+    most: int = 6
+    scale: float = SCALES[1]
+
+    def __post_init__(self) -> None:
+        if not 1 < self.tolerance < 3:
+            raise ValueError(
+                f"--overfit-tolerance must lie between 1 and 3, got {self.tolerance:g}: it is the "
+                f"ratio of steps up to which a network is not worse"
+            )
+
+    def standing(self, pairs: Sequence[Pair]) -> Standing:
+        """What these pairs, in the order of their seeds, come to."""
+        if any(pair.same for pair in pairs):
+            return Standing(
+                said="as good", ratio=1.0, low=1.0, high=1.0, decided=True, chance_of_error=0.0
+            )
+        bounds = [clipped(bound) for pair in pairs if (bound := pair.log_ratio)]
+        said, error = self._claim(bounds)
+        ratio, low, high = estimate(bounds, self.scale)
+        rest: Said | None = "as good" if len(pairs) >= self.most else None
+        return Standing(
+            said=said or rest,
+            ratio=ratio,
+            low=low,
+            high=high,
+            decided=said is not None,
+            chance_of_error=error if said else None,
+        )
+
+    def settled(self, before: Sequence[Pair]) -> Callable[[Pair], bool]:
+        """Whether a pair under way, after those `before` it, has nothing more to say."""
+
+        def settled(pair: Pair) -> bool:
+            if (bounds := pair.log_ratio) is None:
+                return False
+            return bounds[0] >= FAR or bounds[1] <= -FAR or self.standing([*before, pair]).decided
+
+        return settled
+
+    def _claim(self, bounds: Sequence[Bounds]) -> tuple[Said | None, float]:
+        """The first claim that passes its bound, and the chance that it is false."""
+        edge = math.log(self.tolerance)
+        weighed = {true: likelihood(bounds, true, self.scale) for true in GRID}
+        claims: tuple[tuple[Said, float, Bounds, Bounds], ...] = (
+            ("worse", self.alpha, (edge, math.inf), (-math.inf, edge)),
+            ("better", self.alpha, (-math.inf, -edge), (-edge, math.inf)),
+            ("as good", self.beta, (-edge / 2, edge / 2), (2 * edge, math.inf)),
+        )
+        for said, most, claimed, contradicts in claims:
+            against = max(v for true, v in weighed.items() if _within(true, contradicts))
+            error = math.exp(
+                against - _average([v for true, v in weighed.items() if _within(true, claimed)])
+            )
+            if bounds and error <= most:
+                return said, error
+        return None, 1.0
+
+
+def clipped(bounds: Bounds) -> Bounds:
+    """What is known of a pair's log ratio; of one beyond FAR, that it is."""
+    low, high = bounds
+    return (FAR, math.inf) if low >= FAR else (-math.inf, -FAR) if high <= -FAR else bounds
+
+
+def estimate(bounds: Sequence[Bounds], scale: float) -> tuple[float, float, float]:
+    """The likeliest ratio, and the least and the largest that the pairs leave possible, at any time
+    of looking, in 19 of 20 cases. 0 and infinity where they set no bound.
+    """
+    if not bounds:
+        return math.nan, 0.0, math.inf
+    weighed = {true: likelihood(bounds, true, scale) for true in GRID}
+    average, best = _average(list(weighed.values())), max(weighed.values())
+    likeliest = min((true for true, v in weighed.items() if v >= best - 1e-9), key=abs)
+    left = [true for true, v in weighed.items() if average - v < -math.log(SURE)] or [likeliest]
+    low = 0.0 if left[0] == GRID[0] else math.exp(left[0])
+    return math.exp(likeliest), low, math.inf if left[-1] == GRID[-1] else math.exp(left[-1])
+
+
+def likelihood(bounds: Sequence[Bounds], true: float, scale: float) -> float:
+    """The logarithm of how likely the pairs are for one true log ratio."""
+    return sum(_one(low, high, true, scale) for low, high in bounds)
+
+
+@cache
+def _one(low: float, high: float, true: float, scale: float) -> float:
+    """Of one pair whose log ratio is known, or known to lie between two bounds."""
+    if low == high:
+        core = _density((low - true) / scale) / scale
+        return math.log((1 - LUCK) * core + LUCK / (2 * WIDEST))
+    core = _below((high - true) / scale) - _below((low - true) / scale)
+    luck = (min(high, WIDEST) - max(low, -WIDEST)) / (2 * WIDEST)
+    return math.log((1 - LUCK) * core + LUCK * luck)
+
+
+def _density(t: float) -> float:
+    """Of Student's t with 3 freedoms."""
+    return 2 / (math.pi * math.sqrt(3) * (1 + t * t / 3) ** 2)
+
+
+def _below(t: float) -> float:
+    """Its distribution function."""
+    if math.isinf(t):
+        return 0.0 if t < 0 else 1.0
+    return 0.5 + (t / math.sqrt(3) / (1 + t * t / 3) + math.atan(t / math.sqrt(3))) / math.pi
+
+
+def _within(true: float, bounds: Bounds) -> bool:
+    return bounds[0] <= true <= bounds[1]
+
+
+def _average(logarithms: Sequence[float]) -> float:
+    """The logarithm of the mean of what the logarithms stand for."""
+    most = max(logarithms)
+    return most + math.log(sum(math.exp(one - most) for one in logarithms) / len(logarithms))

@@ -1,0 +1,208 @@
+"""What is said of a comparison: a headline, the body of a failure, a table, GitHub's annotation and
+step summary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+
+from pytest_overfit.against.comparison import Comparison
+from pytest_overfit.plugin import report
+
+COLUMNS = ("samples", "verdict", "steps", "step time", "memory a step", "parameters")
+MEGABYTE = 1e6
+
+
+def headline(comparison: Comparison) -> str:
+    """One line: by how much, beyond which noise, at which rung."""
+    at = f"{comparison.subject} at {report.plural(comparison.samples, 'sample')}"
+    if comparison.said is None:
+        return f"{at} was not compared with {comparison.base}: {comparison.note}"
+    words = (
+        [_steps_phrase(comparison)] if comparison.said == "worse" or not comparison.slower else []
+    )
+    words += [_time_phrase(comparison)] if comparison.slower else []
+    said = "worse" if comparison.fails else comparison.said
+    return f"{at} is {said} than {comparison.base}: {', '.join(words)}".replace(
+        "good than", "good as"
+    )
+
+
+def _steps_phrase(comparison: Comparison) -> str:
+    if comparison.same:
+        return "each step is the same to the last digit"
+    never = [one for one in comparison.steps if not one[2]]
+    if comparison.said == "worse" and len(never) == len(comparison.steps):
+        theirs = max(base for _, _, _, base, _ in comparison.steps)
+        ours = min(own for _, own, _, _, _ in comparison.steps)
+        return f"not learned by step {ours} what it holds after {report.plural(theirs, 'step')}"
+    if math.isinf(comparison.high) or comparison.low == 0:
+        return f"{_interval(comparison.low, comparison.high)} times its steps"
+    return f"{_times(comparison.ratio)} its steps ({_interval(comparison.low, comparison.high)})"
+
+
+def _time_phrase(comparison: Comparison) -> str:
+    time = comparison.time
+    assert time is not None
+    return f"{_times(time.value)} its time a step ({_interval(time.low, time.high)})"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f} times"
+
+
+def _interval(low: float, high: float) -> str:
+    if low == 0:
+        return f"at most {high:.2f}" if math.isfinite(high) else "nothing is sure"
+    return f"{low:.2f} to {high:.2f}" if math.isfinite(high) else f"at least {low:.2f}"
+
+
+def body(comparison: Comparison) -> str:
+    """All that is known of a comparison, as labelled rows."""
+    rows = [("against", comparison.base)]
+    rows += [("note", comparison.note)] if comparison.note else []
+    if comparison.steps:
+        rows.append(("steps", "\n".join(_seed_line(*one) for one in comparison.steps)))
+    if comparison.said:
+        rows.append(
+            ("verdict", f"{comparison.said}: {_steps_phrase(comparison)}; {_error(comparison)}")
+        )
+    if comparison.error:
+        step, ours, theirs = comparison.error
+        words = f"{report.number(ours)} after {report.plural(step, 'step')}, theirs "
+        rows.append(("error rate", f"{words}{report.number(theirs)}"))
+    if comparison.time:
+        turns = report.plural(comparison.time.turns, "turn")
+        rows.append(("step time", f"{_time_phrase(comparison)}, {turns}"))
+    rows += [("memory", _memory(comparison))] if comparison.memory_bytes else []
+    if any(comparison.parameters):
+        rows.append(("network", _parameters(comparison)))
+    return "\n".join(report.labelled(label, text) for label, text in rows)
+
+
+def _seed_line(seed: int, ours: int, held: bool, base: int, base_held: bool) -> str:
+    def way(steps: int, held: bool) -> str:
+        return (
+            report.plural(steps, "step")
+            if held
+            else f"not held after {report.plural(steps, 'step')}"
+        )
+
+    return f"seed {seed}: {way(ours, held)}, theirs {way(base, base_held)}"
+
+
+def _error(comparison: Comparison) -> str:
+    """With which chance the verdict is wrong."""
+    if comparison.same:
+        return "nothing is left to chance"
+    if not comparison.decided:
+        return "the seeds were used up before a bound was passed, which accuses nobody"
+    chance = f"{100 * (comparison.chance_of_error or 0):.2g} %"
+    most = comparison.alpha if comparison.said != "as good" else comparison.beta
+    least = comparison.tolerance**2 if comparison.said == "as good" else comparison.tolerance
+    of = {
+        "worse": f"of a network that takes at most {least:g} times the steps",
+        "better": f"of one that takes at least 1/{least:g} of them",
+        "as good": f"of one that takes {least:.3g} times the steps or more",
+    }
+    said = comparison.said or "as good"
+    return f"said {of[said]} with a chance of at most {100 * most:g} % (here {chance})"
+
+
+def _memory(comparison: Comparison) -> str:
+    ours, theirs = comparison.memory_bytes or (0, 0)
+    return f"{ours / MEGABYTE:.3g} MB a step, theirs {theirs / MEGABYTE:.3g} MB"
+
+
+def _parameters(comparison: Comparison) -> str:
+    ours, theirs = comparison.parameters
+    return f"{ours:,} parameters" + (
+        f", theirs {theirs:,}" if ours != theirs else ", as many as theirs"
+    )
+
+
+def summary(comparisons: Sequence[Comparison], *, width: int = report.WIDTH) -> str:
+    """A table for each subject: what each rung came to against the other side."""
+    blocks = []
+    for subject in dict.fromkeys(one.subject for one in comparisons):
+        own = sorted(
+            (one for one in comparisons if one.subject == subject), key=lambda one: one.samples
+        )
+        table = Table(
+            box=box.SIMPLE_HEAD,
+            title=f"{subject} against {own[0].base}",
+            title_justify="left",
+            title_style="",
+            pad_edge=False,
+        )
+        for column in COLUMNS:
+            table.add_column(
+                column, justify="left" if column == "verdict" else "right", overflow="fold"
+            )
+        for one in own:
+            table.add_row(*row(one))
+        lines = [
+            report.rendered(table, width),
+            *(f" {one.samples}: {one.note}" for one in own if one.note),
+        ]
+        blocks.append("\n".join(lines))
+    return "\n".join(blocks)
+
+
+def row(comparison: Comparison) -> tuple[str, ...]:
+    """The cells of COLUMNS; ratios are ours over theirs."""
+    if comparison.said is None:
+        return (str(comparison.samples), "not compared", "", "", "", "")
+    verdict = (
+        "WORSE"
+        if comparison.said == "worse"
+        else "SLOWER"
+        if comparison.slower
+        else comparison.said
+    )
+    steps = "the same" if comparison.same else _interval(comparison.low, comparison.high)
+    if not comparison.same and math.isfinite(comparison.high) and comparison.low:
+        steps = f"{comparison.ratio:.2f} ({steps})"
+    time = comparison.time
+    memory = _over(comparison.memory_bytes)
+    return (
+        str(comparison.samples),
+        verdict if comparison.decided else f"{verdict} (not decided)",
+        steps,
+        f"{time.value:.2f} ({_interval(time.low, time.high)})" if time else "",
+        memory,
+        _over(comparison.parameters),
+    )
+
+
+def _over(pair: tuple[int, int] | None) -> str:
+    return f"{pair[0] / pair[1]:.2f}" if pair and pair[1] else ""
+
+
+def since(comparisons: Sequence[Comparison]) -> list[str]:
+    """A line for each subject that is worse: since which rung, and by how much there."""
+    lines = []
+    for subject in dict.fromkeys(one.subject for one in comparisons):
+        worse = [one for one in comparisons if one.subject == subject and one.fails]
+        if worse:
+            lines.append(headline(min(worse, key=lambda one: one.samples)))
+    return lines
+
+
+def annotation(comparison: Comparison) -> str:
+    """GitHub's error annotation."""
+    title = report.escaped_property(f"overfit {comparison.subject}")
+    return f"::error title={title}::{report.escaped(headline(comparison))}"
+
+
+def markdown(comparisons: Sequence[Comparison]) -> str:
+    """The comparison as a table for GitHub's step summary."""
+    lines = [f"### Learns as well as {comparisons[0].base}?", ""]
+    lines += ["| subject | " + " | ".join(COLUMNS) + " |", "| --- " * (1 + len(COLUMNS)) + "|"]
+    lines += [f"| {one.subject} | " + " | ".join(row(one)) + " |" for one in comparisons]
+    lines += ["", *(f"- **{line}**" for line in since(comparisons))]
+    return "\n".join(lines) + "\n"
