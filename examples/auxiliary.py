@@ -116,19 +116,22 @@ def train(network: nn.Module, batches: Iterable[dict[str, Tensor]]) -> Iterator[
             yield loss.item()
 
 
+def sample(number: int, clip: dict[str, Tensor]) -> Sample:
+    return Sample(name=str(number), features=clip["mel"], target=clip["words"])
+
+
+def loader(clips: Spoken) -> DataLoader[dict[str, Tensor]]:
+    return DataLoader(clips, batch_size=2, shuffle=True, collate_fn=collate)
+
+
 def subject() -> Subject:
     clips = Spoken(Path(os.environ["EXAMPLE_DATA"]))
     return Subject(
         name="auxiliary",
         build=lambda vocab_size, feature_dim, seed: Aligned(vocab_size),
-        samples=[
-            Sample(name=f"{n}", features=clip["mel"], target=clip["words"])
-            for n, clip in enumerate(clips[i] for i in range(len(clips)))
-        ],
+        samples=[sample(n, clip) for n, clip in enumerate(clips)],
         vocabulary=clips.vocabulary,
         outputs="logits",
         forward=lambda network, mel, frames: (network(mel, frames)[0], frames // FRAMES_A_STEP),
-        loop=Loop(
-            train=train, loader=DataLoader(clips, batch_size=2, shuffle=True, collate_fn=collate)
-        ),
+        loop=Loop(train=train, loader=loader(clips)),
     )

@@ -1,5 +1,6 @@
-"""Lips, a video's pixels as features: EXAMPLE_DATA=DIR pytest -m overfit --overfit-subject
-examples.lips:subject
+"""Lips, a video's pixels as features.
+
+EXAMPLE_DATA=DIR pytest -m overfit --overfit-subject examples.lips:subject
 """
 
 from pathlib import Path

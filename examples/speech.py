@@ -1,5 +1,6 @@
-"""Speech, wave files as log-mel: EXAMPLE_DATA=DIR pytest -m overfit --overfit-subject
-examples.speech:subject
+"""Speech, wave files as log-mel.
+
+EXAMPLE_DATA=DIR pytest -m overfit --overfit-subject examples.speech:subject
 """
 
 from pathlib import Path
@@ -14,17 +15,8 @@ from pytest_overfit import Subject
 
 def log_mel(path: Path) -> torch.Tensor:
     rate, sound = wavfile.read(path)
-    power = (
-        torch.stft(
-            torch.tensor(sound / 32768.0).float(),
-            512,
-            256,
-            window=torch.hann_window(512),
-            return_complex=True,
-        )
-        .abs()
-        .square()
-    )
+    wave, window = torch.tensor(sound / 32768.0).float(), torch.hann_window(512)
+    power = torch.stft(wave, 512, 256, window=window, return_complex=True).abs().square()
     return (power.T @ torch.tensor(mel_filter_bank(257, 40, 50, 8000, rate)).float() + 1e-6).log()
 
 

@@ -81,9 +81,8 @@ def tiny(words: int) -> Wav2Vec2ForCTC:
     return Wav2Vec2ForCTC(config)
 
 
-def subject() -> Subject:
-    speech = Speech(Path(os.environ["EXAMPLE_DATA"]))
-    arguments = TrainingArguments(
+def arguments() -> TrainingArguments:
+    return TrainingArguments(
         "logs",
         per_device_train_batch_size=2,
         num_train_epochs=100,
@@ -92,10 +91,9 @@ def subject() -> Subject:
         adam_beta2=0.95,
         use_cpu=True,
     )
-    return subject_of(
-        lambda: tiny(len(speech.vocabulary)),
-        speech,
-        collate,
-        arguments,
-        vocabulary=speech.vocabulary,
-    )
+
+
+def subject() -> Subject:
+    speech = Speech(Path(os.environ["EXAMPLE_DATA"]))
+    words = speech.vocabulary
+    return subject_of(lambda: tiny(len(words)), speech, collate, arguments(), vocabulary=words)

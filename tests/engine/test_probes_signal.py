@@ -137,7 +137,7 @@ def test_names_the_line_that_creates_a_module(monkeypatch: pytest.MonkeyPatch) -
         assert file == "tests/engine/networks.py"
         return lines[int(number) - 1].strip()
 
-    assert line(Conv(4, 4), "norm").startswith('self.norm = {"batch"')
+    assert line(Conv(4, 4), "norm").startswith("self.norm = {")
     assert line(Folded(), "right").startswith("self.left, self.right =")
     assert line(Folded(), "norms.1").startswith("self.norms = nn.ModuleList")
     assert line(OverTime(Residual(nn.ReLU())), "layers.0").startswith("self.layers = nn.Sequential")
