@@ -62,18 +62,24 @@ def examine_fault(network: str, name: str, seed: int = 0, clips: Path | None = N
     """Plant a fault and let the tool speak."""
     host = HOSTS[network]
     fault = next(fault for fault in faults_for(host) if fault.name == name)
+    return examined(network, fault, host_subject(host, clips), seed)
+
+
+def examined(network: str, fault: Fault, healthy: Subject, seed: int = 0) -> Row:
+    """The row of a fault that is planted in a healthy subject."""
     began = time.monotonic()
     row = Row(
         kind="fault",
         network=network,
-        name=name,
+        name=fault.name,
         seed=seed,
         expected=fault.finding,
         expected_module=fault.module,
         expected_where=fault.caught_by,
     )
-    subject = fault.plant(host_subject(host, clips))
-    findings = check(subject, raw(subject), seed=seed)
+    subject = fault.plant(healthy)
+    # What fails comes first, as where a rung is explained.
+    findings = sorted(check(subject, raw(subject), seed=seed), key=lambda one: not one.fails())
     if findings:
         row.where = "contract"
         _record(row, fault, findings)

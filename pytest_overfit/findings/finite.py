@@ -4,9 +4,9 @@ function that made them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,17 @@ from pytest_overfit import ctc
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.bench import Bench, gradients
 from pytest_overfit.findings.bench.breach import Breach, Run, first_breach
+from pytest_overfit.findings.bench.sure import SURE, sure
 from pytest_overfit.findings.loss import loss_is_ctc
+from pytest_overfit.findings.output import output_starts_uniform
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import FROM_HEAD
+from pytest_overfit.findings.signal import EXPLODING_SIGNAL
 from pytest_overfit.measures import valid_steps
-from pytest_overfit.network.recorder import undisturbed
+from pytest_overfit.network.recorder import in_double, undisturbed
 
-SURE = 40.0
-"""Nats between the likeliest and the least likely token of a network that is sure of its output."""
+LOST = 1e15
+"""Norm of a gradient in double precision from which float32 may have lacked range on its way."""
 
 
 def finding_of(breach: Breach, when: str) -> Finding:
@@ -85,8 +88,48 @@ def numbers_are_finite(bench: Bench) -> tuple[Finding, ...]:
                 first_breach(bench.network, run) if _any_not_finite(bench.network, run) else None
             )
         if breach and not breach.overflowed:
+            if breach.what == "gradient" and (size := _gradient_in_double(bench, mode == "train")):
+                return _too_large(bench, breach, size)
             return (finding_of(breach, f"a fresh network in {mode} mode"),)
     return _finite_as_used(bench) or _finite_when_sure(bench)
+
+
+def _gradient_in_double(bench: Bench, train: bool) -> float | None:
+    """The norm of the same gradient in double precision, where it is finite there: what was lacking
+    is range alone. None where it is not, or the network does not run so.
+    """
+    clips, subject = bench.clips, bench.subject
+    with in_double():
+        fresh = subject.fresh(
+            feature_dim=clips[0].features.shape[1], seed=bench.seed, size=bench.size
+        )
+        network = fresh.to(bench.device).double()
+        with undisturbed(network, train=train, seed=bench.seed), torch.enable_grad():
+            run = _loss_of_fitting_clips(bench, network)
+            try:
+                loss = run()[1]
+                parameters = [p for p in network.parameters() if p.requires_grad]
+                found = [g for g in gradients(loss, parameters) if g is not None]
+            except (RuntimeError, TypeError, ValueError):
+                return None
+    norm = math.hypot(*(float(g.norm()) for g in found))
+    return norm if math.isfinite(norm) and norm > LOST else None
+
+
+def _too_large(bench: Bench, breach: Breach, size: float) -> tuple[Finding, ...]:
+    """A gradient that float32 cannot hold, unless the loss of a fresh output tells of it already."""
+    if any(finding.name == EXPLODING_SIGNAL.name for finding in bench.once(output_starts_uniform)):
+        return ()
+    where = breach.module or "the network"
+    return (
+        EXPLODING_SIGNAL.finding(
+            headline=f"the gradient of a fresh network is too large for {breach.dtype} at {where}",
+            evidence=(f"in double precision it is finite, of norm {size:.2g}",),
+            module=breach.module or None,
+            try_="scale the weights down, or normalise before the last layer",
+            status="confirmed",
+        ),
+    )
 
 
 def _finite_as_used(bench: Bench) -> tuple[Finding, ...]:
@@ -121,14 +164,20 @@ def _finite_as_used(bench: Bench) -> tuple[Finding, ...]:
     )
 
 
-def _loss_of_fitting_clips(bench: Bench) -> Run:
-    """A clip that has no path has an infinite loss with any network: it is left out."""
-    batch = bench.batch
+def _loss_of_fitting_clips(bench: Bench, network: nn.Module | None = None) -> Run:
+    """A clip that has no path has an infinite loss with any network: it is left out.
+
+    network: in the place of the bench's, given features of its own precision.
+    """
+    batch, network = bench.batch, network or bench.network
+    like = next(network.parameters(), batch.features)
     targets = batch.target_lists()
     loss = bench.default_loss if bench.once(loss_is_ctc) else bench.loss
 
     def run() -> tuple[Tensor, Tensor]:
-        log_probs, steps = bench.subject.log_probs(bench.network, batch.features, batch.frames)
+        log_probs, steps = bench.subject.log_probs(
+            network, batch.features.to(like.dtype), batch.frames
+        )
         steps = steps.clamp(max=len(log_probs))
         rows = valid_steps(log_probs, steps)
         kept = [i for i, n in enumerate(steps.tolist()) if n >= ctc.steps_needed(targets[i])]
@@ -156,37 +205,19 @@ def _any_not_finite(network: nn.Module, run: Run) -> bool:
 
 
 def _finite_when_sure(bench: Bench) -> tuple[Finding, ...]:
-    """The fresh network with its last layer's output scaled, until its tokens lie SURE nats
-    apart.
-    """
-    rows = valid_steps(bench.outputs[0].float(), bench.outputs[1])
-    calls, *_ = bench.passage(bench.clips[0].features)
-    heads = [c.module for c in calls if _own_parameters(bench.network, c.module)]
-    spread = float((rows.amax(-1) - rows.amin(-1)).max()) if rows.isfinite().all() else 0.0
-    if not heads or not spread > 0:
-        return ()
-
-    def scale(_: nn.Module, __: Any, output: Any) -> Any:
-        return output * (SURE / spread) if isinstance(output, Tensor) else output
-
-    handle = bench.network.get_submodule(heads[-1]).register_forward_hook(scale)
-    try:
-        with undisturbed(bench.network, train=False, seed=bench.seed):
-            run = _loss_of_fitting_clips(bench)
-            with torch.no_grad():
-                finite = bool(run()[0].isfinite().all())
-            breach = None if finite else first_breach(bench.network, run)
-    finally:
-        handle.remove()
+    """The fresh network, made sure of its output."""
+    with sure(bench) as scaled, undisturbed(bench.network, train=False, seed=bench.seed):
+        if not scaled:
+            return ()
+        run = _loss_of_fitting_clips(bench)
+        with torch.no_grad():
+            finite = bool(run()[0].isfinite().all())
+        breach = None if finite else first_breach(bench.network, run)
     if breach is None:
         return ()
     found = finding_of(breach, "once the network is sure of its output")
     shown = f"with tokens {SURE:.0f} nats apart, as in a trained network"
     return (replace(found, evidence=(shown, *found.evidence)),)
-
-
-def _own_parameters(network: nn.Module, module: str) -> bool:
-    return any(True for _ in network.get_submodule(module).parameters(recurse=False))
 
 
 NON_FINITE_OUTPUT = Record(
@@ -230,5 +261,5 @@ FINITE_NUMBERS = Contract(
     holds="output and gradients are finite numbers",
     about="network",
     examine=numbers_are_finite,
-    finds=(NON_FINITE_OUTPUT, NON_FINITE_GRADIENT),
+    finds=(NON_FINITE_OUTPUT, NON_FINITE_GRADIENT, EXPLODING_SIGNAL),
 )

@@ -23,9 +23,11 @@ from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import TRUE_GRADIENT
 from pytest_overfit.findings.running import Unexaminable
-from pytest_overfit.network.recorder import undisturbed
+from pytest_overfit.network.recorder import in_double, undisturbed
 
 STEP = 1e-7
+STEPS = (STEP, 1e-9, 1e-11)
+"""Steps tried in turn: behind a norm over what hardly varies the output bends within the first."""
 DIRECTIONS = 2
 OFF = 0.05
 """Relative error that no rounding explains."""
@@ -38,29 +40,45 @@ def gradients_are_true(bench: Bench) -> tuple[Finding, ...]:
     """
     probe = _Probe.of(bench)
     names = probe.names()
-    if not names:
-        return ()
-    if not _apart(*replace(probe, mixed=True).slopes(names)).any():
-        return ()
-    return probe.told(names)
+    doubted = names and _doubted(replace(probe, mixed=True), names)
+    return probe.told(doubted) if doubted else ()
+
+
+def _doubted(probe: _Probe, names: Sequence[str]) -> list[str]:
+    """The parameters whose gradient may be wrong: all at once, and, where the output has no one
+    slope along them, part by part of the network. A kink in one part then hides no other.
+    """
+    try:
+        return [*names] if _apart(*probe.slopes(names, settled=True)).any() else []
+    except Unsettled:
+        parts: dict[str, list[str]] = {}
+        for name in names:
+            parts.setdefault(name.partition(".")[0], []).append(name)
+        probe = replace(probe, directions=1)
+        return [name for own in parts.values() if _apart(*probe.slopes(own)).any() for name in own]
+
+
+class Unsettled(ArithmeticError):
+    """There is no one slope along a direction."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Probe:
     """A fresh network in double precision, in train mode where the same seed gives the same there.
 
-    mixed: all clips are one number, by weights of their own, which costs one pass backward: enough
-    to tell whether anything is wrong.
+    directions: how many are looked along. mixed: all clips are one number, by weights of their own,
+    which costs one pass backward: enough to tell whether anything is wrong.
     """
 
     bench: Bench
     network: nn.Module
     train: bool
     mixed: bool = False
+    directions: int = DIRECTIONS
 
     @staticmethod
     def of(bench: Bench) -> _Probe:
-        with _double():
+        with in_double():
             fresh = bench.subject.fresh(
                 feature_dim=bench.clips[0].features.shape[1], seed=bench.seed, size=bench.size
             )
@@ -88,7 +106,7 @@ class _Probe:
         """
         batch, subject = self.bench.batch, self.bench.subject
         with (
-            _double(),
+            in_double(),
             undisturbed(self.network, train=self.train, seed=self.bench.seed),
             torch.enable_grad(),
         ):
@@ -125,13 +143,13 @@ class _Probe:
         }
         return [name for name, parameter in double.items() if id(parameter) in given]
 
-    def slopes(self, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def slopes(self, names: Sequence[str], *, settled: bool = False) -> tuple[Tensor, Tensor]:
         """Slopes along random directions in these parameters, by autograd and by difference:
         (directions, clips) each.
 
         Where differences to both sides and with a smaller step are not the same, there is no one
         slope (a kink, as of a ReLU at zero; a norm over what hardly varies): what autograd says is
-        then taken for it.
+        then taken for it, or Unsettled raised where all must be `settled`.
         """
         parameters = {
             name: parameter for name, parameter in self.network.named_parameters() if name in names
@@ -141,22 +159,36 @@ class _Probe:
             here = values.detach().cpu()
         some, others = torch.stack(by_autograd, 1), []
         for look, told in enumerate(some):
-            up, down = (self._shifted(look, parameters, by) for by in (STEP, -STEP))
-            slope = (up - down) / (2 * STEP)
-            if not _apart(told, slope).any():
-                others.append(slope)
-                continue
-            finer = (
-                self._shifted(look, parameters, STEP / 8)
-                - self._shifted(look, parameters, -STEP / 8)
-            ) / (STEP / 4)
-            doubts = torch.stack([(up - here) / STEP, (here - down) / STEP, finer]) - slope
-            others.append(
-                torch.where(
-                    doubts.abs().amax(0) > 0.2 * OFF * slope.abs() + 1e-5 * told.abs(), told, slope
-                )
-            )
+            slope = self._difference(look, parameters, STEP)
+            if _apart(told, slope).any():
+                slope, known = self._settled(look, parameters, told, here)
+                if settled and not known:
+                    raise Unsettled
+            others.append(slope)
         return some, torch.stack(others)
+
+    def _difference(self, look: int, parameters: dict[str, nn.Parameter], step: float) -> Tensor:
+        up, down = (self._shifted(look, parameters, by) for by in (step, -step))
+        return (up - down) / (2 * step)
+
+    def _settled(
+        self, look: int, parameters: dict[str, nn.Parameter], told: Tensor, here: Tensor
+    ) -> tuple[Tensor, bool]:
+        """The slope of each clip at the first step at which differences to both sides and with a
+        smaller step are the same; what autograd told where there is none. And whether there always
+        was one.
+        """
+        settled, known = told.clone(), torch.zeros_like(told, dtype=torch.bool)
+        for step in STEPS:
+            up, down = (self._shifted(look, parameters, by) for by in (step, -step))
+            slope, finer = (up - down) / (2 * step), self._difference(look, parameters, step / 8)
+            doubts = torch.stack([(up - here) / step, (here - down) / step, finer]) - slope
+            sure = doubts.abs().amax(0) <= 0.2 * OFF * slope.abs() + 1e-5 * told.abs()
+            settled = torch.where(sure & ~known, slope, settled)
+            known |= sure
+            if known.all():
+                break
+        return settled, bool(known.all())
 
     def _direction(
         self, look: int, parameters: dict[str, nn.Parameter]
@@ -171,7 +203,7 @@ class _Probe:
 
     def _along(self, value: Tensor, parameters: dict[str, nn.Parameter]) -> Tensor:
         """Slope of a clip's number along each direction, by autograd. (directions,)"""
-        slopes = torch.zeros(DIRECTIONS, dtype=torch.float64)
+        slopes = torch.zeros(self.directions, dtype=torch.float64)
         if not value.requires_grad:
             return slopes
         try:
@@ -183,7 +215,7 @@ class _Probe:
                 f"autograd refuses the gradient of one clip: {str(error).splitlines()[0][:100]}"
             ) from error
         found = dict(zip(parameters, taken, strict=True))
-        for look in range(DIRECTIONS):
+        for look in range(self.directions):
             for name, direction in self._direction(look, parameters):
                 gradient = found[name]
                 slopes[look] += 0.0 if gradient is None else float((gradient * direction).sum())
@@ -320,17 +352,6 @@ def _scaled(scaled: dict[str, float]) -> Finding:
 
 def _at_or_below(name: str, above: str) -> bool:
     return name == above or name.startswith(above + ".")
-
-
-@contextmanager
-def _double() -> Iterator[None]:
-    """What a network makes on its way is of double precision too."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 FALSE_GRADIENT = Record(

@@ -12,6 +12,7 @@ from torch import Tensor
 from pytest_overfit import ctc
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.bench import Bench, readable
+from pytest_overfit.findings.bench.sure import SURE, sure
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import (
     BYPASS,
@@ -51,9 +52,8 @@ def output_is_normalised(bench: Bench) -> tuple[Finding, ...]:
         excess = rows.logsumexp(-1)
         if excess.abs().max() > NORMALISED:
             return (_unnormalised(bench, rows, excess, log_probs, steps),)
-    return (
-        _flat_softmax(bench) + _low_precision(bench) + _clipped(bench, valid_steps(*bench.outputs))
-    )
+    flat = _flat_softmax(bench)  # its probabilities tie once they are sure
+    return flat + _low_precision(bench) + (() if flat else _clipped(bench))
 
 
 def _unnormalised(
@@ -151,14 +151,19 @@ def _low_precision(bench: Bench) -> tuple[Finding, ...]:
     )
 
 
-def _clipped(bench: Bench, rows: Tensor) -> tuple[Finding, ...]:
-    """Tokens that tie exactly at the bottom of a row, as ReLU or a clamp on logits leaves them;
-    masked tokens lie far below the rest.
+def _clipped(bench: Bench) -> tuple[Finding, ...]:
+    """Tokens that tie exactly at the bottom of a row, as ReLU or a clamp on logits leaves them, now
+    or once the network is sure of its output; masked tokens lie far below the rest.
     """
-    share = _tied_at_the_bottom(rows)
-    if share < TIED:
-        return ()
-    calls, *_ = bench.passage(bench.clips[0].features)
+    share, now = _tied_at_the_bottom(valid_steps(*bench.outputs)), True
+    with sure(bench) as scaled:
+        if share < TIED and scaled:
+            log_probs, steps = bench.run(bench.batch.features, bench.batch.frames, train=False)
+            rows = valid_steps(log_probs, steps.clamp(max=len(log_probs)))
+            share, now = _tied_at_the_bottom(rows), False
+        if share < TIED:
+            return ()
+        calls, *_ = bench.passage(bench.clips[0].features)
     clipping = [
         c.module
         for c in calls
@@ -167,10 +172,12 @@ def _clipped(bench: Bench, rows: Tensor) -> tuple[Finding, ...]:
     module = (
         clipping[-1] if clipping and calls[-1].outputs and _clips(calls[-1], given=False) else None
     )
+    when = "" if now else f", once they would lie {SURE:.0f} nats apart as in a trained network"
     return (
         CLIPPED_OUTPUT.finding(
             headline=(
-                f"{share:.0%} of the tokens tie at the bottom of every step: the logits are clipped"
+                f"{share:.0%} of the tokens tie at the bottom of every step{when}: the logits are "
+                "clipped"
             )
             + (f" by {module}" if module else ""),
             evidence=("a clipped logit has no gradient, and cannot fall below the others",),

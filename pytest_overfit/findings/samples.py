@@ -100,7 +100,7 @@ def features_are_scaled(bench: Bench) -> tuple[Finding, ...]:
         return _uneven_columns(bench)
     normalised = _normalises_itself(bench, 1 / rms)
     if normalised and not absurd:
-        return ()
+        return _uneven_columns(bench)
     why = "which no unit explains" if normalised else "and the network does not normalise them"
     size = max(
         max(abs(summary.low), abs(summary.high))

@@ -130,6 +130,17 @@ def replayed(network: nn.Module, call: Call, nth: int) -> Iterator[None]:
 
 
 @contextmanager
+def in_double() -> Iterator[None]:
+    """What a network makes on its way is of double precision too."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
 def undisturbed(network: nn.Module, *, train: bool, seed: int) -> Iterator[None]:
     """Run in the given mode with seeded randomness; buffers, modes and torch's generators are as
     before afterwards.

@@ -10,15 +10,24 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.examine import check, examine
 from pytest_overfit.findings.targets import targets_differ
 from pytest_overfit.plugin import report
 from pytest_overfit.subject import Sample, Subject
-from tests.engine.dishonest import DISHONEST, FILLER, Rounded, filled, gradient_of, logits_of
+from tests.engine.dishonest import (
+    DISHONEST,
+    FILLER,
+    Rounded,
+    filled,
+    gradient_of,
+    logits_of,
+    without_first_clip,
+)
 from tests.engine.foreign import Augmented, Recurrent
-from tests.engine.planting import rebuilt
+from tests.engine.planting import forwarded, rebuilt
 from tests.engine.subjects import BiGRU, bigru, clips
 
 BY_NAME = {fault.name: fault.plant for fault in DISHONEST}
@@ -75,6 +84,52 @@ def test_a_layer_that_rests_on_its_kink_is_not_accused() -> None:
         for s in clips(FEW)
     ]
     assert found(rebuilt(AtRest)(bigru(samples=silent))) == []
+
+
+def test_a_kink_in_one_part_hides_no_silent_clip_in_another() -> None:
+    class Kinked(BiGRU):
+        """Behind a norm, silence stands on the kink of a ReLU, whatever the norm is scaled by."""
+
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__(dim, vocabulary)
+            self.enter = nn.Sequential(nn.Linear(dim, dim), nn.LayerNorm(dim), nn.ReLU())
+            nn.init.zeros_(self.enter[0].bias)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            return super().forward(features + self.enter(features), frames)
+
+    silent = [
+        replace(s, features=s.features * (s.features.abs().amax(1, keepdim=True) > 0.5))
+        for s in clips(FEW)
+    ]
+    sound = rebuilt(Kinked)(bigru(samples=silent))
+    assert found(sound) == []
+    assert found(gradient_of("conv", without_first_clip)(sound)) == ["false_gradient"]
+
+
+def test_logits_that_are_clipped_only_once_they_are_sure_are_called_so() -> None:
+    def clamped(out: Tensor, steps: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        return (out - out.mean(-1, keepdim=True)).clamp(-3, 3).log_softmax(-1), steps
+
+    assert found(forwarded(bigru(samples=clips(FEW)), clamped)) == ["clipped_output"]
+
+
+def test_a_gradient_that_float32_cannot_hold_is_no_division_by_zero() -> None:
+    class Long(Recurrent):
+        """Weights that a clip's length raises to a power; a norm hides it from the output."""
+
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__(dim, vocabulary, packed=True)
+            self.loud = nn.Parameter(torch.full((), 8.0))
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            for _ in range(30):
+                features = F.layer_norm(features, features.shape[-1:]) * self.loud / 8
+                features = features + (features - features.detach()) * 1e4
+            return super().forward(features, frames)
+
+    (finding,) = check(logits_of(Long)(bigru(samples=clips(FEW))), clips(FEW))
+    assert (finding.name, finding.status) == ("exploding_signal", "confirmed")
 
 
 def test_a_network_that_cannot_be_double_is_skipped_with_the_reason() -> None:
