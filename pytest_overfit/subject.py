@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_overfit.findings.record import Contract
     from pytest_overfit.loop.loop import Loop
     from pytest_overfit.recipe import Recipe
+from pytest_overfit.spilled import kept
 
 Forward = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -329,8 +330,8 @@ class Subject:
         """The first `n` samples or fewer, unchecked."""
         return (self.samples(n) if callable(self.samples) else self.samples)[:n]
 
-    def take(self, n: int) -> list[Sample]:
-        """The first `n` samples, checked.
+    def take(self, n: int) -> Sequence[Sample]:
+        """The first `n` samples, checked; those of more than `KEPT_BYTES` lie in a temporary file.
 
         Raises TooFewSamples where there are fewer, BadSubject where there is none, BadSample where
         one cannot be trained on.
@@ -343,12 +344,9 @@ class Subject:
                 f"subject {self.name} has {len(samples)} samples, a rung of {n} was asked for",
                 len(samples),
             )
-        taken = list(samples[:n])
-        for sample in taken:
-            self._check(sample)
-        return taken
+        return kept(self._checked(sample) for sample in samples[:n])
 
-    def _check(self, sample: Sample) -> None:
+    def _checked(self, sample: Sample) -> Sample:
         labels = sample.target.tolist()
         if not labels:
             raise BadSample(f"sample {sample.name}: its target is empty")
@@ -369,6 +367,7 @@ class Subject:
                 f"sample {sample.name}: features are not finite, first at frame {frame}, "
                 f"column {column}"
             )
+        return sample
 
     def fresh(
         self,

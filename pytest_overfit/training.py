@@ -15,6 +15,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from pytest_overfit import ctc, measures
 from pytest_overfit.recipe import BadRecipe, Recipe
+from pytest_overfit.spilled import Spilled
 from pytest_overfit.subject import BadSubject, Batch, Sample, Subject, collate
 
 EVAL_BATCH = 32
@@ -105,8 +106,8 @@ def smoothing(log_probs: Tensor, batch: Batch, steps: Tensor, recipe: Recipe) ->
 class Training:
     """A fresh network on a rung's samples, trained step by step.
 
-    Attributes: network, optimizer, trace, step (optimiser steps taken), ended (why there are no
-    more), paths (of the clips, while they are followed). Same seed, threads and device: same run.
+    Attributes: network, optimizer, trace, targets, step (optimiser steps taken), ended (why there
+    are no more), paths (of the clips, while they are followed). Same seed, threads and device: same run.
     """
 
     def __init__(
@@ -140,10 +141,15 @@ class Training:
         self.ended: str | None = None
         self.paths: list[Tensor] = []
         self._began = 0
-        self._rung = collate(samples)
-        if self._rung.features.nbytes <= RESIDENT_BYTES:
-            self._rung = self._rung.to(self.device)
+        self._hold(samples)
         self._queue: list[Tensor] = []
+
+    def _hold(self, samples: Sequence[Sample]) -> None:
+        """Put a rung together; what was too much for memory is put together batch by batch."""
+        self.targets: list[list[int]] = [sample.target.tolist() for sample in samples]
+        self._rung = None if isinstance(samples, Spilled) else collate(samples)
+        if self._rung and self._rung.features.nbytes <= RESIDENT_BYTES:
+            self._rung = self._rung.to(self.device)
 
     def advance(self, steps: int) -> Iterator[float]:
         """Take up to `steps` optimiser steps; yields the training loss after each.
@@ -215,8 +221,11 @@ class Training:
         )
 
     def loss_again(self) -> Tensor:
-        """The loss of the whole rung, as one batch, for a look at what it is made of. Scalar."""
-        return self.loss(self._rung.to(self.device))
+        """The loss of the whole rung, as one batch, for a look at what it is made of; of samples
+        that were too many for memory, the first batch. Scalar.
+        """
+        clips = len(self.samples) if self._rung else self.recipe.batch_of(len(self.samples))
+        return self.loss(self._batch(torch.arange(clips)))
 
     def afresh(self) -> Training:
         """The same training before its first step."""
@@ -229,12 +238,14 @@ class Training:
             size=self.size,
         )
 
+    def _batch(self, clips: Tensor) -> Batch:
+        """Those clips of the rung, on the device."""
+        if self._rung is None:
+            return collate([self.samples[clip] for clip in clips.tolist()]).to(self.device)
+        return select(self._rung, clips).to(self.device)
+
     def _backward(self, clips: Tensor) -> float:
-        batch = (
-            self._rung
-            if len(clips) == len(self.samples)
-            else select(self._rung, clips).to(self.device)
-        )
+        batch = self._batch(clips)
         loss = self.path_loss(batch, clips) if self.paths else self.loss(batch)
         value = loss.item()
         if not math.isfinite(value):
@@ -270,7 +281,7 @@ class Training:
         self.network.eval()
         with torch.no_grad():
             for indices in torch.arange(len(self.samples)).split(EVAL_BATCH):
-                batch = select(self._rung, indices).to(self.device)
+                batch = self._batch(indices)
                 yield batch, *self.subject.log_probs(self.network, batch.features, batch.frames)
 
     def hypotheses(self) -> list[list[int]]:
@@ -298,7 +309,7 @@ class Training:
             counts += weights
             unnormalised = max(unnormalised, measures.normalisation_error(log_probs, steps))
         loss, blanks, entropy = (sums / counts).tolist()
-        targets = [sample.target.tolist() for sample in self.samples]
+        targets = self.targets
         reading = Reading(
             step=self.step,
             loss=loss,

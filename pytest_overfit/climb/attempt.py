@@ -253,9 +253,7 @@ class Run:
         readings = self.training.trace.readings
         if not readings or not math.isfinite(readings[-1].loss):
             return None
-        level = level_by_chance(
-            self.training.hypotheses(), [sample.target.tolist() for sample in self.training.samples]
-        )
+        level = level_by_chance(self.training.hypotheses(), self.training.targets)
         return level if level and readings[-1].loss <= BY_CHANCE * level.loss else None
 
     def _is_near(self) -> bool:
@@ -338,7 +336,7 @@ class Run:
         readings = self.training.trace.readings
         if not readings:
             return None
-        targets = [sample.target.tolist() for sample in self.training.samples]
+        targets = self.training.targets
         levels = ladder_of_levels(
             targets=targets, steps=given, vocabulary=len(self.training.subject.vocabulary)
         )
@@ -368,7 +366,7 @@ class Run:
         training = self.training
         if not training.trace.readings:
             return None
-        targets = [sample.target.tolist() for sample in training.samples]
+        targets = training.targets
         return worst(
             [sample.name for sample in training.samples],
             training.hypotheses(),

@@ -22,6 +22,7 @@ from pytest_overfit.findings.lengths import targets_fit
 from pytest_overfit.findings.record import Contract
 from pytest_overfit.findings.running import FAILURES, Unexaminable, network_runs, raised
 from pytest_overfit.host import own_randomness
+from pytest_overfit.spilled import kept
 from pytest_overfit.subject import Sample, Subject
 
 
@@ -66,7 +67,7 @@ def examine(
     """
     if subject.loop is not None and subject.loop.outside:
         return ()
-    bench = Bench(subject=subject, samples=tuple(samples), seed=seed, device=device, size=size)
+    bench = Bench(subject=subject, samples=kept(samples), seed=seed, device=device, size=size)
     with own_randomness(device):
         checked = tuple(
             _checked(contract, bench)
@@ -168,7 +169,7 @@ def check_feasible(
     network has for it.
     """
     with own_randomness(device):
-        bench = Bench(subject=subject, samples=tuple(samples), seed=seed, device=device, size=size)
+        bench = Bench(subject=subject, samples=kept(samples), seed=seed, device=device, size=size)
         return accepting(targets_fit(bench), subject.accept)
 
 

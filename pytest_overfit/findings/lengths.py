@@ -87,7 +87,8 @@ def targets_fit(bench: Bench) -> tuple[Finding, ...]:
     for it, in shape and in substance.
     """
     census = [
-        s
+        # How long it is and what it says are all that is asked: thousands need not be held.
+        replace(s, features=s.features.to("meta"))
         for s in bench.samples
         if s.frames and readable(s.target, bench.vocabulary, bench.subject.blank)
     ]

@@ -19,7 +19,7 @@ from pytest_overfit.loop.loop import Loop, Part, modes_of, put_back, seed_everyt
 from pytest_overfit.loop.recorder import Event, gradient_norm, is_users, place, recording
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import BadSubject, Batch, Sample, Subject, collate
-from pytest_overfit.training import RESIDENT_BYTES, NonFiniteLoss, Trace, Training
+from pytest_overfit.training import NonFiniteLoss, Trace, Training
 
 DRAWN = 50
 """Batches without a step after which a loop takes none, or two of its epochs, if they are longer.
@@ -102,9 +102,7 @@ class LoopTraining(Training):
         self.parameters = list(self.network.parameters())
         self.order = torch.Generator().manual_seed(seed)
         self.trace, self.step, self.paths, self.ended = Trace(), 0, [], None
-        self._rung = collate(samples)
-        if self._rung.features.nbytes <= RESIDENT_BYTES:
-            self._rung = self._rung.to(self.device)
+        self._hold(samples)
         self._hear, self._exchanged, self.seed = (
             hear,
             subject.loop.exchange(self) if subject.loop.exchange else None,

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from pytest_overfit import ctc
 from pytest_overfit.findings.bench.summary import Summary
 from pytest_overfit.network.recorder import Call, distance, recorded, undisturbed
+from pytest_overfit.spilled import kept
 from pytest_overfit.subject import Batch, Loss, Sample, Subject, collate
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Bench:
     """A subject under examination. Raises nothing for bad samples: `usable` leaves them out."""
 
     subject: Subject
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     seed: int = 0
     device: torch.device | str = "cpu"
     size: str | None = None
@@ -45,7 +46,7 @@ class Bench:
     @staticmethod
     def of(rung: Rung) -> Bench:
         """The bench for the samples, seed and device of a rung."""
-        samples = tuple(rung.subject.offered(rung.samples))
+        samples = kept(rung.subject.offered(rung.samples))
         return Bench(
             subject=rung.subject,
             samples=samples,
