@@ -8,6 +8,7 @@ at the end of each epoch; what a killed run wrote beyond it is cut off on resumi
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import math
@@ -113,6 +114,7 @@ def fit(
     resumed = settings.resume and (folder / LAST).is_file()
     if resumed and (result := _ended(folder, settings)):
         return result
+    gc.collect()  # trainer and module of a run before this one hold each other
     module, said = _prepared(settings, data, weights)
     epoch = _epoch_of(folder / LAST) if resumed else -1
     with quiet():
