@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -60,7 +60,7 @@ class Course:
     def __init__(
         self,
         subject: Subject,
-        samples: list[Sample],
+        samples: Sequence[Sample],
         recipe: Recipe,
         criteria: tuple[Criterion, ...],
         *,

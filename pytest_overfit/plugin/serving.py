@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ class Serving:
         }
 
 
-def content_of(samples: list[Sample]) -> str:
+def content_of(samples: Sequence[Sample]) -> str:
     """A hash of names, features and targets."""
     digest = hashlib.sha256()
     for sample in samples:
