@@ -103,15 +103,16 @@ def session(subject: Subject, fault: Fault | None) -> dict[str, Any]:
     return took
 
 
-def ratio(row: dict[str, Any], *, contracts: bool) -> float | None:
+def ratio(row: dict[str, Any], *, contracts: bool, asked: bool = False) -> float | None:
     """Seconds of the broken rungs and of their explanation, as a multiple of the sound climb of the
-    same rungs; None where none broke.
+    same rungs, or of all that were asked for; None where none broke.
     """
     fault = row["fault"]
     if fault.get("broke_at") is None:
         return None
     climbed = [
-        sum(one["rungs"][n] for n in fault["rungs"]) + contracts * one["contracts"]
+        sum(one["rungs"][n] for n in (one["rungs"] if asked else fault["rungs"]))
+        + contracts * one["contracts"]
         for one in row["sound"]
     ]
     return (sum(fault["rungs"].values()) + fault["explaining"] + contracts * fault["contracts"]) / (
@@ -119,10 +120,16 @@ def ratio(row: dict[str, Any], *, contracts: bool) -> float | None:
     )
 
 
+MEASURES = {
+    "contracts and the rungs asked for": {"contracts": True, "asked": True},
+    "contracts and the same rungs": {"contracts": True},
+    "the same rungs alone": {"contracts": False},
+}
+"""What the seconds of a fault are compared with."""
+
+
 def told(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """For each network the median and the worst ratio, the contracts counted on both sides and on
-    neither, and what was confirmed.
-    """
+    """For each network the median and the worst ratio by each measure, and what was confirmed."""
     lines = []
     for network in dict.fromkeys(row["network"] for row in rows):
         broken = [
@@ -134,14 +141,11 @@ def told(rows: Sequence[dict[str, Any]]) -> list[str]:
             continue
         confirmed = sum(any(held for _, _, held, *_ in row["fault"]["trials"]) for row in broken)
         lines.append(f"{network}: {len(broken)} broken rungs, a remedy confirmed in {confirmed}")
-        for contracts in (True, False):
-            among = sorted((ratio(row, contracts=contracts) or 0.0, row["name"]) for row in broken)
-            figures = [value for value, _ in among]
+        for title, measure in MEASURES.items():
+            among = sorted((ratio(row, **measure) or 0.0, row["name"]) for row in broken)
             worst = ", ".join(f"{name} {value:.1f}" for value, name in among[:-6:-1])
-            lines.append(
-                f"  contracts {'counted' if contracts else 'left out'}: median "
-                f"{median(figures):.2f}, worst {worst}"
-            )
+            middle = median(value for value, _ in among)
+            lines.append(f"  {title}: median {middle:.2f}, worst {worst}")
     return lines
 
 

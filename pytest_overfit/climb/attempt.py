@@ -36,9 +36,9 @@ STILL_STEPS = 100
 """Steps over which a loss that has not fallen by 2 % counts as standing still."""
 DETOUR_STEPS = 200
 """Steps of a detour on one path a clip at most; it ends as soon as every clip is spelt."""
-LOOKS = (0.25, 0.5)
-"""Shares of the budget at which it is asked whether what keeps a run from holding is known already:
-a sound one mostly holds before the first.
+LOOKS = (0.15, 0.5)
+"""Shares of the budget at which contracts are asked why a run does not hold: a sound one often does
+before the first.
 """
 NEAR = 0.5
 """Token error rate up to which a run is left alone at the first of them."""

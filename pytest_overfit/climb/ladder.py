@@ -223,7 +223,7 @@ class Rung:
         early: its loss still has time, so that it must stand on its level as well.
         """
         if found := dict.fromkeys(finding.name for finding in (*run.located, *self.violated)):
-            return f"what keeps it from holding is known: {naming([*found])}"
+            return f"trained no further, since {naming([*found])} was found"
         stuck = (not early or run.stands()) and run.is_stuck()
         return (
             "the output is the same at every step of a clip, before and after training"
