@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, overload
@@ -15,7 +16,7 @@ import torch
 if TYPE_CHECKING:
     from pytest_overfit.subject import Sample
 
-KEPT_BYTES = 256 << 20
+KEPT_BYTES = 64 << 20
 """Features up to which samples are kept in memory."""
 
 
@@ -23,6 +24,8 @@ def kept(samples: Iterable[Sample], most_bytes: int = KEPT_BYTES) -> Sequence[Sa
     """`samples`, read once: a list, or, where their features have more than `most_bytes`, a
     sequence that reads each from a temporary file. The file ends with the sequence, or the process.
     """
+    if isinstance(samples, Spilled):
+        return samples
     held: list[Sample] = []
     total, rest = 0, iter(samples)
     for sample in rest:
@@ -37,6 +40,7 @@ class Spilled(Sequence["Sample"]):
     """Samples whose features are read from a file each time they are asked for, to the CPU."""
 
     def __init__(self, samples: Iterable[Sample]) -> None:
+        self._whole: Spilled | None = None
         self._samples: list[Sample] = []
         self._places: list[tuple[int, int, torch.Size]] = []
         with tempfile.TemporaryFile(prefix="pytest-overfit-samples-") as file:
@@ -56,10 +60,13 @@ class Spilled(Sequence["Sample"]):
     @overload
     def __getitem__(self, item: int) -> Sample: ...
     @overload
-    def __getitem__(self, item: slice) -> list[Sample]: ...
-    def __getitem__(self, item: int | slice) -> Sample | list[Sample]:
+    def __getitem__(self, item: slice) -> Spilled: ...
+    def __getitem__(self, item: int | slice) -> Sample | Spilled:
         if isinstance(item, slice):
-            return [self[index] for index in range(*item.indices(len(self)))]
+            part = copy(self)
+            part._samples, part._places = self._samples[item], self._places[item]
+            part._whole = self  # whose file it is
+            return part
         sample = self._samples[item]
         start, length, shape = self._places[item]
         # By its place, not from where the file stands: a forked process shares that.
