@@ -50,12 +50,13 @@ class NoOtherSide(ValueError):
 class Checkout:
     """Where a side's code lies. name: as people read it. tree: the folder that holds all of it.
 
-    installed: packages alone, no tests.
+    installed: packages alone, no tests. commit: that was checked out.
     """
 
     name: str
     tree: Path
     installed: bool = False
+    commit: str | None = None
 
     def counterpart(self, path: Path, ours: Checkout) -> Path:
         """Where a path of ours lies here; itself where it lies outside of ours or this side has
@@ -69,7 +70,7 @@ class Checkout:
 def own_checkout(folder: Path) -> Checkout:
     """The git working tree around a folder, as it stands; the folder itself where there is none."""
     try:
-        top = Path(_git(folder, "rev-parse", "--show-toplevel"))
+        top = Path(git(folder, "rev-parse", "--show-toplevel"))
     except NoOtherSide:
         top = folder
     return Checkout(name="the working tree", tree=top.resolve())
@@ -81,7 +82,7 @@ def resolve(asked: str, folder: Path) -> tuple[str, str]:
 
     Raises NoOtherSide.
     """
-    commit = _git(
+    commit = git(
         folder,
         "rev-parse",
         "--verify",
@@ -90,13 +91,13 @@ def resolve(asked: str, folder: Path) -> tuple[str, str]:
         f"{asked}^{{commit}}",
         hint=_unknown(asked, folder),
     )
-    full = _git(folder, "rev-parse", "--symbolic-full-name", "--end-of-options", asked).splitlines()
+    full = git(folder, "rev-parse", "--symbolic-full-name", "--end-of-options", asked).splitlines()
     if full and full[-1].startswith(("refs/heads/", "refs/remotes/")):
         hint = (
             f"--overfit-against: {asked} and HEAD have no commit in common here: fetch the whole "
             "history (actions/checkout: fetch-depth: 0)"
         )
-        departed = _git(folder, "merge-base", "HEAD", commit, hint=hint)
+        departed = git(folder, "merge-base", "HEAD", commit, hint=hint)
         name = asked if departed == commit else f"{asked}, where this branch departs from it,"
         return departed, f"{name} at {departed[:10]}"
     return commit, asked if commit.startswith(asked) else f"{asked} at {commit[:10]}"
@@ -119,7 +120,7 @@ def other_side(asked: str, folder: Path) -> Iterator[Checkout]:
         yield Checkout(name=asked, tree=tree, installed=installed)
         return
     with worktree(commit, folder) as tree:
-        yield Checkout(name=name, tree=tree)
+        yield Checkout(name=name, tree=tree, commit=commit)
 
 
 def check_asked(asked: str, folder: Path) -> None:
@@ -137,7 +138,7 @@ def worktree(commit: str, folder: Path) -> Iterator[Path]:
     remove_abandoned(ours)
     tree = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")).resolve()
     try:
-        _git(ours, "worktree", "add", "--quiet", "--detach", str(tree), commit)
+        git(ours, "worktree", "add", "--quiet", "--detach", str(tree), commit)
         linked = link_ignored(ours, tree)
         try:
             yield tree
@@ -146,14 +147,14 @@ def worktree(commit: str, folder: Path) -> Iterator[Path]:
                 link.unlink(missing_ok=True)
     finally:
         shutil.rmtree(tree, ignore_errors=True)
-        _git(ours, "worktree", "prune")
+        git(ours, "worktree", "prune")
 
 
 def link_ignored(ours: Path, tree: Path) -> list[Path]:
     """Links in `tree` to what git ignores in `ours` and is no code: samples are often too large for
     a commit. Returns the links.
     """
-    listed = _git(
+    listed = git(
         ours, "ls-files", "--others", "--ignored", "--exclude-standard", "--directory", "-z"
     )
     links = []
@@ -173,7 +174,7 @@ def link_ignored(ours: Path, tree: Path) -> list[Path]:
 
 def remove_abandoned(ours: Path) -> None:
     """Take away the worktrees of processes that were killed."""
-    for line in _git(ours, "worktree", "list", "--porcelain").splitlines():
+    for line in git(ours, "worktree", "list", "--porcelain").splitlines():
         place = Path(line.removeprefix("worktree "))
         if (
             line.startswith("worktree ")
@@ -181,7 +182,7 @@ def remove_abandoned(ours: Path) -> None:
             and not _is_running(place.name.removeprefix(PREFIX).split("-")[0])
         ):
             shutil.rmtree(place, ignore_errors=True)
-    _git(ours, "worktree", "prune")
+    git(ours, "worktree", "prune")
 
 
 def _is_running(process: str) -> bool:
@@ -202,8 +203,8 @@ def _unknown(asked: str, folder: Path) -> str:
     )
 
 
-def _git(folder: Path, *arguments: str, hint: str | None = None) -> str:
-    """What git says. Raises NoOtherSide with `hint`, or with git's own words."""
+def git(folder: Path, *arguments: str, hint: str | None = None, given: str | None = None) -> str:
+    """What git says. given: what it reads. Raises NoOtherSide with `hint`, or with git's own words."""
     environment = {name: value for name, value in os.environ.items() if name not in OF_A_HOOK}
     try:
         done = subprocess.run(
@@ -212,6 +213,7 @@ def _git(folder: Path, *arguments: str, hint: str | None = None) -> str:
             text=True,
             check=False,
             env=environment,
+            input=given,
         )
     except FileNotFoundError as error:
         raise NoOtherSide(
@@ -221,4 +223,4 @@ def _git(folder: Path, *arguments: str, hint: str | None = None) -> str:
         raise NoOtherSide(
             hint or f"--overfit-against: git {arguments[0]}: {done.stderr.strip() or 'failed'}"
         )
-    return done.stdout.strip()
+    return done.stdout.strip("\n")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pytest_overfit.against.guilty import Guilty
 from pytest_overfit.against.pairing import Pair, climb_both
 from pytest_overfit.against.sides import Side, SideFailed
 from pytest_overfit.against.times import TimeRatio, time_ratio
@@ -42,6 +43,12 @@ class Comparison:
     time: TimeRatio | None = None
     slower: bool = False
     same: bool = False
+    guilty: tuple[Guilty, ...] = ()
+
+    @property
+    def culprit(self) -> Guilty | None:
+        """The change that mends the rung when it is put back alone, the narrowest that was tried."""
+        return next((one for one in reversed(self.guilty) if one.confirmed), None)
 
     @property
     def fails(self) -> bool:
@@ -60,8 +67,9 @@ def comparison_from_json(row: dict[str, Any]) -> Comparison:
         for name in ("error", "parameters", "memory_bytes")
     }
     time = TimeRatio(**row["time"]) if row["time"] else None
+    guilty = tuple(Guilty(**one) for one in row["guilty"])
     steps = tuple(tuple(one) for one in row["steps"])
-    return Comparison(**{**row, **tuples, "time": time, "steps": steps})
+    return Comparison(**{**row, **tuples, "time": time, "steps": steps, "guilty": guilty})
 
 
 @dataclass(kw_only=True)
@@ -83,8 +91,8 @@ class Compared:
             seed = next(seeds)
             self.pairs.append(
                 climb_both(
-                    _Asked(self.ours, self.key, self.samples, seed),
-                    _Asked(self.base, self.key, self.samples, seed),
+                    Asked(self.ours, self.key, self.samples, seed),
+                    Asked(self.base, self.key, self.samples, seed),
                     seed=seed,
                     budget=self.budget,
                     settled=self.test.settled(self.pairs),
@@ -97,7 +105,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """A side's course with one seed."""
 
     side: Side
@@ -106,9 +114,21 @@ class _Asked:
     seed: int
 
     def advance(self, to: int) -> dict[str, Any]:
+        """Its next piece. Raises SideFailed."""
         return self.side.ask(
             do="advance", key=self.key, samples=self.samples, seed=self.seed, to=to
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worse:
+    """A rung that ours learns worse. files: that either side imported, relative to its tree."""
+
+    pairs: tuple[Pair, ...]
+    budget: int
+    files: tuple[str, ...]
+    key: str
+    samples: int
 
 
 def compare(
@@ -120,9 +140,10 @@ def compare(
     samples: int,
     seeds: Iterator[int],
     test: PairTest,
+    blame: Callable[[Worse], tuple[Guilty, ...]] = lambda worse: (),
 ) -> Comparison:
     """Compare one rung. A side that cannot climb is told of, and accuses nobody: where it is ours,
-    the climb itself fails.
+    the climb itself fails. blame: looks for the guilty change where ours is worse.
     """
     known: dict[str, Any] = {
         "subject": subject,
@@ -146,6 +167,8 @@ def compare(
     except SideFailed as error:
         return Comparison(**known, note=f"the climb raised: {error}")
     pairs = compared.pairs
+    files = tuple(dict.fromkeys((*own["files"], *theirs["files"])))
+    worse = Worse(pairs=tuple(pairs), budget=budget, files=files, key=key, samples=samples)
     neither = not any(pair.log_ratio for pair in pairs) and not any(pair.same for pair in pairs)
     times = time_ratio([ratio for pair in pairs for ratio in pair.step_times], test.alpha)
     return Comparison(
@@ -164,6 +187,7 @@ def compare(
         time=times,
         slower=times is not None and times.low > test.tolerance,
         same=any(pair.same for pair in pairs),
+        guilty=blame(worse) if standing.said == "worse" else (),
     )
 
 
@@ -175,8 +199,3 @@ def _samples_differ(own: dict[str, Any], theirs: dict[str, Any]) -> str | None:
     if own["samples"] == theirs["samples"]:
         return None
     return "the samples differ: each side climbs those that its own code gives"
-
-
-def parameters_of(named: Sequence[tuple[str, Sequence[int]]]) -> dict[str, tuple[int, ...]]:
-    """Names of parameters -> their shapes."""
-    return {name: tuple(shape) for name, shape in named}

@@ -28,10 +28,13 @@ spec = importlib.util.spec_from_file_location("pytest_overfit", order["engine"] 
 module = sys.modules["pytest_overfit"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 sys.path[:] = order["path"]
+sys.dont_write_bytecode = True
 from importlib import import_module
 import_module(order["serve"]).main(order)
 """
-"""This engine first, so that no other of that name is found; then the side's own places."""
+"""This engine first, so that no other of that name is found; then the side's own places. Without
+bytecode: of a file put back within a second it would be the old one.
+"""
 
 Request = dict[str, Any]
 Answer = dict[str, Any]

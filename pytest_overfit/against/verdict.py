@@ -83,6 +83,11 @@ class PairTest:
                 f"ratio of steps up to which a network is not worse"
             )
 
+    @property
+    def edge(self) -> float:
+        """The logarithm of the tolerance."""
+        return math.log(self.tolerance)
+
     def standing(self, pairs: Sequence[Pair]) -> Standing:
         """What these pairs, in the order of their seeds, come to."""
         if any(pair.same for pair in pairs):
@@ -114,7 +119,7 @@ class PairTest:
 
     def _claim(self, bounds: Sequence[Bounds]) -> tuple[Said | None, float]:
         """The first claim that passes its bound, and the chance that it is false."""
-        edge = math.log(self.tolerance)
+        edge = self.edge
         weighed = {true: likelihood(bounds, true, self.scale) for true in GRID}
         claims: tuple[tuple[Said, float, Bounds, Bounds], ...] = (
             ("worse", self.alpha, (edge, math.inf), (-math.inf, edge)),

@@ -5,15 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 import pytest
 
+from pytest_overfit.against.changes import Change, changes, copy_of, put_back
 from pytest_overfit.against.checkout import Checkout, check_asked, other_side, own_checkout
-from pytest_overfit.against.comparison import Comparison, compare
+from pytest_overfit.against.comparison import Asked, Comparison, Worse, compare
+from pytest_overfit.against.guilty import Guilty, judge, search
 from pytest_overfit.against.sides import Side, import_places
-from pytest_overfit.against.verdict import PairTest, scale_of
+from pytest_overfit.against.verdict import PairTest, Said, scale_of
 from pytest_overfit.plugin.options import options_given, settings
 
 SERVE = "pytest_overfit.plugin.serving"
@@ -40,6 +43,8 @@ class Versus:
         self._stack = ExitStack()
         config.add_cleanup(self._stack.close)
         self._sides: tuple[Side, Side] | None = None
+        self._commit: str | None = None
+        self._blamed: set[str] = set()
         self._known: dict[tuple[str, int], Comparison] = {}
 
     def compare(self, *, subject: str, key: str, samples: int) -> Comparison:
@@ -63,6 +68,7 @@ class Versus:
             samples=samples,
             seeds=count(asked.seeds[0]),
             test=test,
+            blame=partial(self._blame, subject, test),
         )
         return self._known[key, samples]
 
@@ -70,15 +76,38 @@ class Versus:
         """What a rung came to; None while it was not compared."""
         return self._known.get((key, samples))
 
+    def _blame(self, subject: str, test: PairTest, worse: Worse) -> tuple[Guilty, ...]:
+        """Changes of ours put back one at a time; once for each subject, at its first worse rung."""
+        if self._commit is None or subject in self._blamed or settings(self.config).trials == "off":
+            return ()
+        self._blamed.add(subject)
+        own = own_checkout(self.config.rootpath)
+        with copy_of(own.tree) as tree:
+
+            def trial(change: Change) -> Said | None:
+                with put_back(tree, change), ExitStack() as stack:
+                    copy = Checkout(name=f"ours without {change.place}", tree=tree)
+                    side = self._side(copy, own, stack)
+                    side.ask(do="open", key=worse.key, samples=worse.samples)
+                    return judge(
+                        worse.pairs,
+                        test,
+                        worse.budget,
+                        lambda seed: Asked(side, worse.key, worse.samples, seed),
+                    )
+
+            return search(changes(own.tree, self._commit, worse.files), trial)
+
     def _start(self) -> tuple[Side, Side]:
         root = self.config.rootpath
         own = own_checkout(root)
         other = self._stack.enter_context(
             other_side(self.config.getoption("--overfit-against"), root)
         )
-        return self._side(own, own), self._side(other, own)
+        self._commit = other.commit
+        return self._side(own, own, self._stack), self._side(other, own, self._stack)
 
-    def _side(self, checkout: Checkout, own: Checkout) -> Side:
+    def _side(self, checkout: Checkout, own: Checkout, stack: ExitStack) -> Side:
         config = self.config
 
         def there(path: Path) -> Path:
@@ -92,11 +121,12 @@ class Versus:
             "arguments": [*self._arguments(there), str(root if root.is_dir() else place)],
             "files": [str(there(file)) for file in self.files],
             "path": [str(checkout.tree), *path] if checkout.installed else path,
+            "tree": str(checkout.tree),
             "foreign": None if checkout == own or checkout.installed else str(own.tree),
             "environment": {"OMP_NUM_THREADS": str(threads)} if threads else {},
         }
         side = Side(checkout.name, place, order, serve=SERVE)
-        self._stack.callback(side.close)
+        stack.callback(side.close)
         return side
 
     def _arguments(self, there: Callable[[Path], Path]) -> list[str]:

@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from pytest_overfit.against.comparison import Comparison
+from pytest_overfit.against.guilty import Guilty
 from pytest_overfit.plugin import report
 
 COLUMNS = ("samples", "verdict", "steps", "step time", "memory a step", "parameters")
@@ -27,9 +28,9 @@ def headline(comparison: Comparison) -> str:
     )
     words += [_time_phrase(comparison)] if comparison.slower else []
     said = "worse" if comparison.fails else comparison.said
-    return f"{at} is {said} than {comparison.base}: {', '.join(words)}".replace(
-        "good than", "good as"
-    )
+    how = "as good as" if said == "as good" else f"{said} than"
+    guilty = f"; since {comparison.culprit.place}" if comparison.culprit else ""
+    return f"{at} is {how} {comparison.base}: {', '.join(words)}{guilty}"
 
 
 def _steps_phrase(comparison: Comparison) -> str:
@@ -78,10 +79,22 @@ def body(comparison: Comparison) -> str:
     if comparison.time:
         turns = report.plural(comparison.time.turns, "turn")
         rows.append(("step time", f"{_time_phrase(comparison)}, {turns}"))
+    rows += (
+        [("guilty", "\n".join(map(_guilty_line, comparison.guilty)))] if comparison.guilty else []
+    )
     rows += [("memory", _memory(comparison))] if comparison.memory_bytes else []
     if any(comparison.parameters):
         rows.append(("network", _parameters(comparison)))
     return "\n".join(report.labelled(label, text) for label, text in rows)
+
+
+def _guilty_line(guilty: Guilty) -> str:
+    """What putting one change back came to."""
+    if guilty.confirmed:
+        return f"{guilty.place}: confirmed: put back alone, the rung is {guilty.said}"
+    why = f" ({guilty.why})" if guilty.why else ""
+    said = "it is worse still" if guilty.said == "worse" else f"nothing is shown{why}"
+    return f"{guilty.place}: put back alone, {said}"
 
 
 def _seed_line(seed: int, ours: int, held: bool, base: int, base_held: bool) -> str:
@@ -194,9 +207,11 @@ def since(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def annotation(comparison: Comparison) -> str:
-    """GitHub's error annotation."""
+    """GitHub's error annotation, at the guilty line where it is known."""
     title = report.escaped_property(f"overfit {comparison.subject}")
-    return f"::error title={title}::{report.escaped(headline(comparison))}"
+    guilty = comparison.culprit
+    where = f"file={report.escaped_property(guilty.file)},line={guilty.line}," if guilty else ""
+    return f"::error {where}title={title}::{report.escaped(headline(comparison))}"
 
 
 def markdown(comparisons: Sequence[Comparison]) -> str:

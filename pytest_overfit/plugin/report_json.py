@@ -99,6 +99,17 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "step_time": time and {"ratio": time.value, "low": time.low, "high": time.high},
         "parameters": sides(comparison.parameters),
         "memory_bytes": sides(comparison.memory_bytes),
+        "guilty": [
+            {
+                "file": one.file,
+                "line": one.line,
+                "within": one.within,
+                "confirmed": one.confirmed,
+                "without_it": one.said,
+                "why": one.why,
+            }
+            for one in comparison.guilty
+        ],
         "token_error_rate": error and {"step": error[0], "ours": error[1], "theirs": error[2]},
     }
 

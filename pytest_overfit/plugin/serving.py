@@ -28,6 +28,7 @@ class Serving:
 
     def __init__(self, order: Request) -> None:
         self.order = order
+        self.tree = Path(order["tree"])
         self.files = {Path(file) for file in order["files"]}
         self.rungs: dict[tuple[str, int], Rung] = {}
         self.at: tuple[str, int, int] | None = None
@@ -107,12 +108,14 @@ class Serving:
             network=rung.recipe.network,
         )
         self.rungs[key, samples] = rung
-        named = [(name, list(value.shape)) for name, value in network.named_parameters()]
         return {
             "budget": rung.recipe.budget,
             "samples": content_of(taken),
             "parameters": sum(value.numel() for value in network.parameters()),
-            "shapes": named,
+            "files": [
+                path.relative_to(self.tree).as_posix()
+                for path in dict.fromkeys(imported_from(self.tree).values())
+            ],
         }
 
 

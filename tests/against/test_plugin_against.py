@@ -38,12 +38,18 @@ def test_a_change_that_learns_worse_fails(team, monkeypatch):
     (comparison,) = report_of(team)
     assert (comparison["verdict"], comparison["fails"]) == ("worse", True)
     assert comparison["steps"]["low"] > 1.25
+    (guilty,) = comparison["guilty"]
+    assert (guilty["file"], guilty["within"], guilty["confirmed"]) == (
+        "network.py",
+        "Net.forward",
+        True,
+    )
     result.stdout.fnmatch_lines(
         [
             "*LearnsWorse: tones at 2 samples is worse than main at *",
             "*seed 0: not held after * steps, theirs * steps",
             "*2*WORSE*at least *",
-            "::error title=overfit tones::tones at 2 samples is worse than *",
+            "::error file=network.py,line=14,title=overfit tones::tones at 2 samples is worse than *",
         ]
     )
     assert "| tones | 2 | WORSE |" in (team.path / "overfitting_step.md").read_text("utf-8")

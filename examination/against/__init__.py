@@ -1,0 +1,1 @@
+"""How right comparisons with another commit are: false accusations, planted slow-downs, cost."""
