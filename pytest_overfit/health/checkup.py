@@ -14,8 +14,9 @@ from pytest_overfit.finding import Finding, counted
 from pytest_overfit.health.missing import more_evidence
 from pytest_overfit.health.next_command import next_command
 from pytest_overfit.health.rules import RULES
-from pytest_overfit.health.rules.course import hardly_begun
+from pytest_overfit.health.rules.course import hardly_begun, is_a_piece, still_since
 from pytest_overfit.health.rules.learning import last_standing
+from pytest_overfit.health.rules.output import VALIDATION_WER_STUCK
 from pytest_overfit.health.rules.overfitting import (
     GAP_SHARE,
     GAP_WIDE,
@@ -36,10 +37,12 @@ from pytest_overfit.health.rules.reading import (
 from pytest_overfit.health.rules.stability import LEARNING_UNDONE, TRAINING_DIVERGES
 from pytest_overfit.health.rules.trend import (
     CREEP,
+    FEW,
     between,
     falls,
     finite,
     lowest,
+    noise,
     reading_at,
     thinned,
 )
@@ -117,7 +120,9 @@ def _verdict(
     if fatal:
         return "stop", tuple(fatal)
     reasons = [f"{finding.status}: {finding.headline}" for finding in findings]
-    if improving := still_improving(run):
+    measured = [name for name in ("val_loss", run.read_by("val")) if name and len(run.curve(name))]
+    improving = still_improving(run)
+    if improving and measured:
         more = (
             (*run.finished, *best_checkpoint(run), "it ended while it improved: train longer")
             if run.finished
@@ -125,17 +130,23 @@ def _verdict(
         )
         return "go on", (*reasons, improving, *more)
     if run.read_by("val") is None:
-        unknown = "no error rate in the log: nothing shows whether anything is read"
+        unknown = (
+            "no error rate in the log: nothing shows whether anything is read"
+            if measured
+            else "training loss alone: nothing in the log is measured on other clips"
+        )
         if run.read_by("train"):
             unknown = (
                 "no error rate of validation in the log: nothing shows whether anything but the "
                 "training clips is read"
             )
         return "cannot tell", (*reasons, unknown, *run.finished, *best_checkpoint(run))
+    if any(finding.name == VALIDATION_WER_STUCK.name for finding in findings):
+        return "cannot tell", (*reasons, "nothing shows that it will be read better")
     if reasons:
         return "go on", tuple(reasons)
     if early := [] if run.finished else _early(run):
-        return "go on", tuple(early)
+        return ("cannot tell" if _is_a_still_piece(run) else "go on"), tuple(early)
     if unread := _unread(run):
         return "go on", (*unread, *run.finished)
     if run.finished:
@@ -150,6 +161,17 @@ def _verdict(
         "it no longer improves: there is no more to gain from this recipe",
         *best_checkpoint(run),
     )
+
+
+def _is_a_still_piece(run: Run) -> bool:
+    """Whether a log is a piece of a run in which neither what is read nor validation loss is best at
+    its end.
+    """
+    measured = [
+        curve for curve in (errors(run, "val"), finite(run.curve("val_loss"))) if len(curve)
+    ]
+    improves = any(lowest(curve) == len(curve) - 1 for curve in measured)
+    return is_a_piece(run) and not improves
 
 
 def _early(run: Run) -> list[str]:
@@ -230,13 +252,17 @@ def best_checkpoint(run: Run) -> tuple[str, ...]:
 
 def still_improving(run: Run) -> str | None:
     """In words, that validation loss or its error rate, or training loss where neither was read,
-    still fell in the last third of the run.
+    still fell in the last third of the run. A loss alone does not count where what is read well
+    enough stands still.
     """
     curves = {
         "validation loss": ("val_loss", run.curve("val_loss")),
         called(run, "val"): (run.read_by("val") or "", errors(run, "val")),
     }
     read = {what: (name, curve) for what, (name, curve) in curves.items() if len(finite(curve))}
+    rate = error_rate(run, "val")
+    if len(rate) and rate.values[-1] < KNOWS and still_since(run, run.read_by("val") or ""):
+        read.pop("validation loss", None)
     for what, (name, curve) in (
         read or {"training loss": ("train_loss", run.curve("train_loss"))}
     ).items():
@@ -258,6 +284,9 @@ def _still_falls(curve: Curve) -> tuple[float, float] | None:
         part if len(part) >= 2 else between(curve, curve.at[-2]) for part in (last, later)
     )
     fell = falls(last) and falls(later, creep=CREEP / 2 * abs(later.values[0]))
+    before = between(curve, curve.at[0], last.at[0]).values[:-1]
+    if fell and len(curve) >= FEW and before:  # the lowest of so many lies lower by chance
+        fell = min(before) - min(last.values) > noise(between(curve, curve.at[len(curve) // 3]))
     return (curve.at[best], curve.values[best]) if fell and curve.at[best] >= last.at[0] else None
 
 

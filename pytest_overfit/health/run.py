@@ -52,6 +52,7 @@ MEASURED: Mapping[str, Metric] = {
     "per": _error_rate("PER"),  # of phonemes
     "ler": _error_rate("LER"),  # of labels
     "cer": _error_rate("CER"),
+    "error": _error_rate("error rate"),  # of whatever is classified
     "bleu": Metric(words="BLEU", kind="score", better="higher"),
     "rouge": Metric(words="ROUGE", kind="score", better="higher"),
     "accuracy": Metric(words="accuracy", kind="score", better="higher", share=True),

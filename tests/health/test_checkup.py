@@ -409,3 +409,42 @@ def test_a_verdict_does_not_hang_on_the_unit_of_the_loss_but_for_the_gap(seed, s
         "gap_wide"
     }
     assert again == names - {"nothing_learnt", "nothing_carries_over"}
+
+
+def made(**curves):
+    return Run(
+        name="made",
+        curves={
+            name: value if isinstance(value, Curve) else curve(range(1, len(value) + 1), value)
+            for name, value in curves.items()
+        },
+    )
+
+
+def test_training_loss_alone_tells_nothing_however_it_falls():
+    checkup = check_up(made(train_loss=np.geomspace(8, 0.1, 60)))
+    assert checkup.verdict == "cannot tell"
+    assert any("measured on other clips" in reason for reason in checkup.reasons)
+
+
+def test_a_loss_that_falls_is_no_gain_where_what_is_read_stands():
+    still = 0.05 + 0.001 * np.resize([1, -1], 60)
+    losses = {"train_loss": np.geomspace(1, 0.1, 60), "val_loss": np.geomspace(1, 0.2, 60)}
+    assert check_up(made(**losses, val_wer=still)).verdict == "healthy"
+    assert check_up(made(**losses, val_wer=np.geomspace(0.5, 0.05, 60))).verdict == "go on"
+
+
+def test_a_lowest_reading_within_the_noise_is_no_gain():
+    noisy_rate = 0.2 + 0.01 * np.resize([1, -1, 0.6, -0.4], 30)
+    noisy_rate[25] -= 0.002
+    losses = {"train_loss": np.geomspace(3, 0.1, 30)}
+    assert check_up(made(**losses, val_wer=noisy_rate)).verdict == "healthy"
+
+
+@pytest.mark.parametrize(("last", "verdict"), [(0.97, "cannot tell"), (0.93, "go on")])
+def test_a_few_readings_from_late_in_a_run_tell_only_where_they_improve(last, verdict):
+    at = (170, 171, 172)
+    curves = {"train_loss": (161.6, 161.9, 161.9), "val_wer": (0.945, 0.95, last)}
+    assert check_up(made(**{name: curve(at, told) for name, told in curves.items()})).verdict == (
+        verdict
+    )

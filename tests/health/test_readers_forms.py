@@ -336,3 +336,61 @@ def test_evaluations_that_count_epochs_among_steps_are_placed_by_them(tmp_path: 
     assert run.curve("val_accuracy").values == pytest.approx([1 - cer for cer in CER])
     assert run.curve("val_accuracy").at == pytest.approx(range(1, 13))
     assert len(run.curve("train_loss")) == 48
+
+
+def test_nan_in_rows_that_tell_another_metric_is_not_logged(tmp_path: Path) -> None:
+    rows = lines(lambda i: f"{2 * i}\t{TRAIN[i]}\tnan\n{2 * i + 1}\tnan\t{VAL[i]}")
+    (tmp_path / "log.tsv").write_text("Step\tTrain loss\tValid loss\t\n" + rows)
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == pytest.approx(TRAIN)
+    assert run.curve("val_loss").values == pytest.approx(VAL)
+
+
+def test_a_table_behind_what_a_logger_writes_is_read(tmp_path: Path) -> None:
+    rows = lines(lambda i: f"2024-08-19 13:28:48 INFO model : {i}\t{TRAIN[i]}\t{VAL[i]}\t")
+    head = "2024-08-19 13:28:48 INFO model : Step\tTrain loss\tValid loss\t\n"
+    (tmp_path / "train.log").write_text(head + rows)
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == pytest.approx(TRAIN)
+    assert run.curve("val_loss").values == pytest.approx(VAL)
+
+
+def test_what_a_model_card_says_first_is_no_curve(tmp_path: Path) -> None:
+    head = "It achieves these results on the evaluation set:\n- Loss: 0.7\n- Wer: 0.2\n"
+    head += (
+        "- num_epochs: 12\n\n| Training Loss | Epoch | Validation Loss | Wer |\n|---|---|---|---|\n"
+    )
+    rows = lines(lambda i: f"| {TRAIN[i]} | {i + 1}.0 | {VAL[i]} | {CER[i]} |")
+    (tmp_path / "README.md").write_text(head + rows)
+    run = read_run(tmp_path)
+    assert run.curve("val_wer").values == pytest.approx(CER)
+    assert run.finished == ("all of 12 epochs are told",)
+
+
+def test_lists_in_the_plural_are_read(tmp_path: Path) -> None:
+    lists = {
+        "epochs": list(range(1, 13)),
+        "train_losses": TRAIN,
+        "val_losses": VAL,
+        "val_cers": CER,
+    }
+    (tmp_path / "history.json").write_text(json.dumps(lists))
+    run = read_run(tmp_path)
+    assert run.curve("val_loss").values == pytest.approx(VAL)
+    assert run.curve("val_cer").at == pytest.approx(range(1, 13))
+
+
+def test_a_line_told_twice_is_read_once(tmp_path: Path) -> None:
+    rows = [json.dumps({"epoch": i, "num_updates": 9 * i, "valid_loss": VAL[i]}) for i in range(12)]
+    (tmp_path / "log.jsonl").write_text("\n".join([*rows[:9], rows[8], *rows[9:]]))
+    assert read_run(tmp_path).curves["val_loss"].values == pytest.approx(VAL)
+
+
+def test_an_error_beside_a_loss_is_an_error_rate(tmp_path: Path) -> None:
+    told = lines(
+        lambda i: f"epoch: {i}, train loss: {TRAIN[i]}, valid loss: {VAL[i]}, valid error: {CER[i]}"
+    )
+    (tmp_path / "train.log").write_text(told)
+    assert read_run(tmp_path).curve("val_error").values == pytest.approx(CER)
+    (tmp_path / "train.log").write_text(told.replace("valid loss", "valid something"))
+    assert "val_error" not in read_run(tmp_path).curves

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from pytest_overfit.health.rules import RULES
+from pytest_overfit.health.rules.overfitting import is_sure
+from pytest_overfit.health.rules.trend import Rise
 from pytest_overfit.health.run import Curve, Facts, Prediction, Run
 from tests.health.made_runs import LEVELS, curve, decay, noisy
 
@@ -583,3 +585,43 @@ def test_steps_out_of_order_are_named(places):
 
 def test_several_readings_an_epoch_are_in_order():
     assert RULE["steps_out_of_order"](run(train_loss=curve((1, 1, 1, 2, 2, 2), [1.0] * 6))) is None
+
+
+def test_spikes_of_validation_that_training_does_not_share_throw_nothing_back():
+    val = list(steady(60, 4, 0.5))
+    val[20], val[40] = 6.0, 6.0
+    sparse = Curve(at=tuple(range(1, 61, 4)), values=tuple(steady(15, 4, 0.4)))
+    assert RULE["loss_spikes"](run(train_loss=steady(60, 4, 0.4), val_loss=val)) is None
+    assert RULE["loss_spikes"](run(train_loss=sparse, val_loss=val)).began == 21
+
+
+def test_nothing_read_until_the_rate_is_spent_is_stuck():
+    spent = [1e-3] * 10 + [5e-4] * 6 + [2e-4] * 4
+    curves = {"train_loss": steady(20, 3, 2.2, 3), "val_wer": [1.0] * 20}
+    found = RULE["validation_wer_stuck"](run(**curves, lr=spent))
+    assert (found.status, found.began) == ("confirmed", 1)
+    assert RULE["validation_wer_stuck"](run(**curves, lr=[1e-3] * 20)) is None
+    assert RULE["validation_wer_stuck"](run(**curves, lr=(spent[:5] + spent[-5:]) * 2)) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "wer", "told"), [(70, 0.4, True), (70, 0.05, False), (1, 0.4, False)]
+)
+def test_a_huge_gap_convicts_where_the_log_begins_after_the_turn(first, wer, told):
+    at = range(first, first + 20)
+    shown = {
+        "train_loss": curve(at, steady(20, 0.03, 0.03)),
+        "val_loss": curve(at, steady(20, 3.0, 3.0)),
+        "val_wer": curve(at, steady(20, wer, wer)),
+    }
+    found = RULE["gap_wide"](run(**shown))
+    assert (found is not None) == told
+    assert not told or (found.status, found.began) == ("confirmed", first)
+
+
+def test_a_rise_that_has_lasted_for_long_convicts_at_less_of_its_noise():
+    short, long = (
+        Rise(since=1, low=1, high=1.1, share=0.1, noises=3.5, readings=9, lasted=lasted)
+        for lasted in (0.2, 0.4)
+    )
+    assert (is_sure(short), is_sure(long)) == (False, True)

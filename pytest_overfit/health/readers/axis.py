@@ -134,9 +134,14 @@ def placed(one: Series, clock: Clock, steps: StepMap) -> list[tuple[float, Point
 
 
 def told_once(points: Sequence[Point]) -> Sequence[Point]:
-    """The readings, each once where every one is told again at its place and to the last digit the
-    same: by several processes, or by a progress bar and a line behind it.
+    """The readings, each once: of a step that is told again at once and to the last digit the same;
+    and where every place is, by several processes, or by a progress bar and a line behind it.
     """
+    points = [
+        point
+        for before, point in zip((None, *points), points, strict=False)
+        if before is None or point.step != before.step or point[1:3] != before[1:3]
+    ]
     groups = [
         list(group)
         for _, group in groupby(
@@ -369,7 +374,7 @@ def _resumed(
     """
     told = []
     for name in ("train_loss", "val_loss"):
-        if len(before.get(name, ())) >= LEAST and len(after.get(name, ())):
+        if len(before.get(name, ())) and len(after.get(name, ())):
             first, last, new = begun[name].values[0], before[name].values[-1], after[name].values[0]
             told.append(abs(new - last) < GOES_ON * abs(first - last))
     return bool(told) and all(told)

@@ -17,7 +17,13 @@ from pytest_overfit.finding import counted, naming
 from pytest_overfit.health.readers.axis import last_run, one_axis, passes, placed
 from pytest_overfit.health.readers.epochs import Epochs
 from pytest_overfit.health.readers.names import Known, known, words
-from pytest_overfit.health.readers.series import Series, name_series, not_understood, settle_splits
+from pytest_overfit.health.readers.series import (
+    Series,
+    name_series,
+    not_logged,
+    not_understood,
+    settle_splits,
+)
 from pytest_overfit.health.run import MEASURED, WITHOUT_SPLIT, Curve, Prediction, Where
 
 NAN = math.nan
@@ -199,6 +205,9 @@ class Gathering:
         told = math.floor(max(places, default=0.0)) + (
             self.epochs.whole and math.floor(min(places, default=1.0)) == 0
         )
+        if clock == "epoch" and not self.epochs.whole:  # the next reading would lie beyond its end
+            apart = [b - a for a, b in pairwise(sorted(set(places)))]
+            told = max(told, math.floor(max(places, default=0.0) + median(apart or [0.0]) + 1e-6))
         if not reasons and clock == "epoch" and self.told.get("epochs", math.inf) <= told:
             reasons.append(f"all of {self.told['epochs']} epochs are told")
         rates = (
@@ -225,6 +234,7 @@ class Gathering:
         """What the rows come to: curves on one clock under canonical names, and warnings."""
         warnings = list(self.warnings)
         series = tuple(self._own.values())
+        not_logged(series)
         settle_splits(series, warnings)
         passes(series)
         clock, epochs = one_axis(series, self.epochs, warnings)

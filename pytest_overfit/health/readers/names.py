@@ -38,8 +38,8 @@ LEVELS = {**dict.fromkeys(("step", "batch", "iter", "iteration"), "step"), "epoc
 PERCENT = frozenset({"%", "percent", "pct"})
 MEASURES = {
     "loss": (
-        "loss, losses, cost, ctcloss, xent, cross entropy, nll, objective, log probability, log "
-        "prob, logprob, log likelihood"
+        "loss, cost, ctcloss, xent, cross entropy, nll, objective, log probability, log "
+        "prob, logprob, log likelihood, mse, mae"
     ),
     "wer": "wer, word error rate, bwer",
     "ter": "ter, token error rate",
@@ -47,6 +47,7 @@ MEASURES = {
     "per": "per, phone error rate, phoneme error rate",
     "ler": "ler, label error rate, uer, unit error rate",
     "cer": "cer, character error rate, char error rate, bcer",
+    "error": "error rate, classification error",
     "bleu": "bleu, bleu 4, bleu score, sacrebleu",
     "rouge": "rouge2, rouge 2, rougel, rouge l, rouge1, rouge 1, rougelsum, rouge lsum, rouge",
     "accuracy": "accuracy, acc, accuray, char accuracy, character accuracy, char acc, token "
@@ -71,9 +72,20 @@ RANKS = {
     for metric, names in MEASURES.items()
     for rank, name in enumerate(map(str.strip, names.split(",")))
 }
+PLURALS = {
+    "losses": "loss",
+    "accuracies": "accuracy",
+    "accs": "acc",
+    "rates": "rate",
+    "errors": "error",
+    "wers": "wer",
+    "cers": "cer",
+    "lrs": "lr",
+}
+"""Of words in the names of lists of readings."""
 HIGHER_IS_BETTER = frozenset({"objective", "prob", "probability", "logprob", "likelihood"})
 """Words of what a trainer raises where others lower a loss: read with its sign turned."""
-OF_A_SPLIT = {"char": ("cer", 5), "word": ("wer", 5)}
+OF_A_SPLIT = {"char": ("cer", 5), "word": ("wer", 5), "error": ("error", 5)}
 """What a word means beside a split alone: Tesseract's `char train=90.1%`."""
 PASSED_OVER = {
     word: rank
@@ -82,7 +94,7 @@ PASSED_OVER = {
             "avg average mean overall total",
             "current cur main clean report lst",
             "running smooth smoothed greedy rank slice",
-            "other ctc all transducer rnnt tdt",
+            "other ctc all transducer rnnt tdt detok",
         ),
         1,
     )
@@ -170,7 +182,8 @@ def words(raw: str) -> tuple[str, ...]:
     if raw.isalnum() and not raw.isupper():
         raw = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", raw)
     raw = re.sub(r"dataloader_idx_0\b", " ", raw)
-    return tuple(re.findall(r"[a-z]+|\d+|%", raw.lower().replace("lr-", "lr ")))
+    found = re.findall(r"[a-z]+|\d+|%", raw.lower().replace("lr-", "lr "))
+    return tuple(PLURALS.get(word, word) for word in found)
 
 
 @lru_cache(maxsize=4096)

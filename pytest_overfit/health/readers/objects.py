@@ -112,7 +112,8 @@ def _rows_of_list(values: list[Any]) -> list[tuple[float, Mapping[str, Any]]]:
 
 
 def _clock(name: str) -> str | None:
-    return clock(name.rsplit("/", 1)[-1])
+    own = name.rsplit("/", 1)[-1]
+    return clock(own) or clock(own.removesuffix("s"))
 
 
 def _lists(said: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, list[Any]]]:

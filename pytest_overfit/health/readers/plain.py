@@ -39,6 +39,7 @@ COUNT = r"(?P<{0}>\d[\d,_]{{0,20}}(?:\.\d+)?)\s*(?P<{0}_unit>[KMB]\b|thousand|mi
 BEFORE, AFTER = COUNT.format("before"), COUNT.format("after")
 CLIPS = r"(?:samples|clips|sentences)\b"
 PARAMETERS = rf"{BEFORE}\s+(?:\w+\s+)?param(?:eter)?s\b|(?<!non-trainable )\bparam(?:eter)?s(?:\s*\(\w+\))?\s*[:=]\s*{AFTER}"
+EPOCHS = rf"\b(?:num|max|total|n)_(?:train_)?epochs['\"]?\s*[:=]\s*{AFTER}"
 VOCABULARY = rf"\bvocab(?:ulary)?(?:[ _]size)?\s*[:=]\s*{AFTER}"
 
 
@@ -52,6 +53,7 @@ FACTS = {
     "train_samples": re.compile(_samples("train(?:ing)?"), re.IGNORECASE),
     "val_samples": re.compile(_samples("val(?:id(?:ation)?)?|dev"), re.IGNORECASE),
     "vocabulary": re.compile(VOCABULARY, re.IGNORECASE),
+    "epochs": re.compile(EPOCHS, re.IGNORECASE),
 }
 """Facts told in text, mostly before the first epoch; the first of each counts."""
 USUAL_LENGTH, MOST_CHARACTERS = 1_000, 10_000
@@ -84,6 +86,10 @@ ENDED = re.compile(
 
 
 BLANKS = re.compile(r"\s{2,}|\t")
+DATED = re.compile(r"[a-z]\D*(?:\d\d:\d\d|\d{4}-\d\d)", re.IGNORECASE)
+"""A time or a date behind a word, which makes a line a remark: `Training started at: 2025-07-16 16:17:57`."""
+LOGGED_BEFORE = re.compile(r"^.*(?: : | - |\] )(?=\S)")
+"""What a logger writes before the first cell of a line of a table."""
 
 
 def table_cells(text: str) -> list[str]:
@@ -215,7 +221,8 @@ class PlainLog:
         """Take a line of a table as Markdown or a notebook prints it; returns whether it was
         one.
         """
-        cells = table_cells(text)
+        first, *others = table_cells(text)
+        cells = [LOGGED_BEFORE.sub("", first), *others]
         metrics = losses_of_splits(cells)
         if (
             len(cells) > 2
@@ -371,7 +378,8 @@ class PlainLog:
         if (
             scope in ("val", "test")
             if clocked
-            else not line.values and (text.endswith(":") or len(text.split()) <= 5)
+            else not line.values
+            and (text.endswith(":") or (len(text.split()) <= 5 and not DATED.search(text)))
         ):
             self._split, self._of_clock = self._split if scope in ("", "best") else scope, clocked
 

@@ -61,9 +61,30 @@ class Series:
         """Whether one of its values is finite."""
         return any(math.isfinite(point.value) for point in self.points)
 
+    @property
+    def all_numbers(self) -> bool:
+        """Whether all of its values are finite."""
+        return all(math.isfinite(point.value) for point in self.points)
+
     def place(self, points: Sequence[Point]) -> None:
         """Put other points in the place of those logged."""
         self._placed = points
+
+
+def not_logged(all_series: Sequence[Series]) -> None:
+    """Leave out what is no number in every row in which another metric is one, and the other where it
+    is: a table whose rows tell the one or the other, and NaN for what they do not tell.
+    """
+    sparse = [one for one in all_series if one.meant and not one.all_numbers and one.any_number]
+    numbers = [{point.at: math.isfinite(point.value) for point in one.points} for one in sparse]
+    for one, own in zip(sparse, numbers, strict=True):
+        rows = set[float]()
+        for theirs in numbers:
+            shared = own.keys() & theirs.keys()
+            here, there = ({at for at in shared if of[at]} for of in (own, theirs))
+            if min(len(here), len(there)) >= CURVE and here.isdisjoint(there):
+                rows |= there
+        one.place([point for point in one.points if point.at not in rows])
 
 
 def settle_splits(all_series: Sequence[Series], warnings: list[str]) -> None:
@@ -75,10 +96,15 @@ def settle_splits(all_series: Sequence[Series], warnings: list[str]) -> None:
     """
     _test_for_validation(all_series, warnings)
     _share_of_a_split(all_series, warnings)
+    for series in all_series:  # without a loss beside it, an error may be anything
+        if series.meant and series.meant.metric == "error":
+            beside = [one for one in all_series if one.meant and one.split == series.split]
+            if not any(one.meant and one.meant.metric == "loss" for one in beside):
+                series.meant = None
     told = {
         canonical(series.meant.metric, series.split)
         for series in all_series
-        if series.meant and series.split
+        if series.meant and series.split and (series.count >= CURVE or series.clocked)
     }
     losses = [
         series
@@ -146,7 +172,8 @@ def name_series(all_series: Iterable[Series]) -> dict[str, Series]:
 def _told_together(loss: Series, score: Series) -> bool:
     """Whether a score is told of what a loss is told of: in the same rows, or as often."""
     rows = {point.at for point in loss.points}
-    return score.count >= loss.count or any(point.at in rows for point in score.points)
+    as_often = score.count >= loss.count >= CURVE
+    return as_often or any(point.at in rows for point in score.points)
 
 
 def _test_for_validation(all_series: Sequence[Series], warnings: list[str]) -> None:

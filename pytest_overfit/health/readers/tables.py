@@ -73,7 +73,7 @@ def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
             continue
         if not columns:
             delimiter, columns = header(text)
-            columns = losses_of_splits(columns)
+            columns = _told(losses_of_splits(columns), 0)
             if columns[0].lower() in UNNAMED and not any(map(clock, columns)):
                 columns[0] = "epoch"
             counts = any(map(clock, columns))
@@ -87,6 +87,7 @@ def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
         cells = split_cells(unwrapped(text), delimiter)
         if delimiter == ";":
             cells = [cell.replace(",", ".") if COMMA.fullmatch(cell) else cell for cell in cells]
+        cells = _told(cells, len(columns))
         if len(cells) == len(columns):
             found = row(
                 (name, cell)
@@ -130,6 +131,13 @@ def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
         cut=not whole and lines.cut,
         number=number,
     )
+
+
+def _told(cells: list[str], least: int) -> list[str]:
+    """Cells without empty ones at the end, as far as there are more than `least`."""
+    while len(cells) > max(least, 1) and not cells[-1]:
+        cells = cells[:-1]
+    return cells
 
 
 def _columns_added(columns: list[str], cells: list[str]) -> bool:

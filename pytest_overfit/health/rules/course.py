@@ -7,6 +7,7 @@ from __future__ import annotations
 from itertools import accumulate, pairwise
 from statistics import median
 
+from pytest_overfit.health.rules.reading import errors
 from pytest_overfit.health.rules.trend import (
     CREEP,
     FEW,
@@ -33,6 +34,12 @@ stands. Where it counts steps: before so many, training loss tells nothing.
 """
 EARLY = 1 / 3
 """Share of its plan before which a run that never moved may still do so."""
+
+
+def is_a_piece(run: Run) -> bool:
+    """Whether a log begins so late in its run that most of that was before it."""
+    places = [at for curve in run.curves.values() for at in curve.at]
+    return bool(places) and min(places) > max(places) - min(places)
 
 
 def thrown_back(run: Run) -> bool:
@@ -89,7 +96,7 @@ def still_since(run: Run, name: str, creep: float | None = None) -> float | None
     It must have gone nowhere for the last half of its run, and for long, see `long_enough`. creep:
     as `falls` takes it.
     """
-    curve = thinned(run.curve(name))
+    curve = thinned(errors(run, "val") if name == run.read_by("val") else run.curve(name))
     since = None if thrown_back(run) else stands_since(curve, creep)
     if (
         since is None

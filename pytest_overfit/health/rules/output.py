@@ -8,11 +8,12 @@ So a blank share accuses nobody, and while the loss still falls, neither does an
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from statistics import median
 
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
-from pytest_overfit.health.rules.course import still_since, too_early
+from pytest_overfit.health.rules.course import RESTED, still_since, too_early
 from pytest_overfit.health.rules.learning import CLIMB
 from pytest_overfit.health.rules.reading import (
     KNOWS,
@@ -66,7 +67,8 @@ def validation_wer_stuck(run: Run) -> Finding | None:
     should bring it down.
     """
     rate = error_rate(run, "val")
-    return _stuck(run, rate) or _never_changes(run)
+    found = [finding for finding in (_stuck(run, rate), _never_changes(run)) if finding]
+    return min(found, key=lambda finding: finding.status != "confirmed", default=None)
 
 
 def _stuck(run: Run, rate: Curve) -> Finding | None:
@@ -125,7 +127,8 @@ def _never_changes(run: Run) -> Finding | None:
     """What validation is read by has one and the same value to the last digit at nearly every
     reading: its output does not change.
 
-    An error rate of 100 % may be the blank phase, and one that is low the end of learning.
+    An error rate of 100 % may be the blank phase, as long as the learning rate is high, and one
+    that is low the end of learning.
     """
     read = errors(run, "val")
     if len(read) < FEW or too_early(run, "val_loss"):
@@ -134,7 +137,8 @@ def _never_changes(run: Run) -> Finding | None:
     since = read.values.index(value)
     same = max(abs(own - value) for own in read.values[since:]) <= SAME
     if (
-        value in (0.0, 1.0)
+        value == 0.0
+        or (value == 1.0 and not _rate_is_spent(run))
         or not same
         or times < (CONSTANT * len(read) if reads(run, "val") is False else len(read))
     ):
@@ -170,6 +174,17 @@ def _never_below(run: Run, rate: Curve) -> float | None:
     if len(loss) >= UNMOVED and never_fell(loss) and not falls(thinned(rate), WER_CREEP):
         return rate.at[0]
     return _over_unread(run, rate, loss)
+
+
+def _rate_is_spent(run: Run) -> bool:
+    """Whether the learning rate has come down to a share of its highest without ever being raised
+    again: what it brings comes before that.
+    """
+    rates = thinned(run.curve("lr")).values
+    if len(rates) < FEW or rates[-1] > RESTED * max(rates):
+        return False
+    falling = rates[rates.index(max(rates)) :]
+    return all(a >= b for a, b in pairwise(falling))
 
 
 def _over_unread(run: Run, rate: Curve, loss: Curve) -> float | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
-from pytest_overfit.health.rules.course import settled_rate, still_since, thrown_back
+from pytest_overfit.health.rules.course import is_a_piece, settled_rate, still_since, thrown_back
 from pytest_overfit.health.rules.learning import stands_blind
 from pytest_overfit.health.rules.reading import (
     KNOWS,
@@ -39,12 +39,16 @@ LEARNT = 0.1
 """Share of its value at the best reading by which training loss must have fallen since, where it
 has few readings.
 """
-SURE = 4.0
+SURE, SURE_IF_LONG, LONG = 4.0, 3.0, 0.3
 """Multiple of its noise from which a rise convicts: noise that wanders makes smaller ones by
-chance.
+chance; and of one that has lasted for so long a share of its run, which chance seldom does.
 """
 GAPS = (2.0, 1.0)
 """Validation minus training loss that is wide, in nats per token."""
+HUGE_SHARE, UNREAD = 0.95, 0.2
+"""Share of the validation loss that a gap is in a log that begins after the turn; and the error
+rate below which what is validated is read, whatever its loss.
+"""
 GAP_SHARE, LEAST_SHARE = 0.4, 0.1
 """Share of the validation loss that a wide gap is in an unknown unit; and the least that it is in
 nats per token.
@@ -109,14 +113,17 @@ def validation_loss_rises(run: Run) -> Finding | None:
             f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation "
             "or data"
         ),
-        status="confirmed" if _sure(rise) and not learns and trained is not False else "suspected",
+        status="confirmed"
+        if is_sure(rise) and not learns and trained is not False
+        else "suspected",
         began=best,
     )
 
 
-def _sure(rise: Rise) -> bool:
+def is_sure(rise: Rise) -> bool:
     """Whether a rise is large enough to convict; of few readings it is large, or none at all."""
-    return rise.noises is None or rise.noises >= SURE
+    least = SURE_IF_LONG if rise.lasted >= LONG else SURE
+    return rise.noises is None or rise.noises >= least
 
 
 def _memorised(run: Run) -> bool:
@@ -187,7 +194,7 @@ def validation_error_rises(run: Run) -> Finding | None:
             f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation "
             "or data"
         ),
-        status="confirmed" if _sure(rise) else "suspected",
+        status="confirmed" if is_sure(rise) else "suspected",
         began=best,
     )
 
@@ -213,6 +220,8 @@ def gap_wide(run: Run) -> Finding | None:
         ),
         None,
     )
+    if not known and is_a_piece(run):
+        return _gap_of_a_piece(run, val, rate, gaps)
     if still is None or bound is None or not _learnt(run, train):
         return None
     if not known and not (len(rate) and rate.values[-1] > KNOWS):
@@ -241,6 +250,37 @@ def gap_wide(run: Run) -> Finding | None:
         try_="more dropout, weight decay, augmentation or data; a smaller network",
         status="confirmed" if known and not reads_better(run, still) else "suspected",
         began=began,
+    )
+
+
+def _gap_of_a_piece(
+    run: Run, val: Curve, rate: Curve, gaps: list[tuple[float, float]]
+) -> Finding | None:
+    """In a log that begins when validation had long turned, the gap is all that shows it: training
+    loss at a twentieth of validation loss or less, and that does not fall.
+    """
+    shares = [gap for _, gap in gaps]
+    if len(val) < FEW or min(shares, default=0.0) < HUGE_SHARE or falls(val):
+        return None
+    if len(rate) and (rate.values[-1] < UNREAD or falls(thinned(rate))):
+        return None
+    train, low = finite(run.curve("train_loss")), val.at[0]
+    times = 1 / (1 - min(shares))
+    return GAP_WIDE.finding(
+        headline=f"validation loss is {times:.0f} times training loss and more all along, and does "
+        f"not fall: it turned before {place(run, low)}, where the log begins",
+        evidence=(
+            f"training loss {span(train.values)}, validation loss {span(val.values)} in "
+            f"{counted(len(val), 'reading')} from {seen(run, 'val_loss', low)} on",
+            *(
+                (f"{called(run, 'val')} {value_words(run, 'val', errors(run, 'val').values[-1])}",)
+                if len(rate)
+                else ()
+            ),
+        ),
+        try_="go back to the best checkpoint; more dropout, weight decay, augmentation or data",
+        status="confirmed" if len(rate) else "suspected",
+        began=low,
     )
 
 

@@ -240,9 +240,10 @@ def _within_noise(tail: Curve, low: float, high: float) -> bool:
 
 def loss_spikes(run: Run) -> Finding | None:
     """Single readings of a loss stand far above those on both sides."""
-    for name in LOSSES:
-        curve = finite(run.curve(name))
-        spikes = _spikes(curve)
+    train, val = (finite(run.curve(name)) for name in LOSSES)
+    for name, curve in zip(LOSSES, (train, val), strict=True):
+        # What throws the network back shows in training too, where that is read as often.
+        spikes = _spikes(curve) if name == "train_loss" or len(train) < len(val) else []
         if len(spikes) < SPIKES:
             continue
         worst = max(spikes, key=curve.values.__getitem__)
