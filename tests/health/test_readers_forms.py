@@ -394,3 +394,49 @@ def test_an_error_beside_a_loss_is_an_error_rate(tmp_path: Path) -> None:
     assert read_run(tmp_path).curve("val_error").values == pytest.approx(CER)
     (tmp_path / "train.log").write_text(told.replace("valid loss", "valid something"))
     assert "val_error" not in read_run(tmp_path).curves
+
+
+HEAD = "".join(f"<th>{name}</th>" for name in ("Step", "Training Loss", "Validation Loss", "Cer"))
+ROWS = lines(
+    lambda i: (
+        f"<tr>\n <td>{100 * i}</td>\n <td>{TRAIN[i]}</td><td>{VAL[i]}</td><td>{CER[i]}</td></tr>"
+    )
+)
+TABLE = f"<table border='1'><thead><tr>{HEAD}</tr></thead><tbody>{ROWS}</tbody></table>"
+
+
+@pytest.mark.parametrize("name", ["train.html", "README.md"])
+def test_a_notebook_that_was_exported_is_read(name: str, tmp_path: Path) -> None:
+    script = "<script>epoch = 3, loss = 0.1</script><style>epoch: 7 loss: 9.0</style>"
+    (tmp_path / name).write_text(f"# Training\n\n<div>{script}[12/12]</div>\n{TABLE}<p>done</p>")
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == pytest.approx(TRAIN)
+    assert run.curve("val_loss").values == pytest.approx(VAL)
+    assert run.curve("val_cer").values == pytest.approx(CER)
+
+
+def test_a_file_for_each_epoch_is_read_in_their_order(tmp_path: Path) -> None:
+    for i in range(12):
+        told = {"epoch": i, "training_loss": TRAIN[i], "validation_loss": VAL[i], "best_epoch": 3}
+        (tmp_path / f"metrics_epoch_{i}.json").write_text(json.dumps(told, indent=2))
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == pytest.approx(TRAIN)
+    assert run.cite("val_loss", 10.0) == "metrics_epoch_10.json:1"
+
+
+def test_a_file_for_each_epoch_may_be_plain_yaml(tmp_path: Path) -> None:
+    for i in range(12):
+        (tmp_path / f"{i}.yaml").write_text(f"cv_loss: {VAL[i]}\nloss_dict:\n  acc: 9\nlr: 0.001\n")
+    (tmp_path / "train.yaml").write_text("epoch: 12\nloss: ctc\nlr: 0.001\n")
+    run = read_run(tmp_path)
+    assert run.curve("val_loss").values == pytest.approx(VAL)
+    assert run.curve("val_loss").at == tuple(range(12))
+
+
+def test_what_tensorboard_exports_as_json_is_read(tmp_path: Path) -> None:
+    for tag, values in (("train_loss", TRAIN), ("val_loss", VAL)):
+        rows = [[1.6e9 + i, 10 * i, value] for i, value in enumerate(values)]
+        (tmp_path / f"run-a-tag-{tag}.json").write_text(json.dumps(rows))
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == pytest.approx(TRAIN)
+    assert run.curve("val_loss").at == tuple(range(0, 120, 10))

@@ -15,15 +15,17 @@ from pathlib import Path
 
 from pytest_overfit.health.readers.beside import PREDICTIONS, RUN_JSON
 from pytest_overfit.health.readers.formats import Format, format_of, head_of
-from pytest_overfit.health.readers.metric_files import METRICS
+from pytest_overfit.health.readers.many_files import METRICS
 from pytest_overfit.health.readers.names import SPLITS, known, words
 from pytest_overfit.health.run import BadRun
 
 DEEPEST = 4
 MOST_FILES = 5_000
 """Files of a folder that are looked at."""
-PROSE = (".md", ".ipynb")
+PROSE = (".md", ".ipynb", ".html", ".htm")
 """Endings of what tells of a run besides much else: taken where a folder has no other log."""
+SETTINGS = (".yaml", ".yml")
+"""Endings of what holds settings, but for a file for each epoch."""
 LOGS = (
     "",
     ".log",
@@ -37,6 +39,7 @@ LOGS = (
     ".ndjson",
     ".wandb",
     ".report",
+    *SETTINGS,
     *PROSE,
 )
 """Endings of what may be a log in a folder; event files are taken with any."""
@@ -195,7 +198,7 @@ def _log(path: Path, folder: Path, refused: list[str]) -> Log | None:
     try:
         head = head_of(path)
         form = format_of(head)
-        if not form.tells_a_run(head):
+        if not form.tells_a_run(head) or (path.suffix in SETTINGS and not form.together):
             return None
     except (BadRun, OSError) as error:
         refused.append(str(error))

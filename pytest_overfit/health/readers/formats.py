@@ -14,16 +14,19 @@ from pathlib import Path
 from pytest_overfit.health.readers.beside import PREDICTIONS
 from pytest_overfit.health.readers.events import is_event_file, read_events
 from pytest_overfit.health.readers.gather import Gathering
-from pytest_overfit.health.readers.kaldi import is_kaldi, read_kaldi
 from pytest_overfit.health.readers.lines import Progress
-from pytest_overfit.health.readers.metric_files import (
+from pytest_overfit.health.readers.many_files import (
+    is_epoch_file,
+    is_kaldi,
     is_metric_file,
     is_scalar_export,
+    read_epoch_files,
+    read_kaldi,
     read_metric_files,
     read_scalar_exports,
 )
 from pytest_overfit.health.readers.names import clock, known
-from pytest_overfit.health.readers.notebook import read_notebook
+from pytest_overfit.health.readers.notebook import is_page, read_notebook, read_page
 from pytest_overfit.health.readers.objects import LARGEST, curves_in, read_object, rows_in
 from pytest_overfit.health.readers.offline import is_offline_history, read_offline_history
 from pytest_overfit.health.readers.plain import read_plain
@@ -214,6 +217,12 @@ def _notebook_tells(head: Head) -> bool:
     return _has_losses_or_rates(gathering)
 
 
+def _page_tells(head: Head) -> bool:
+    gathering = Gathering()
+    read_page(head.path, gathering, Progress(bytes_total=1))
+    return _has_losses_or_rates(gathering)
+
+
 def _has_losses_or_rates(gathering: Gathering) -> bool:
     return any(
         name.endswith(("_loss", "er", "_accuracy")) and name.startswith(("train_", "val_"))
@@ -262,6 +271,18 @@ TEXT = (
         matches=lambda head: is_scalar_export(head.text),
         read=read_scalar_exports,
         together=True,
+    ),
+    Format(
+        name="a file for each epoch",
+        matches=lambda head: is_epoch_file(head.path, head.text),
+        read=read_epoch_files,
+        together=True,
+    ),
+    Format(
+        name="page",
+        matches=lambda head: is_page(head.path, head.text),
+        read=_alone(read_page),
+        tells_a_run=_page_tells,
     ),
     Format(
         name="notebook",

@@ -73,27 +73,60 @@ def _text(said: object) -> str:
 
 def _tables(html: str) -> list[str]:
     """The rows of the tables in it, as a plain table has them."""
-    parser = _Rows()
-    parser.feed(html)
-    return [f"| {' | '.join(cells)} |" for cells in parser.rows if cells]
+    page = _Page()
+    page.feed(html)
+    return [line for line in page.lines() if line.startswith("|")]
 
 
-class _Rows(HTMLParser):
+def is_page(path: Path, text: str) -> bool:
+    """Whether it is a page in HTML, or prose with a table in HTML, as a notebook is exported."""
+    return path.suffix in (".html", ".htm") or (path.suffix == ".md" and "<td" in text)
+
+
+def read_page(path: Path, gathering: Gathering, progress: Progress) -> None:
+    """Each line of its text and each row of its tables is one, counted from its beginning; scripts and
+    styles are left out.
+    """
+    parser = _Page()
+    parser.feed(path.read_text(encoding="utf-8", errors="replace"))
+    log = PlainLog(gathering)
+    for number, line in enumerate(parser.lines(), 1):
+        log.line(Where(path, number, "printed line"), line)
+    log.finish()
+    progress.advance(path.stat().st_size)
+
+
+class _Page(HTMLParser):
+    """The lines of a page, in order."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.rows: list[list[str]] = []
-        self._within = False
+        self._text: list[str] = []
+        self._cells: list[str] | None = None
+        self._hidden = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._hidden = tag in ("script", "style")
         if tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th") and self.rows:
-            self.rows[-1].append("")
-            self._within = True
+            self._cells = []
+        elif tag in ("td", "th") and self._cells is not None:
+            self._cells.append("")
 
     def handle_endtag(self, tag: str) -> None:
-        self._within = self._within and tag not in ("td", "th")
+        self._hidden = False
+        if tag == "tr" and self._cells is not None:
+            row = f"\n| {' | '.join(self._cells)} |\n"
+            self._text += [row] if self._cells else []
+            self._cells = None
 
     def handle_data(self, data: str) -> None:
-        if self._within:
-            self.rows[-1][-1] += data.strip()
+        if self._hidden:
+            return
+        if self._cells is None:
+            self._text.append(data)
+        elif self._cells:
+            self._cells[-1] += data.strip()
+
+    def lines(self) -> list[str]:
+        """What was shown, line by line."""
+        return "".join(self._text).split("\n")
