@@ -81,16 +81,13 @@ def _words() -> list[str]:
             "were written; most are of kinds that the others are"
         ),
         (
-            "of too, and those of the generator were seen. Unseen kinds: written last, for kinds "
-            "that no finding was written for, and examined"
+            "of too, and those of the generator were seen. Unseen kinds: written when no finding "
+            "was written for them; some findings were since."
         ),
+        ("Fresh kinds: the same of the findings that there are now, examined "),
         (
-            "once. Where a rung breaks that no contract accuses, parts are exchanged until one "
-            "mends it or half a minute is over: on a busy machine,"
-        ),
-        (
-            "as that of the figures below was, this ends before the guilty part's turn. False "
-            "alarms: sound changes that would fail a test; a warning"
+            "once, and the figures of that first look are kept. False alarms: sound changes that "
+            "would fail a test; a warning"
         ),
         "fails none and is counted apart.",
     ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import combinations
 
 from pytest_overfit.climb.attempt import Ended, OutOfTime, Progress
@@ -22,7 +23,7 @@ from pytest_overfit.finding import Finding
 from pytest_overfit.findings.record import Record
 from pytest_overfit.loop.contracts import findings_of_loop
 from pytest_overfit.loop.loop import Loop, Part
-from pytest_overfit.loop.rehearsal import rehearse
+from pytest_overfit.loop.rehearsal import Rehearsal, rehearse
 from pytest_overfit.loop.running import ends_early
 from pytest_overfit.recipe import default_recipe
 
@@ -75,7 +76,9 @@ def diagnose_loop(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> D
         )
         return replace(explained, findings=(*explained.findings, told, *found))
     most = max(LEAST_STEPS, TIMES * climbed.steps)
-    rung = replace(rung, recipe=replace(rung.recipe, budget=min(rung.recipe.budget, most)))
+    rung = replace(
+        rung, recipe=replace(rung.recipe, budget=min(rung.recipe.budget, most), overtime=0.0)
+    )
     allowed = ALLOWED * max(climbed.steps, LEAST_STEPS // TIMES)
     allowance = Allowance(allowed if trials == "auto" else float("inf"))
     exchange = _Exchange(rung, ours, found, allowance, until_one_holds=trials == "auto")
@@ -142,11 +145,23 @@ class _Exchange:
             self.tried.append(exchanged(self.rung, *parts, allowance=self.allowance))
             self.parts.append(parts)
 
+    @cached_property
+    def theirs(self) -> Rehearsal:
+        """Their loop, watched for some steps."""
+        return rehearse(self.rung.subject, seed=self.rung.seeds[0])
+
+    def clips_are_unlike(self) -> bool:
+        """Whether no row that reaches the network can be told to be one of the clips.
+
+        Our loss brings our batches, so that their exchange does not tell the two apart.
+        """
+        graded = self.theirs.graded
+        return bool(graded) and all(loss.given is None for loss in graded)
+
     def _the_other_way(self) -> None:
-        theirs = rehearse(self.rung.subject, seed=self.rung.seeds[0])
         budget = self.rung.recipe.budget
         ours = replace(self.ours, recipe=replace(self.ours.recipe, budget=budget, overtime=0.0))
-        for part, change in changes(theirs).items():
+        for part, change in changes(self.theirs).items():
             try:
                 if not holds(ours, change, self.allowance.taken):
                     self.breaking.append(part)
@@ -213,6 +228,9 @@ def _verdict(ours: Outcome, found: Sequence[Finding], exchange: _Exchange) -> Fi
         status="confirmed",
     )
     likeliest = next(iter((*parts, *exchange.breaking)), None)
+    if not causes and parts == ("loss",) and exchange.clips_are_unlike():
+        likeliest, known = "batches", "what reaches the network is like none of the clips"
+        finding = replace(finding, evidence=(*finding.evidence, known))
     return replace(finding, part=causes[0].part if causes else likeliest)
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.record import Record
-from pytest_overfit.loop.gradients import zeroed_before_step
+from pytest_overfit.loop.gradients import LOST_GRADIENT, zeroed_before_step
 from pytest_overfit.loop.rehearsal import Rehearsal
 from pytest_overfit.loop.told import told
 from pytest_overfit.loop.watcher import telling
@@ -44,6 +44,19 @@ def gradients_reach_the_network(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     )
     if not cut:
         return ()
+    grew = {name for update in updates for name, one in update.grown.items() if bool(one.any())}
+    if lost := sorted(grew & set(cut)):
+        return told(
+            LOST_GRADIENT,
+            "accumulation",
+            headline=(
+                f"backward() gives {counted(len(lost), 'parameter')} a gradient, and at the step "
+                f"there is none: {naming(lost)}"
+            ),
+            where=updates[0].where,
+            evidence=(f"so at each of the first {len(updates)} steps",),
+            try_="zero gradients before backward() or after the step, not between",
+        )
     whole = len(cut) == len(given & rehearsal.reached)
     return told(
         GRADIENT_CUT,

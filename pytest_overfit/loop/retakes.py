@@ -121,7 +121,10 @@ class _Spoilt:
         try:
             if len(list(training.advance(BEFORE))) < BEFORE or not moved:
                 return
-            self._handle = named[moved[0]].register_hook(self._spoil)
+            open_ = [name for name in moved if named[name].requires_grad]
+            if not open_:
+                return
+            self._handle = named[open_[0]].register_hook(self._spoil)
             self._take(training)
         except (NonFiniteLoss, LoopFailed) as error:
             self.stepless = isinstance(error, LoopFailed) and error.stepless

@@ -65,6 +65,7 @@ FINDING_OF = {
     "unseen_average_written_back": "weights_put_back",
     "unseen_gradients_left_off": "loop_fails",
     "unseen_dropout_of_nearly_all": "dropout_outweighs",
+    "fresh_layer_zeroed_before_step": "lost_gradient",
     "gradient_shrunk_by_hand": "clipped_to_nothing",
     "warmup_by_epoch": "rate_never_rises",
     "frozen_in_the_first_step": "frozen_on_the_way",

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from examination.loops.catalogue import faults, sound_changes, unseen
+from examination.loops.fresh_changes import FRESH
 from examination.loops.generator_changes import (
     ADAMW,
     BACKWARD,
@@ -74,7 +75,7 @@ OWN = (
         ),
     ),
 )
-EVERY = (*faults("generator"), *unseen("generator"), *OWN)
+EVERY = (*faults("generator"), *unseen("generator"), *FRESH["generator"], *OWN)
 PLANTED = {change.name: change for change in EVERY}
 SOUND = {change.name: change for change in sound_changes("generator")}
 SHOWN = (
@@ -102,6 +103,7 @@ SHOWN = (
     "unseen_time_reversed",
     "unseen_head_hardly_trained",
     "unseen_dropout_of_nearly_all",
+    "fresh_layer_zeroed_before_step",
     "gradient_shrunk_by_hand",
     "warmup_by_epoch",
     "frozen_in_the_first_step",

@@ -275,6 +275,8 @@ def _axis(leaf: Tensor) -> How:
     for axis, size in enumerate(leaf.shape):
         if size == 2 and torch.equal(leaf.select(axis, 0), leaf.select(axis, 1)):
             return axis
+    if leaf.is_floating_point() and leaf.ndim > 1 and len(leaf) == 2:
+        return 0  # two draws of an augmentation
     half = len(leaf) // 2 if leaf.ndim == 1 else 0
     return "joined" if half and torch.equal(leaf[:half], leaf[half:]) else None
 
