@@ -12,7 +12,7 @@ from pytest_overfit.finding import Finding
 from pytest_overfit.findings.record import Record
 from pytest_overfit.loop.rehearsal import Rehearsal
 from pytest_overfit.loop.told import told
-from pytest_overfit.loop.windows import FEWEST
+from pytest_overfit.loop.windows import FEWEST, Update, Window
 
 SHRUNK = 1e-3
 """Share of a gradient's norm that clipping leaves, at or below which an optimiser that goes by its
@@ -85,10 +85,10 @@ def clipping_is_in_time(rehearsal: Rehearsal) -> tuple[Finding, ...]:
 
 
 def _shrunk_by_hand(rehearsal: Rehearsal) -> tuple[Finding, ...]:
-    """Gradients that neither clipping nor a scaler touched, and of which next to nothing is left."""
-    plain = [window for window in rehearsal.windows if not window.of("clip", "scale")]
+    """Gradients that no scaler touched, and of which next to nothing is left to clip or step on."""
+    plain = [window for window in rehearsal.windows if not window.of("scale")]
     shares = [
-        (gradient_norm(update.gradients) / gradient_norm(update.grown), update)
+        (_left(window, update) / gradient_norm(update.grown), update)
         for window in plain
         for update in window.updates
         if gradient_norm(update.grown) > 0
@@ -105,9 +105,15 @@ def _shrunk_by_hand(rehearsal: Rehearsal) -> tuple[Finding, ...]:
             f"{type(update.optimizer).__name__} goes by its size"
         ),
         where=update.where,
-        evidence=(f"at {len(shrunk)} of {len(shares)} steps, and nothing clipped it",),
+        evidence=(f"at {len(shrunk)} of {len(shares)} steps, clipping aside",),
         try_="step on the gradient as backward() left it, or clip its norm",
     )
+
+
+def _left(window: Window, update: Update) -> float:
+    """The norm that a window's first clipping met, or, where nothing clips, its step."""
+    met = [float(event.facts["norm"]) for event in window.of("clip")]
+    return met[0] if met else gradient_norm(update.gradients)
 
 
 def gradient_norm(gradients: Mapping[str, Tensor]) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -63,6 +64,8 @@ class _Run(Watcher):
 
     def drawn(self, kind: Kind, indices: Sequence[int]) -> None:
         """Tell of the step before, then of the batch."""
+        if not torch.is_grad_enabled():  # to look at, even by a loader like the one trained on
+            return
         if self.cut.training in (None, kind):
             self._turn()
         self.watcher.drawn(kind, indices)
