@@ -41,12 +41,16 @@ def do(place: str, name: str) -> dict[str, Any]:
     """The row of one kind at one place; what the tool itself raises is one too."""
     import torch
 
+    from examination.hosts import raw
     from examination.trial_of_faults import Row, examined
+    from pytest_overfit.findings.examine import check
 
     torch.set_num_threads(1)
     kind, where = KINDS[name], PLACES[place]
     try:
-        row = examined(place, kind.make(where), where.make())
+        healthy = where.make()
+        known = {(found.name, found.module) for found in check(healthy, raw(healthy))}
+        row = examined(place, kind.make(where), healthy, known=known)
     except Exception:  # a crash of the tool is the worst of its answers, and others are wanted
         row = Row(kind="fault", network=place, name=name, error=traceback.format_exc())
     return {**row.to_json(), "held_out": kind.held_out, "also": kind.also}
