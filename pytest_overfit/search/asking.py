@@ -75,6 +75,8 @@ def _base(asked: str, subject: Subject, settings: Settings, samples: int) -> Rec
     if asked == "notes" and settings.recipe_source == "default":
         settings = replace(settings, recipe_source="notes")
     recipe = settings.recipe(subject, samples)
+    if recipe.batch_of(samples) == samples:  # however it is written: the whole rung
+        recipe = replace(recipe, batch=None)
     return replace(recipe, network={**defaults_of(subject, settings.size), **recipe.network})
 
 

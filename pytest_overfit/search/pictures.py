@@ -23,6 +23,8 @@ except ImportError as error:
 
 HELD, BROKE, GIVEN_UP = "#0b7a3b", "#b3261e", "#9aa0a6"
 ACROSS, DPI = 4, 100
+LETTERS, LONGEST = 24, 10
+"""Letters of choices that fit below a panel side by side, and of one where they are slanted."""
 BREAKS = 1.0
 """Score from which a rung broke."""
 
@@ -102,7 +104,7 @@ def draw_values(search: Search, trials: Sequence[Trial]) -> Figure:
 
 
 def _draw_axis(panel: Axes, axis: Axis, trials: Sequence[Trial]) -> None:
-    words = [_word(choice) for choice in axis.choices]
+    words = [_word(choice)[:LONGEST] for choice in axis.choices]
     for trial in reversed(trials):
         _, colour, mark = kind_of(trial)
         value = trial.values[axis.name]
@@ -113,13 +115,9 @@ def _draw_axis(panel: Axes, axis: Axis, trials: Sequence[Trial]) -> None:
     panel.axhline(BREAKS, color="black", lw=0.8, ls=":")
     panel.set_ylim(bottom=0)
     if axis.choices:
-        slanted = max(map(len, words)) * len(words) > 24
-        panel.set_xticks(
-            range(len(words)),
-            words,
-            rotation=30 if slanted else 0,
-            ha="right" if slanted else "center",
-        )
+        slanted = max(map(len, words)) * len(words) > LETTERS
+        looks: Any = {"rotation": 35, "ha": "right", "fontsize": 7} if slanted else {}
+        panel.set_xticks(range(len(words)), words, **looks)
         panel.set_xlim(-0.5, len(words) - 0.5)
     else:
         panel.set_xscale("log")

@@ -100,9 +100,10 @@ def chosen(trial: Trial, search: Search) -> str:
     base = search.climb.base[samples]
     given, recipe = space.values_of(base), space.recipe(base, trial.values, samples)
     words = []
+    lacks = "beta2" if recipe.optimizer == "sgd" else "momentum"
     for axis in space.axes:
         value = getattr(recipe, axis.name, trial.values[axis.name])
-        if space.grid or value != given.get(axis.name, trial):
+        if axis.name != lacks and (space.grid or value != given.get(axis.name, trial)):
             words.append(f"{axis.name.removeprefix(NETWORK)} {_word(value)}")
     return ", ".join(words) or "as it is"
 
