@@ -92,6 +92,7 @@ def _search(given: argparse.Namespace) -> int:
     from pytest_overfit.search.asking import folder_of, search_of
     from pytest_overfit.search.result import told, write
     from pytest_overfit.search.running import run
+    from pytest_overfit.search.storage import shown
 
     subject = import_subject(given.subject)
     settings = Settings(
@@ -107,7 +108,8 @@ def _search(given: argparse.Namespace) -> int:
     search = search_of(
         given.grid or given.trials, subject, settings, folder=folder, storage=given.storage
     )
-    print(f"{search.name}: {search.trials} trials, kept in {search.storage}", file=sys.stderr)
+    where = shown(search.storage)
+    print(f"{search.name}: {search.trials} trials, kept in {where}", file=sys.stderr)
 
     def on_trial(trial: Trial, ended: int) -> None:
         print(trial_line(trial, ended, search), file=sys.stderr, flush=True)

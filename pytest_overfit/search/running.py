@@ -26,6 +26,7 @@ from pytest_overfit.search.storage import (
     give_up,
     open_storage,
     quiet,
+    shown,
 )
 
 POLL_SECONDS = 1.0
@@ -146,7 +147,7 @@ def open_study(search: Search, storage: BaseStorage) -> optuna.Study:
             study.enqueue_trial(given, user_attrs={AS_GIVEN: True}, skip_if_exists=True)
     elif other := [name for name, value in asked.items() if before.get(name) != value]:
         raise BadSearch(
-            f"{search.storage} holds `{search.name}` with other {' and '.join(other)}: "
+            f"{shown(search.storage)} holds `{search.name}` with other {' and '.join(other)}: "
             f"ask for the same, or give another storage"
         )
     return study

@@ -24,7 +24,10 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from pytest_overfit.errors import first_line
 from pytest_overfit.search.errors import BadSearch
 from pytest_overfit.search.scores import WORST
 
@@ -37,6 +40,8 @@ UNSIGNED_SECONDS = 60.0
 MOST_LOST = 5
 FIRST = b'{"op_code":'
 """How every line of a journal begins."""
+AGAIN_SECONDS = 0.5
+"""Before a database is tried once more: another process may have been making its tables."""
 WORKER, SEEN, LOST = "worker", "seen", "lost"
 
 
@@ -46,14 +51,7 @@ def open_storage(where: str) -> BaseStorage:
     Raises BadSearch where it cannot be opened, or is something else.
     """
     if "://" in where:
-        try:
-            return RDBStorage(where)
-        except (ImportError, StorageInternalError, ValueError) as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BadSearch(f"search storage {where}: {said}") from error
-        except Exception as error:  # drivers and URLs fail in as many ways as there are of them
-            said = (str(error).splitlines() or [""])[0]
-            raise BadSearch(f"search storage {where}: {type(error).__name__}: {said}") from error
+        return _database(where)
     path = Path(where).absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +64,28 @@ def open_storage(where: str) -> BaseStorage:
         raise BadSearch(f"search storage {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise BadSearch(f"search storage {path} is no journal of a search: {error}") from error
+
+
+def _database(url: str) -> RDBStorage:
+    """A database, whose tables several processes may be making at once."""
+    for once_more in (True, True, False):
+        try:
+            return RDBStorage(url)
+        except DBAPIError as error:
+            if not once_more:
+                raise BadSearch(f"search storage {shown(url)}: {first_line(error)}") from error
+            time.sleep(AGAIN_SECONDS)
+        except (ImportError, ValueError, StorageInternalError, SQLAlchemyError) as error:
+            raise BadSearch(f"search storage {shown(url)}: {first_line(error)}") from error
+    raise AssertionError("the last try returns or raises")
+
+
+def shown(where: str) -> str:
+    """A storage as it may be printed: a URL without its password."""
+    try:
+        return make_url(where).render_as_string(hide_password=True) if "://" in where else where
+    except SQLAlchemyError:
+        return f"{where.partition('://')[0]}://..."
 
 
 def cut_half_line(path: Path) -> None:

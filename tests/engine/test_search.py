@@ -335,6 +335,14 @@ def test_a_bad_database_is_one_line(url: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_password_is_not_shown() -> None:
+    with pytest.raises(BadSearch, match="search storage nosuch://me:") as caught:
+        storage.open_storage("nosuch://me:secret@host/db")
+    assert "secret" not in str(caught.value)
+    assert storage.shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+    assert storage.shown("a.journal") == "a.journal"
+
+
 def running(**attributes: Any) -> tuple[optuna.Study, Any]:
     """A study with one trial under way."""
     kept = InMemoryStorage()
