@@ -2,7 +2,9 @@
 module by module.
 
 In double precision, along random directions in the parameters, a central difference of the output
-is right to ten digits, kinks aside, which so small a step hardly ever meets. So a hook that
+is right to ten digits, kinks aside. A fresh network may stand on one: where a bias is zero and the
+features are, as of a hand that was not seen, so is what enters the ReLU. It is therefore looked at
+a little beside its initial parameters, where so small a step hardly ever meets a kink. So a hook that
 silences a clip, a backward function that is wrong, or a gradient made finite by hand shows. A
 positive factor on a module's gradient is a usual trick (a slower feature extractor) and only told;
 an estimator that is meant to differ, as one that passes through a rounding, is declared:
@@ -17,6 +19,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.bench import Bench
@@ -29,6 +32,8 @@ STEP = 1e-7
 STEPS = (STEP, 1e-9, 1e-11)
 """Steps tried in turn: behind a norm over what hardly varies the output bends within the first."""
 DIRECTIONS = 2
+ASIDE = 1e-2
+"""How far from its initial value each parameter is looked at, as a share of its size."""
 OFF = 0.05
 """Relative error that no rounding explains."""
 MOST_MODULES = 48
@@ -64,7 +69,7 @@ class Unsettled(ArithmeticError):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Probe:
-    """A fresh network in double precision, in train mode where the same seed gives the same there.
+    """A fresh network in double precision, off its kinks, in train mode where the same seed gives the same there.
 
     directions: how many are looked along. mixed: all clips are one number, by weights of their own,
     which costs one pass backward: enough to tell whether anything is wrong.
@@ -83,6 +88,7 @@ class _Probe:
                 feature_dim=bench.clips[0].features.shape[1], seed=bench.seed, size=bench.size
             )
             network = fresh.to(bench.device).double()
+            _step_aside(network, bench.seed)
             for train in (True, False):
                 probe = _Probe(bench=bench, network=network, train=train)
                 try:
@@ -199,7 +205,7 @@ class _Probe:
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(
                 parameter.device
             )
-            yield name, (float(parameter.detach().square().mean().sqrt()) or 0.1) * noise
+            yield name, _size(parameter) * noise
 
     def _along(self, value: Tensor, parameters: dict[str, nn.Parameter]) -> Tensor:
         """Slope of a clip's number along each direction, by autograd. (directions,)"""
@@ -327,6 +333,24 @@ class _Probe:
             "differ with Subject(straight_through=(module,))",
             status="confirmed",
         )
+
+
+def _step_aside(network: nn.Module, seed: int) -> None:
+    """Move each parameter by `ASIDE` of its size, or of 0.1 where it is zero, in place.
+
+    Those of lazy layers have no shape yet, and stay.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dtype == torch.float64 and not is_lazy(parameter):
+                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.add_(ASIDE * _size(parameter) * noise.to(parameter.device))
+
+
+def _size(parameter: Tensor) -> float:
+    """Its rms, or 0.1 where it is zero."""
+    return float(parameter.detach().square().mean().sqrt()) or 0.1
 
 
 def _apart(some: Tensor, others: Tensor) -> Tensor:

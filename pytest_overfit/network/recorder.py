@@ -148,25 +148,34 @@ def undisturbed(network: nn.Module, *, train: bool, seed: int) -> Iterator[None]
     cuDNN is off inside: its recurrent layers cannot go backward in eval mode, and its TF32 looks
     like a leak. So is attention's fast path, whose nested tensors hooks cannot read.
     """
-    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     modes = [(module, module.training) for module in network.modules()]
+    buffers = [
+        (module, name, buffer.clone())
+        for module, _ in modes
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
     was_fast = torch.backends.mha.get_fastpath_enabled()
     network.train(train)
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        devices = list(
-            {parameter.device for parameter in network.parameters() if parameter.is_cuda}
+        devices = (
+            list({parameter.device for parameter in network.parameters() if parameter.is_cuda})
+            if torch.cuda.is_initialized()
+            else []
         )
         with torch.random.fork_rng(devices), torch.backends.cudnn.flags(enabled=False):
             torch.manual_seed(seed)
             yield
     finally:
         with torch.no_grad():
-            for name, buffer in network.named_buffers():
-                if name in buffers and buffer.shape == buffers[name].shape:
-                    buffer.copy_(buffers[name])
+            for module, name, before in buffers:
+                buffer = module._buffers.get(name)
+                if buffer is not None and buffer.shape == before.shape:
+                    buffer.copy_(before)
         for module, mode in modes:
-            module.training = mode
+            if module.training is not mode:
+                module.training = mode
         torch.backends.mha.set_fastpath_enabled(was_fast)
 
 
