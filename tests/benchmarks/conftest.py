@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -19,8 +20,20 @@ PHASES = ("forward", "loss", "backward", "optimiser")
 RATIOS = pytest.StashKey[list[tuple[str, Ratio, str]]]()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Seconds of processor time. floor: of the arithmetic alone. reached: of all."""
+
+    floor: float
+    reached: float
+
+
+COSTS = pytest.StashKey[list[tuple[str, Cost, Cost]]]()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[RATIOS] = []
+    config.stash[COSTS] = []
 
 
 @pytest.fixture
@@ -29,6 +42,16 @@ def ratio(request: pytest.FixtureRequest) -> Any:
 
     def note(name: str, value: Ratio, meaning: str) -> None:
         request.config.stash[RATIOS].append((name, value, meaning))
+
+    return note
+
+
+@pytest.fixture
+def cost(request: pytest.FixtureRequest) -> Any:
+    """Report what something costs: cost(name, its cost, that of the climb it is a share of)."""
+
+    def note(name: str, own: Cost, climb: Cost) -> None:
+        request.config.stash[COSTS].append((name, own, climb))
 
     return note
 
@@ -46,6 +69,8 @@ def pytest_terminal_summary(
     lines = []
     if steps:
         lines += [_steps_table(steps)]
+    if config.stash[COSTS]:
+        lines += [_cost_table(config.stash[COSTS])]
     if config.stash[RATIOS]:
         lines += [_ratio_table(config.stash[RATIOS])]
     if lines:
@@ -85,6 +110,26 @@ def _ratio_table(ratios: list[tuple[str, Ratio, str]]) -> str:
             f"{measured.low:.3f}-{measured.high:.3f}",
             str(measured.pairs),
             meaning,
+        )
+    return _text(table)
+
+
+def _cost_table(costs: list[tuple[str, Cost, Cost]]) -> str:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title="verdicts above their arithmetic (seconds of processor time, mobilenetv3)",
+        title_justify="left",
+        title_style="",
+    )
+    for column in ("what", "floor", "reached", "reached / floor", "share of the climb"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for name, own, climb in costs:
+        table.add_row(
+            name,
+            f"{own.floor:.2f}",
+            f"{own.reached:.2f}",
+            f"{own.reached / own.floor:.2f}",
+            f"{own.reached / climb.reached:.0%}",
         )
     return _text(table)
 

@@ -61,12 +61,13 @@ def paired(first: Callable[[], object], second: Callable[[], object], pairs: int
 
 
 def processor_seconds(action: Callable[[], object]) -> float:
-    began = _spent()
+    began = spent_so_far()
     action()
-    return _spent() - began
+    return spent_so_far() - began
 
 
-def _spent() -> float:
+def spent_so_far() -> float:
+    """Seconds of processor time of this process and of its children that have ended."""
     usages = (
         resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )

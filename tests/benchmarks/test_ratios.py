@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from model.subjects import mobilenetv3
 from pytest_overfit.climb.ladder import Rung, criteria_for
@@ -21,6 +20,7 @@ from pytest_overfit.host import lent
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject, collate
 from pytest_overfit.training import Training, keep_up_norms, make_optimizer
+from tests.benchmarks.floor import operations_of
 from tests.benchmarks.pairs import LEAST, paired
 
 pytestmark = pytest.mark.benchmark
@@ -82,43 +82,13 @@ def test_the_engine_adds_less_than_5_percent_to_a_hand_written_loop(ratio: Any) 
     assert not measured.above(1.05)
 
 
-def step_flops(training: Training) -> float:
-    """Multiplications and additions of one step.
-
-    torch's counter does not see recurrent layers on a CPU: theirs are counted by hand.
-    """
-    recurrent = 0.0
-
-    def count(lstm: torch.nn.LSTM, inputs: Any, output: Any) -> None:
-        nonlocal recurrent
-        rows = output[0].numel() / output[0].shape[-1]
-        gates = (
-            4
-            * lstm.hidden_size
-            * (lstm.input_size + lstm.hidden_size)
-            * (2 if lstm.bidirectional else 1)
-        )
-        recurrent += 3 * 2 * rows * gates  # backward computes twice what forward does
-
-    handles = [
-        module.register_forward_hook(count)
-        for module in training.network.modules()
-        if isinstance(module, torch.nn.LSTM)
-    ]
-    with FlopCounterMode(display=False) as counter:
-        next(training.advance(1))
-    for handle in handles:
-        handle.remove()
-    return counter.get_total_flops() + recurrent
-
-
 @pytest.mark.usefixtures("one_thread")
 def test_a_step_comes_near_the_sgemm_rate(ratio: Any) -> None:
     """How near, hangs on the processor's memory too: aimed at 0.60 where it was written, and broken
     anywhere below half of that.
     """
     training = Training(mobilenetv3(), mobilenetv3().take(SAMPLES), default_recipe(SAMPLES), seed=0)
-    flops = step_flops(training)
+    flops = operations_of(lambda: next(training.advance(1)))
     left, right = torch.randn(1536, 1536), torch.randn(1536, 1536)
     products = round(flops / (2 * 1536**3))
     measured = paired(
