@@ -93,7 +93,7 @@ PASSED_OVER = {
         (
             "avg average mean overall total",
             "current cur main clean report lst",
-            "running smooth smoothed greedy rank slice",
+            "running smooth smoothed greedy rank slice lm value",
             "other ctc all transducer rnnt tdt detok",
         ),
         1,

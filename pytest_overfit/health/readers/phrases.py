@@ -273,7 +273,7 @@ def _value(
             line.values.append((f"{parts[-1]} %", own_split, value))
         elif match["sign"].strip() and not own_split:
             unknown.append((_signed(" ".join(parts), match), split, value))
-        return scope
+        return own_split if own_split and match["percent"] else scope
     if scope in ("test", "best") and not own_split and not _without_split(name):
         if scope == "test":
             line.values.append((_signed(f"test {name}", match), "", value))

@@ -86,6 +86,7 @@ ENDED = re.compile(
 
 
 BLANKS = re.compile(r"\s{2,}|\t")
+BARS = str.maketrans("│┃", "||")
 DATED = re.compile(r"[a-z]\D*(?:\d\d:\d\d|\d{4}-\d\d)", re.IGNORECASE)
 """A time or a date behind a word, which makes a line a remark: `Training started at: 2025-07-16 16:17:57`."""
 LOGGED_BEFORE = re.compile(r"^.*(?: : | - |\] )(?=\S)")
@@ -168,7 +169,7 @@ class PlainLog:
         text = ESCAPES.sub("", raw) if "\x1b" in raw else raw
         if len(text) > USUAL_LENGTH:
             text = " ".join(text.split())[:MOST_CHARACTERS]
-        text = in_english(text)
+        text = in_english(text).translate(BARS)
         if self._row(where, text) or self._in_table(where, text) or self._spoken(text):
             return
         if ended := ENDED.search(text):
@@ -184,7 +185,7 @@ class PlainLog:
         if line.epoch is not None:
             self._begin(line)
         if line.step is not None:
-            if self._of_clock and line.step != self._step:
+            if self._of_clock and (line.step != self._step or line.values):
                 self._split, self._of_clock = "", False
             self._step, self._stepped = line.step, True
         if line.values:
