@@ -10,7 +10,6 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._pytree import tree_map
 
 from pytest_overfit.loop.script.loaders import Kind
@@ -68,30 +67,28 @@ class Watcher:
 def calls_watched(watcher: Watcher) -> Iterator[None]:
     """Tell of networks that are called from outside, and of CTC losses with a gradient."""
     stack: list[nn.Module] = []
-    inner = torch.ctc_loss
+    inner, inner_call = torch.ctc_loss, nn.Module.__call__
 
     def outermost() -> nn.Module | None:
         return next(
             (module for module in stack if next(module.parameters(), None) is not None), None
         )
 
-    def before(module: nn.Module, _: Any) -> None:
+    def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if _again():
-            return
+            return inner_call(module, *args, **kwargs)
         alone = outermost() is None
         stack.append(module)
-        if alone and outermost() is module:
-            watcher.began(module) if torch.is_grad_enabled() else watcher.passed()
-
-    def after(module: nn.Module, args: Any, *rest: Any) -> None:
-        if _again() or module not in stack:
-            return
-        outer = outermost() is module
-        while stack.pop() is not module:
-            pass
-        if len(rest) == 2 and outer and torch.is_grad_enabled():  # fewer where it raised
-            kwargs, output = rest
+        outer = alone and outermost() is module
+        try:
+            if outer:
+                watcher.began(module) if torch.is_grad_enabled() else watcher.passed()
+            output = inner_call(module, *args, **kwargs)
+        finally:
+            stack.pop()
+        if outer and torch.is_grad_enabled():
             watcher.called(Call(network=module, args=args, kwargs=kwargs, output=output))
+        return output
 
     def ctc_loss(
         log_probs: Tensor,
@@ -122,10 +119,8 @@ def calls_watched(watcher: Watcher) -> Iterator[None]:
         return value
 
     with ExitStack() as open_:
-        open_.callback(register_module_forward_pre_hook(before).remove)
-        open_.callback(
-            register_module_forward_hook(after, with_kwargs=True, always_call=True).remove
-        )
+        # Not a global hook: only newer versions of torch tell one of keyword arguments.
+        open_.enter_context(patch.object(nn.Module, "__call__", call))
         open_.enter_context(patch.object(torch, "ctc_loss", ctc_loss))
         yield
 
