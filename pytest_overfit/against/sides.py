@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ LAST_LINES = 12
 START = """
 import importlib.util, json, sys
 order = json.loads(sys.argv[1])
+order["at_start"] = list(sys.modules)
 spec = importlib.util.spec_from_file_location("pytest_overfit", order["engine"] + "/__init__.py", submodule_search_locations=[order["engine"]])
 module = sys.modules["pytest_overfit"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
@@ -152,12 +153,14 @@ def _editable_installs() -> Iterable[str]:
         yield from mapping.values() if isinstance(mapping, dict) else ()
 
 
-def imported_from(tree: Path) -> dict[str, Path]:
+def imported_from(tree: Path, but: Collection[str] = ()) -> dict[str, Path]:
     """Modules of this process whose files lie in `tree`, this package's own and those of an
-    environment inside it left out.
+    environment inside it left out, and those named `but`.
     """
     found = {}
     for name, module in list(sys.modules.items()):
+        if name in but:
+            continue
         file = getattr(module, "__file__", None)
         path = Path(file).resolve() if file else None
         if (

@@ -22,6 +22,9 @@ from pytest_overfit.plugin.options import options_given, settings
 SERVE = "pytest_overfit.plugin.serving"
 VERSUS = pytest.StashKey["Versus"]()
 OF_THIS_SESSION = ("--overfit-against", "--overfit-tolerance")
+EARLY = "ignore:Module already imported so cannot be rewritten:pytest.PytestAssertRewriteWarning"
+"""The engine is there before pytest is; its asserts are not rewritten, and no warning is an error.
+"""
 PAIRS_A_SEED = 2
 """Pairs at most for each of --overfit-seeds: a verdict on a ratio takes more than one on a break.
 """
@@ -132,7 +135,7 @@ class Versus:
     def _arguments(self, there: Callable[[Path], Path]) -> list[str]:
         """Of the other session: its place, its ini file, and the options that change a verdict."""
         config = self.config
-        arguments = ["-p", "overfit", "--quiet", f"--rootdir={there(config.rootpath)}"]
+        arguments = ["-p", "overfit", "--quiet", "-W", EARLY, f"--rootdir={there(config.rootpath)}"]
         if config.inipath and there(config.inipath).is_file():
             arguments += ["-c", str(there(config.inipath))]
         arguments += ["-n", "0"] if config.pluginmanager.hasplugin("xdist") else []

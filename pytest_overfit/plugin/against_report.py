@@ -207,11 +207,14 @@ def since(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def annotation(comparison: Comparison) -> str:
-    """GitHub's error annotation, at the guilty line where it is known."""
+    """GitHub's annotation, at the guilty line where it is known; a warning where nothing was
+    compared.
+    """
     title = report.escaped_property(f"overfit {comparison.subject}")
     guilty = comparison.culprit
     where = f"file={report.escaped_property(guilty.file)},line={guilty.line}," if guilty else ""
-    return f"::error {where}title={title}::{report.escaped(headline(comparison))}"
+    kind = "error" if comparison.fails else "warning"
+    return f"::{kind} {where}title={title}::{report.escaped(headline(comparison))}"
 
 
 def markdown(comparisons: Sequence[Comparison]) -> str:

@@ -102,7 +102,7 @@ class OverfitRung:
         comparison = self._compared()
         if outcome.status == "broken":
             raise LadderBroken(report.headline(outcome, self.diagnosis()))
-        if comparison and comparison.fails:
+        if comparison and (comparison.fails or (self.settings.strict and not comparison.said)):
             raise LearnsWorse(against_report.headline(comparison))
         return outcome
 

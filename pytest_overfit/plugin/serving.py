@@ -94,7 +94,9 @@ class Serving:
         ]
         if not cases:
             raise LookupError(self.failures[0] if self.failures else "it has no such test")
-        if self.order["foreign"] and (strays := imported_from(Path(self.order["foreign"]))):
+        if self.order["foreign"] and (
+            strays := imported_from(Path(self.order["foreign"]), but=self.order["at_start"])
+        ):
             name, path = next(iter(strays.items()))
             raise ImportError(
                 f"it imports {name} from {path}, which is your checkout and not its own"

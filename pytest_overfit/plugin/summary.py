@@ -104,7 +104,9 @@ class SessionSummary:
             if not finding.accepted
         ]
         comparisons = [comparison_from_json(row) for row in self.comparisons]
-        annotations += [against_report.annotation(one) for one in comparisons if one.fails]
+        annotations += [
+            against_report.annotation(one) for one in comparisons if one.fails or not one.said
+        ]
         noted = [report.note_line(subject, finding) for subject, finding in notes]
         if comparisons:
             noted.append(against_report.summary(comparisons))

@@ -74,6 +74,7 @@ def make_repository(folder: Path) -> str:
     (folder / "network.py").write_text(NETWORK, encoding="utf-8")
     (folder / "test_learns.py").write_text(TESTS, encoding="utf-8")
     (folder / "conftest.py").touch()
+    (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
     (folder / ".gitignore").write_text("__pycache__\nlogs\noverfitting_*\ndata\n", encoding="utf-8")
     git(folder, "init", "--quiet", "--initial-branch=main")
     return commit(folder, "begin")
