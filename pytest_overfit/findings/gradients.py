@@ -128,7 +128,8 @@ class _Probe:
                 dtype=torch.float64,
             )
             kept = inside[..., None] & torch.isfinite(log_probs)
-            values = torch.where(kept, log_probs, 0.0).mul(weights.to(log_probs.device)).sum((0, 2))
+            weights = weights.to(log_probs)  # a sum in double precision would hide that it is not
+            values = torch.where(kept, log_probs, 0.0).mul(weights).sum((0, 2))
             yield (
                 (values * (1 + torch.arange(len(values), device=values.device) / 3)).sum()[None]
                 if self.mixed
