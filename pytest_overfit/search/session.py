@@ -29,6 +29,8 @@ class SearchSession:
 
             if not self.asked.isdecimal():
                 load_grid(self.asked)
+            elif not int(self.asked):
+                raise BadSearch("a search needs at least 1 trial")
         except BadSearch as error:
             raise pytest.UsageError(f"--overfit-search: {error}") from error
 
