@@ -165,10 +165,11 @@ def host_subject(host: Host, clips: Path | None = None) -> Subject:
 
         samples, vocabulary = import_clips(clips)
         model.subjects.default_vocabulary = lambda: vocabulary  # type: ignore[assignment]
-        return replace(host.make(), samples=samples)
+        return replace(host.make(), samples=samples, variants={})
     subject = host.make()
     return replace(
         subject,
+        variants={},  # of a build that a fault puts another in the place of
         samples=subject.take(SAMPLES)
         if callable(subject.samples)
         else list(subject.samples)[:SAMPLES],

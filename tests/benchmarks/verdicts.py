@@ -25,19 +25,18 @@ from tests.benchmarks.pairs import processor_seconds
 from tests.engine.faults import Fault
 
 CLIMBED = (1, 2, 5, 10)
-BROKEN = (
-    "ctc-softmax",
-    "train-frozen-head",
-    "train-lr-high",
-    "net-dead-relu",
-    "net-depthwise-init",
-)
-"""Faults of the output, the optimiser, the recipe, a layer and an initialisation."""
+BROKEN = ("ctc-softmax", "train-lr-high", "train-reg", "net-depthwise-init", "net-time-attention")
+"""Faults of the output, the recipe, an initialisation and a layer, each of which breaks a rung."""
 
 
 def planted(name: str) -> Fault:
     """The fault of that name for mobilenetv3."""
     return next(fault for fault in faults_for(HOSTS["mobilenetv3"]) if fault.name == name)
+
+
+def hosting() -> Subject:
+    """mobilenetv3 without the variants that it offers to searches: what is planted builds one."""
+    return replace(mobilenetv3(), variants={})
 
 
 def rung_of(subject: Subject, samples: int) -> Rung:
@@ -79,7 +78,7 @@ def broken_verdict(fault: Fault, sound: Subject) -> None:
 
 
 def main(names: tuple[str, ...]) -> None:
-    sound, ratios = mobilenetv3(), []
+    sound, ratios = hosting(), []
     with lent(threads=1):
         processor_seconds(lambda: rung_of(sound, 1).climb())  # imports, and clips that are cached
         for name in names:
