@@ -24,7 +24,7 @@ from pytest_overfit.findings.record import Record
 from pytest_overfit.loop.contracts import findings_of_loop
 from pytest_overfit.loop.loop import Loop, Part
 from pytest_overfit.loop.rehearsal import Rehearsal, rehearse
-from pytest_overfit.loop.running import ends_early
+from pytest_overfit.loop.running import LOOP_ENDS, ends_early
 from pytest_overfit.recipe import default_recipe
 
 LEAST_STEPS, TIMES = 100, 4
@@ -65,7 +65,10 @@ def diagnose_loop(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> D
         rung, subject=replace(rung.subject, loop=None), recipe=default_recipe(rung.samples)
     )
     climbed = ours.climb()
-    found = (*_of_the_climb(outcome, climbed, found), *found)
+    shown = _of_the_climb(outcome, climbed, found)
+    # Too few steps explain a break only where no contract does.
+    after = any(one.fails() for one in found) and [one.name for one in shown] == [LOOP_ENDS.name]
+    found = (*found, *shown) if after else (*shown, *found)
     if climbed.status != "ok":
         outside = rung.subject.loop.outside  # its modules cannot be looked at
         explained = Diagnosis() if outside else diagnose(ours, climbed, trials=trials)

@@ -293,7 +293,8 @@ def _still_falls(curve: Curve) -> tuple[float, float] | None:
 def _notes(run: Run, findings: tuple[Finding, ...], verdict: Verdict) -> tuple[str, ...]:
     notes = [words for split in SPLITS if (words := _level_note(run, split))]
     train, val, facts = finite(run.curve("train_loss")), finite(run.curve("val_loss")), run.facts
-    if len(train) and len(val) and not any(finding.name == GAP_WIDE.name for finding in findings):
+    explained = {GAP_WIDE.name, *RISING}
+    if len(train) and len(val) and not any(finding.name in explained for finding in findings):
         gap = val.values[-1] - reading_at(train, val.at[-1])
         if gap > (GAPS[-1] if run.loss_unit == "nats per token" else GAP_SHARE * val.values[-1]):
             notes.append(

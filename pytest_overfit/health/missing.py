@@ -4,6 +4,7 @@ first.
 
 from __future__ import annotations
 
+from pytest_overfit.health.rules.reading import SPLITS
 from pytest_overfit.health.rules.trend import FEW, finite, lowest
 from pytest_overfit.health.rules.words import place
 from pytest_overfit.health.run import Run
@@ -45,8 +46,11 @@ TELLS = (
 
 def more_evidence(run: Run) -> tuple[str, ...]:
     """What is missing from a run's log or from beside it, and what each would tell."""
+    read = {f"{split}_wer" for split in SPLITS if run.read_by(split)}  # by WER or by another rate
     told = [
-        words for names, words in TELLS if not any(len(finite(run.curve(name))) for name in names)
+        words
+        for names, words in TELLS
+        if not any(name in read or len(finite(run.curve(name))) for name in names)
     ]
     return (*_sparse(run), *told, *_beside(run))
 

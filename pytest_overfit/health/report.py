@@ -15,9 +15,10 @@ from rich.table import Table
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.health.checkpoint import CheckpointReading
 from pytest_overfit.health.checkup import Checkup
+from pytest_overfit.health.rules.reading import SPLITS
 from pytest_overfit.health.rules.trend import finite, lowest, reading_at
 from pytest_overfit.health.rules.words import number, place, share
-from pytest_overfit.health.run import Run
+from pytest_overfit.health.run import MEASURED, Run, metric
 from pytest_overfit.plugin.report import (
     WIDTH,
     finding_rows,
@@ -44,7 +45,6 @@ METRICS = {
     "lr": "learning rate",
     "grad_norm": "gradient norm",
 }
-LOWER_IS_BETTER = ("loss", "wer")
 Rows = Iterable[tuple[str, str]]
 
 
@@ -126,13 +126,14 @@ def _near(path: Path) -> str:
 
 
 def _table(run: Run) -> str:
-    """Each known metric: how often it was read, the first value, the best where lower is better,
+    """Each known metric: how often it was read, the first value, the best where one way is better,
     the last, and where.
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("", "readings", "first", f"best ({run.clock})", f"last ({run.clock})"):
         table.add_column(column, justify="right" if column else "left")
-    for name, words in METRICS.items():
+    judged = [name for split in SPLITS if (name := run.read_by(split)) and name not in METRICS]
+    for name, words in {**METRICS, **{name: _spoken(name) for name in judged}}.items():
         if name in run.curves:
             table.add_row(words, *_row(run, name))
         if name == "val_loss" and (gap := _gap(run)):
@@ -140,15 +141,22 @@ def _table(run: Run) -> str:
     return rendered(table, WIDTH).strip("\n")
 
 
+def _spoken(name: str) -> str:
+    """ "validation CER" of `val_cer`: what reading is judged by where a log has no WER."""
+    split, _, what = name.partition("_")
+    return f"{'training' if split == 'train' else 'validation'} {MEASURED[what].words}"
+
+
 def _row(run: Run, name: str) -> tuple[str, ...]:
     curve, read = run.curve(name), finite(run.curve(name))
     if not len(read):
         return str(len(curve)), "not finite", "", "not finite"
-    value = share if name.endswith(("wer", "share")) else number
-    best = lowest(read)
-    shown = (
-        f"{value(read.values[best])} ({read.at[best]:g})" if name.endswith(LOWER_IS_BETTER) else ""
-    )
+    told = metric(name)
+    rate = told is not None and told.kind in ("error rate", "score") and told.share
+    value = share if rate or name.endswith("share") else number
+    higher = told is not None and told.better == "higher"
+    best = max(range(len(read)), key=read.values.__getitem__) if higher else lowest(read)
+    shown = f"{value(read.values[best])} ({read.at[best]:g})" if told and told.better else ""
     return (
         str(len(curve)),
         value(curve.values[0]),

@@ -42,7 +42,10 @@ LOOP_FAILS = Record(
 LOOP_ENDS = Record(
     name="loop_ends",
     stage="loop",
-    means="Your training is over after so few steps that ours had not learned either.",
+    means=(
+        "Your training is over before it took twice the steps that ours needed on the same clips: "
+        "too few to call it broken for another reason."
+    ),
     detected="Its steps beside those that ours took on a rung that it broke.",
     mend="Give it more epochs or steps.",
     no_remedy="only its own settings give it more",

@@ -40,7 +40,8 @@ def _steps_phrase(comparison: Comparison) -> str:
     if comparison.said == "worse" and len(never) == len(comparison.steps):
         theirs = max(base for _, _, _, base, _ in comparison.steps)
         ours = min(own for _, own, _, _, _ in comparison.steps)
-        return f"not learned by step {ours} what it holds after {report.plural(theirs, 'step')}"
+        needs = f"{comparison.base} needs {theirs}"
+        return f"not learned after {report.plural(ours, 'step')}; {needs}"
     if math.isinf(comparison.high) or comparison.low == 0:
         return f"{_interval(comparison.low, comparison.high)} times its steps"
     return f"{_times(comparison.ratio)} its steps ({_interval(comparison.low, comparison.high)})"
@@ -93,7 +94,7 @@ def _guilty_line(guilty: Guilty) -> str:
     if guilty.confirmed:
         return f"{guilty.place}: confirmed: put back alone, the rung is {guilty.said}"
     why = f" ({guilty.why})" if guilty.why else ""
-    said = "it is worse still" if guilty.said == "worse" else f"nothing is shown{why}"
+    said = "it is worse still" if guilty.said == "worse" else f"not decided{why}"
     return f"{guilty.place}: put back alone, {said}"
 
 

@@ -375,7 +375,8 @@ def _attempt_line(attempt: Attempt, several: bool) -> str:
 def labelled(label: str, text: str) -> str:
     """Text with a label before its first line, the others set in."""
     lines = text.splitlines() or [""]
-    return "\n".join(f"{label if i == 0 else '':<10} {line}" for i, line in enumerate(lines))
+    rows = (f"{label if i == 0 else '':<10} {line}" for i, line in enumerate(lines))
+    return "\n".join(row.rstrip() for row in rows)
 
 
 def summary(outcomes: Sequence[Outcome], *, width: int = WIDTH) -> str:
@@ -384,7 +385,7 @@ def summary(outcomes: Sequence[Outcome], *, width: int = WIDTH) -> str:
     for subject in dict.fromkeys(outcome.subject for outcome in outcomes):
         own = sorted((o for o in outcomes if o.subject == subject), key=lambda o: o.samples)
         size = max(o.parameters for o in own)
-        title = f"{subject}, {size / 1e6:.1f} M parameters" if size else subject
+        title = f"{subject}, {_thousands(size)} parameters" if size else subject
         table = Table(
             box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", pad_edge=False
         )
@@ -573,3 +574,10 @@ def plural(count: int, noun: str) -> str:
 def number(value: float) -> str:
     """A number to three digits."""
     return "not finite" if not math.isfinite(value) else f"{value:.3g}"
+
+
+def _thousands(count: int) -> str:
+    """ "1.2 M", "13.4 k", "840"."""
+    if count >= 1e6:
+        return f"{count / 1e6:.1f} M"
+    return f"{count / 1e3:.1f} k" if count >= 1e3 else str(count)

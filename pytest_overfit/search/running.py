@@ -15,8 +15,10 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from pytest_overfit.climb.attempt import OnStep, Progress, unwatched
+from pytest_overfit.host import own_randomness
 from pytest_overfit.search.climbing import Climb, Overtaken, Told, climb_trial
 from pytest_overfit.search.errors import BadSearch
+from pytest_overfit.search.identity import of_network, of_samples
 from pytest_overfit.search.sampling import TOLD, LevelPruner, sampler_of
 from pytest_overfit.search.scores import NOT_FINITE, WORST, level_at, score_of_broken
 from pytest_overfit.search.storage import (
@@ -28,6 +30,7 @@ from pytest_overfit.search.storage import (
     quiet,
     shown,
 )
+from pytest_overfit.subject import Sample
 
 POLL_SECONDS = 1.0
 ASKED, AS_GIVEN = "asked", "as_given"
@@ -62,6 +65,21 @@ class Search:
             f", grid {self.grid}" if self.grid else ""
         )
 
+    def _identities(self) -> dict[str, str]:
+        """Of the network and its samples: before and after a change are two searches."""
+        samples = self.climb.subject.offered(max(self.rungs))
+        return {"network": self._network(samples), "samples": of_samples(samples)}
+
+    def _network(self, samples: Sequence[Sample]) -> str:
+        climb = self.climb
+        dim = samples[0].features.shape[-1] if samples else 1
+        try:
+            with own_randomness():
+                fresh = climb.subject.fresh(feature_dim=dim, seed=climb.seed, size=climb.size)
+        except Exception as error:  # its first trial tells what it raises, and where
+            return type(error).__name__
+        return of_network(fresh)
+
     def described(self) -> dict[str, Any]:
         """What must be the same for trials to be of one search, in plain types."""
         climb = self.climb
@@ -71,6 +89,7 @@ class Search:
             "bounds": dict(climb.bounds),
             "seed": climb.seed,
             "size": climb.size,
+            **self._identities(),
         }
         plain: dict[str, Any] = json.loads(json.dumps(said))
         return plain
