@@ -12,6 +12,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from filelock import FileLock
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
@@ -499,3 +500,24 @@ def test_bad_input_to_the_command_is_one_line(
 def test_a_search_describes_itself_in_plain_types() -> None:
     described = search().described()
     assert json.loads(json.dumps(described)) == described
+
+
+def test_a_mended_network_and_other_samples_are_another_search() -> None:
+    def identities(**changes: Any) -> dict[str, str]:
+        climb = search().climb
+        changed = dataclasses.replace(climb, subject=dataclasses.replace(climb.subject, **changes))
+        described = dataclasses.replace(search(), climb=changed).described()
+        return {name: described[name] for name in ("network", "samples")}
+
+    as_it_is = identities()
+    assert identities() == as_it_is
+
+    def with_a_bias(**given: Any) -> torch.nn.Module:
+        network = small.build(**given)
+        network.added = torch.nn.Parameter(torch.zeros(1))
+        return network
+
+    mended, fewer = identities(build=with_a_bias), identities(samples=list(small.take(5))[1:])
+    assert mended["network"] != as_it_is["network"]
+    assert mended["samples"] == as_it_is["samples"]
+    assert fewer["samples"] != as_it_is["samples"]

@@ -146,6 +146,14 @@ def test_a_loop_that_is_over_before_ours_had_learned_says_so() -> None:
     assert "loop_ends" in [finding.name for finding in diagnosis.findings]
 
 
+def test_too_few_steps_are_told_after_what_a_contract_found() -> None:
+    """A rate that dies early, in a loop that is over soon: the rate comes first."""
+    dies = trained(rate=lambda step: 1.0 if step < 3 else 0.0, epochs=4)
+    _, diagnosis = diagnosed(plain(dies), trials="off")
+    names = [finding.name for finding in diagnosis.findings]
+    assert names.index("rate_dies") < names.index("loop_ends")
+
+
 def test_an_exchange_ends_by_steps_and_not_by_the_clock() -> None:
     broken = rung(plain(trained(rate=lambda step: 0.0, epochs=100)))
     trials = [exchanged(broken, "clip", allowance=Allowance(25)) for _ in range(2)]
