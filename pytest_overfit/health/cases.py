@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pytest_overfit.health import comparison, report
+from pytest_overfit.health import comparison, page, report
 from pytest_overfit.health.checkpoint import CheckpointReading, examine_checkpoint
 from pytest_overfit.health.checkup import Checkup, check_up
 from pytest_overfit.health.readers import read_runs
@@ -221,10 +221,14 @@ class HealthSession:
             folder / f"{REPORT}.json",
             comparison.to_json(self.checkups()) if several else told[0]["json"],
         )
+        write_whole(
+            folder / f"{REPORT}.html",
+            page.page(self.checkups(), compared=shown if several else None),
+        )
         terminalreporter.section("overfit health")
         terminalreporter.write_line(shown)
         terminalreporter.write_line(
-            f"\nreport: {folder / REPORT}.txt, .json{self._pictures(folder)}"
+            f"\nreport: {folder / REPORT}.txt, .json, .html{self._pictures(folder)}"
         )
 
     def _pictures(self, folder: Path) -> str:

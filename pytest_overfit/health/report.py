@@ -55,7 +55,7 @@ def headline(run: Run, finding: Finding) -> str:
 
 def finding_body(run: Run, finding: Finding) -> str:
     """A finding below its headline: since when, why, and what to try."""
-    return _lines(_finding_rows(run, finding))
+    return _lines(finding_rows_of(run, finding))
 
 
 def text(checkup: Checkup) -> str:
@@ -63,15 +63,16 @@ def text(checkup: Checkup) -> str:
     missing, and what to run next.
     """
     blocks = [
-        _title(checkup.run),
-        _table(checkup.run),
+        title(checkup.run),
+        table(checkup.run),
         _lines([("verdict", "\n".join([checkup.verdict.upper(), *checkup.reasons]))]),
     ]
-    blocks += [_lines(_finding_rows(checkup.run, finding)) for finding in checkup.findings]
-    return "\n\n".join([*blocks, _lines(_rest(checkup))])
+    blocks += [_lines(finding_rows_of(checkup.run, finding)) for finding in checkup.findings]
+    return "\n\n".join([*blocks, _lines(rest(checkup))])
 
 
-def _rest(checkup: Checkup) -> list[tuple[str, str]]:
+def rest(checkup: Checkup) -> list[tuple[str, str]]:
+    """What stands below the findings: labels and what is said."""
     lists = {
         "ruled out": ", ".join(checkup.ruled_out),
         "not judged": "\n".join(f"{name}: {reason}" for name, reason in checkup.not_judged),
@@ -83,7 +84,8 @@ def _rest(checkup: Checkup) -> list[tuple[str, str]]:
     return [(label, said) for label, said in lists.items() if said]
 
 
-def _finding_rows(run: Run, finding: Finding) -> list[tuple[str, str]]:
+def finding_rows_of(run: Run, finding: Finding) -> list[tuple[str, str]]:
+    """A finding's rows, with when it began."""
     rows = finding_rows(finding)
     return (
         rows[:1]
@@ -110,7 +112,8 @@ def _wrapped(said: str) -> str:
     return "\n".join(part for parts in lines for part in parts or [""])
 
 
-def _title(run: Run) -> str:
+def title(run: Run) -> str:
+    """ "team: epochs 1 to 60, read from team.log"."""
     places = [at for curve in run.curves.values() for at in curve.at]
     extent = f"{run.clock}s {min(places):g} to {max(places):g}" if places else "no curve"
     source = ", ".join(map(_near, run.sources[:3])) + (
@@ -125,7 +128,7 @@ def _near(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def _table(run: Run) -> str:
+def table(run: Run) -> str:
     """Each known metric: how often it was read, the first value, the best where one way is better,
     the last, and where.
     """

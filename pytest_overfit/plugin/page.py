@@ -11,12 +11,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_overfit.climb.ladder import Attempt, Outcome
 from pytest_overfit.explain.diagnosis import Diagnosis, Row
 from pytest_overfit.finding import Finding
 from pytest_overfit.plugin import report
 from pytest_overfit.plugin.store import Told
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 TEMPLATE = "page.html.j2"
 WIDTH, HEIGHT = 640, 240
@@ -66,26 +70,31 @@ def page(told: Sequence[Told], *, notes: Notes = (), reruns: Reruns | None = Non
 
     reruns: (subject, samples) -> the command that tries a rung again.
     """
-    from jinja2 import Environment, FileSystemLoader
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     subjects = [
         _subject(name, told, notes, reruns or {})
         for name in dict.fromkeys(outcome.subject for outcome, _ in told)
     ]
     broken = sum(bool(subject["broken"]) for subject in subjects)
-    return environment.get_template(TEMPLATE).render(
+    return template(Path(__file__).with_name(TEMPLATE)).render(
         subjects=subjects,
         broken=broken,
         columns=COLUMNS,
         view=(WIDTH, HEIGHT),
         edges=(LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM),
     )
+
+
+def template(path: Path) -> Template:
+    """A template that may include those beside this module; what it is given is escaped."""
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(
+        loader=FileSystemLoader([path.parent, Path(__file__).parent]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(path.name)
 
 
 COLUMNS = (
