@@ -74,7 +74,10 @@ def make_repository(folder: Path) -> str:
     (folder / "network.py").write_text(NETWORK, encoding="utf-8")
     (folder / "test_learns.py").write_text(TESTS, encoding="utf-8")
     (folder / "conftest.py").touch()
-    (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
+    # The session runs in the test's own process, where the package is imported already.
+    imported = "ignore:Module already imported so cannot be rewritten; pytest_overfit"
+    filters = f"error\n    {imported}:pytest.PytestAssertRewriteWarning"
+    (folder / "pytest.ini").write_text(f"[pytest]\nfilterwarnings =\n    {filters}\n")
     (folder / ".gitignore").write_text("__pycache__\nlogs\noverfitting_*\ndata\n", encoding="utf-8")
     git(folder, "init", "--quiet", "--initial-branch=main")
     return commit(folder, "begin")
