@@ -81,7 +81,7 @@ def whole(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)).rstrip()
 
 
-def told(error: Exception) -> str:
+def in_words(error: Exception) -> str:
     """The error in one line, and below it where the subject's code raised it; one of ours whole."""
     if is_ours(error):
         own = f"pytest-overfit itself failed: {type(error).__name__}: {first_line(error)}"

@@ -23,7 +23,7 @@ WARMUP = 10
 
 class Ours:
     """A part of ours in the place of one of the loop's; what each puts there is in `during` and
-    `heard`.
+    `on_event`.
     """
 
     part: Part
@@ -34,7 +34,7 @@ class Ours:
     def during(self) -> AbstractContextManager[object]:
         return nullcontext()
 
-    def heard(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Told of everything, before anybody else."""
 
 
@@ -50,7 +50,7 @@ class OurOptimiser(Ours):
         self.steps = 0
         self._before: list[Tensor] = []
 
-    def heard(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         if event.kind == "before_step" and event.of is not self.optimizer:
             self._before = [parameter.detach().clone() for parameter in self.network.parameters()]
         elif event.kind == "step" and event.of is not self.optimizer:
@@ -101,7 +101,7 @@ class OurSchedule(Ours):
         self._asked: dict[int, list[float]] = {}
         self._theirs: list[float] = []
 
-    def heard(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         if event.kind == "before_step":
             groups = event.of.param_groups
             named = [group.get("max_lr", group.get("initial_lr", group["lr"])) for group in groups]
@@ -135,7 +135,7 @@ class OurClip(Ours):
                 stack.enter_context(patch.object(owner, name, left_alone))
         return stack
 
-    def heard(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         if event.kind == "scale":
             self._scaled = self._scaled or event.facts["enabled"]
         elif event.kind == "grown":
@@ -169,7 +169,7 @@ class OurAccumulation(Ours):
             stack.enter_context(patch.object(owner, "zero_grad", nothing))
         return stack
 
-    def heard(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         if event.kind == "step":
             for parameter in self.network.parameters():
                 parameter.grad = None
@@ -200,7 +200,7 @@ class OurMode(Ours):
 
     part: Part = "mode"
 
-    def heard(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         if event.kind == "call" and torch.is_grad_enabled():
             self.network.train()
 
@@ -216,7 +216,7 @@ class OurLoss(Ours):
         super().__init__(training)
         self._factor = 1.0
 
-    def heard(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         if event.kind == "scale" and event.facts["enabled"]:
             self._factor = float(event.of.get_scale())
 
@@ -270,7 +270,7 @@ class Together(Ours):
             stack.enter_context(part.during())
         return stack
 
-    def heard(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Told of everything, each part in turn."""
         for part in self.parts:
-            part.heard(event)
+            part.on_event(event)

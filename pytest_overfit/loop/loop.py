@@ -36,7 +36,7 @@ class Exchanged(Protocol):
     def during(self) -> AbstractContextManager[object]:
         """Entered while the loop's code runs."""
 
-    def heard(self, event: Any) -> None:
+    def on_event(self, event: Any) -> None:
         """Told of what the loop does."""
 
 

@@ -212,7 +212,7 @@ class LoopTraining(Training):
                 gradient_norm([parameter for group in groups for parameter in group["params"]]),
             )
         if self._exchanged:
-            self._exchanged.heard(event)
+            self._exchanged.on_event(event)
         self._hear(event)
 
     def _note_batch(self, indices: Sequence[int]) -> None:

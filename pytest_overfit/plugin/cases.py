@@ -22,7 +22,7 @@ from pytest_overfit.plugin import against_report, report
 from pytest_overfit.plugin.against import LearnsWorse, Versus
 from pytest_overfit.plugin.scheduler import Abandoned, SharedLadder
 from pytest_overfit.plugin.settings import Settings
-from pytest_overfit.plugin.store import Store, Told
+from pytest_overfit.plugin.store import Climbed, Store
 from pytest_overfit.recipe import BadRecipe
 from pytest_overfit.subject import BadSample, BadSubject, Subject, TooFewSamples
 
@@ -124,7 +124,7 @@ class OverfitRung:
         """Why this rung broke, where it did."""
         return self.store.diagnosis(self.key, self.case.samples)
 
-    def _climbed(self, samples: int) -> Told | None:
+    def _climbed(self, samples: int) -> Climbed | None:
         """What came of a rung that this process trained; None where a lower one broke meanwhile."""
         device, name = self.settings.device, self.case.subject.name
         try:
@@ -140,10 +140,10 @@ class OverfitRung:
         except (BadSample, BadSubject, BadRecipe) as error:
             text = str(error)
         except Exception as error:
-            text = errors.told(error)
+            text = errors.in_words(error)
         return Outcome(subject=name, samples=samples, status="broken", error=text), None
 
-    def _watched(self, samples: int) -> Told:
+    def _watched(self, samples: int) -> Climbed:
         """Climb, and explain a break."""
         subject, settings, ladder = self.case.subject, self.settings, self.ladder
         rung = settings.rung(subject, samples)

@@ -399,13 +399,13 @@ def attach(result: pytest.TestReport, rung: OverfitRung, known: list[Outcome]) -
     summary, and the body of a failure below it.
     """
     from pytest_overfit.plugin import report
-    from pytest_overfit.plugin.store import told_to_json
+    from pytest_overfit.plugin.store import climbed_to_json
 
     outcome = next((o for o in known if o.samples == rung.case.samples), None)
     if outcome is None:
         return
     diagnosis = rung.diagnosis() if outcome.status == "broken" else None
-    result.overfit = {**told_to_json(outcome, diagnosis), "rerun": rung.rerun}  # type: ignore[attr-defined]
+    result.overfit = {**climbed_to_json(outcome, diagnosis), "rerun": rung.rerun}  # type: ignore[attr-defined]
     if result.failed and outcome.status == "broken":
         result.sections.append(
             ("overfit", report.body(outcome, known, rung.selected, rung.rerun, diagnosis))

@@ -17,7 +17,7 @@ from pytest_overfit.climb.ladder import Attempt, Outcome
 from pytest_overfit.explain.diagnosis import Diagnosis, Row
 from pytest_overfit.finding import Finding
 from pytest_overfit.plugin import report
-from pytest_overfit.plugin.store import Told
+from pytest_overfit.plugin.store import Climbed
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -65,14 +65,14 @@ class Picture:
     ticks_x: tuple[tuple[float, str], ...]
 
 
-def page(told: Sequence[Told], *, notes: Notes = (), reruns: Reruns | None = None) -> str:
+def page(climbed: Sequence[Climbed], *, notes: Notes = (), reruns: Reruns | None = None) -> str:
     """The whole page. notes: what subjects pass with.
 
     reruns: (subject, samples) -> the command that tries a rung again.
     """
     subjects = [
-        _subject(name, told, notes, reruns or {})
-        for name in dict.fromkeys(outcome.subject for outcome, _ in told)
+        _subject(name, climbed, notes, reruns or {})
+        for name in dict.fromkeys(outcome.subject for outcome, _ in climbed)
     ]
     broken = sum(bool(subject["broken"]) for subject in subjects)
     return template(Path(__file__).with_name(TEMPLATE)).render(
@@ -109,10 +109,12 @@ COLUMNS = (
 )
 
 
-def _subject(name: str, told: Sequence[Told], notes: Notes, reruns: Reruns) -> dict[str, object]:
+def _subject(
+    name: str, climbed: Sequence[Climbed], notes: Notes, reruns: Reruns
+) -> dict[str, object]:
     """What the template needs of one subject."""
     own = sorted(
-        ((outcome, diagnosis) for outcome, diagnosis in told if outcome.subject == name),
+        ((outcome, diagnosis) for outcome, diagnosis in climbed if outcome.subject == name),
         key=lambda one: one[0].samples,
     )
     outcomes = [outcome for outcome, _ in own]

@@ -19,7 +19,7 @@ from pytest_overfit.explain.diagnosis import Diagnosis, Row
 from pytest_overfit.finding import Finding, naming
 from pytest_overfit.findings.examine import Checked
 from pytest_overfit.levels import LevelMatch
-from pytest_overfit.plugin.store import Told
+from pytest_overfit.plugin.store import Climbed
 
 WIDTH = 120
 
@@ -536,7 +536,7 @@ def escaped_property(text: str) -> str:
     return escaped(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def markdown(told: Sequence[Told]) -> str:
+def markdown(told: Sequence[Climbed]) -> str:
     """The summary as a table for GitHub's step summary."""
     lines = [
         "### Overfit ladder",

@@ -16,17 +16,17 @@ from pytest_overfit.explain.diagnosis import Diagnosis
 from pytest_overfit.finding import Finding
 from pytest_overfit.plugin import against_report
 from pytest_overfit.plugin.report import detour_lines, headline, seeds_lines
-from pytest_overfit.plugin.store import Told
+from pytest_overfit.plugin.store import Climbed
 
 VERSION = 2
 """Rises when a name changes or goes; new names come without."""
 
 
-def to_json(told: Iterable[Told], comparisons: Iterable[Comparison] = ()) -> str:
+def to_json(climbed: Iterable[Climbed], comparisons: Iterable[Comparison] = ()) -> str:
     """The report of a session: strict JSON, infinite and missing numbers as null. comparisons:
     with another side, where one was asked for.
     """
-    rungs = [_rung(outcome, diagnosis) for outcome, diagnosis in told]
+    rungs = [_rung(outcome, diagnosis) for outcome, diagnosis in climbed]
     document = {"version": VERSION, "outcomes": strict(rungs)}
     if compared := [_comparison(comparison) for comparison in comparisons]:
         document["comparisons"] = strict(compared)

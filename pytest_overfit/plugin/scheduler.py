@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pytest_overfit.climb.ladder import Outcome
-from pytest_overfit.plugin.store import Store, Told
+from pytest_overfit.plugin.store import Climbed, Store
 
 POLL_SECONDS = 0.1
 
@@ -32,7 +32,7 @@ class SharedLadder:
     rungs: tuple[int, ...]
     key: str
     store: Store
-    climb: Callable[[int], Told | None]
+    climb: Callable[[int], Climbed | None]
 
     def known(self, samples: int) -> list[Outcome]:
         """The outcomes so far; that of `samples` is `not tried` where a lower rung broke."""

@@ -39,11 +39,11 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
     return asdict(outcome)
 
 
-Told = tuple[Outcome, Diagnosis | None]
+Climbed = tuple[Outcome, Diagnosis | None]
 """An outcome and, where it broke, why."""
 
 
-def told_to_json(outcome: Outcome, diagnosis: Diagnosis | None) -> dict[str, Any]:
+def climbed_to_json(outcome: Outcome, diagnosis: Diagnosis | None) -> dict[str, Any]:
     """An outcome and its diagnosis in plain types."""
     return {
         "outcome": outcome_to_json(outcome),
@@ -51,7 +51,7 @@ def told_to_json(outcome: Outcome, diagnosis: Diagnosis | None) -> dict[str, Any
     }
 
 
-def told_from_json(row: dict[str, Any]) -> Told:
+def climbed_from_json(row: dict[str, Any]) -> Climbed:
     """What `told_to_json` wrote."""
     return outcome_from_json(row["outcome"]), diagnosis_from_json(row["diagnosis"]) if row[
         "diagnosis"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pytest_overfit.against.comparison import Comparison
     from pytest_overfit.plugin.live import LiveLine
     from pytest_overfit.plugin.page import Notes
-    from pytest_overfit.plugin.store import Told
+    from pytest_overfit.plugin.store import Climbed
 
 REPORT = "overfitting_test_report"
 CURVES = Path("logs", "overfitting_tests")
@@ -82,20 +82,20 @@ class SessionSummary:
             return
         from pytest_overfit.against.comparison import comparison_from_json
         from pytest_overfit.plugin import against_report, report
-        from pytest_overfit.plugin.store import finding_from_json, told_from_json
+        from pytest_overfit.plugin.store import climbed_from_json, finding_from_json
 
-        told = [told_from_json(row) for row in self.rows]
+        climbed = [climbed_from_json(row) for row in self.rows]
         notes = [(subject, finding_from_json(finding)) for subject, finding in self.notes]
         notes += [
             (o.subject, finding)
-            for o, _ in told
+            for o, _ in climbed
             if o.status == "ok"
             for one in o.deciding
             for finding in one.findings
         ]
         annotations = [
             report.annotation(outcome, diagnosis)
-            for outcome, diagnosis in told
+            for outcome, diagnosis in climbed
             if outcome.status == "broken"
         ]
         annotations += [
@@ -111,13 +111,13 @@ class SessionSummary:
         if comparisons:
             noted.append(against_report.summary(comparisons))
         terminalreporter.section("overfit")
-        for line in self._write_files(told, noted, notes, comparisons) if told else noted:
+        for line in self._write_files(climbed, noted, notes, comparisons) if climbed else noted:
             terminalreporter.write_line(line)
         for line in annotations if os.environ.get("GITHUB_ACTIONS") == "true" else ():
             terminalreporter.write_line(line)
 
     def _write_files(
-        self, told: list[Told], noted: list[str], notes: Notes, comparisons: list[Comparison]
+        self, climbed: list[Climbed], noted: list[str], notes: Notes, comparisons: list[Comparison]
     ) -> list[str]:
         """Write the report and the curves; returns what is to be printed: the summary, the notes, a
         line on each file.
@@ -127,22 +127,22 @@ class SessionSummary:
 
         folder = Path(self.config.getoption("--overfit-report") or self.config.rootpath)
         folder.mkdir(parents=True, exist_ok=True)
-        outcomes = [outcome for outcome, _ in told]
+        outcomes = [outcome for outcome, _ in climbed]
         headlines = [
             report.headline(outcome, diagnosis)
-            for outcome, diagnosis in told
+            for outcome, diagnosis in climbed
             if outcome.status == "broken"
         ]
         headlines += against_report.since(comparisons)
         summed = [report.summary(outcomes), *noted]
         write_whole(folder / f"{REPORT}.txt", "\n".join([*summed, *headlines]) + "\n")
-        write_whole(folder / f"{REPORT}.json", report_json.to_json(told, comparisons))
+        write_whole(folder / f"{REPORT}.json", report_json.to_json(climbed, comparisons))
         reruns = {
             (row["outcome"]["subject"], row["outcome"]["samples"]): row["rerun"]
             for row in self.rows
             if "rerun" in row
         }
-        write_whole(folder / f"{REPORT}.html", page.page(told, notes=notes, reruns=reruns))
+        write_whole(folder / f"{REPORT}.html", page.page(climbed, notes=notes, reruns=reruns))
         lines = [*summed, f"report: {folder / REPORT}.txt, .json, .html"]
         if curves.available():
             lines.append(
@@ -155,7 +155,7 @@ class SessionSummary:
             )
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
             with open(summary, "a", encoding="utf-8") as file:
-                file.write(report.markdown(told))
+                file.write(report.markdown(climbed))
                 file.write(against_report.markdown(comparisons) if comparisons else "")
         return lines
 

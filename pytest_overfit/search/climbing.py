@@ -52,7 +52,7 @@ class Climb:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class TrialResult:
     """How a trial went, with the seed that did worst.
 
     ended: in words. rungs_held: how many. steps: optimiser steps of all rungs. seeds, seeds_held:
@@ -83,7 +83,7 @@ Report = Callable[[int, float], None]
 
 def climb_trial(
     climb: Climb, values: Mapping[str, Any], *, best: float, report: Report, on_step: OnStep
-) -> Told:
+) -> TrialResult:
     """Climb every rung. What would be better than `best` has to hold with further seeds too.
 
     Raises Overtaken where `report` does. What goes wrong in a network variant is told, not raised.
@@ -106,7 +106,7 @@ def _unheard(step: int, value: float) -> None:
 
 def _told(
     climb: Climb, values: Mapping[str, Any], seed: int, report: Report, on_step: OnStep
-) -> Told:
+) -> TrialResult:
     """The rungs with one seed, up to the first that breaks."""
     done: list[_Rung] = []
     for place, (samples, recipe) in enumerate(climb.recipes(values).items()):
@@ -121,7 +121,7 @@ def _told(
             break
     last = done[-1]
     broken = score_of_broken(len(done) - 1, len(climb.base), last.away)
-    return Told(
+    return TrialResult(
         score=score_of_held([rung.share for rung in done]) if last.held else broken,
         held=last.held,
         ended=last.ended,

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pytest_overfit.climb.attempt import OnStep, Progress, unwatched
 from pytest_overfit.host import own_randomness
-from pytest_overfit.search.climbing import Climb, Overtaken, Told, climb_trial
+from pytest_overfit.search.climbing import Climb, Overtaken, TrialResult, climb_trial
 from pytest_overfit.search.errors import BadSearch
 from pytest_overfit.search.identity import of_network, of_samples
 from pytest_overfit.search.sampling import TOLD, LevelPruner, sampler_of
@@ -101,7 +101,7 @@ class Trial:
 
     number: int
     values: dict[str, Any]
-    told: Told
+    told: TrialResult
 
 
 OnTrial = Callable[[Trial, int], None]
@@ -219,7 +219,7 @@ def _one(
 
 def _lost(trial: FrozenTrial) -> dict[str, Any]:
     """What is told of a trial that took its process with it again and again."""
-    told = Told(
+    told = TrialResult(
         score=WORST,
         held=False,
         ended=f"lost: {MOST_LOST} processes ended during it",
@@ -233,11 +233,11 @@ def _lost(trial: FrozenTrial) -> dict[str, Any]:
     return {TOLD: told.to_json()}
 
 
-def _overtaken(search: Search, trial: FrozenTrial, last: Progress, began: float) -> Told:
+def _overtaken(search: Search, trial: FrozenTrial, last: Progress, began: float) -> TrialResult:
     """How a trial stood that was given up."""
     place = search.rungs.index(last.samples)
     reached = trial.intermediate_values[trial.last_step or 0]
-    return Told(
+    return TrialResult(
         score=score_of_broken(place, len(search.rungs), 1.0),
         held=False,
         ended=f"given up: stood on `{level_at(reached)}`, others were below",
@@ -256,7 +256,7 @@ def ended_trials(study: optuna.Study) -> list[Trial]:
 
 
 def _trial(frozen: FrozenTrial) -> Trial:
-    return Trial(frozen.number, dict(frozen.params), Told(**frozen.user_attrs[TOLD]))
+    return Trial(frozen.number, dict(frozen.params), TrialResult(**frozen.user_attrs[TOLD]))
 
 
 def ranked(study: optuna.Study) -> tuple[Trial, ...]:
@@ -266,7 +266,7 @@ def ranked(study: optuna.Study) -> tuple[Trial, ...]:
 
 def _check_some_train(study: optuna.Study) -> None:
     """Raises BadSearch where none of the first trials could be trained."""
-    told: Sequence[Told] = [trial.told for trial in ended_trials(study)]
+    told: Sequence[TrialResult] = [trial.told for trial in ended_trials(study)]
     failed = [one.ended for one in told if one.ended.startswith("could not be trained")]
     if len(failed) == len(told) >= ALL_FAIL:
         raise BadSearch(f"none of {len(told)} trials {failed[-1].replace('could not', 'could')}")

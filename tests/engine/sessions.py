@@ -42,7 +42,7 @@ def attempt(losses, *, held=False):
     )
 
 
-def told(name="toy"):
+def climbed(name="toy"):
     finding = Finding(
         name="time_collapse",
         headline=f"conv of {name} leaves 11 steps",

@@ -274,7 +274,7 @@ def test_what_goes_wrong_in_the_network_is_the_headline_and_where_is_below(tmp_p
 
 
 def test_an_error_without_words_is_still_named():
-    assert errors.told(ValueError()) == "ValueError"
+    assert errors.in_words(ValueError()) == "ValueError"
 
 
 def test_a_diagnosis_that_fails_hides_no_outcome(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_overfit.finding import Finding
 from pytest_overfit.plugin.page import APART, HEIGHT, WIDTH, page, picture
-from tests.engine.sessions import LEVELS, attempt, told
+from tests.engine.sessions import LEVELS, attempt, climbed
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -44,7 +44,7 @@ class Elements(HTMLParser):
 
 
 def test_the_page_shows_each_rung_the_guilty_module_and_what_was_tried():
-    elements = Elements(page(told(), reruns={("toy", 5): "pytest -k toy"}))
+    elements = Elements(page(climbed(), reruns={("toy", 5): "pytest -k toy"}))
     assert elements.open == []
     ladder = [
         attrs["class"]
@@ -67,7 +67,7 @@ def test_the_page_shows_each_rung_the_guilty_module_and_what_was_tried():
 
 
 def test_nothing_on_the_page_comes_from_elsewhere():
-    text = page(told())
+    text = page(climbed())
     elements = Elements(text)
     assert not [tag for tag, _ in elements.found if tag in ("script", "link", "img", "iframe")]
     assert not re.search(r"https?://|url\(|@import", text)
@@ -75,7 +75,7 @@ def test_nothing_on_the_page_comes_from_elsewhere():
 
 def test_what_users_name_cannot_become_markup():
     text = page(
-        told(HOSTILE),
+        climbed(HOSTILE),
         notes=[(HOSTILE, Finding(name="padding_leak", headline=HOSTILE, severity="warning"))],
         reruns={(HOSTILE, 5): HOSTILE},
     )
@@ -87,7 +87,9 @@ def test_what_users_name_cannot_become_markup():
 def test_warnings_and_accepted_findings_are_told_as_such():
     warning = Finding(name="padding_leak", headline="it leaks a little", severity="warning")
     elements = Elements(
-        page(told()[:1], notes=[("toy", warning), ("toy", replace(warning, accepted="by design"))])
+        page(
+            climbed()[:1], notes=[("toy", warning), ("toy", replace(warning, accepted="by design"))]
+        )
     )
     assert len(elements.of("div", "warning")) == 1
     assert len(elements.of("div", "accepted")) == 1

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from pytest_overfit.plugin import report_json
-from tests.engine.sessions import told
+from tests.engine.sessions import climbed
 
 SCHEMA = json.loads(
     Path(report_json.__file__).with_name("report.schema.json").read_text(encoding="utf-8")
@@ -19,7 +19,7 @@ CHECK = jsonschema.Draft202012Validator(SCHEMA)
 
 
 def written(change=lambda outcome: None):
-    document = json.loads(report_json.to_json(told()))
+    document = json.loads(report_json.to_json(climbed()))
     change(document["outcomes"][1])
     return document
 
@@ -34,7 +34,7 @@ def test_a_report_with_each_status_keeps_to_it():
 
 
 def test_numbers_that_are_not_finite_keep_to_it():
-    rows = told()
+    rows = climbed()
     rows[1][0].attempts[0].trace.losses[1] = math.inf
     assert list(CHECK.iter_errors(json.loads(report_json.to_json(rows)))) == []
 

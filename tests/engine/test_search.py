@@ -23,7 +23,7 @@ from pytest_overfit.recipe import Recipe, changed, default_recipe, load_recipes,
 from pytest_overfit.search import scores, storage
 from pytest_overfit.search.__main__ import BAD_INPUT, main
 from pytest_overfit.search.asking import search_of
-from pytest_overfit.search.climbing import Told
+from pytest_overfit.search.climbing import TrialResult
 from pytest_overfit.search.errors import BadSearch
 from pytest_overfit.search.pictures import draw_history, draw_values
 from pytest_overfit.search.result import importances, recipe_file, told
@@ -59,7 +59,7 @@ def search(asked: str = "20", folder: Path = Path("nowhere"), **settings: Any) -
 def ended(number: int, score: float, values: dict[str, Any], **changes: Any) -> Trial:
     """A trial that ended with a score."""
     held = score < 1
-    one = Told(
+    one = TrialResult(
         score=score,
         held=held,
         ended="held" if held else "stood still",

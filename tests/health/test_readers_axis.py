@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_overfit.health.readers import read_run
-from pytest_overfit.health.readers.phrases import said
+from pytest_overfit.health.readers.phrases import parsed
 from pytest_overfit.health.run import Run
 
 Points = list[tuple[float, float]]
@@ -258,8 +258,8 @@ def test_a_run_that_goes_on_where_it_was_is_one_run(tmp_path: Path) -> None:
 def test_a_number_is_a_reading_only_where_a_person_reads_one(
     line: str, values: list[tuple[str, str, float]]
 ) -> None:
-    assert said(line).values == values
-    assert said(line).step is None
+    assert parsed(line).values == values
+    assert parsed(line).step is None
 
 
 @pytest.mark.parametrize(
@@ -282,9 +282,9 @@ def test_a_number_is_a_reading_only_where_a_person_reads_one(
 def test_a_line_of_steps_says_what_a_person_reads(
     line: str, step: float, values: list[tuple[str, str, float]]
 ) -> None:
-    assert said(line).step == step
-    assert set(values) <= set(said(line).values)
-    assert said(line).batch is None
+    assert parsed(line).step == step
+    assert set(values) <= set(parsed(line).values)
+    assert parsed(line).batch is None
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pytest_overfit.health.readers.names import canonical, clock, known
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"),
+    ("name", "meaning"),
     [
         *(
             (name, "train_loss")
@@ -71,10 +71,10 @@ from pytest_overfit.health.readers.names import canonical, clock, known
         *((name, "val_rouge") for name in ("eval_rouge2", "eval_rougeL", "val/rouge1")),
     ],
 )
-def test_a_name_of_many_is_canonical(name: str, meant: str) -> None:
+def test_a_name_of_many_is_canonical(name: str, meaning: str) -> None:
     found = known(name)
     assert found is not None
-    assert canonical(found.metric, found.split) == meant
+    assert canonical(found.metric, found.split) == meaning
 
 
 @pytest.mark.parametrize(

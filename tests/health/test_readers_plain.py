@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_overfit.health.readers import read_run
-from pytest_overfit.health.readers.phrases import said
+from pytest_overfit.health.readers.phrases import parsed
 from pytest_overfit.health.run import Run
 
 SPECIMENS = Path(__file__).parent / "specimens"
@@ -73,14 +73,14 @@ def points(run: Run, name: str) -> list[tuple[float, float]]:
 def test_a_line_says_what_a_person_reads(
     line: str, epoch: float | None, values: list[tuple[str, str, float]]
 ) -> None:
-    found = said(line)
+    found = parsed(line)
     assert (found.epoch, found.values) == (epoch, values)
 
 
 def test_numbers_that_are_none_are_read() -> None:
     values = [
         value
-        for _, _, value in said("Epoch 3 - training loss = nan, validation loss = -inf").values
+        for _, _, value in parsed("Epoch 3 - training loss = nan, validation loss = -inf").values
     ]
     assert math.isnan(values[0])
     assert values[1] == -math.inf
@@ -97,7 +97,7 @@ def test_numbers_that_are_none_are_read() -> None:
     ],
 )
 def test_a_line_within_an_epoch_tells_how_far(line: str, batch: tuple[int, int], bar: bool) -> None:
-    assert (said(line).batch, said(line).bar) == (batch, bar)
+    assert (parsed(line).batch, parsed(line).bar) == (batch, bar)
 
 
 def test_the_log_of_the_team() -> None:

@@ -96,7 +96,7 @@ INTERFACES = {
     *("training_step", "validation_step", "configure_optimizers", "configure_gradient_clipping"),
     *("setup", "train_dataloader", "val_dataloader", "transfer_batch_to_device"),
     *("experiment", "save_checkpoint", "load_checkpoint"),
-    *("during", "heard", "version", "landmarks", "remark"),
+    *("during", "on_event", "version", "landmarks", "remark"),
 }
 """Of torch, Lightning, `loop.loop.Exchanged` and `fixtures.extraction.Backend`.
 

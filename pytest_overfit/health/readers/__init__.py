@@ -174,17 +174,17 @@ def _runs_of(
     folders = _folders(path, group)
     facts_file, predictions_file = find_beside(RUN_JSON, folders), find_beside(PREDICTIONS, folders)
     facts = read_facts(facts_file) if facts_file else Facts()
-    heard = Progress(
+    on_progress = Progress(
         bytes_total=sum(piece.size for piece in group.pieces)
         + (predictions_file.stat().st_size if predictions_file else 0),
-        heard=progress,
+        on_progress=progress,
     )
     readings, left_out = _readings(
-        path, group.pieces, heard, Gathering(shares=facts_file is not None, meanings=meanings)
+        path, group.pieces, on_progress, Gathering(shares=facts_file is not None, meanings=meanings)
     )
     shown = Gathering()
     if predictions_file is not None:
-        read_predictions(predictions_file, shown, heard)
+        read_predictions(predictions_file, shown, on_progress)
     runs = []
     for told in _told(path, readings):
         reading = (

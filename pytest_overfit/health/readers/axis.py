@@ -66,12 +66,12 @@ def passes(series: Sequence[Series]) -> None:
     trained = [
         point.at
         for one in series
-        if one.meant and one.split in ("train", "") and one.meant.metric == "loss"
+        if one.meaning and one.split in ("train", "") and one.meaning.metric == "loss"
         for point in one.points
     ]
     trained.sort()
     for one in series:
-        if one.split != "val" or one.meant is None or not trained:
+        if one.split != "val" or one.meaning is None or not trained:
             continue
         groups = (
             [
@@ -215,7 +215,7 @@ def _in_order(
     found = [
         p
         for one in series
-        if one.meant and one.split in splits and (not metrics or one.meant.metric in metrics)
+        if one.meaning and one.split in splits and (not metrics or one.meaning.metric in metrics)
         for p in one.points
     ]
     return [
@@ -271,13 +271,13 @@ def _count(series: Sequence[Series], warnings: list[str]) -> None:
     """Without any clock: each reading of validation, or of whatever was told least often, ends or
     begins an epoch.
     """
-    usual = [one for one in series if one.meant and one.split == "val" and one.count >= LEAST] or [
-        one for one in series if one.meant and one.count >= LEAST
-    ]
+    usual = [
+        one for one in series if one.meaning and one.split == "val" and one.count >= LEAST
+    ] or [one for one in series if one.meaning and one.count >= LEAST]
     if not usual:
         return
     base = [point.at for point in min(usual, key=lambda one: one.count).points]
-    everything = sorted({point.at for one in series if one.meant for point in one.points})
+    everything = sorted({point.at for one in series if one.meaning for point in one.points})
     ends = everything[0] < base[0]
     for one in series:
         one.place(_counted_by(base, one.points, ends=ends))

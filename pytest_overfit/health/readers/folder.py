@@ -228,5 +228,5 @@ def split_of_name(path: Path) -> str:
 
 
 def _names_a_split(folder: str) -> bool:
-    meant = known(folder)
-    return folder.lower() in SPLITS or (meant is not None and meant.split != "")
+    meaning = known(folder)
+    return folder.lower() in SPLITS or (meaning is not None and meaning.split != "")

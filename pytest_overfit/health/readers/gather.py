@@ -84,7 +84,7 @@ class Gathering:
         self._ends: list[tuple[float, str]] = []
         self.planned_steps: int | None = None
         self.meanings = dict(meanings or {})
-        self._meanings = {_spelled(name): meaning for name, meaning in self.meanings.items()}
+        self._meanings = {_spelled(name): own for name, own in self.meanings.items()}
         self._used: set[str] = set()
         self._order = 0
         self.epochs = Epochs()
@@ -92,7 +92,7 @@ class Gathering:
         self.told: dict[str, int] = {}
         self.warnings: list[str] = []
         self._own: dict[tuple[str, str, str], Series] = {}
-        self._met: dict[tuple[str, str, str], Series] = {}
+        self._seen: dict[tuple[str, str, str], Series] = {}
         self._unknown = 0
         self._dropped: set[str] = set()
         self._shares = shares
@@ -122,7 +122,7 @@ class Gathering:
         epoch, step = epoch if math.isfinite(epoch) else NAN, step if math.isfinite(step) else NAN
         self.epochs.add(epoch, step)
         for name, value in values:
-            series = self._met.get((name, split, level)) or self._new(name, split, level)
+            series = self._seen.get((name, split, level)) or self._new(name, split, level)
             if series is not None:
                 series.add(value, order=order, epoch=epoch + part, step=step, where=where)
 
@@ -130,20 +130,20 @@ class Gathering:
         """The series of a name first met with this split and level; None where there are too many
         of unknown name.
         """
-        meant, met = self._meaning(name, split), (name, split, level)
-        if meant is not None:
+        meaning, seen = self._meaning(name, split), (name, split, level)
+        if meaning is not None:
             split, level = (
-                "" if meant.metric in WITHOUT_SPLIT else meant.split or split,
-                meant.level or level,
+                "" if meaning.metric in WITHOUT_SPLIT else meaning.split or split,
+                meaning.level or level,
             )
-        key = (name, split, level if meant else "")
-        if meant is None and key not in self._own:
+        key = (name, split, level if meaning else "")
+        if meaning is None and key not in self._own:
             if self._unknown == MOST_UNKNOWN:
                 self._dropped.add(name) if len(self._dropped) < MOST_UNKNOWN else None
                 return None
             self._unknown += 1
-        series = self._own.setdefault(key, Series(name, meant, *key[1:]))
-        self._met[met] = series
+        series = self._own.setdefault(key, Series(name, meaning, *key[1:]))
+        self._seen[seen] = series
         return series
 
     def anew(self, *, split: str = "") -> Gathering:
@@ -163,9 +163,11 @@ class Gathering:
             return known(name)
         self._used.add(spelled)
         said = self._meanings[spelled]
-        own, meant = known(name), known(said)
-        assert meant is not None
-        return replace(meant, rank=-1, percent=name.endswith(" %"), level=own.level if own else "")
+        own, meaning = known(name), known(said)
+        assert meaning is not None
+        return replace(
+            meaning, rank=-1, percent=name.endswith(" %"), level=own.level if own else ""
+        )
 
     def predict(self, prediction: Prediction) -> None:
         """Take one more prediction; of each split the last ones are kept."""
@@ -187,7 +189,7 @@ class Gathering:
         trained = [
             one.points[-1].at
             for one in self._own.values()
-            if one.meant and one.split in ("train", "") and one.meant.metric == "loss"
+            if one.meaning and one.split in ("train", "") and one.meaning.metric == "loss"
         ]
         reasons = [why for order, why in self._ends if order >= max(trained, default=0.0)]
         last = max(
@@ -252,7 +254,7 @@ class Gathering:
         told = {
             name
             for name, series in named.items()
-            if series.meant is not None and series.meant.percent
+            if series.meaning is not None and series.meaning.percent
         }
         as_shares(curves, told, warnings, likely=self._shares)
         _losses_of_perplexities(curves, warnings)

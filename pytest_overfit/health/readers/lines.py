@@ -45,14 +45,14 @@ class Progress:
     """Share of all bytes read so far, told to `heard`. bytes_total: of every file to be read."""
 
     bytes_total: int
-    heard: Callable[[float], None] | None = None
+    on_progress: Callable[[float], None] | None = None
     _read: int = field(default=0, init=False)
 
     def advance(self, count: int) -> None:
         """So many bytes more are read."""
         self._read += count
-        if self.heard is not None:
-            self.heard(min(self._read / max(self.bytes_total, 1), 1.0))
+        if self.on_progress is not None:
+            self.on_progress(min(self._read / max(self.bytes_total, 1), 1.0))
 
 
 @dataclass(kw_only=True)

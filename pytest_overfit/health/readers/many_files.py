@@ -116,7 +116,7 @@ def is_epoch_file(path: Path, text: str) -> bool:
     if path.suffix not in EPOCH_FILES or NUMBERED.search(path.stem) is None:
         return False
     found = _epoch_row(path, text)
-    measured = [meant.metric for name, _ in found.values if (meant := known(name))]
+    measured = [meaning.metric for name, _ in found.values if (meaning := known(name))]
     return any(MEASURED[name].better for name in measured)
 
 

@@ -209,8 +209,8 @@ def known(raw: str) -> Known | None:
     if not NOT_OF_NOW.isdisjoint(dropped):
         return None
     kept = tuple(word for word in dropped if word in SPLITS or word in LEVELS)
-    meant = _known((*kept, *words(last)))
-    return replace(meant, rank=meant.rank + 40 + len(before)) if meant else None
+    meaning = _known((*kept, *words(last)))
+    return replace(meaning, rank=meaning.rank + 40 + len(before)) if meaning else None
 
 
 def _known(parts: tuple[str, ...]) -> Known | None:

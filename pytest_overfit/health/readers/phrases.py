@@ -100,7 +100,7 @@ INTEGER = re.compile(r"[-+]?\d+")
 
 
 @dataclass(kw_only=True, slots=True)
-class Said:
+class ParsedLine:
     """epoch, step: None where the line does not tell. epochs: how many are planned. batch: (how
     far, of how many) within the epoch.
 
@@ -118,11 +118,11 @@ class Said:
     values: list[tuple[str, str, float]] = field(default_factory=list)
 
 
-def said(text: str) -> Said:
+def parsed(text: str) -> ParsedLine:
     """What a line says; nothing where it tells of an epoch in passing, as in `stopped early, best
     at epoch 25`.
     """
-    line = Said()
+    line = ParsedLine()
     unknown: list[tuple[str, str, float]] = []
     qualified: list[tuple[str, str, str, float]] = []
     scope, end, clocks = _numbered(line, text)
@@ -142,7 +142,7 @@ def said(text: str) -> Said:
             ):
                 if line.values:
                     continue
-                return Said()
+                return ParsedLine()
             scope = split_in(match[0]) or scope
             _count(line, counts, match)
             clocks.append(match.span())
@@ -175,7 +175,7 @@ def scope_in(text: str) -> str:
     return SCOPES[found[-1].lower()] if found else ""
 
 
-def _numbered(line: Said, text: str) -> tuple[str, int, list[tuple[int, int]]]:
+def _numbered(line: ParsedLine, text: str) -> tuple[str, int, list[tuple[int, int]]]:
     """Take the clock that a line starts with, if it does.
 
     Returns scope, where to read on, and the spans of clocks.
@@ -227,15 +227,17 @@ def _clock(parts: list[str], match: re.Match[str]) -> str | None:
 
 
 def _qualified(
-    line: Said, unknown: list[tuple[str, str, float]], qualified: list[tuple[str, str, str, float]]
+    line: ParsedLine,
+    unknown: list[tuple[str, str, float]],
+    qualified: list[tuple[str, str, str, float]],
 ) -> None:
     """A name behind words that are not understood, `ErrorCls Loss`, is a metric where its line
     tells no plain one of that meaning.
     """
     for name, whole, split, value in qualified:
-        meant = known(name)
+        meaning = known(name)
         if any(
-            (one := known(told)) and meant and (one.metric, of) == (meant.metric, split)
+            (one := known(told)) and meaning and (one.metric, of) == (meaning.metric, split)
             for told, of, _ in line.values
         ):
             unknown.append((whole, split, value))
@@ -244,7 +246,7 @@ def _qualified(
 
 
 def _value(
-    line: Said,
+    line: ParsedLine,
     unknown: list[tuple[str, str, float]],
     qualified: list[tuple[str, str, str, float]],
     match: re.Match[str],
@@ -295,15 +297,15 @@ def _value(
 
 
 def _without_split(name: str) -> bool:
-    meant = known(name)
-    return meant is not None and meant.metric in ("lr", "grad_norm")
+    meaning = known(name)
+    return meaning is not None and meaning.metric in ("lr", "grad_norm")
 
 
 def _signed(name: str, match: re.Match[str]) -> str:
     return f"{name} %" if match["percent"] else name
 
 
-def _count(line: Said, counts: str, match: re.Match[str]) -> None:
+def _count(line: ParsedLine, counts: str, match: re.Match[str]) -> None:
     value, total = float(match["value"]), match["total"]
     if not math.isfinite(value):
         return
@@ -321,9 +323,9 @@ def _metric(parts: list[str]) -> tuple[str, str, bool]:
     """
     for first in range(len(parts)):
         name = " ".join(parts[first:])
-        meant = known(name)
-        if meant is not None:
-            return name, meant.split, len(parts) - first > 1
+        meaning = known(name)
+        if meaning is not None:
+            return name, meaning.split, len(parts) - first > 1
     return "", SPLITS.get(parts[-1].lower(), ""), True
 
 

@@ -24,7 +24,7 @@ from pytest_overfit.health.readers.fields import row, tokens
 from pytest_overfit.health.readers.gather import MOST_PREDICTIONS, NAN, Gathering
 from pytest_overfit.health.readers.lines import LeftOut, Progress, TextLines
 from pytest_overfit.health.readers.names import clock, known
-from pytest_overfit.health.readers.phrases import ESCAPES, Said, said, scope_in, split_in
+from pytest_overfit.health.readers.phrases import ESCAPES, ParsedLine, parsed, scope_in, split_in
 from pytest_overfit.health.readers.tables import losses_of_splits, object_row
 from pytest_overfit.health.readers.tongues import in_english
 from pytest_overfit.health.run import Prediction, Where
@@ -71,7 +71,7 @@ COMPLETE = re.compile(r"(?<![\d/])(\d{1,12})/\1(?![\d/])")
 """A progress bar at its end."""
 NEARLY = 0.9
 """Share of the batches of an epoch that a log which tells every so many of them comes to."""
-_Loose = tuple[Where, Said, str]
+_Loose = tuple[Where, ParsedLine, str]
 """Such a line, with the split that was told before it."""
 MOST_QUOTED = 80
 """Characters that are quoted of what a trainer says at its end."""
@@ -113,7 +113,7 @@ class _Shown:
     prediction: tuple[str, ...]
 
 
-def _told_again(before: Said, after: Said) -> bool:
+def _told_again(before: ParsedLine, after: ParsedLine) -> bool:
     """Whether a line tells all that one before it told."""
     return {value[:2] for value in before.values} <= {value[:2] for value in after.values}
 
@@ -152,7 +152,7 @@ class PlainLog:
         self._loose: list[_Loose] = []
         self._columns: list[str] = []
         self._shown_last: dict[str, float] = {}
-        self._bar: tuple[Where, Said] | None = None
+        self._bar: tuple[Where, ParsedLine] | None = None
         self._named_at_end, self._counted, self._ended = False, False, False
         self._stepped, self._closes = False, False
         self._of_clock = False
@@ -178,10 +178,10 @@ class PlainLog:
             )
             self._ended = True
         if not TELLING.search(text):
-            self._heading(text, Said())
+            self._heading(text, ParsedLine())
             return
         self._facts(text)
-        line = said(text)
+        line = parsed(text)
         if line.epoch is not None:
             self._begin(line)
         if line.step is not None:
@@ -204,10 +204,10 @@ class PlainLog:
         if (
             not found.placed
             and not any(known(name) for name, _ in found.values)
-            and said(text[: match.start()]).values
+            and parsed(text[: match.start()]).values
         ):
             return False
-        before = said(text[: match.start()])
+        before = parsed(text[: match.start()])
         split = found.split or split_in(text[: match.start()].replace("]", " ").replace("[", " "))
         found.epoch = (
             before.epoch if found.epoch != found.epoch and before.epoch is not None else found.epoch
@@ -215,7 +215,9 @@ class PlainLog:
         if found.placed or found.of_the_whole_run:
             found.give(self._gathering, where, split=split, order=where.number)
         else:
-            self._values(where, Said(values=[(name, split, value) for name, value in found.values]))
+            self._values(
+                where, ParsedLine(values=[(name, split, value) for name, value in found.values])
+            )
         return True
 
     def _in_table(self, where: Where, text: str) -> bool:
@@ -239,7 +241,7 @@ class PlainLog:
             found.give(self._gathering, where, order=where.number)
         return found.placed or not any(cell.strip(":- ") for cell in cells)
 
-    def _begin(self, line: Said) -> None:
+    def _begin(self, line: ParsedLine) -> None:
         epoch = line.epoch
         self._named_at_end = self._named_at_end or (self._epoch is None and bool(self._loose))
         self._stepped = self._stepped and epoch == self._epoch
@@ -281,7 +283,7 @@ class PlainLog:
             self._add(where, line)
         self._split, self._counted = "", True
 
-    def _values(self, where: Where, line: Said) -> None:
+    def _values(self, where: Where, line: ParsedLine) -> None:
         """Take the numbers of a line.
 
         A bar at its end is drawn again and again, with more each time: of an epoch the last one
@@ -310,7 +312,7 @@ class PlainLog:
             self._take(*bar)
             self._epoch = epoch
 
-    def _take(self, where: Where, line: Said) -> None:
+    def _take(self, where: Where, line: ParsedLine) -> None:
         self._ended = self._ended and line.epoch is None and line.step is None
         if self._ended:  # what is measured after training is no reading of its curves
             return
@@ -329,7 +331,7 @@ class PlainLog:
             self.unplaced.add(where.number)
         self._add(where, line)
 
-    def _add(self, where: Where, line: Said) -> None:
+    def _add(self, where: Where, line: ParsedLine) -> None:
         # What an epoch tells of itself after its steps is of all of it.
         part, level = 0.0, "epoch" if self._closes and line.epoch is not None else ""
         if line.batch is not None:
@@ -362,14 +364,14 @@ class PlainLog:
         """Whether a progress bar shows again what it showed before: it does so with the metrics of
         an epoch until there are new ones.
         """
-        meant = known(name)
-        if meant is None or (meant.split or split) != "val":
-            return level == "step" and meant is not None and meant.level == "epoch"
+        meaning = known(name)
+        if meaning is None or (meaning.split or split) != "val":
+            return level == "step" and meaning is not None and meaning.level == "epoch"
         again = self._shown_last.get(name) == value
         self._shown_last[name] = value
         return again
 
-    def _heading(self, text: str, line: Said) -> None:
+    def _heading(self, text: str, line: ParsedLine) -> None:
         """`Validation:`, `--- Train samples ---` or `Validation result at step 400` tells the split
         of what follows, up to the next clock.
         """

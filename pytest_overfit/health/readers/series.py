@@ -32,11 +32,11 @@ class Series:
     The `at` of its points is their order in the log.
     """
 
-    def __init__(self, name: str, meant: Known | None, split: str, level: str) -> None:
+    def __init__(self, name: str, meaning: Known | None, split: str, level: str) -> None:
         tells_split = not split or any(word in SPLITS for word in words(name))
         self.logged, self.name = name, name if tells_split else f"{split}_{name}"
-        self.meant, self.split, self.level = meant, split, level
-        self._builder = CurveBuilder(MOST_POINTS if meant else POINTS_UNKNOWN)
+        self.meaning, self.split, self.level = meaning, split, level
+        self._builder = CurveBuilder(MOST_POINTS if meaning else POINTS_UNKNOWN)
         self._placed: Sequence[Point] | None = None
         self.count = 0
         self.clocked = False
@@ -45,8 +45,10 @@ class Series:
         self, value: float, *, order: float, epoch: float, step: float, where: Where | None
     ) -> None:
         """Take one more value, as a share where percent is meant."""
-        if self.meant is not None:
-            value = value / 100 if self.meant.percent else -value if self.meant.negated else value
+        if self.meaning is not None:
+            value = (
+                value / 100 if self.meaning.percent else -value if self.meaning.negated else value
+            )
         self._builder.add(order, value, epoch=epoch, step=step, where=where)
         self.count += 1
         self.clocked = self.clocked or epoch == epoch or step == step
@@ -75,7 +77,7 @@ def not_logged(all_series: Sequence[Series]) -> None:
     """Leave out what is no number in every row in which another metric is one, and the other where it
     is: a table whose rows tell the one or the other, and NaN for what they do not tell.
     """
-    sparse = [one for one in all_series if one.meant and not one.all_numbers and one.any_number]
+    sparse = [one for one in all_series if one.meaning and not one.all_numbers and one.any_number]
     numbers = [{point.at: math.isfinite(point.value) for point in one.points} for one in sparse]
     for one, own in zip(sparse, numbers, strict=True):
         rows = set[float]()
@@ -97,32 +99,32 @@ def settle_splits(all_series: Sequence[Series], warnings: list[str]) -> None:
     _test_for_validation(all_series, warnings)
     _share_of_a_split(all_series, warnings)
     for series in all_series:  # without a loss beside it, an error may be anything
-        if series.meant and series.meant.metric == "error":
-            beside = [one for one in all_series if one.meant and one.split == series.split]
-            if not any(one.meant and one.meant.metric == "loss" for one in beside):
-                series.meant = None
+        if series.meaning and series.meaning.metric == "error":
+            beside = [one for one in all_series if one.meaning and one.split == series.split]
+            if not any(one.meaning and one.meaning.metric == "loss" for one in beside):
+                series.meaning = None
     told = {
-        canonical(series.meant.metric, series.split)
+        canonical(series.meaning.metric, series.split)
         for series in all_series
-        if series.meant and series.split and (series.count >= CURVE or series.clocked)
+        if series.meaning and series.split and (series.count >= CURVE or series.clocked)
     }
     losses = [
         series
         for series in all_series
-        if series.meant and series.meant.metric == "loss" and not series.split
+        if series.meaning and series.meaning.metric == "loss" and not series.split
     ]
     for series in all_series:
         if (
-            series.meant is None
+            series.meaning is None
             or series.split
-            or series.meant.metric in WITHOUT_SPLIT
-            or MEASURED[series.meant.metric].kind == "loss"
+            or series.meaning.metric in WITHOUT_SPLIT
+            or MEASURED[series.meaning.metric].kind == "loss"
         ):
             continue
-        of_batches = series.meant.metric == "accuracy" and any(
+        of_batches = series.meaning.metric == "accuracy" and any(
             _told_together(loss, series) for loss in losses
         )
-        if not of_batches and canonical(series.meant.metric, "val") not in told:
+        if not of_batches and canonical(series.meaning.metric, "val") not in told:
             series.split = "val"
             warnings.append(
                 f"{series.name} does not say of which split it is: taken for validation"
@@ -139,13 +141,13 @@ def name_series(all_series: Iterable[Series]) -> dict[str, Series]:
     all_series = list(all_series)
     candidates: dict[str, list[Series]] = {}
     for series in all_series:
-        if series.meant is not None:
+        if series.meaning is not None:
             candidates.setdefault(
-                canonical(series.meant.metric, series.split or "train"), []
+                canonical(series.meaning.metric, series.split or "train"), []
             ).append(series)
     named: dict[str, Series] = {}
     losing: list[tuple[str, Series]] = [
-        (series.name, series) for series in all_series if series.meant is None
+        (series.name, series) for series in all_series if series.meaning is None
     ]
     for name, rivals in candidates.items():
         first, *others = sorted(
@@ -178,20 +180,20 @@ def _told_together(loss: Series, score: Series) -> bool:
 
 def _test_for_validation(all_series: Sequence[Series], warnings: list[str]) -> None:
     if any(
-        series.split == "val" and series.meant and MEASURED[series.meant.metric].better
+        series.split == "val" and series.meaning and MEASURED[series.meaning.metric].better
         for series in all_series
     ):
         return
     taken = []
     for series in all_series:
-        meant = (
+        meaning = (
             known(series.name.lower().replace("test", "val"))
-            if series.meant is None and series.count >= CURVE
+            if series.meaning is None and series.count >= CURVE
             else None
         )
-        if meant is not None and meant.split == "val" and MEASURED[meant.metric].better:
-            series.meant, series.split = meant, "val"
-            series.place([replace_value(point, meant) for point in series.points])
+        if meaning is not None and meaning.split == "val" and MEASURED[meaning.metric].better:
+            series.meaning, series.split = meaning, "val"
+            series.place([replace_value(point, meaning) for point in series.points])
             taken.append(series.name)
     if taken:
         warnings.append(f"nothing tells of validation: {', '.join(taken)} taken for it")
@@ -202,25 +204,29 @@ def _share_of_a_split(all_series: Sequence[Series], warnings: list[str]) -> None
     for series in all_series:
         bare = series.logged.removesuffix(" %").strip().lower()
         if (
-            series.meant is None
+            series.meaning is None
             and series.logged.endswith(" %")
             and bare in SPLITS
             and series.count > 1
         ):
             falls = series.points[-1].value < series.points[0].value
-            series.meant = Known(metric="wer" if falls else "accuracy", percent=True, rank=90)
+            series.meaning = Known(metric="wer" if falls else "accuracy", percent=True, rank=90)
             series.split = SPLITS[bare]
-            series.place([replace_value(point, series.meant) for point in series.points])
+            series.place([replace_value(point, series.meaning) for point in series.points])
             warnings.append(
                 f"{bare} in percent "
                 f"{'falls: taken for the WER' if falls else 'does not fall: taken for the accuracy'}"
             )
 
 
-def replace_value(point: Point, meant: Known) -> Point:
+def replace_value(point: Point, meaning: Known) -> Point:
     """A reading taken before its name was understood, in the unit that the name tells."""
     return point._replace(
-        value=point.value / 100 if meant.percent else -point.value if meant.negated else point.value
+        value=point.value / 100
+        if meaning.percent
+        else -point.value
+        if meaning.negated
+        else point.value
     )
 
 
@@ -229,8 +235,8 @@ def _sums_up(series: Series, rivals: Sequence[Series]) -> bool:
     as the total of what each batch tells.
     """
     if (
-        series.meant
-        and series.meant.total
+        series.meaning
+        and series.meaning.total
         and series.level != "step"
         and any(_sum_of(series, rival) for rival in rivals)
     ):
@@ -256,7 +262,7 @@ def _sum_of(series: Series, rival: Series) -> bool:
 
 
 def _preference(series: Series) -> tuple[int, bool, int, int]:
-    rank = series.meant.rank if series.meant else 0
+    rank = series.meaning.rank if series.meaning else 0
     return {"epoch": 0, "": 1, "step": 2}[series.level], not series.split, rank, -series.count
 
 
@@ -267,7 +273,7 @@ def not_understood(named: Mapping[str, Series]) -> tuple[str, ...]:
     return tuple(
         name
         for name, series in named.items()
-        if series.meant is None and (OF_MACHINE | NOT_OF_NOW).isdisjoint(words(name))
+        if series.meaning is None and (OF_MACHINE | NOT_OF_NOW).isdisjoint(words(name))
     )
 
 
