@@ -22,7 +22,7 @@ def test_pytest_climbs_by_a_script(pytester: pytest.Pytester) -> None:
         "30",
     )
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines(["train, 0.0 M parameters"])
+    result.stdout.fnmatch_lines(["train, 5.0 k parameters"])
 
 
 def test_pytest_says_why_a_script_cannot_be_driven(pytester: pytest.Pytester) -> None:
