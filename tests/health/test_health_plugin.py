@@ -166,7 +166,7 @@ def test_the_report_goes_where_it_is_asked_to(project):
     endings = {
         path.suffix for path in (project.path / "deep" / "down").glob("overfitting_health_report.*")
     }
-    assert endings == {".txt", ".json", ".png", ".svg"}
+    assert endings == {".txt", ".json", ".html", ".png", ".svg"}
     assert not (project.path / "overfitting_health_report.json").exists()
 
 
@@ -265,6 +265,7 @@ def test_several_runs_are_compared_and_each_has_its_cases(project, arguments):
     assert {path.suffix for path in project.path.glob("overfitting_health_report.*")} == {
         ".txt",
         ".json",
+        ".html",
         ".png",
         ".svg",
     }
