@@ -15,10 +15,10 @@ from rich.table import Table
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.health.checkpoint import CheckpointReading
 from pytest_overfit.health.checkup import Checkup
-from pytest_overfit.health.rules.reading import SPLITS
+from pytest_overfit.health.rules.reading import SPLITS, called
 from pytest_overfit.health.rules.trend import finite, lowest, reading_at
 from pytest_overfit.health.rules.words import number, place, share
-from pytest_overfit.health.run import MEASURED, Run, metric
+from pytest_overfit.health.run import Run, metric
 from pytest_overfit.plugin.report import (
     WIDTH,
     finding_rows,
@@ -135,19 +135,13 @@ def table(run: Run) -> str:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("", "readings", "first", f"best ({run.clock})", f"last ({run.clock})"):
         table.add_column(column, justify="right" if column else "left")
-    judged = [name for split in SPLITS if (name := run.read_by(split)) and name not in METRICS]
-    for name, words in {**METRICS, **{name: _spoken(name) for name in judged}}.items():
+    judged = {name: called(run, split) for split in SPLITS if (name := run.read_by(split))}
+    for name, words in {**METRICS, **judged}.items():
         if name in run.curves:
             table.add_row(words, *_row(run, name))
         if name == "val_loss" and (gap := _gap(run)):
             table.add_row("gap (validation - training)", "", "", "", gap)
     return rendered(table, WIDTH).strip("\n")
-
-
-def _spoken(name: str) -> str:
-    """ "validation CER" of `val_cer`: what reading is judged by where a log has no WER."""
-    split, _, what = name.partition("_")
-    return f"{'training' if split == 'train' else 'validation'} {MEASURED[what].words}"
 
 
 def _row(run: Run, name: str) -> tuple[str, ...]:
