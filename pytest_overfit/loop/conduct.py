@@ -10,8 +10,8 @@ from itertools import pairwise
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.record import Record
 from pytest_overfit.loop.gradients import LOST_GRADIENT, zeroed_before_step
+from pytest_overfit.loop.located import loop_finding
 from pytest_overfit.loop.rehearsal import Rehearsal
-from pytest_overfit.loop.told import told
 from pytest_overfit.loop.watcher import telling
 from pytest_overfit.loop.windows import FEWEST, Window
 
@@ -46,7 +46,7 @@ def gradients_reach_the_network(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         return ()
     grew = {name for update in updates for name, one in update.grown.items() if bool(one.any())}
     if lost := sorted(grew & set(cut)):
-        return told(
+        return loop_finding(
             LOST_GRADIENT,
             "accumulation",
             headline=(
@@ -58,7 +58,7 @@ def gradients_reach_the_network(rehearsal: Rehearsal) -> tuple[Finding, ...]:
             try_="zero gradients before backward() or after the step, not between",
         )
     whole = len(cut) == len(given & rehearsal.reached)
-    return told(
+    return loop_finding(
         GRADIENT_CUT,
         "loss",
         headline="backward() reaches no parameter of the network"
@@ -76,7 +76,7 @@ def weights_stay(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     shares = [_kept(earlier, later) for earlier, later in pairwise(windows)]
     back = [share for share in shares if share is not None and share <= KEPT]
     if len(back) >= max(FEWEST, len(shares) / 2):
-        return told(
+        return loop_finding(
             WEIGHTS_PUT_BACK,
             "state",
             headline=(
@@ -98,7 +98,7 @@ def weights_stay(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     )
     if not moving:
         return _frozen_on_the_way(rehearsal)
-    return told(
+    return loop_finding(
         FROZEN_MOVES,
         "state",
         headline=(
@@ -140,7 +140,7 @@ def _frozen_on_the_way(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     frozen = sorted(name for name in held if name in named and not named[name].requires_grad)
     if not frozen:
         return ()
-    return told(
+    return loop_finding(
         FROZEN_ON_THE_WAY,
         "state",
         headline=(
@@ -159,7 +159,7 @@ def randomness_is_fresh(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     seeded = [window for window in rehearsal.windows if window.of("seed")]
     if len(seeded) < max(FEWEST, 0.8 * len(rehearsal.windows)):
         return ()
-    return told(
+    return loop_finding(
         RANDOMNESS_REPEATS,
         "state",
         headline=(

@@ -24,8 +24,8 @@ from pytest_overfit.loop import (
     targets,
     updates,
 )
+from pytest_overfit.loop.located import loop_finding
 from pytest_overfit.loop.rehearsal import Rehearsal, rehearse
-from pytest_overfit.loop.told import told
 from pytest_overfit.loop.training import LoopFailed
 from pytest_overfit.subject import Subject
 
@@ -36,9 +36,9 @@ def loop_runs(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if isinstance(error, LoopFailed):
         return (running.failed(error, line if error.stepless else None),)
     if error is not None:
-        return told(running.LOOP_DIVERGES, None, headline=f"your loop: {error}", where=line)
+        return loop_finding(running.LOOP_DIVERGES, None, headline=f"your loop: {error}", where=line)
     if not rehearsal.windows:
-        return told(
+        return loop_finding(
             running.NO_STEP,
             "accumulation",
             headline="your loop ended before its first loss",
@@ -117,7 +117,9 @@ CONTRACTS: tuple[Contract, ...] = (
     ),
     _contract("same again", "two steps with the same seed are the same", retakes.seeds_repeat),
     _contract(
-        "failures heard", "a gradient that is not finite is not hidden", retakes.failures_are_heard
+        "failures reported",
+        "a gradient that is not finite is not hidden",
+        retakes.failures_are_reported,
     ),
 )
 """Causes before what follows from them."""
@@ -155,7 +157,7 @@ def examine_loop(subject: Subject, *, seed: int = 0) -> tuple[Checked, ...]:
     names = {finding.name for finding in every}
     caused = any(finding.fails() and finding.name not in LAST for finding in every)
 
-    def is_told(finding: Finding) -> bool:
+    def is_shown(finding: Finding) -> bool:
         if names & ENDS:
             return finding.name in ENDS
         return not names & set(RECORDS[finding.name].follows) and not (
@@ -166,9 +168,9 @@ def examine_loop(subject: Subject, *, seed: int = 0) -> tuple[Checked, ...]:
     return tuple(
         Checked(
             contract=contract,
-            findings=accepting([one for one in findings if is_told(one)], subject.accept),
+            findings=accepting([one for one in findings if is_shown(one)], subject.accept),
             skipped="the loop ended before it could be watched"
-            if ended and not any(map(is_told, findings))
+            if ended and not any(map(is_shown, findings))
             else None,
         )
         for contract, findings in found.items()

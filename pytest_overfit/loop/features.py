@@ -7,9 +7,9 @@ from statistics import median
 
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.record import Record
+from pytest_overfit.loop.located import loop_finding
 from pytest_overfit.loop.matching import Row, spread_of
 from pytest_overfit.loop.rehearsal import Rehearsal
-from pytest_overfit.loop.told import told
 from pytest_overfit.loop.windows import Loss
 
 AFFINE = 0.999
@@ -46,7 +46,7 @@ def features_are_the_clips_own(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if cut and len(cut) >= 0.05 * count:
         least = min(cut, key=lambda row: row.frames / rehearsal.samples[row.sample].frames)
         sample = rehearsal.samples[least.sample]
-        return told(
+        return loop_finding(
             FEATURES_CUT,
             "batches",
             headline=(
@@ -62,7 +62,7 @@ def features_are_the_clips_own(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         return shuffled
     hidden = [row.zeros for row, _ in rows]
     if sum(hidden) / count > MASKED:
-        return told(
+        return loop_finding(
             FEATURES_HIDDEN,
             "batches",
             headline=(
@@ -84,7 +84,7 @@ def _shuffled(rehearsal: Rehearsal, where: str | None) -> tuple[Finding, ...]:
     turned = [loss for loss in known if loss.given is not None and loss.given.shuffled]
     if len(turned) < 0.9 * len(known) or any(_reads_it_so(loss) for loss in turned):
         return ()
-    return told(
+    return loop_finding(
         FEATURES_REORDERED,
         "batches",
         headline="the frames of each clip reach the network in another order",
@@ -121,7 +121,7 @@ def _rescaled(
     unit = abs(mean) < 0.5 and 0.5 < spread < 2
     if not unit or (abs(given_mean) < 0.5 and 0.5 < given_spread < 2):
         return ()
-    return told(
+    return loop_finding(
         NORMALISED_TWICE,
         "batches",
         headline=(
@@ -148,7 +148,7 @@ def _rounded(rehearsal: Rehearsal, count: int, where: str | None) -> tuple[Findi
     before, after = levels
     if after * 50 > before:
         return ()
-    return told(
+    return loop_finding(
         FEATURES_ROUNDED,
         "batches",
         headline=f"features are rounded: {after} different numbers are left of {before}",

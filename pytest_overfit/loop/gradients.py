@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
+from pytest_overfit.loop.located import loop_finding
 from pytest_overfit.loop.rehearsal import Rehearsal
-from pytest_overfit.loop.told import told
 from pytest_overfit.loop.windows import FEWEST, Loss, Window
 
 
@@ -31,7 +31,7 @@ def gradients_are_fresh(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if len(stale) < 0.5 * (len(rehearsal.windows) - 1):
         return ()
     many = counted(len((stale[0].stale or frozenset()) & stepped), "parameter")
-    return told(
+    return loop_finding(
         STALE_GRADIENT,
         "accumulation",
         headline="gradients are never zeroed: each step is taken on the sum of all gradients "
@@ -51,7 +51,7 @@ def gradients_are_whole(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     """What backward passes give is there when the step is taken, and is their mean."""
     empty = [window for window in rehearsal.windows if zeroed_before_step(window)]
     if len(empty) >= FEWEST:
-        return told(
+        return loop_finding(
             LOST_GRADIENT,
             "accumulation",
             headline=(
@@ -63,7 +63,7 @@ def gradients_are_whole(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         )
     lost = [window for window in rehearsal.windows if _zeroed_between(window)]
     if len(lost) >= FEWEST:
-        return told(
+        return loop_finding(
             LOST_GRADIENT,
             "accumulation",
             headline=(
@@ -126,7 +126,7 @@ def _summed(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if len(whole) < len(parts):
         return ()
     count = len(_graded(parts[0]))
-    return told(
+    return loop_finding(
         SUMMED_PARTS,
         "accumulation",
         headline=(
@@ -186,7 +186,7 @@ def scales_are_undone(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         if "clip" in one and ("unscale" not in one or one.index("clip") < one.index("unscale"))
     ]
     if len(never) >= FEWEST:
-        return told(
+        return loop_finding(
             GRADIENT_LEFT_SCALED,
             "precision",
             headline=(
@@ -197,7 +197,7 @@ def scales_are_undone(rehearsal: Rehearsal) -> tuple[Finding, ...]:
             try_="scaler.step(optimizer) and scaler.update() in the place of optimizer.step()",
         )
     if len(early) >= FEWEST:
-        return told(
+        return loop_finding(
             GRADIENT_LEFT_SCALED,
             "clip",
             headline=(
@@ -208,7 +208,7 @@ def scales_are_undone(rehearsal: Rehearsal) -> tuple[Finding, ...]:
             try_="scaler.unscale_(optimizer) before clip_grad_norm_",
         )
     if not any("update" in one for one in kinds):
-        return told(
+        return loop_finding(
             GRADIENT_LEFT_SCALED,
             "precision",
             headline=(

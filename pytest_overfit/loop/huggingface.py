@@ -64,7 +64,7 @@ def subject_of(
             made.get_train_dataloader(),
             getattr(getattr(made.model, "config", None), "pad_token_id", None),
         )
-    known = {"forward": hear, "outputs": "logits", "layout": "BTV", "blank": blank or 0}
+    known = {"forward": forward_clips, "outputs": "logits", "layout": "BTV", "blank": blank or 0}
     return Subject(
         name=name or type(made.model).__name__,
         build=lambda vocab_size, feature_dim, seed: model(),
@@ -75,7 +75,7 @@ def subject_of(
     )
 
 
-def hear(model: Any, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+def forward_clips(model: Any, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
     """A CTC model of the library: features (batch, frames, dim) -> logits (batch, steps,
     vocabulary), steps (batch,).
 

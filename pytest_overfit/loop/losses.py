@@ -11,8 +11,8 @@ import torch
 
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.record import Record
+from pytest_overfit.loop.located import loop_finding
 from pytest_overfit.loop.rehearsal import Rehearsal
-from pytest_overfit.loop.told import told
 from pytest_overfit.loop.windows import Loss
 
 UNNORMALISED = 0.1
@@ -48,7 +48,7 @@ def loss_is_of_the_output(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if all(
         loss.blank != rehearsal.subject.blank for loss in losses if loss.passage == first.passage
     ):
-        return told(
+        return loop_finding(
             OTHER_BLANK,
             "loss",
             headline=(
@@ -60,7 +60,7 @@ def loss_is_of_the_output(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         )
     off = max(float(loss.log_probs.float().logsumexp(-1).abs().max()) for loss in losses[:4])
     if off > UNNORMALISED:
-        return told(
+        return loop_finding(
             LOSS_UNNORMALISED,
             "loss",
             headline=(
@@ -76,7 +76,7 @@ def loss_is_of_the_output(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         if all(_fits(loss.log_probs, dtype) for loss in losses[:4])
     ]
     if kinds:
-        return told(
+        return loop_finding(
             LOSS_IN_HALF,
             "precision",
             headline=f"the loop's CTC is given {kinds[0]} numbers: sums over paths need float32",
@@ -106,10 +106,10 @@ def _lengths(rehearsal: Rehearsal, losses: Sequence[Loss]) -> tuple[Finding, ...
         and loss.own is not None
         and loss.own[0].shape[-1] == loss.log_probs.shape[-1]
     ]
-    told_of = alone or _of_the_output(losses)
+    judged = alone or _of_the_output(losses)
     wrong = [
         (loss, rehearsal.samples[clip].name, given, own)
-        for loss in told_of
+        for loss in judged
         for clip, given, own in zip(loss.clips, loss.input_lengths, loss.own_steps, strict=True)
         if given != own
     ]
@@ -117,14 +117,14 @@ def _lengths(rehearsal: Rehearsal, losses: Sequence[Loss]) -> tuple[Finding, ...
         return ()
     loss, sample, given, own = max(wrong, key=lambda one: abs(one[2] - one[3]))
     padded = all(given == len(loss.log_probs) for loss, _, given, _ in wrong)
-    return told(
+    return loop_finding(
         OTHER_LENGTHS,
         "loss" if given > own else "batches",
         headline=f"the loop's CTC reads {given} steps of {sample}, which has {own}"
         + (": the length of the padded batch" if padded else ""),
         where=loss.where,
         evidence=(
-            f"so at {len(wrong)} of {sum(len(loss.input_lengths) for loss in told_of)} clips",
+            f"so at {len(wrong)} of {sum(len(loss.input_lengths) for loss in judged)} clips",
         ),
         samples=(sample,),
         try_="give CTC the steps that the network returns",
@@ -145,7 +145,7 @@ def network_is_used_as_it_is(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if len(losses) < 3 or not off:
         return ()
     if 0 not in off and len(off) >= (len(gaps) - 1) / 2:
-        return told(
+        return loop_finding(
             STATE_ACROSS_BATCHES,
             "state",
             headline=(
@@ -162,7 +162,7 @@ def network_is_used_as_it_is(rehearsal: Rehearsal) -> tuple[Finding, ...]:
             try_="begin each batch from a fresh state",
         )
     if len(off) == len(gaps):
-        return told(
+        return loop_finding(
             OTHER_OUTPUT,
             "loss",
             headline=(

@@ -6,8 +6,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.record import Record
+from pytest_overfit.loop.located import loop_finding
 from pytest_overfit.loop.rehearsal import Rehearsal
-from pytest_overfit.loop.told import told
 from pytest_overfit.loop.watcher import telling
 from pytest_overfit.loop.windows import FEWEST
 
@@ -20,23 +20,23 @@ def modes_are_right(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     windows = (*rehearsal.windows, rehearsal.rest)
     passes = [event for window in windows for event in window.of("backward")]
     wrong = [event for event in passes if not event.facts["training"]]
-    told_apart = [name for name, _ in telling(rehearsal.network)]
+    differing = [name for name, _ in telling(rehearsal.network)]
     if len(wrong) >= FEWEST:
-        return told(
+        return loop_finding(
             TRAINED_IN_EVAL,
             "mode",
             headline=f"{len(wrong)} of {len(passes)} backward passes come from eval mode",
             where=wrong[0].where,
-            evidence=(f"modules that differ in train mode: {naming(told_apart)}",)
-            if told_apart
+            evidence=(f"modules that differ in train mode: {naming(differing)}",)
+            if differing
             else ("no module of this network differs in train mode",),
             try_="network.train() at the start of each epoch, and no backward() in validation",
-            severity="failure" if told_apart else "warning",
+            severity="failure" if differing else "warning",
         )
     judged = [loss for window in windows for loss in window.losses if not loss.graded]
     in_train = [loss for loss in judged if loss.training]
-    if told_apart and len(in_train) >= FEWEST and len(in_train) == len(judged):
-        return told(
+    if differing and len(in_train) >= FEWEST and len(in_train) == len(judged):
+        return loop_finding(
             EVALUATED_IN_TRAIN,
             "mode",
             headline="validation runs in train mode: dropout and batch statistics are in its "
@@ -45,7 +45,7 @@ def modes_are_right(rehearsal: Rehearsal) -> tuple[Finding, ...]:
             evidence=(
                 (
                     f"{len(in_train)} losses without gradients; modules that differ: "
-                    f"{naming(told_apart)}"
+                    f"{naming(differing)}"
                 ),
             ),
             try_="network.eval() before validation, network.train() after it",
@@ -63,7 +63,7 @@ def train_mode_is_whole(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     heavy = [event for event in passes if max(event.facts["dropped"].values(), default=0) > HEAVY]
     if len(heavy) >= FEWEST:
         name, rate = max(heavy[0].facts["dropped"].items(), key=lambda one: float(one[1]))
-        return told(
+        return loop_finding(
             DROPOUT_OUTWEIGHS,
             "mode",
             headline=f"dropout of {rate:.0%} in {name}: next to nothing of a clip passes",
@@ -75,7 +75,7 @@ def train_mode_is_whole(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     asleep = [event for event in passes if known and set(event.facts["asleep"]) == known]
     if len(asleep) < FEWEST:
         return ()
-    return told(
+    return loop_finding(
         TRAINED_IN_EVAL,
         "mode",
         headline=(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.record import Record
+from pytest_overfit.loop.located import loop_finding
 from pytest_overfit.loop.rehearsal import Rehearsal
-from pytest_overfit.loop.told import told
 from pytest_overfit.loop.windows import FEWEST
 
 
@@ -20,7 +20,7 @@ def optimisers_have_the_network(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     }
     foreign = max(update.foreign for update in updates)
     if not given and foreign:
-        return told(
+        return loop_finding(
             OPTIMISER_ELSEWHERE,
             "optimiser",
             headline=(
@@ -37,7 +37,7 @@ def optimisers_have_the_network(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     left = [name for name in left if name in rehearsal.reached or foreign]
     if not left:
         return ()
-    return told(
+    return loop_finding(
         NOT_OPTIMISED,
         "optimiser",
         headline=(
@@ -65,7 +65,7 @@ def optimisers_last(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     made = max((len(set(line)) for line in seen.values()), default=0)
     if made < FEWEST:
         return ()
-    return told(
+    return loop_finding(
         OPTIMISER_RENEWED,
         "optimiser",
         headline=(

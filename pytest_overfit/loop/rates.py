@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.record import Record
+from pytest_overfit.loop.located import loop_finding
 from pytest_overfit.loop.rehearsal import Rehearsal
-from pytest_overfit.loop.told import told
 from pytest_overfit.loop.windows import FEWEST
 
 DEAD = 0.01
@@ -33,7 +33,7 @@ def rates_live(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     line = rehearsal.first("schedule")
     if last <= DEAD * peak and (peak > 0):
         dead = next(i for i, rate in enumerate(rates) if rate <= DEAD * peak)
-        return told(
+        return loop_finding(
             RATE_DIES,
             "scheduler",
             headline=(
@@ -49,7 +49,7 @@ def rates_live(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         )
     sleeping = next((i for i, rate in enumerate(rates) if rate > 0), len(rates))
     if sleeping >= FEWEST:
-        return told(
+        return loop_finding(
             RATE_NEVER_RISES,
             "scheduler",
             headline=(
@@ -66,7 +66,7 @@ def rates_live(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         for group in update.optimizer.param_groups
     )
     if asked and peak < NEVER * asked:
-        return told(
+        return loop_finding(
             RATE_NEVER_RISES,
             "scheduler",
             headline=(
@@ -99,7 +99,7 @@ def schedules_are_of_this_optimiser(rehearsal: Rehearsal) -> tuple[Finding, ...]
     ]
     if len(rehearsal.updates) < FEWEST or not events or len(elsewhere) < len(events):
         return ()
-    return told(
+    return loop_finding(
         SCHEDULE_ELSEWHERE,
         "scheduler",
         headline=(

@@ -61,7 +61,7 @@ class Event:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-Hear = Callable[[Event], None]
+OnEvent = Callable[[Event], None]
 
 
 def is_users(filename: str) -> bool:
@@ -86,11 +86,11 @@ def users_line() -> str | None:
 
 
 @contextmanager
-def recording(network: nn.Module, hear: Hear) -> Iterator[None]:
-    """Tell `hear` of every event until the block ends; torch is then as it was."""
+def recording(network: nn.Module, on_event: OnEvent) -> Iterator[None]:
+    """Call `on_event` with every event until the block ends; torch is then as it was."""
 
-    def told(kind: Kind, of: Any = None, **facts: Any) -> None:
-        hear(Event(kind=kind, where=users_line(), of=of, facts=facts))
+    def emit(kind: Kind, of: Any = None, **facts: Any) -> None:
+        on_event(Event(kind=kind, where=users_line(), of=of, facts=facts))
 
     def before(
         kind: Kind,
@@ -102,7 +102,7 @@ def recording(network: nn.Module, hear: Hear) -> Iterator[None]:
 
         @wraps(inner)
         def outer(*args: Any, **kwargs: Any) -> Any:
-            told(kind, args[0] if args else None, **facts(*args, **kwargs))
+            emit(kind, args[0] if args else None, **facts(*args, **kwargs))
             return inner(*args, **kwargs)
 
         return patch.object(owner, name, outer)
@@ -128,7 +128,7 @@ def recording(network: nn.Module, hear: Hear) -> Iterator[None]:
             "input_lengths": torch.as_tensor(input_lengths),
             "target_lengths": torch.as_tensor(target_lengths),
         }
-        told(
+        emit(
             "ctc",
             log_probs=log_probs,
             targets=targets,
@@ -148,9 +148,9 @@ def recording(network: nn.Module, hear: Hear) -> Iterator[None]:
 
     @wraps(inner_backward)
     def backward(*args: Any, **kwargs: Any) -> Any:
-        told("backward", args[0] if args else None, **backward_facts(*args, **kwargs))
+        emit("backward", args[0] if args else None, **backward_facts(*args, **kwargs))
         given = inner_backward(*args, **kwargs)
-        told("grown")
+        emit("grown")
         return given
 
     with ExitStack() as stack:
@@ -195,28 +195,28 @@ def recording(network: nn.Module, hear: Hear) -> Iterator[None]:
             stack.enter_context(one)
         for name, inner in inner_clips.items():
             for owner in (nn.utils, nn.utils.clip_grad):
-                stack.enter_context(patch.object(owner, name, _clip(inner, told)))
+                stack.enter_context(patch.object(owner, name, _clip(inner, emit)))
         stack.callback(
             register_module_forward_pre_hook(
-                lambda module, given: _called(told, module, given, {})
+                lambda module, given: _called(emit, module, given, {})
             ).remove
         )
         stack.callback(
             network.register_forward_pre_hook(
-                lambda *given: _called(told, *given), with_kwargs=True
+                lambda *given: _called(emit, *given), with_kwargs=True
             ).remove
         )
         stack.callback(
-            register_optimizer_step_pre_hook(lambda *given: _about_to_step(told, *given)).remove
+            register_optimizer_step_pre_hook(lambda *given: _about_to_step(emit, *given)).remove
         )
         stack.callback(
-            register_optimizer_step_post_hook(lambda optimizer, *_: told("step", optimizer)).remove
+            register_optimizer_step_post_hook(lambda optimizer, *_: emit("step", optimizer)).remove
         )
         yield
 
 
 def _called(
-    told: Callable[..., None], module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]
+    emit: Callable[..., None], module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]
 ) -> None:
     """A module is called, by position or by keywords; not where a checkpoint runs it once more in a
     backward pass.
@@ -224,22 +224,22 @@ def _called(
     if torch._C._current_graph_task_id() != -1:
         return
     autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
-    told("call", module, given=(*given, *named.values()), autocast=autocast)
+    emit("call", module, given=(*given, *named.values()), autocast=autocast)
 
 
 def _about_to_step(
-    told: Callable[..., None], optimizer: Optimizer, given: tuple[Any, ...], named: dict[str, Any]
+    emit: Callable[..., None], optimizer: Optimizer, given: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """A step begins: where it is given a closure, once the closure has done the backward pass."""
     closure = named.get("closure", given[1] if len(given) > 1 else None)
     if not callable(closure):
-        told("before_step", optimizer)
+        emit("before_step", optimizer)
         return None
 
     @wraps(closure)
     def outer() -> Any:
         loss = closure()
-        told("before_step", optimizer)
+        emit("before_step", optimizer)
         return loss
 
     return (
@@ -249,7 +249,7 @@ def _about_to_step(
     )
 
 
-def _clip(inner: Callable[..., Any], told: Callable[..., None]) -> Callable[..., Any]:
+def _clip(inner: Callable[..., Any], emit: Callable[..., None]) -> Callable[..., Any]:
     """Clipping that tells the norm before and after."""
 
     @wraps(inner)
@@ -257,7 +257,7 @@ def _clip(inner: Callable[..., Any], told: Callable[..., None]) -> Callable[...,
         taken = [parameters] if isinstance(parameters, Tensor) else list(parameters)
         norm = gradient_norm(taken)
         given = inner(taken, *args, **kwargs)
-        told("clip", taken, norm=norm, clipped=gradient_norm(taken))
+        emit("clip", taken, norm=norm, clipped=gradient_norm(taken))
         return given
 
     return outer

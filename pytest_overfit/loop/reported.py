@@ -7,8 +7,8 @@ from collections import defaultdict
 
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.record import Record
+from pytest_overfit.loop.located import loop_finding
 from pytest_overfit.loop.rehearsal import Rehearsal
-from pytest_overfit.loop.told import told
 from pytest_overfit.loop.windows import FEWEST, Window
 
 ALIKE = 1e-4
@@ -29,7 +29,7 @@ def loss_holds_every_clip(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if len(shares) < FEWEST or max(shares) > LEFT:
         return ()
     first = rehearsal.graded[0]
-    return told(
+    return loop_finding(
         CLIPS_LEFT_OUT,
         "loss",
         headline=f"the loss is of {len(first.input_lengths)} of the {first.drawn} clips of a batch",
@@ -52,15 +52,15 @@ def loss_is_reported(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if len({round(value, 6) for value in own}) < FEWEST:
         return ()
     if len(set(reported)) == 1:
-        said = f"the loop reports a loss of {reported[0]:.4g} at every step, while CTC moves"
+        what = f"the loop reports a loss of {reported[0]:.4g} at every step, while CTC moves"
     elif all(map(_same, reported[1:], own[:-1])) and not any(map(_same, reported[1:], own[1:])):
-        said = "the loss that the loop reports is that of the batch before"
+        what = "the loss that the loop reports is that of the batch before"
     else:
         return ()
-    return told(
+    return loop_finding(
         LOSS_NOT_REPORTED,
         "loss",
-        headline=said,
+        headline=what,
         where=next((loss.where for loss in rehearsal.graded), None),
         evidence=(f"CTC of the first steps: {', '.join(f'{value:.4g}' for value in own[:4])}",),
         try_="report the loss that backward() is called on",

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.record import Record
+from pytest_overfit.loop.located import loop_finding
 from pytest_overfit.loop.recorder import Event
 from pytest_overfit.loop.rehearsal import Rehearsal
-from pytest_overfit.loop.told import told
 from pytest_overfit.loop.training import LoopFailed, LoopTraining
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.training import NonFiniteLoss
@@ -36,7 +36,7 @@ def seeds_repeat(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if not off:
         return ()
     step = off[0]
-    return told(
+    return loop_finding(
         NOT_REPEATABLE,
         "state",
         headline=(
@@ -62,7 +62,7 @@ def _losses(rehearsal: Rehearsal) -> list[float]:
         training.close()
 
 
-def failures_are_heard(rehearsal: Rehearsal) -> tuple[Finding, ...]:
+def failures_are_reported(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     """After a step on a gradient that was not finite the loss says so; a step that is left out says
     nothing and harms nothing.
     """
@@ -73,20 +73,20 @@ def failures_are_heard(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     ):
         return ()
     take = _Spoilt(rehearsal)
-    if not take.spoilt or take.heard:
+    if not take.spoilt or take.reported:
         return ()
     if take.ruined and take.stepless:
-        said = "it draws batch after batch and takes no step any more, and says nothing"
+        consequence = "it draws batch after batch and takes no step any more, and says nothing"
     elif take.ruined:
-        said = f"{AFTER} losses after it are finite"
+        consequence = f"{AFTER} losses after it are finite"
     else:
         return ()
-    return told(
+    return loop_finding(
         FAILURE_HIDDEN,
         "loss",
         headline=(
             "a step on a gradient that is not finite ruins the weights, and the loop hides it: "
-            f"{said}"
+            f"{consequence}"
         ),
         where=rehearsal.first("backward"),
         evidence=("one gradient was made infinite in one backward pass",),
@@ -97,18 +97,18 @@ def failures_are_heard(rehearsal: Rehearsal) -> tuple[Finding, ...]:
 class _Spoilt:
     """A take in which one gradient is infinite in one step.
 
-    spoilt: whether that came about. ruined: whether weights were no longer finite after it. heard:
-    whether the loss, or an error, told. stepless: whether no more steps were taken.
+    spoilt: whether that came about. ruined: whether weights were no longer finite after it.
+    reported: whether the loss, or an error, showed it. stepless: whether no more steps were taken.
     """
 
     def __init__(self, rehearsal: Rehearsal) -> None:
-        self.spoilt = self.ruined = self.heard = self.stepless = False
+        self.spoilt = self.ruined = self.reported = self.stepless = False
         training = LoopTraining(
             rehearsal.subject,
             rehearsal.samples,
             default_recipe(len(rehearsal.samples)),
             seed=0,
-            hear=self._hear,
+            on_event=self._on_event,
         )
         named = dict(training.network.named_parameters())
         moved = [
@@ -128,7 +128,7 @@ class _Spoilt:
             self._take(training)
         except (NonFiniteLoss, LoopFailed) as error:
             self.stepless = isinstance(error, LoopFailed) and error.stepless
-            self.heard = not self.stepless
+            self.reported = not self.stepless
         finally:
             training.close()
             self.ruined = any(
@@ -144,7 +144,7 @@ class _Spoilt:
         self.spoilt = True
         return torch.full_like(gradient, math.inf)
 
-    def _hear(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         if event.kind == "step" and self.spoilt and self._handle is not None:
             self._handle.remove()
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.record import Record
-from pytest_overfit.loop.told import told
+from pytest_overfit.loop.located import loop_finding
 from pytest_overfit.loop.training import LoopFailed
 
 
 def failed(error: LoopFailed, where: str | None = None) -> Finding:
     """What ended a loop. where: a line of it, where the error has none."""
     if error.stepless:
-        return told(NO_STEP, "accumulation", headline=str(error), where=error.where or where)[0]
-    said = f"{error}: gradients are switched off" if error.part == "mode" else str(error)
-    return told(LOOP_FAILS, error.part, headline=said, where=error.where or where)[0]
+        return loop_finding(
+            NO_STEP, "accumulation", headline=str(error), where=error.where or where
+        )[0]
+    headline = f"{error}: gradients are switched off" if error.part == "mode" else str(error)
+    return loop_finding(LOOP_FAILS, error.part, headline=headline, where=error.where or where)[0]
 
 
 def ends_early(steps: int, ours: int) -> Finding:
     """What is told of a loop that was over before it could have learned."""
-    return told(
+    return loop_finding(
         LOOP_ENDS,
         "scheduler",
         headline=f"your loop ends after {steps} steps, and ours took {ours}",

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.record import Record
+from pytest_overfit.loop.located import loop_finding
 from pytest_overfit.loop.rehearsal import Rehearsal
-from pytest_overfit.loop.told import told
 from pytest_overfit.loop.windows import FEWEST, Update, Window
 
 SHRUNK = 1e-3
@@ -46,7 +46,7 @@ def clipping_is_in_time(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     orders = [window.order("backward", "clip", "before_step") for window in rehearsal.windows]
     late = [order for order in orders if re.search("b[^c]*sc", order)]
     if len(late) >= FEWEST:
-        return told(
+        return loop_finding(
             CLIPPED_TOO_LATE,
             "clip",
             headline="gradients are clipped after the step: every step is taken on what was not "
@@ -68,7 +68,7 @@ def clipping_is_in_time(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     ]
     if by_size and len(shrunk) >= max(FEWEST, len(clips) / 2):
         least = min(event.facts["clipped"] / event.facts["norm"] for event in shrunk)
-        return told(
+        return loop_finding(
             CLIPPED_TO_NOTHING,
             "clip",
             headline=(
@@ -97,7 +97,7 @@ def _shrunk_by_hand(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if len(shrunk) < max(FEWEST, len(shares) / 2):
         return ()
     least, update = min(shrunk, key=lambda one: one[0])
-    return told(
+    return loop_finding(
         CLIPPED_TO_NOTHING,
         "clip",
         headline=(
@@ -112,8 +112,8 @@ def _shrunk_by_hand(rehearsal: Rehearsal) -> tuple[Finding, ...]:
 
 def _left(window: Window, update: Update) -> float:
     """The norm that a window's first clipping met, or, where nothing clips, its step."""
-    met = [float(event.facts["norm"]) for event in window.of("clip")]
-    return met[0] if met else gradient_norm(update.gradients)
+    norms = [float(event.facts["norm"]) for event in window.of("clip")]
+    return norms[0] if norms else gradient_norm(update.gradients)
 
 
 def gradient_norm(gradients: Mapping[str, Tensor]) -> float:
@@ -128,7 +128,7 @@ def steps_are_taken(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         return ()
     clipped = any(window.of("clip") for window in without)
     scaled = any(window.of("scale") for window in without)
-    return told(
+    return loop_finding(
         SKIPPED_STEPS,
         "precision" if scaled and not clipped else "clip" if clipped else "accumulation",
         headline=f"{len(without)} of {len(rehearsal.windows)} losses were followed by no optimiser "

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from pytest_overfit.finding import Finding, naming
 from pytest_overfit.findings.record import Record
+from pytest_overfit.loop.located import loop_finding
 from pytest_overfit.loop.matching import ALIKE
 from pytest_overfit.loop.rehearsal import Rehearsal
-from pytest_overfit.loop.told import told
 from pytest_overfit.loop.windows import Loss
 from pytest_overfit.subject import Sample
 
@@ -35,7 +35,7 @@ def targets_are_the_clips_own(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         f"{name}: {wrong[0][0]} in the place of {wrong[0][1].target.tolist()}",
     )
     record, headline, try_ = _what_is_wrong(rehearsal, losses, wrong)
-    return told(
+    return loop_finding(
         record,
         "batches",
         headline=headline,

@@ -70,7 +70,7 @@ class LoopTraining(Training):
     """A fresh network trained by the subject's own loop. Attributes and readings as those of
     `Training`; `ended` says why a loop is over.
 
-    hear: told of every event while the loop's code runs.
+    on_event: called with every event while the loop's code runs.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class LoopTraining(Training):
         seed: int,
         device: str | torch.device = "cpu",
         size: str | None = None,
-        hear: Callable[[Event], None] = lambda _: None,
+        on_event: Callable[[Event], None] = lambda _: None,
     ) -> None:
         if not isinstance(subject.loop, Loop):
             raise BadSubject(
@@ -103,8 +103,8 @@ class LoopTraining(Training):
         self.order = torch.Generator().manual_seed(seed)
         self.trace, self.step, self.paths, self.ended = Trace(), 0, [], None
         self._hold(samples)
-        self._hear, self._exchanged, self.seed = (
-            hear,
+        self._on_event, self._exchanged, self.seed = (
+            on_event,
             subject.loop.exchange(self) if subject.loop.exchange else None,
             seed,
         )
@@ -213,14 +213,14 @@ class LoopTraining(Training):
             )
         if self._exchanged:
             self._exchanged.on_event(event)
-        self._hear(event)
+        self._on_event(event)
 
     def _note_batch(self, indices: Sequence[int]) -> None:
         self.drawn = list(indices)
         self._since_step += 1
         if self._since_step > self._patience:
             raise _NoStep
-        self._hear(Event(kind="batch", of=list(indices)))
+        self._on_event(Event(kind="batch", of=list(indices)))
 
     def loss_of_drawn(self) -> Tensor:
         """The subject's own loss on the samples of the batch drawn last, by the network as it

@@ -10,8 +10,8 @@ import torch
 
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.record import Record
+from pytest_overfit.loop.located import loop_finding
 from pytest_overfit.loop.rehearsal import Rehearsal
-from pytest_overfit.loop.told import told
 from pytest_overfit.loop.windows import FEWEST, Update
 
 ASLEEP = 1e-6
@@ -53,7 +53,7 @@ def updates_are_of_size(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         for group in update.optimizer.param_groups
     )
     if decay > DECAYED:
-        return told(
+        return loop_finding(
             DECAY_OUTWEIGHS,
             "optimiser",
             headline=(
@@ -74,7 +74,7 @@ def updates_are_of_size(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     moving = any(bool(u.gradients[n].any()) for u in updates for n in u.gradients)
     if middle < ASLEEP and moving:
         rate = max(max(update.rates) for update in updates)
-        return told(
+        return loop_finding(
             UPDATE_VANISHES,
             "optimiser",
             headline=(
@@ -88,7 +88,7 @@ def updates_are_of_size(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     if asleep := _asleep(updates):
         return asleep
     if max(sizes) > LEAP:
-        return told(
+        return loop_finding(
             UPDATE_OVERSHOOTS,
             "optimiser",
             headline=f"a step moves the weights by {max(sizes):.1f} times their size",
@@ -107,7 +107,7 @@ def _asleep(updates: Sequence[Update]) -> tuple[Finding, ...]:
     if not low:
         return ()
     rate = max(_rate(updates, name) for name in low)
-    return told(
+    return loop_finding(
         UPDATE_VANISHES,
         "optimiser",
         headline=(
@@ -156,7 +156,7 @@ def _damped(update: Update) -> tuple[Finding, ...] | None:
     promised = float(numbers.median() / (numbers.median() + float(group["eps"])))
     if promised > DAMPED or float(group["eps"]) < 1e-6:
         return None
-    return told(
+    return loop_finding(
         EPSILON_OUTWEIGHS,
         "optimiser",
         headline=(
@@ -201,7 +201,7 @@ def steps_go_downhill(rehearsal: Rehearsal) -> tuple[Finding, ...]:
             uphill.append(update)
     if not uphill:
         return ()
-    return told(
+    return loop_finding(
         STEP_UPHILL,
         "optimiser",
         headline="steps go along the gradient, not against it: the loss is made larger",

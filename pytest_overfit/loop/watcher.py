@@ -36,7 +36,7 @@ class Watcher:
         self._autocast: torch.dtype | None = None
         self._seen: set[float] = set()
         self.training = LoopTraining(
-            subject, samples, default_recipe(len(samples)), seed=seed, hear=self.hear
+            subject, samples, default_recipe(len(samples)), seed=seed, on_event=self.on_event
         )
         self.trainable = [
             name
@@ -60,8 +60,8 @@ class Watcher:
         before = torch.cat([sample.features.float().flatten() for sample in self.samples])
         return len(before.unique()), len(self._seen)
 
-    def hear(self, event: Event) -> None:
-        """Measure at an event, and keep it; what measuring itself causes is not heard."""
+    def on_event(self, event: Event) -> None:
+        """Measure at an event, and keep it; what measuring itself causes is not kept."""
         if self._busy:
             return
         self._busy = True

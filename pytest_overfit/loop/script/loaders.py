@@ -113,7 +113,7 @@ def cut_loaders(cut: Cut, drawn: Drawn, built: Built) -> AbstractContextManager[
 
         built(kind, {**given, "dataset": dataset})
 
-        def told(items: Any) -> Any:
+        def collated(items: Any) -> Any:
             if isinstance(items, tuple):  # a loader that makes no batches
                 drawn(kind, [items[0]])
                 return collate(items[1])
@@ -121,7 +121,7 @@ def cut_loaders(cut: Cut, drawn: Drawn, built: Built) -> AbstractContextManager[
             drawn(kind, [index for index, _ in pairs])
             return collate([item for _, item in pairs])
 
-        inner(loader, **_cut(given, dataset, kind, cut), **IN_THIS_PROCESS, collate_fn=told)
+        inner(loader, **_cut(given, dataset, kind, cut), **IN_THIS_PROCESS, collate_fn=collated)
 
     return patch.object(DataLoader, "__init__", init)
 

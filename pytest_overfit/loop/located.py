@@ -1,4 +1,4 @@
-"""How a finding of a loop is told: with its part and its line."""
+"""A finding of a loop, with its part and its line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pytest_overfit.findings.record import Record
 from pytest_overfit.loop.loop import Part
 
 
-def told(
+def loop_finding(
     record: Record,
     part: Part | None,
     *,
