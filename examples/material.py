@@ -81,8 +81,8 @@ def speech(folder: Path) -> None:
         raise BadFeatures(
             "espeak-ng is not installed, which speaks the examples: apt-get install espeak-ng"
         )
-    said = _sentences(NUMBERS, tokens=(4, 8))
-    for number, words in enumerate(said):
+    sentences = _sentences(NUMBERS, tokens=(4, 8))
+    for number, words in enumerate(sentences):
         command = [
             "espeak-ng",
             "-v",
@@ -93,7 +93,7 @@ def speech(folder: Path) -> None:
             str(folder / f"{number:02d}.wav"),
         ]
         subprocess.run([*command, " ".join(words)], check=True)
-    _annotate(folder, said)
+    _annotate(folder, sentences)
 
 
 def lines(folder: Path) -> None:
@@ -101,13 +101,13 @@ def lines(folder: Path) -> None:
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(size=20)
-    said = _sentences(LETTERS, tokens=(8, 16))
-    for number, letters in enumerate(said):
+    sentences = _sentences(LETTERS, tokens=(8, 16))
+    for number, letters in enumerate(sentences):
         text = " ".join(letters)
         picture = Image.new("L", (int(font.getlength(text)) + 12, 32), "white")
         ImageDraw.Draw(picture).text((6, 4), text, font=font, fill="black")
         picture.save(folder / f"{number:02d}.png")
-    _annotate(folder, said)
+    _annotate(folder, sentences)
 
 
 def lips(folder: Path) -> None:
@@ -116,8 +116,8 @@ def lips(folder: Path) -> None:
     from skimage.data import astronaut
 
     photograph = cv2.cvtColor(astronaut(), cv2.COLOR_RGB2BGR)
-    said = _sentences(list(MOUTHS), tokens=(5, 9))
-    for number, sounds in enumerate(said):
+    sentences = _sentences(list(MOUTHS), tokens=(5, 9))
+    for number, sounds in enumerate(sentences):
         shapes = np.array([(1.0, 1.0), *(MOUTHS[sound] for sound in sounds), (1.0, 1.0)])
         times = np.linspace(0, len(shapes) - 1, FRAMES_A_SOUND * len(shapes))
         video = cv2.VideoWriter(
@@ -133,7 +133,7 @@ def lips(folder: Path) -> None:
                 cv2.resize(photograph[y - down : y + down, x - across : x + across], (64, 48))
             )
         video.release()
-    _annotate(folder, said)
+    _annotate(folder, sentences)
 
 
 def _sentences(tokens_of: Sequence[str], tokens: tuple[int, int]) -> list[list[str]]:
@@ -144,11 +144,13 @@ def _sentences(tokens_of: Sequence[str], tokens: tuple[int, int]) -> list[list[s
     ]
 
 
-def _annotate(folder: Path, said: Sequence[Sequence[str]]) -> None:
+def _annotate(folder: Path, sentences: Sequence[Sequence[str]]) -> None:
     with (folder / "corpus.csv").open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, delimiter="|")
         rows.writerow(["id", "gloss"])
-        rows.writerows([f"{number:02d}", " ".join(tokens)] for number, tokens in enumerate(said))
+        rows.writerows(
+            [f"{number:02d}", " ".join(tokens)] for number, tokens in enumerate(sentences)
+        )
 
 
 MAKERS: dict[str, Callable[[Path], None]] = {

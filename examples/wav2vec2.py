@@ -36,18 +36,18 @@ class Speech(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         row = self.rows[index]
-        rate, heard = wavfile.read(self.folder / f"{row.name}.wav")
-        sound = torch.tensor(resample_poly(heard / 32768, RATE, rate), dtype=torch.float32)
+        rate, samples = wavfile.read(self.folder / f"{row.name}.wav")
+        sound = torch.tensor(resample_poly(samples / 32768, RATE, rate), dtype=torch.float32)
         labels = torch.tensor([self.vocabulary.index(word) for word in row.glosses])
         return {"input_values": (sound - sound.mean()) / sound.std(), "labels": labels}
 
 
 def collate(clips: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     sounds = [clip["input_values"] for clip in clips]
-    heard = [torch.ones(len(sound), dtype=torch.long) for sound in sounds]
+    masks = [torch.ones(len(sound), dtype=torch.long) for sound in sounds]
     return {
         "input_values": pad_sequence(sounds, batch_first=True),
-        "attention_mask": pad_sequence(heard, batch_first=True),
+        "attention_mask": pad_sequence(masks, batch_first=True),
         "labels": pad_sequence(
             [clip["labels"] for clip in clips], batch_first=True, padding_value=NO_LABEL
         ),

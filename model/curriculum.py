@@ -1,12 +1,11 @@
 """A curriculum: from a recipe that climbed a rung of the ladder up to a thousand sentences, weights
 carried from each scale to the next.
 
-rung         5 training sentences, memorised with the optimiser and learning rate that are to be
-scaled up; where only one of the ladder's
-             other learning rates holds, that one is taken, and where none does, nothing is trained
-stage        a run of its own in `<samples>-sentences/`, which starts from the best weights of the
-stage before; sentences are nested, and
-             every stage is validated on the same unseen ones
+rung     5 training sentences, memorised with the optimiser and learning rate that are to be
+         scaled up; where only one of the ladder's other rates holds, that one is taken, and where
+         none does, nothing is trained
+stage    a run of its own in `<samples>-sentences/`, which starts from the best weights of the
+         stage before; sentences are nested, and every stage is validated on the same unseen ones
 """
 
 from __future__ import annotations
@@ -146,11 +145,11 @@ def _known(folder: Path, settings: Settings) -> dict[str, Any] | None:
 
 
 def _write(folder: Path, rung: Climbed, stages: Sequence[Stage]) -> None:
-    said = {"version": 1, "rung": asdict(rung), "stages": [asdict(stage) for stage in stages]}
-    write_whole(folder / RECORD, json.dumps(said, indent=1) + "\n")
+    record = {"version": 1, "rung": asdict(rung), "stages": [asdict(stage) for stage in stages]}
+    write_whole(folder / RECORD, json.dumps(record, indent=1) + "\n")
 
 
-def told(rung: Climbed, stages: Sequence[Stage], monitor: str) -> str:
+def stages_in_words(rung: Climbed, stages: Sequence[Stage], monitor: str) -> str:
     """The rung in a sentence, and a table of the stages, each at its best epoch."""
     other = (
         ""

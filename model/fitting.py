@@ -115,7 +115,7 @@ def fit(
     if resumed and (result := _ended(folder, settings)):
         return result
     gc.collect()  # trainer and module of a run before this one hold each other
-    module, said = _prepared(settings, data, weights)
+    module, described = _prepared(settings, data, weights)
     epoch = _epoch_of(folder / LAST) if resumed else -1
     with quiet():
         trainer = trainer_for(
@@ -126,7 +126,7 @@ def fit(
         )
         if leads:
             cut_back(folder, epoch)
-            write_record(folder, {**said, "command": command})
+            write_record(folder, {**described, "command": command})
         try:
             trainer.fit(
                 module, datamodule=module.feed, ckpt_path=str(folder / LAST) if resumed else None
@@ -160,7 +160,7 @@ def _prepared(settings: Settings, data: Data, weights: Path | None) -> tuple[CTC
     """The module, and what run.json says of it."""
     subject = subject_for(settings.network, data, settings.keywords)
     network = subject.fresh(feature_dim=data.train[0].features.shape[1], seed=settings.seed)
-    said = record(subject, network, data, settings=settings.fixed(), epochs=settings.epochs)
+    described = record(subject, network, data, settings=settings.fixed(), epochs=settings.epochs)
     if weights is not None:
         load_weights(network, weights)
     feed = Feed(
@@ -177,7 +177,7 @@ def _prepared(settings: Settings, data: Data, weights: Path | None) -> tuple[CTC
         feed,
         seed=settings.seed,
         frozen=not settings.learning_rate,
-    ), said
+    ), described
 
 
 def trainer_for(
@@ -185,7 +185,7 @@ def trainer_for(
 ) -> L.Trainer:
     """Lightning's trainer with everything that watches the run.
 
-    resumed_from: optimiser steps; TensorBoard forgets what a killed run told beyond.
+    resumed_from: optimiser steps; TensorBoard forgets what a killed run wrote beyond.
     """
     gpus = torch.cuda.device_count()
     if (

@@ -119,7 +119,7 @@ def effects(trained: Sequence[Trained]) -> tuple[Effect, ...]:
     return tuple(found)
 
 
-def told(found: Sequence[Effect]) -> str:
+def effects_in_words(found: Sequence[Effect]) -> str:
     """The table for the terminal."""
     return text_table(TITLE, _columns(), found) + f"\n{_caution(len(found[0].deltas[GAP]))}"
 
@@ -171,12 +171,12 @@ def _cell(effect: Effect, name: str, shown: str, signed: str) -> str:
 
 def _write(folder: Path, settings: Settings, trained: Sequence[Trained]) -> None:
     found = effects(trained)
-    said = {
+    values = {
         "version": 1,
         "runs": [asdict(run) for run in trained],
         "effects": [asdict(effect) for effect in found],
     }
-    write_whole(folder / RECORD, json.dumps(said, indent=1) + "\n")
+    write_whole(folder / RECORD, json.dumps(values, indent=1) + "\n")
     caution = _caution(len({run.seed for run in trained}))
     write_whole(
         folder / PAGE,

@@ -126,9 +126,9 @@ def _levels(
     ]
 
 
-def write_record(folder: Path, said: Mapping[str, Any]) -> None:
+def write_record(folder: Path, values: Mapping[str, Any]) -> None:
     """Write what a run is, as run.json in its folder, whole or not at all."""
-    write_whole(folder / RUN, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+    write_whole(folder / RUN, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -140,15 +140,16 @@ def read_record(folder: Path) -> dict[str, Any]:
             "model.train"
         )
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        known = json.loads(path.read_text(encoding="utf-8"))
         complete = (
-            said["version"] == VERSION and {"subject", "network", "data", "settings"} <= said.keys()
+            known["version"] == VERSION
+            and {"subject", "network", "data", "settings"} <= known.keys()
         )
     except (ValueError, TypeError, KeyError) as error:
         raise BadRunFolder(f"{path}: not the record of a run ({error!r})") from error
     if not complete:
         raise BadRunFolder(f"{path}: a record of another version than {VERSION}; train anew")
-    return dict(said)
+    return dict(known)
 
 
 def subject_of_run(folder: Path | str) -> Subject:
@@ -157,9 +158,9 @@ def subject_of_run(folder: Path | str) -> Subject:
 
     Raises BadRunFolder, or BadFeatures where its corpus is not there any more.
     """
-    said = read_record(Path(folder))
-    data = data_described_by(said["data"])
-    return replace(subject_for(said["subject"], data, said["network"]), samples=data.val)
+    known = read_record(Path(folder))
+    data = data_described_by(known["data"])
+    return replace(subject_for(known["subject"], data, known["network"]), samples=data.val)
 
 
 def data_described_by(described: Mapping[str, Any]) -> Data:

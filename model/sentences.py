@@ -114,7 +114,7 @@ class Plans:
                 return sentence
 
     def labels(self, index: int) -> tuple[int, ...]:
-        """What training sentence `index` is said to spell."""
+        """What training sentence `index` is labelled with."""
         letters = self.train[index].letters
         if not self.wanted.label_noise:
             return letters

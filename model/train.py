@@ -68,21 +68,21 @@ def _one(settings: Settings, command: str) -> int:
 
 
 def _curriculum(settings: Settings, command: str) -> int:
-    from model.curriculum import RungBroken, curriculum, told
+    from model.curriculum import RungBroken, curriculum, stages_in_words
 
     try:
         rung, stages = curriculum(settings, command=command)
     except RungBroken as error:
         print(f"nothing was trained: {error}", file=sys.stderr)
         return BROKEN
-    _say(told(rung, stages, settings.monitor))
+    _say(stages_in_words(rung, stages, settings.monitor))
     return 0
 
 
 def _regularisation(settings: Settings, command: str) -> int:
-    from model.regularisation import regularisation, told
+    from model.regularisation import effects_in_words, regularisation
 
-    _say(told(regularisation(settings, command=command)))
+    _say(effects_in_words(regularisation(settings, command=command)))
     return 0
 
 

@@ -146,7 +146,7 @@ def test_the_table_of_a_curriculum(snapshot: SnapshotAssertion) -> None:
         ),
     ]
     rung = Climbed(samples=5, steps=45, learning_rate=0.003, asked=0.01)
-    assert model.curriculum.told(rung, stages, "val_loss") == snapshot
+    assert model.curriculum.stages_in_words(rung, stages, "val_loss") == snapshot
 
 
 # -- regularisation --------------------------------------------------------------------------------
@@ -219,4 +219,4 @@ def test_the_table_of_regularisers(snapshot: SnapshotAssertion) -> None:
         for seed in (0, 1)
     ]
     trained[3] = replace(trained[3], result=result(val_loss=2.25, val_wer=0.85))
-    assert model.regularisation.told(effects(trained)) == snapshot
+    assert model.regularisation.effects_in_words(effects(trained)) == snapshot
