@@ -59,7 +59,7 @@ def compared(
                 settled=test.settled(pairs),
             )
         )
-        if (standing := test.standing(pairs)).said:
+        if (standing := test.standing(pairs)).verdict:
             return standing, pairs
 
 
@@ -101,16 +101,16 @@ def spread(rows: Rows) -> list[str]:
 
 def sound(rows: Rows) -> list[str]:
     """The same network with other seeds on both sides, and another norm."""
-    said: Counter[str] = Counter()
+    verdicts: Counter[str] = Counter()
     pairs_used: list[int] = []
     for name in SOUND_SUBJECTS:
         for samples in RUNGS:
             own = courses(rows, name, samples)
             for standing, pairs in _all(iter(own[::2]), iter(own[1::2]), samples):
-                said[_word(standing)] += 1
+                verdicts[_word(standing)] += 1
                 pairs_used.append(len(pairs))
-    lines = [_rate("the same network, other seeds", said, pairs_used)]
-    said, pairs_used = Counter(), []
+    lines = [_rate("the same network, other seeds", verdicts, pairs_used)]
+    verdicts, pairs_used = Counter(), []
     truly: Counter[str] = Counter()
     for one, other in (*NORMS, *((b, a) for a, b in NORMS)):
         for samples in RUNGS:
@@ -120,17 +120,17 @@ def sound(rows: Rows) -> list[str]:
             truth = median(map(steps, ours)) / median(map(steps, base))
             for standing, pairs in _all(iter(ours), iter(base), samples):
                 if truth <= PairTest().tolerance:
-                    said[_word(standing)] += 1
+                    verdicts[_word(standing)] += 1
                     pairs_used.append(len(pairs))
                 else:
                     truly[_word(standing)] += 1
-    lines.append(_rate("another norm, at most 1.25 times the steps in truth", said, pairs_used))
+    lines.append(_rate("another norm, at most 1.25 times the steps in truth", verdicts, pairs_used))
     lines.append(f"another norm that takes more in truth: {dict(truly)}")
     return lines
 
 
 def planted(rows: Rows) -> list[str]:
-    """What was said of each slow-down, and what that cost."""
+    """The verdicts on each slow-down, and what that cost."""
     lines, found, total = [], 0, 0
     costs: list[float] = []
     for name, (host, _) in PLANTED.items():
@@ -139,15 +139,15 @@ def planted(rows: Rows) -> list[str]:
             if not ours or not base:
                 continue
             truth = median(map(steps, ours)) / median(map(steps, base))
-            said: Counter[str] = Counter()
+            verdicts: Counter[str] = Counter()
             for standing, pairs in _all(iter(ours), iter(base), samples):
-                said[_word(standing)] += 1
-                if standing.said == "worse" and truth >= 4:
+                verdicts[_word(standing)] += 1
+                if standing.verdict == "worse" and truth >= 4:
                     taken = sum(pair.ours.steps + pair.base.steps for pair in pairs)
                     costs.append(taken / median(map(steps, ours)))
-            lines.append(f"{name} ({host}, rung {samples}): {truth:.1f} times; {dict(said)}")
+            lines.append(f"{name} ({host}, rung {samples}): {truth:.1f} times; {dict(verdicts)}")
             if truth >= CLEAR:
-                found, total = found + said["worse"], total + said.total()
+                found, total = found + verdicts["worse"], total + verdicts.total()
     share = f"{100 * found / total:.0f} %" if total else "none"
     lines.append(f"found of those that take {CLEAR:g} times or more: {found} of {total} ({share})")
     if costs:
@@ -170,16 +170,16 @@ def _all(
 
 
 def _word(standing: Standing) -> str:
-    return (standing.said or "open") + ("" if standing.decided else ", not decided")
+    return (standing.verdict or "open") + ("" if standing.decided else ", not decided")
 
 
-def _rate(what: str, said: Counter[str], pairs: Sequence[int]) -> str:
-    total = said.total()
+def _rate(what: str, verdicts: Counter[str], pairs: Sequence[int]) -> str:
+    total = verdicts.total()
     if not total:
         return f"{what}: none"
-    wrong = said["worse"]
+    wrong = verdicts["worse"]
     bound = f", so at most {300 / total:.1f} % with 19 of 20" if not wrong else ""
     return (
-        f"{what}: {wrong} of {total} said worse{bound}; {dict(said)}; "
+        f"{what}: {wrong} of {total} said worse{bound}; {dict(verdicts)}; "
         f"{sum(pairs) / len(pairs):.1f} pairs on average"
     )

@@ -10,16 +10,16 @@ from pytest_overfit.against.guilty import Guilty
 from pytest_overfit.against.pairing import Pair, climb_both
 from pytest_overfit.against.sides import Side, SideFailed
 from pytest_overfit.against.times import TimeRatio, time_ratio
-from pytest_overfit.against.verdict import PairTest, Said, Standing
+from pytest_overfit.against.verdict import PairTest, PairVerdict, Standing
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """What a rung came to against the other side, `base`.
 
-    said: None where there was nothing to compare; note: why. steps: for each seed (seed, ours, did
-    they hold, theirs, did they hold). ratio, low, high: of steps, ours over theirs. error: (step,
-    ours, theirs): token error rates at equal steps of the first seed. parameters, memory_bytes:
+    verdict: None where there was nothing to compare; note: why. steps: for each seed (seed, ours,
+    did they hold, theirs, did they hold). ratio, low, high: of steps, ours over theirs. error:
+    (step, ours, theirs): token error rates at equal steps of the first seed. parameters, memory_bytes:
     (ours, theirs). time: of a step; slower: by more than the tolerance, beyond its noise.
     """
 
@@ -29,7 +29,7 @@ class Comparison:
     tolerance: float
     alpha: float
     beta: float
-    said: Said | None = None
+    verdict: PairVerdict | None = None
     note: str | None = None
     steps: tuple[tuple[int, int, bool, int, bool], ...] = ()
     ratio: float = 0.0
@@ -53,7 +53,7 @@ class Comparison:
     @property
     def fails(self) -> bool:
         """Whether the change learns worse, or is slower a step, by more than the tolerance."""
-        return self.said == "worse" or self.slower
+        return self.verdict == "worse" or self.slower
 
     def to_json(self) -> dict[str, Any]:
         """Its fields, in plain types."""
@@ -100,7 +100,7 @@ class Compared:
             )
             if self.memory is None:
                 self.memory = tuple(one.ask(do="memory")["bytes"] for one in (self.ours, self.base))
-            if (standing := self.test.standing(self.pairs)).said:
+            if (standing := self.test.standing(self.pairs)).verdict:
                 return standing
 
 
@@ -173,7 +173,7 @@ def compare(
     times = time_ratio([ratio for pair in pairs for ratio in pair.step_times], test.alpha)
     return Comparison(
         **known,
-        said=None if neither else standing.said,
+        verdict=None if neither else standing.verdict,
         note="neither side holds within the budget" if neither else _samples_differ(own, theirs),
         steps=tuple(_steps(pair) for pair in pairs),
         ratio=0.0 if neither else standing.ratio,
@@ -187,7 +187,7 @@ def compare(
         time=times,
         slower=times is not None and times.low > test.tolerance,
         same=any(pair.same for pair in pairs),
-        guilty=blame(worse) if standing.said == "worse" else (),
+        guilty=blame(worse) if standing.verdict == "worse" else (),
     )
 
 

@@ -12,7 +12,7 @@ from pytest_overfit.against.changes import Change, whole_of
 from pytest_overfit.against.checkout import NoOtherSide
 from pytest_overfit.against.pairing import Pair, Runner, Way, climb_both
 from pytest_overfit.against.sides import SideFailed
-from pytest_overfit.against.verdict import PairTest, Said
+from pytest_overfit.against.verdict import PairTest, PairVerdict
 
 MOST_TRIALS = 12
 FEW = 6
@@ -21,7 +21,7 @@ FEW = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Guilty:
-    """A change that was put back. file, line, within: where it is. said: of the rung without it.
+    """A change that was put back. file, line, within: where it is. verdict: of the rung without it.
 
     whole: all changes of the file together. why: it could not be tried.
     """
@@ -29,14 +29,14 @@ class Guilty:
     file: str
     line: int
     within: str
-    said: Said | None
+    verdict: PairVerdict | None
     why: str | None = None
     whole: bool = False
 
     @property
     def confirmed(self) -> bool:
         """Whether the rung is as good without it, or better."""
-        return self.said in ("as good", "better")
+        return self.verdict in ("as good", "better")
 
     @property
     def place(self) -> str:
@@ -70,7 +70,7 @@ class Recorded:
 
 def judge(
     pairs: Sequence[Pair], test: PairTest, budget: int, runner: Callable[[int], Runner]
-) -> Said | None:
+) -> PairVerdict | None:
     """What the seeds of a comparison say of another network in our place. runner: of a seed.
 
     None where they decide nothing.
@@ -89,8 +89,8 @@ def judge(
                 settled=test.settled(again),
             )
         )
-        if (standing := test.standing(again)).said:
-            return standing.said
+        if (standing := test.standing(again)).verdict:
+            return standing.verdict
     # Those seeds accused: with the same ones a network within the tolerance is mended.
     ratios = [bounds for pair in again if (bounds := pair.log_ratio)]
     edge = test.edge
@@ -98,11 +98,11 @@ def judge(
 
 
 def search(
-    by_file: Sequence[Sequence[Change]], trial: Callable[[Change], Said | None]
+    by_file: Sequence[Sequence[Change]], trial: Callable[[Change], PairVerdict | None]
 ) -> tuple[Guilty, ...]:
     """Put changes back one at a time until the rung is mended, and then the pieces of that file.
 
-    trial: what is said of the rung without a change. A change that cannot be put back alone, since
+    trial: the verdict on the rung without a change. A change that cannot be put back alone, since
     others need it, is told of.
     """
     few = sum(map(len, by_file)) <= FEW
@@ -127,7 +127,7 @@ def _order(by_file: Sequence[Sequence[Change]], *, few: bool) -> list[Change]:
     return [*alone, *files]
 
 
-def _tried(change: Change, trial: Callable[[Change], Said | None]) -> Guilty:
+def _tried(change: Change, trial: Callable[[Change], PairVerdict | None]) -> Guilty:
     known = {
         "file": change.file,
         "line": change.line,
@@ -135,6 +135,6 @@ def _tried(change: Change, trial: Callable[[Change], Said | None]) -> Guilty:
         "whole": change.whole,
     }
     try:
-        return Guilty(**known, said=trial(change))  # type: ignore[arg-type]
+        return Guilty(**known, verdict=trial(change))  # type: ignore[arg-type]
     except (SideFailed, NoOtherSide) as error:
-        return Guilty(**known, said=None, why=str(error))  # type: ignore[arg-type]
+        return Guilty(**known, verdict=None, why=str(error))  # type: ignore[arg-type]

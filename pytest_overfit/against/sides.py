@@ -79,13 +79,13 @@ class Side:
         except OSError:
             line = ""
         if not line:
-            raise SideFailed(f"the process of {self.name} ended: {self._said()}")
+            raise SideFailed(f"the process of {self.name} ended: {self._log_tail()}")
         answer: Answer = json.loads(line)
         if "error" in answer:
             raise SideFailed(answer["error"])
         return answer
 
-    def _said(self) -> str:
+    def _log_tail(self) -> str:
         self._process.wait()
         self._log.seek(0)
         lines = [line.rstrip() for line in self._log if line.strip()]
@@ -117,17 +117,17 @@ def serve(connection: int, answer: Callable[[Request], Answer]) -> None:
     ):
         for line in stream:
             try:
-                said = answer(json.loads(line))
+                reply = answer(json.loads(line))
             except Exception as error:  # whatever the code under test raises
-                said = {"error": told(error)}
+                reply = {"error": in_one_line(error)}
             try:
-                stream.write(json.dumps(said) + "\n")
+                stream.write(json.dumps(reply) + "\n")
                 stream.flush()
             except BrokenPipeError:
                 return
 
 
-def told(error: Exception) -> str:
+def in_one_line(error: Exception) -> str:
     """An exception in one line."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

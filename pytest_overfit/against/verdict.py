@@ -21,7 +21,7 @@ from typing import Literal
 from pytest_overfit.against import TOLERANCE
 from pytest_overfit.against.pairing import Pair
 
-Said = Literal["as good", "worse", "better"]
+PairVerdict = Literal["as good", "worse", "better"]
 Bounds = tuple[float, float]
 SCALES = {1: 0.3, 2: 0.25, 5: 0.16, 10: 0.12}
 """Lowest samples of a rung -> scale of a pair's log ratio around the true one, as Student's t with
@@ -47,14 +47,14 @@ def scale_of(samples: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """What the pairs say so far. said: None while another pair is needed.
+    """What the pairs say so far. verdict: None while another pair is needed.
 
     ratio: our steps over theirs, with an interval that holds the true one in 19 of 20 cases.
     decided: it passed its bound; else the pairs were used up, which accuses nobody.
     chance_of_error: of a claim that was made.
     """
 
-    said: Said | None
+    verdict: PairVerdict | None
     ratio: float
     low: float
     high: float
@@ -92,19 +92,19 @@ class PairTest:
         """What these pairs, in the order of their seeds, come to."""
         if any(pair.same for pair in pairs):
             return Standing(
-                said="as good", ratio=1.0, low=1.0, high=1.0, decided=True, chance_of_error=0.0
+                verdict="as good", ratio=1.0, low=1.0, high=1.0, decided=True, chance_of_error=0.0
             )
         bounds = [clipped(bound) for pair in pairs if (bound := pair.log_ratio)]
-        said, error = self._claim(bounds)
+        verdict, error = self._claim(bounds)
         ratio, low, high = estimate(bounds, self.scale)
-        rest: Said | None = "as good" if len(pairs) >= self.most else None
+        rest: PairVerdict | None = "as good" if len(pairs) >= self.most else None
         return Standing(
-            said=said or rest,
+            verdict=verdict or rest,
             ratio=ratio,
             low=low,
             high=high,
-            decided=said is not None,
-            chance_of_error=error if said else None,
+            decided=verdict is not None,
+            chance_of_error=error if verdict else None,
         )
 
     def settled(self, before: Sequence[Pair]) -> Callable[[Pair], bool]:
@@ -117,22 +117,22 @@ class PairTest:
 
         return settled
 
-    def _claim(self, bounds: Sequence[Bounds]) -> tuple[Said | None, float]:
+    def _claim(self, bounds: Sequence[Bounds]) -> tuple[PairVerdict | None, float]:
         """The first claim that passes its bound, and the chance that it is false."""
         edge = self.edge
         weighed = {true: likelihood(bounds, true, self.scale) for true in GRID}
-        claims: tuple[tuple[Said, float, Bounds, Bounds], ...] = (
+        claims: tuple[tuple[PairVerdict, float, Bounds, Bounds], ...] = (
             ("worse", self.alpha, (edge, math.inf), (-math.inf, edge)),
             ("better", self.alpha, (-math.inf, -edge), (-edge, math.inf)),
             ("as good", self.beta, (-edge / 2, edge / 2), (2 * edge, math.inf)),
         )
-        for said, most, claimed, contradicts in claims:
+        for verdict, most, claimed, contradicts in claims:
             against = max(v for true, v in weighed.items() if _within(true, contradicts))
             error = math.exp(
                 against - _average([v for true, v in weighed.items() if _within(true, claimed)])
             )
             if bounds and error <= most:
-                return said, error
+                return verdict, error
         return None, 1.0
 
 

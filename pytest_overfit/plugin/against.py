@@ -16,7 +16,7 @@ from pytest_overfit.against.checkout import Checkout, check_asked, other_side, o
 from pytest_overfit.against.comparison import Asked, Comparison, Worse, compare
 from pytest_overfit.against.guilty import Guilty, judge, search
 from pytest_overfit.against.sides import Side, import_places
-from pytest_overfit.against.verdict import PairTest, Said, scale_of
+from pytest_overfit.against.verdict import PairTest, PairVerdict, scale_of
 from pytest_overfit.plugin.options import options_given, settings
 
 SERVE = "pytest_overfit.plugin.serving"
@@ -87,7 +87,7 @@ class Versus:
         own = own_checkout(self.config.rootpath)
         with copy_of(own.tree) as tree:
 
-            def trial(change: Change) -> Said | None:
+            def trial(change: Change) -> PairVerdict | None:
                 with put_back(tree, change), ExitStack() as stack:
                     copy = Checkout(name=f"ours without {change.place}", tree=tree)
                     side = self._side(copy, own, stack)

@@ -14,30 +14,52 @@ from pytest_overfit.against.comparison import Comparison
 from pytest_overfit.against.guilty import Guilty
 from pytest_overfit.plugin import report
 
-COLUMNS = ("samples", "verdict", "steps", "step time", "memory a step", "parameters")
+COLUMNS = ("samples", "verdict", "steps", "time per step", "memory per step", "parameters")
+RATIOS = "ours / theirs, with the interval"
+"""What stands in the columns behind the verdict: ratios without a unit."""
 MEGABYTE = 1e6
 
 
 def headline(comparison: Comparison) -> str:
     """One line: by how much, beyond which noise, at which rung."""
     at = f"{comparison.subject} at {report.plural(comparison.samples, 'sample')}"
-    if comparison.said is None:
+    if comparison.verdict is None:
         return f"{at} was not compared with {comparison.base}: {comparison.note}"
     words = (
-        [_steps_phrase(comparison)] if comparison.said == "worse" or not comparison.slower else []
+        [_steps_phrase(comparison)]
+        if comparison.verdict == "worse" or not comparison.slower
+        else []
     )
     words += [_time_phrase(comparison)] if comparison.slower else []
-    said = "worse" if comparison.fails else comparison.said
-    how = "as good as" if said == "as good" else f"{said} than"
+    verdict = "worse" if comparison.fails else comparison.verdict
+    how = "as good as" if verdict == "as good" else f"{verdict} than"
     guilty = f"; since {comparison.culprit.place}" if comparison.culprit else ""
     return f"{at} is {how} {comparison.base}: {', '.join(words)}{guilty}"
+
+
+def on_the_other_side(comparison: Comparison) -> str:
+    """What becomes of a rung that ours breaks on the other side, to follow a headline; empty where
+    it was not followed to an end.
+    """
+    base = comparison.base
+    if not comparison.steps:
+        return f"not compared with {base}"
+    known = [(steps, holds) for _, _, held, steps, holds in comparison.steps if holds or not held]
+    held = [steps for steps, holds in known if holds]
+    if not known:
+        return ""
+    if not held:
+        return f"{base} breaks on it too"
+    if len(held) == len(known):
+        return f"{base} holds on it after {report.plural(max(held), 'step')}"
+    return f"{base} holds on it with {len(held)} of {len(known)} seeds"
 
 
 def _steps_phrase(comparison: Comparison) -> str:
     if comparison.same:
         return "each step is the same to the last digit"
     never = [one for one in comparison.steps if not one[2]]
-    if comparison.said == "worse" and len(never) == len(comparison.steps):
+    if comparison.verdict == "worse" and len(never) == len(comparison.steps):
         theirs = max(base for _, _, _, base, _ in comparison.steps)
         ours = min(own for _, own, _, _, _ in comparison.steps)
         needs = f"{comparison.base} needs {theirs}"
@@ -50,7 +72,7 @@ def _steps_phrase(comparison: Comparison) -> str:
 def _time_phrase(comparison: Comparison) -> str:
     time = comparison.time
     assert time is not None
-    return f"{_times(time.value)} its time a step ({_interval(time.low, time.high)})"
+    return f"{_times(time.value)} its time per step ({_interval(time.low, time.high)})"
 
 
 def _times(ratio: float) -> str:
@@ -69,9 +91,9 @@ def body(comparison: Comparison) -> str:
     rows += [("note", comparison.note)] if comparison.note else []
     if comparison.steps:
         rows.append(("steps", "\n".join(_seed_line(*one) for one in comparison.steps)))
-    if comparison.said:
+    if comparison.verdict:
         rows.append(
-            ("verdict", f"{comparison.said}: {_steps_phrase(comparison)}; {_error(comparison)}")
+            ("verdict", f"{comparison.verdict}: {_steps_phrase(comparison)}; {_error(comparison)}")
         )
     if comparison.error:
         step, ours, theirs = comparison.error
@@ -79,7 +101,7 @@ def body(comparison: Comparison) -> str:
         rows.append(("error rate", f"{words}{report.number(theirs)}"))
     if comparison.time:
         turns = report.plural(comparison.time.turns, "turn")
-        rows.append(("step time", f"{_time_phrase(comparison)}, {turns}"))
+        rows.append(("step time", f"{_time_phrase(comparison)}, from {turns}"))
     rows += (
         [("guilty", "\n".join(map(_guilty_line, comparison.guilty)))] if comparison.guilty else []
     )
@@ -92,10 +114,10 @@ def body(comparison: Comparison) -> str:
 def _guilty_line(guilty: Guilty) -> str:
     """What putting one change back came to."""
     if guilty.confirmed:
-        return f"{guilty.place}: confirmed: put back alone, the rung is {guilty.said}"
+        return f"{guilty.place}: confirmed: put back alone, the rung is {guilty.verdict}"
     why = f" ({guilty.why})" if guilty.why else ""
-    said = "it is worse still" if guilty.said == "worse" else f"not decided{why}"
-    return f"{guilty.place}: put back alone, {said}"
+    verdict = "it is worse still" if guilty.verdict == "worse" else f"not decided{why}"
+    return f"{guilty.place}: put back alone, {verdict}"
 
 
 def _seed_line(seed: int, ours: int, held: bool, base: int, base_held: bool) -> str:
@@ -116,20 +138,20 @@ def _error(comparison: Comparison) -> str:
     if not comparison.decided:
         return "the seeds were used up before a bound was passed, which accuses nobody"
     chance = f"{100 * (comparison.chance_of_error or 0):.2g} %"
-    most = comparison.alpha if comparison.said != "as good" else comparison.beta
-    least = comparison.tolerance**2 if comparison.said == "as good" else comparison.tolerance
+    most = comparison.alpha if comparison.verdict != "as good" else comparison.beta
+    least = comparison.tolerance**2 if comparison.verdict == "as good" else comparison.tolerance
     of = {
         "worse": f"of a network that takes at most {least:g} times the steps",
         "better": f"of one that takes at least 1/{least:g} of them",
         "as good": f"of one that takes {least:.3g} times the steps or more",
     }
-    said = comparison.said or "as good"
-    return f"said {of[said]} with a chance of at most {100 * most:g} % (here {chance})"
+    verdict = comparison.verdict or "as good"
+    return f"said {of[verdict]} with a chance of at most {100 * most:g} % (here {chance})"
 
 
 def _memory(comparison: Comparison) -> str:
     ours, theirs = comparison.memory_bytes or (0, 0)
-    return f"{ours / MEGABYTE:.3g} MB a step, theirs {theirs / MEGABYTE:.3g} MB"
+    return f"{ours / MEGABYTE:.3g} MB per step, theirs {theirs / MEGABYTE:.3g} MB"
 
 
 def _parameters(comparison: Comparison) -> str:
@@ -148,7 +170,7 @@ def summary(comparisons: Sequence[Comparison], *, width: int = report.WIDTH) -> 
         )
         table = Table(
             box=box.SIMPLE_HEAD,
-            title=f"{subject} against {own[0].base}",
+            title=f"{subject} against {own[0].base}: {RATIOS}",
             title_justify="left",
             title_style="",
             pad_edge=False,
@@ -169,14 +191,14 @@ def summary(comparisons: Sequence[Comparison], *, width: int = report.WIDTH) -> 
 
 def row(comparison: Comparison) -> tuple[str, ...]:
     """The cells of COLUMNS; ratios are ours over theirs."""
-    if comparison.said is None:
+    if comparison.verdict is None:
         return (str(comparison.samples), "not compared", "", "", "", "")
     verdict = (
         "WORSE"
-        if comparison.said == "worse"
+        if comparison.verdict == "worse"
         else "SLOWER"
         if comparison.slower
-        else comparison.said
+        else comparison.verdict
     )
     steps = "the same" if comparison.same else _interval(comparison.low, comparison.high)
     if not comparison.same and math.isfinite(comparison.high) and comparison.low:
@@ -220,7 +242,7 @@ def annotation(comparison: Comparison) -> str:
 
 def markdown(comparisons: Sequence[Comparison]) -> str:
     """The comparison as a table for GitHub's step summary."""
-    lines = [f"### Learns as well as {comparisons[0].base}?", ""]
+    lines = [f"### Learns as well as {comparisons[0].base}? ({RATIOS})", ""]
     lines += ["| subject | " + " | ".join(COLUMNS) + " |", "| --- " * (1 + len(COLUMNS)) + "|"]
     lines += [f"| {one.subject} | " + " | ".join(row(one)) + " |" for one in comparisons]
     lines += ["", *(f"- **{line}**" for line in since(comparisons))]

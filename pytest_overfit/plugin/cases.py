@@ -101,8 +101,10 @@ class OverfitRung:
             pytest.skip(report.why_not_tried(outcome))
         comparison = self._compared()
         if outcome.status == "broken":
-            raise LadderBroken(report.headline(outcome, self.diagnosis()))
-        if comparison and (comparison.fails or (self.settings.strict and not comparison.said)):
+            headline = report.headline(outcome, self.diagnosis())
+            other = against_report.on_the_other_side(comparison) if comparison else ""
+            raise LadderBroken(f"{headline}; {other}" if other else headline)
+        if comparison and (comparison.fails or (self.settings.strict and not comparison.verdict)):
             raise LearnsWorse(against_report.headline(comparison))
         return outcome
 

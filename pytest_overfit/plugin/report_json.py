@@ -74,14 +74,14 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "subject": comparison.subject,
         "samples": comparison.samples,
         "against": comparison.base,
-        "verdict": comparison.said,
+        "verdict": comparison.verdict,
         "fails": comparison.fails,
         "headline": against_report.headline(comparison),
         "note": comparison.note,
         "decided": comparison.decided,
         "chance_of_error": comparison.chance_of_error,
         "steps": {
-            "ratio": comparison.ratio if comparison.said else None,
+            "ratio": comparison.ratio if comparison.verdict else None,
             "low": comparison.low,
             "high": comparison.high,
             "same": comparison.same,
@@ -105,7 +105,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
                 "line": one.line,
                 "within": one.within,
                 "confirmed": one.confirmed,
-                "without_it": one.said,
+                "without_it": one.verdict,
                 "why": one.why,
             }
             for one in comparison.guilty

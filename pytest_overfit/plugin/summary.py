@@ -105,7 +105,7 @@ class SessionSummary:
         ]
         comparisons = [comparison_from_json(row) for row in self.comparisons]
         annotations += [
-            against_report.annotation(one) for one in comparisons if one.fails or not one.said
+            against_report.annotation(one) for one in comparisons if one.fails or not one.verdict
         ]
         noted = [report.note_line(subject, finding) for subject, finding in notes]
         if comparisons:

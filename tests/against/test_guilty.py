@@ -59,7 +59,7 @@ def test_nothing_is_guilty_where_nothing_mends(folder):
     tried = search(changes(folder, "HEAD", ["network.py"]), lambda change: None)
     assert len(tried) == 4
     assert not any(one.confirmed for one in tried)
-    assert not Guilty(file="a.py", line=1, within="", said=None).confirmed
+    assert not Guilty(file="a.py", line=1, within="", verdict=None).confirmed
 
 
 def test_the_innermost_function_around_a_line_is_named():

@@ -28,33 +28,37 @@ def pair(ours, base, *, held=True, base_held=True, seed=0):
 
 def test_the_same_training_is_as_good_after_one_pair():
     one = Pair(seed=0, ours=way(40), base=way(40), budget=400)
-    said = PairTest().standing([one])
-    assert (said.said, said.decided, said.chance_of_error) == ("as good", True, 0.0)
+    standing = PairTest().standing([one])
+    assert (standing.verdict, standing.decided, standing.chance_of_error) == ("as good", True, 0.0)
 
 
 def test_one_seed_is_luck_and_two_accuse():
     test = PairTest()
-    assert test.standing([pair(400, 40)]).said is None
-    said = test.standing([pair(400, 40), pair(390, 45, seed=1)])
-    assert said.said == "worse"
-    assert said.decided
-    assert said.low > 1.25
-    assert said.high == math.inf
+    assert test.standing([pair(400, 40)]).verdict is None
+    standing = test.standing([pair(400, 40), pair(390, 45, seed=1)])
+    assert standing.verdict == "worse"
+    assert standing.decided
+    assert standing.low > 1.25
+    assert standing.high == math.inf
 
 
 def test_what_never_holds_counts_as_what_takes_far_longer():
     test = PairTest()
     never = [pair(200, 40, held=False), pair(200, 40, held=False)]
-    assert test.standing(never).said == "worse"
+    assert test.standing(never).verdict == "worse"
     better = [pair(40, 200, base_held=False), pair(40, 200, base_held=False)]
-    assert test.standing(better).said == "better"
-    assert test.standing([pair(400, 400, held=False, base_held=False)]).said is None
+    assert test.standing(better).verdict == "better"
+    assert test.standing([pair(400, 400, held=False, base_held=False)]).verdict is None
 
 
 def test_pairs_that_pass_no_bound_accuse_nobody():
     test = replace(PairTest(), most=2)
-    said = test.standing([pair(60, 40), pair(56, 40)])
-    assert (said.said, said.decided, said.chance_of_error) == ("as good", False, None)
+    standing = test.standing([pair(60, 40), pair(56, 40)])
+    assert (standing.verdict, standing.decided, standing.chance_of_error) == (
+        "as good",
+        False,
+        None,
+    )
 
 
 def test_a_pair_is_settled_once_it_is_far():
@@ -70,11 +74,11 @@ def test_claims_are_seldom_false():
     wrong = 0
     for _ in range(100):
         pairs = []
-        while not (standing := test.standing(pairs)).said if pairs else True:
+        while not (standing := test.standing(pairs)).verdict if pairs else True:
             t = random.gauss(0, 1) / math.sqrt(sum(random.gauss(0, 1) ** 2 for _ in range(3)) / 3)
             ratio = 1.25 * math.exp(test.scale * t)
             pairs.append(pair(max(round(1000 * ratio), 1), 1000))
-        wrong += standing.said == "worse"
+        wrong += standing.verdict == "worse"
     assert wrong <= 5
 
 

@@ -1,0 +1,40 @@
+"""What is printed of a comparison."""
+
+import pytest
+
+from pytest_overfit.against.comparison import Comparison
+from pytest_overfit.plugin import against_report
+
+
+def compared(*steps, verdict="worse", **changes):
+    known = {"subject": "tones", "samples": 2, "base": "main", "tolerance": 1.25}
+    rest = {"alpha": 0.01, "beta": 0.1, "ratio": 4.0, "low": 2.5, "high": 6.0, "decided": True}
+    return Comparison(**known, **{**rest, **changes}, steps=steps, verdict=verdict)
+
+
+NEITHER, THEIRS, OURS = (
+    (0, 400, False, 400, False),
+    (1, 400, False, 92, True),
+    (2, 60, True, 80, False),
+)
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ((), "not compared with main"),
+        ((NEITHER,), "main breaks on it too"),
+        ((THEIRS,), "main holds on it after 92 steps"),
+        ((NEITHER, THEIRS), "main holds on it with 1 of 2 seeds"),
+        ((OURS,), ""),
+    ],
+)
+def test_a_broken_rung_says_what_the_other_side_does_on_it(steps, words):
+    assert against_report.on_the_other_side(compared(*steps)) == words
+
+
+def test_the_table_says_what_its_ratios_are_of():
+    title, _, columns, _, row, *_ = against_report.summary([compared(THEIRS)]).splitlines()
+    assert title == "tones against main: ours / theirs, with the interval"
+    assert columns.split("  ")[-1].strip() == "parameters"
+    assert row.split()[:4] == ["2", "WORSE", "4.00", "(2.50"]
