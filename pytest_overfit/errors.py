@@ -89,5 +89,5 @@ def in_words(error: Exception) -> str:
     frames = [
         f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(OWN)
     ]
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return "".join([f"{said}\n", *traceback.format_list(frames)]).rstrip()
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return "".join([f"{text}\n", *traceback.format_list(frames)]).rstrip()

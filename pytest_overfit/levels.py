@@ -126,7 +126,7 @@ def _unrepeated(tokens: Sequence[int]) -> list[int]:
     return [token for token, _ in groupby(tokens)]
 
 
-def standing(
+def match_level(
     measured: float,
     ladder: Sequence[Level],
     losses: Sequence[float] = (),

@@ -22,7 +22,7 @@ from pytest_overfit.levels import (
     LevelMatch,
     ladder_of_levels,
     level_by_chance,
-    standing,
+    match_level,
 )
 from pytest_overfit.loop.running import failed
 from pytest_overfit.loop.training import LoopFailed
@@ -87,7 +87,7 @@ class Attempt:
 
     ended: what ended it before its budget, if anything did. why: that in words.
     diverged: its loss or gradient was not finite, because of numbers that had grown too large.
-    standing: the level its last loss stands on. detour: over one path a clip, if CTC alone stood.
+    level_match: the level its last loss stands on. detour: over one path a clip, if CTC alone stood.
     controls: of a pass. findings: what the trained network shows: a pass that is not honest, or a
     network that forgets in eval mode. misread: of a failure with an output, its worst clip.
     """
@@ -102,7 +102,7 @@ class Attempt:
     ended: Ended | None = None
     why: str | None = None
     diverged: bool = False
-    standing: LevelMatch | None = None
+    level_match: LevelMatch | None = None
     detour: Detour | None = None
     controls: tuple[Control, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -332,7 +332,7 @@ class Run:
         self.held = all(verdict.held for verdict in self.verdicts)
         return self.held
 
-    def _standing(self, given: Sequence[int]) -> LevelMatch | None:
+    def _level_match(self, given: Sequence[int]) -> LevelMatch | None:
         readings = self.training.trace.readings
         if not readings:
             return None
@@ -341,7 +341,9 @@ class Run:
             targets=targets, steps=given, vocabulary=len(self.training.subject.vocabulary)
         )
         by_chance = level_by_chance(self.training.hypotheses(), targets)
-        found = standing(readings[-1].loss, levels, self.training.trace.losses, by_chance=by_chance)
+        found = match_level(
+            readings[-1].loss, levels, self.training.trace.losses, by_chance=by_chance
+        )
         return replace(found, descending=False) if self.ended is Ended.STOOD_STILL else found
 
     def is_stuck(self) -> bool:
@@ -404,7 +406,7 @@ class Run:
         findings = accepting(findings, training.subject.accept)
         return Attempt(
             held=self.held and not any(finding.fails() for finding in findings),
-            standing=self._standing(given),
+            level_match=self._level_match(given),
             detour=self.detour,
             controls=controls,
             findings=findings,

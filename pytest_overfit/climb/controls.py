@@ -95,8 +95,8 @@ def run_controls(
     def control(name: str, features: list[Tensor], held: bool | None = None) -> Control:
         return Control(name=name, as_is=as_is, altered=rate(_given(samples, features)), held=held)
 
-    said, nats = read(subject, network, samples, device=device)
-    as_is = measures.token_error_rate(said, targets)
+    read_as, nats = read(subject, network, samples, device=device)
+    as_is = measures.token_error_rate(read_as, targets)
     shuffled = [
         sample.features[torch.randperm(sample.frames, generator=generator)] for sample in samples
     ]
@@ -192,7 +192,7 @@ def _noise_control(
     targets = [sample.target.tolist() for sample in samples]
     answers = [read(subject, network, _given(samples, noise), device=device) for noise in kinds]
     altered, after = (
-        max(measures.token_error_rate(said, targets) for said, _ in answers),
+        max(measures.token_error_rate(read_as, targets) for read_as, _ in answers),
         max(nats for _, nats in answers),
     )
     as_is, nats_as_is = before
@@ -213,12 +213,12 @@ def _alone(
     """Each clip in a batch of its own, without padding; told and not judged where all are of one
     length.
     """
-    said = [
+    read_as = [
         tokens
         for sample in samples
         for tokens in hypotheses(subject, network, [sample], device=device)
     ]
-    altered = measures.token_error_rate(said, [sample.target.tolist() for sample in samples])
+    altered = measures.token_error_rate(read_as, [sample.target.tolist() for sample in samples])
     held = altered <= as_is + GAP if len({sample.frames for sample in samples}) > 1 else None
     return Control(name="clips alone", as_is=as_is, altered=altered, held=held)
 
@@ -266,15 +266,15 @@ def read(
     device: torch.device | str = "cpu",
 ) -> tuple[list[list[int]], float]:
     """What the network says of each clip in eval mode, and CTC of the clips in nats per token."""
-    said: list[list[int]] = []
+    read_as: list[list[int]] = []
     total = 0.0
     for batch, (log_probs, steps) in _outputs(subject, network, samples, False, device):
-        said += subject.decoded(log_probs, steps)
+        read_as += subject.decoded(log_probs, steps)
         loss = ctc.nats_per_token(
             log_probs, steps, batch.targets, batch.target_lengths, blank=subject.blank
         )
         total += float(loss) * len(batch)
-    return said, total / len(samples)
+    return read_as, total / len(samples)
 
 
 def _outputs(

@@ -55,7 +55,8 @@ def worst(
 ) -> Misread | None:
     """The clip that is read worst; None where every one is read word for word."""
     rates = [
-        process([said], [target]).wer for said, target in zip(hypotheses, targets, strict=True)
+        process([hypothesis], [target]).wer
+        for hypothesis, target in zip(hypotheses, targets, strict=True)
     ]
     at = max(range(len(rates)), key=rates.__getitem__)
     if rates[at] == 0:

@@ -69,7 +69,9 @@ class SeedTest:
         within so many seeds, exactly.
         """
         return sum(
-            chance for _, said, chance in self._ends(share, within or self.most) if said == verdict
+            chance
+            for _, ended, chance in self._ends(share, within or self.most)
+            if ended == verdict
         )
 
     def expected_seeds(self, share: float) -> float:
@@ -101,8 +103,8 @@ class SeedTest:
                 reached[held + 1] = reached.get(held + 1, 0.0) + chance * share
             open_chances = {}
             for held, chance in reached.items():
-                if (said := self._judge(tried, held)) is None:
+                if (ended := self._judge(tried, held)) is None:
                     open_chances[held] = chance
                 else:
-                    ends.append((tried, said, chance))
+                    ends.append((tried, ended, chance))
         return ends

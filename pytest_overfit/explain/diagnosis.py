@@ -122,9 +122,9 @@ def _with_something_to_say(
     """Findings of training but those that follow from what is known, as a wrong loss looks like a
     penalty and anything like a wrong rate.
     """
-    told = without_consequences(shown, {finding.name for finding in found if finding.fails()})
+    kept = without_consequences(shown, {finding.name for finding in found if finding.fails()})
     known = any(breaks_rungs(finding, subject) for finding in found)
-    return tuple(finding for finding in told if not (known and _last_resort(finding.name)))
+    return tuple(finding for finding in kept if not (known and _last_resort(finding.name)))
 
 
 def _last_resort(name: str) -> bool:
@@ -191,10 +191,10 @@ def ranked(found: Sequence[Finding], tried: Sequence[Trial]) -> tuple[Finding, .
         return replace(finding, status=status)
 
     another = any(not _last_resort(name) for name in cured)
-    told = [finding for finding in found if not (another and _last_resort(finding.name))]
+    kept = [finding for finding in found if not (another and _last_resort(finding.name))]
     return tuple(
         sorted(
-            map(judged, told),
+            map(judged, kept),
             key=lambda finding: (finding.name not in cured, finding.name in in_vain),
         )
     )

@@ -72,12 +72,12 @@ def diagnose_loop(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> D
     if climbed.status != "ok":
         outside = rung.subject.loop.outside  # its modules cannot be looked at
         explained = Diagnosis() if outside else diagnose(ours, climbed, trials=trials)
-        told = NETWORK_BREAKS.finding(
+        network_breaks = NETWORK_BREAKS.finding(
             headline=f"our training breaks at {rung.samples} as well: look at the network first",
             evidence=(),
             status="confirmed",
         )
-        return replace(explained, findings=(*explained.findings, told, *found))
+        return replace(explained, findings=(*explained.findings, network_breaks, *found))
     most = max(LEAST_STEPS, TIMES * climbed.steps)
     rung = replace(
         rung, recipe=replace(rung.recipe, budget=min(rung.recipe.budget, most), overtime=0.0)
@@ -223,9 +223,9 @@ def _verdict(ours: Outcome, found: Sequence[Finding], exchange: _Exchange) -> Fi
     if exchange.breaking:
         theirs = ", ".join(f"their {SAYS.get(part, part)}" for part in exchange.breaking)
         evidence.append(f"our training breaks with {theirs}")
-    said = f": {causes[0].headline}" if causes else ""
+    cause = f": {causes[0].headline}" if causes else ""
     finding = LOOP_BREAKS.finding(
-        headline=f"{headline}{said}",
+        headline=f"{headline}{cause}",
         evidence=tuple(evidence),
         try_=causes[0].try_ if causes else None,
         status="confirmed",

@@ -202,7 +202,7 @@ def _forked(
     """Where one held, those planned before it are awaited and those after it ended, so that what is
     confirmed hangs on no race.
     """
-    told: dict[int, Trial] = {}
+    results: dict[int, Trial] = {}
     waiting, last = list(enumerate(planned)), len(planned)
     with _processes() as running:
         while running or waiting:
@@ -219,10 +219,10 @@ def _forked(
             for connection in wait(list(running)):
                 assert isinstance(connection, Connection)
                 place = running.pop(connection)
-                told[place] = _received(connection, planned[place])
-                if told[place].held and until_one_holds:
+                results[place] = _received(connection, planned[place])
+                if results[place].held and until_one_holds:
                     last = min(last, place)
-    return tuple(told[place] for place in sorted(told) if place <= last)
+    return tuple(results[place] for place in sorted(results) if place <= last)
 
 
 @contextmanager
@@ -261,7 +261,7 @@ def _received(connection: Connection, planned: Planned) -> Trial:
     finding, remedy = planned
     with connection:
         try:
-            told: Trial = connection.recv()
+            trial: Trial = connection.recv()
         except EOFError:
             why = "its process ended without a word"
             return Trial(
@@ -273,4 +273,4 @@ def _received(connection: Connection, planned: Planned) -> Trial:
                 ended=TrialEnded.DIED,
                 why=why,
             )
-    return told
+    return trial

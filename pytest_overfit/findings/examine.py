@@ -80,8 +80,8 @@ def examine(
         for f in one.findings
         if f.severity == "failure"
     }
-    told = (_without_consequences(one, causes) for one in _failing_once(checked))
-    return tuple(replace(one, findings=accepting(one.findings, subject.accept)) for one in told)
+    reported = (_without_consequences(one, causes) for one in _failing_once(checked))
+    return tuple(replace(one, findings=accepting(one.findings, subject.accept)) for one in reported)
 
 
 def stale_acceptances(
@@ -132,17 +132,17 @@ def _failing_once(checked: Sequence[Checked]) -> Iterator[Checked]:
     """The same, but what of the subject raises an error in several contracts is told by the
     first.
     """
-    told: set[str] = set()
+    seen: set[str] = set()
     for one in checked:
         failing = {finding.name for finding in one.findings} & {
             record.name for record in FAILURES.values()
         }
         yield (
             replace(one, findings=(), skipped=f"{', '.join(sorted(failing))} was found elsewhere")
-            if failing & told
+            if failing & seen
             else one
         )
-        told |= failing
+        seen |= failing
 
 
 def _without_consequences(checked: Checked, causes: Collection[str]) -> Checked:

@@ -46,7 +46,7 @@ def gradients_are_true(bench: Bench) -> tuple[Finding, ...]:
     probe = _Probe.of(bench)
     names = probe.names()
     doubted = names and _doubted(replace(probe, mixed=True), names)
-    return probe.told(doubted) if doubted else ()
+    return probe.findings(doubted) if doubted else ()
 
 
 def _doubted(probe: _Probe, names: Sequence[str]) -> list[str]:
@@ -165,10 +165,10 @@ class _Probe:
             by_autograd = [self._along(value, parameters) for value in values]
             here = values.detach().cpu()
         some, others = torch.stack(by_autograd, 1), []
-        for look, told in enumerate(some):
+        for look, autograd in enumerate(some):
             slope = self._difference(look, parameters, STEP)
-            if _apart(told, slope).any():
-                slope, known = self._settled(look, parameters, told, here)
+            if _apart(autograd, slope).any():
+                slope, known = self._settled(look, parameters, autograd, here)
                 if settled and not known:
                     raise Unsettled
             others.append(slope)
@@ -179,18 +179,18 @@ class _Probe:
         return (up - down) / (2 * step)
 
     def _settled(
-        self, look: int, parameters: dict[str, nn.Parameter], told: Tensor, here: Tensor
+        self, look: int, parameters: dict[str, nn.Parameter], autograd: Tensor, here: Tensor
     ) -> tuple[Tensor, bool]:
         """The slope of each clip at the first step at which differences to both sides and with a
-        smaller step are the same; what autograd told where there is none. And whether there always
+        smaller step are the same; what autograd gives where there is none. And whether there always
         was one.
         """
-        settled, known = told.clone(), torch.zeros_like(told, dtype=torch.bool)
+        settled, known = autograd.clone(), torch.zeros_like(autograd, dtype=torch.bool)
         for step in STEPS:
             up, down = (self._shifted(look, parameters, by) for by in (step, -step))
             slope, finer = (up - down) / (2 * step), self._difference(look, parameters, step / 8)
             doubts = torch.stack([(up - here) / step, (here - down) / step, finer]) - slope
-            sure = doubts.abs().amax(0) <= 0.2 * OFF * slope.abs() + 1e-5 * told.abs()
+            sure = doubts.abs().amax(0) <= 0.2 * OFF * slope.abs() + 1e-5 * autograd.abs()
             settled = torch.where(sure & ~known, slope, settled)
             known |= sure
             if known.all():
@@ -240,7 +240,7 @@ class _Probe:
                 for name, before in kept.items():
                     parameters[name].copy_(before)
 
-    def told(self, names: Sequence[str]) -> tuple[Finding, ...]:
+    def findings(self, names: Sequence[str]) -> tuple[Finding, ...]:
         """The last module, in the order of the network, whose gradient is wrong; or those whose
         gradient is scaled.
         """

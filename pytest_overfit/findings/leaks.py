@@ -317,9 +317,9 @@ def _share_changed(alone: Tensor, padded: Tensor) -> float:
     """Divergence of one output from the other, over that of the first from its own mean over steps:
     what it says of this clip's steps.
     """
-    said = (alone.exp() * (alone - alone.logsumexp(0) + math.log(len(alone)))).sum(1).mean()
+    gain = (alone.exp() * (alone - alone.logsumexp(0) + math.log(len(alone)))).sum(1).mean()
     lost = (alone.exp() * (alone - padded)).sum(1).mean()
-    return float(lost / said.clamp(min=1e-12))
+    return float(lost / gain.clamp(min=1e-12))
 
 
 CARRIED_STATE = Record(

@@ -147,7 +147,7 @@ def _too_short(
     index = _first_cut(clock, worst.frames, needs[worst.name])
     left = steps[worst.frames] if index is None else clock(worst.frames).modules[index]
     who = "the network" if index is None else clock.names[index]
-    told = [
+    shortages = [
         (
             f"{s.name}: {len(s.target)} tokens, "
             f"{counted(needs[s.name] - len(s.target), 'repeat')}, {steps[s.frames]} steps"
@@ -158,7 +158,7 @@ def _too_short(
         headline=f"{len(unfit)} of {counted(len(census), 'target')} do not fit: {who} leaves "
         f"{left} steps of {worst.frames} frames "
         f"for a target that needs {needs[worst.name]}",
-        evidence=(*told, *_hidden_by_loss(clock.bench)),
+        evidence=(*shortages, *_hidden_by_loss(clock.bench)),
         module=None if index is None else clock.names[index],
         samples=tuple(sample.name for sample in unfit),
         try_="lower a stride"

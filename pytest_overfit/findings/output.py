@@ -194,10 +194,10 @@ def _tied_at_the_bottom(rows: Tensor) -> float:
     lowest = rows.min(-1, keepdim=True).values
     tied = rows == lowest
     above = torch.where(tied, torch.inf, rows).min(-1).values - lowest[:, 0]
-    told = torch.isfinite(above) & (above < 10)
-    if not told.any() or float(told.double().mean()) < 0.5 or rows.shape[-1] < 5:
+    counted = torch.isfinite(above) & (above < 10)
+    if not counted.any() or float(counted.double().mean()) < 0.5 or rows.shape[-1] < 5:
         return 0.0
-    return float((tied[told].sum(-1) - 1).double().mean()) / (rows.shape[-1] - 1)
+    return float((tied[counted].sum(-1) - 1).double().mean()) / (rows.shape[-1] - 1)
 
 
 def _clips(call: Call, *, given: bool = True) -> bool:

@@ -41,10 +41,10 @@ def answers_follow(bench: Bench) -> tuple[Finding, ...]:
     if steps < FEWEST_STEPS or len(features) < PLACES or not bench.takes(len(features) * 3 // 4):
         return ()
     correlations = [_correlation(bench, features, steps, seed) for seed in range(LOOKS)]
-    told = [correlation for correlation in correlations if correlation is not None]
-    if not told or fmean(told) >= FOLLOWS:
+    found = [correlation for correlation in correlations if correlation is not None]
+    if not found or fmean(found) >= FOLLOWS:
         return ()
-    backwards = fmean(told) < -FOLLOWS
+    backwards = fmean(found) < -FOLLOWS
     what = (
         "the output runs backwards"
         if backwards
@@ -53,7 +53,7 @@ def answers_follow(bench: Bench) -> tuple[Finding, ...]:
     return (
         PLACE_LOST.finding(
             headline=(
-                f"{what}: rank correlation {fmean(told):.2f} over {PLACES} places of "
+                f"{what}: rank correlation {fmean(found):.2f} over {PLACES} places of "
                 f"{bench.clips[0].name}; 1 where it follows"
             ),
             samples=(bench.clips[0].name,),

@@ -21,14 +21,14 @@ class Unexaminable(Exception):
 
 def failed(record: Record, what: str, error: Exception, *evidence: str) -> Finding:
     """An error of the subject's code as a finding, with the place it was raised at."""
-    told = (
+    place = (
         ()
         if isinstance(error, BadSubject | BadSample)
         else (f"{type(error).__name__} at {errors.place_of(error)}",)
     )
     return record.finding(
         headline=f"{what}: {errors.first_line(error)}",
-        evidence=(*told, *evidence),
+        evidence=(*place, *evidence),
         status="confirmed",
     )
 

@@ -25,7 +25,7 @@ from pytest_overfit.explain.evidence import PROBED
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
 from pytest_overfit.health.run import BadRun, Run
-from pytest_overfit.levels import LevelMatch, ladder_of_levels, standing
+from pytest_overfit.levels import LevelMatch, ladder_of_levels, match_level
 from pytest_overfit.network import Observation, observe, rows_for_people
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import BadSample, Sample, Subject
@@ -49,7 +49,7 @@ class CheckpointReading:
 
     samples:  how many were read. epoch: as the checkpoint tells it. reading: in eval mode, see
               `train.Reading`.
-    standing: the level its loss stands on; None where no target fits in its steps.
+    level_match: the level its loss stands on; None where no target fits in its steps.
     expected_blank_share: 1 - L/T over these samples, what
               a healthy, peaky output has.
     table:    the modules on the way, probed in eval mode. findings: of the weights and the signal;
@@ -60,7 +60,7 @@ class CheckpointReading:
     samples: int
     epoch: int | None
     reading: Reading
-    standing: LevelMatch | None
+    level_match: LevelMatch | None
     expected_blank_share: float
     table: tuple[Row, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -135,7 +135,7 @@ def _measured(
         samples=len(clips),
         epoch=epoch,
         reading=reading,
-        standing=_standing(reading.loss, subject, clips, steps),
+        level_match=_level_match(reading.loss, subject, clips, steps),
         expected_blank_share=max(
             0.0, 1 - sum(len(clip.target) for clip in clips) / max(sum(steps), 1)
         ),
@@ -161,7 +161,7 @@ def _signal_findings(
     return examine_rung(rung, Outcome(subject=subject.name, samples=samples, status="not tried"))
 
 
-def _standing(
+def _level_match(
     loss: float, subject: Subject, clips: Sequence[Sample], steps: Sequence[int]
 ) -> LevelMatch | None:
     try:
@@ -172,7 +172,7 @@ def _standing(
         )
     except ValueError:  # no target fits
         return None
-    return standing(loss, levels)
+    return match_level(loss, levels)
 
 
 def not_finite(network: nn.Module) -> Finding | None:

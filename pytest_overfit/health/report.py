@@ -23,9 +23,9 @@ from pytest_overfit.plugin.report import (
     WIDTH,
     finding_rows,
     labelled,
+    level_text,
     module_table,
     rendered,
-    standing_text,
 )
 from pytest_overfit.plugin.report_json import strict
 
@@ -190,7 +190,7 @@ def checkpoint_text(read: CheckpointReading) -> str:
             "is uniform)",
         ),
     ]
-    rows += [("level", standing_text(read.standing))] if read.standing else []
+    rows += [("level", level_text(read.level_match))] if read.level_match else []
     table = f"{'where':<10} " + module_table(
         read.table, {finding.module for finding in read.findings}
     ).replace("\n", "\n" + LABEL * " ")

@@ -208,7 +208,7 @@ def picture(attempt: Attempt) -> Picture:
     )
     levels = [
         level
-        for level in (attempt.standing.ladder if attempt.standing else ())
+        for level in (attempt.level_match.ladder if attempt.level_match else ())
         if level.loss > LOWEST
     ]
     shown = [
@@ -235,7 +235,7 @@ def picture(attempt: Attempt) -> Picture:
         for step, loss in enumerate(losses, 1)
         if math.isfinite(loss) and (step % every == 0 or step == len(losses))
     ]
-    named = attempt.standing.level.name if attempt.standing else None
+    named = attempt.level_match.level.name if attempt.level_match else None
     return Picture(
         curve=" ".join(f"{x(step)},{y(loss)}" for step, loss in kept),
         readings=tuple((x(step), y(loss)) for step, loss in readings),

@@ -296,8 +296,8 @@ def attempt_rows(attempt: Attempt, *, several: bool = False) -> list[tuple[str, 
         )
     if attempt.misread:
         rows.append(("worst", misread_text(attempt.misread)))
-    if attempt.standing:
-        rows.append(("level", standing_text(attempt.standing)))
+    if attempt.level_match:
+        rows.append(("level", level_text(attempt.level_match)))
     if attempt.detour:
         rows.append(("detour", detour_text(attempt.detour)))
     return rows
@@ -312,18 +312,18 @@ def misread_text(misread: Misread) -> str:
     return "\n".join((first, *misread.lines))
 
 
-def standing_text(standing: LevelMatch) -> str:
+def level_text(level_match: LevelMatch) -> str:
     """ "the loss stands on the level `bag of clip` (2.41 nats/token, predicted 2.38), no longer
     falling when the run ended".
     """
     text = (
-        f"the loss stands on the level `{standing.level.name}` ({number(standing.measured)} "
-        f"nats/token, predicted {number(standing.level.loss)})"
+        f"the loss stands on the level `{level_match.level.name}` ({number(level_match.measured)} "
+        f"nats/token, predicted {number(level_match.level.loss)})"
     )
-    if standing.descending is not None:
+    if level_match.descending is not None:
         text += (
             ", still falling when the run ended: not yet learned"
-            if standing.descending
+            if level_match.descending
             else ", no longer falling when the run ended"
         )
     return text
@@ -473,7 +473,7 @@ def summary_row(outcome: Outcome) -> tuple[str, ...]:
     recipe = "your loop" if shown.recipe.own else recipe
     if outcome.status == "ok" and shown.recipe != first.recipe:
         recipe += f" ({first.recipe.lr:g} failed)"
-    level = shown.standing.level.name if shown.standing else ""
+    level = shown.level_match.level.name if shown.level_match else ""
     return (
         str(outcome.samples),
         verdict,

@@ -115,7 +115,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
-    trace, level, worst = attempt.trace, attempt.standing, attempt.misread
+    trace, level, worst = attempt.trace, attempt.level_match, attempt.misread
     return {
         "seed": attempt.seed,
         "recipe": asdict(attempt.recipe),

@@ -63,8 +63,8 @@ class SharedLadder:
         for samples in open_rungs[:1] + open_rungs[:0:-1]:
             with self.store.claim(self.key, samples) as mine:
                 if mine and not self.store.get(self.key, samples):
-                    if told := self.climb(samples):
-                        self.store.put(self.key, *told)
+                    if climbed := self.climb(samples):
+                        self.store.put(self.key, *climbed)
                     return True
         return False
 

@@ -101,7 +101,7 @@ def _attempt_from_json(row: dict[str, Any]) -> Attempt:
         "trace": trace,
         "recipe": recipe,
         "verdicts": tuple(Verdict(**verdict) for verdict in row["verdicts"]),
-        "standing": _standing_from_json(row["standing"]) if row["standing"] else None,
+        "level_match": _level_match_from_json(row["level_match"]) if row["level_match"] else None,
         "detour": Detour(**{**row["detour"], "level": Level(**row["detour"]["level"])})
         if row["detour"]
         else None,
@@ -114,7 +114,7 @@ def _attempt_from_json(row: dict[str, Any]) -> Attempt:
     return Attempt(**{**row, **nested})
 
 
-def _standing_from_json(row: dict[str, Any]) -> LevelMatch:
+def _level_match_from_json(row: dict[str, Any]) -> LevelMatch:
     return LevelMatch(
         **{
             **row,

@@ -90,7 +90,7 @@ def _search(given: argparse.Namespace) -> int:
     )
     from pytest_overfit.recipe import parse_assignments
     from pytest_overfit.search.asking import folder_of, search_of
-    from pytest_overfit.search.result import told, write
+    from pytest_overfit.search.result import as_text, write
     from pytest_overfit.search.running import run
     from pytest_overfit.search.storage import shown
 
@@ -120,16 +120,16 @@ def _search(given: argparse.Namespace) -> int:
     with lent():
         trials = run(search, on_trial=on_trial, on_wait=on_wait)
     paths = write(search, trials, folder)
-    print(told(search, trials))
+    print(as_text(search, trials))
     print(f"written: {', '.join(str(path) for path in paths)}")
-    return 0 if trials[0].told.held else NOTHING_HOLDS
+    return 0 if trials[0].result.held else NOTHING_HOLDS
 
 
 def trial_line(trial: Trial, ended: int, search: Search) -> str:
     """ "[17 of 200] trial 16 held, score 0.031, 25 steps, 3.1 s: optimizer adam, lr 0.005"."""
     from pytest_overfit.search.result import chosen
 
-    one = trial.told
+    one = trial.result
     what = chosen(trial, search)
     return (
         f"[{ended} of {search.trials}] trial {trial.number} {one.ended}, score {one.score:.3f}, "

@@ -14,7 +14,7 @@ from pytest_overfit.plugin.cases import SHOW_SECONDS
 from pytest_overfit.plugin.settings import Settings
 from pytest_overfit.plugin.store import Store
 from pytest_overfit.search.asking import RUNGS, search_of
-from pytest_overfit.search.result import told, write
+from pytest_overfit.search.result import as_text, write
 from pytest_overfit.search.running import Trial, run
 from pytest_overfit.subject import Subject
 
@@ -77,12 +77,12 @@ class OverfitSearch:
         except ValueError as error:  # every error about input is one
             pytest.fail(str(error), pytrace=False)
         paths = ", ".join(str(path) for path in write(search, trials, self.folder))
-        self.body = f"{told(search, trials)}\nwritten: {paths}"
+        self.body = f"{as_text(search, trials)}\nwritten: {paths}"
         nearest = trials[0]
-        if not nearest.told.held:
+        if not nearest.result.held:
             raise NothingHolds(
                 f"{search.name}: none of {len(trials)} trials holds; trial {nearest.number} came "
-                f"nearest: {nearest.told.ended}, on the level `{nearest.told.level}`"
+                f"nearest: {nearest.result.ended}, on the level `{nearest.result.level}`"
             )
         return trials
 

@@ -88,23 +88,23 @@ def climb_trial(
 
     Raises Overtaken where `report` does. What goes wrong in a network variant is told, not raised.
     """
-    told = _told(climb, values, climb.seed, report, on_step)
-    if not told.held or told.score >= best:
-        return told
-    seeds = [told]
+    result = _climbed_once(climb, values, climb.seed, report, on_step)
+    if not result.held or result.score >= best:
+        return result
+    seeds = [result]
     while len(seeds) <= MORE_SEEDS and seeds[-1].held:
-        seeds.append(_told(climb, values, climb.seed + len(seeds), _unheard, on_step))
+        seeds.append(_climbed_once(climb, values, climb.seed + len(seeds), _no_report, on_step))
     worst = max(seeds, key=lambda one: one.score)
     held = sum(one.held for one in seeds)
     seconds = sum(one.seconds for one in seeds)
     return replace(worst, seeds=len(seeds), seeds_held=held, seconds=seconds)
 
 
-def _unheard(step: int, value: float) -> None:
+def _no_report(step: int, value: float) -> None:
     """Further seeds are compared with nobody."""
 
 
-def _told(
+def _climbed_once(
     climb: Climb, values: Mapping[str, Any], seed: int, report: Report, on_step: OnStep
 ) -> TrialResult:
     """The rungs with one seed, up to the first that breaks."""
@@ -175,8 +175,8 @@ class _Rung:
         except (Overtaken, UpdateFinishedTrialError):
             raise
         except Exception as error:  # a variant's own code can fail in any way
-            said = (str(error).splitlines() or [""])[0]
-            self.ended = f"could not be trained: {type(error).__name__}: {said}"
+            message = (str(error).splitlines() or [""])[0]
+            self.ended = f"could not be trained: {type(error).__name__}: {message}"
         self.seconds = time.perf_counter() - began
 
     def _rung(self) -> Rung:

@@ -31,11 +31,11 @@ BREAKS = 1.0
 
 def kind_of(trial: Trial) -> tuple[str, str, str]:
     """How a trial ended, its colour, its mark."""
-    if trial.told.held:
+    if trial.result.held:
         return "held", HELD, "o"
     return (
         ("given up", GIVEN_UP, "x")
-        if trial.told.ended.startswith("given up")
+        if trial.result.ended.startswith("given up")
         else ("broke", BROKE, "s")
     )
 
@@ -49,11 +49,11 @@ def draw_history(search: Search, trials: Sequence[Trial]) -> Figure:
             of_kind = [trial for trial in course if kind_of(trial)[0] == kind]
             if of_kind:
                 _, colour, mark = kind_of(of_kind[0])
-                numbers, scores = [t.number for t in of_kind], [t.told.score for t in of_kind]
+                numbers, scores = [t.number for t in of_kind], [t.result.score for t in of_kind]
                 axes.scatter(
                     numbers, scores, s=22, c=colour, marker=mark, label=f"{kind} ({len(of_kind)})"
                 )
-        best = list(accumulate((trial.told.score for trial in course), min))
+        best = list(accumulate((trial.result.score for trial in course), min))
         axes.step(
             [trial.number for trial in course],
             best,
@@ -110,7 +110,7 @@ def _draw_axis(panel: Axes, axis: Axis, trials: Sequence[Trial]) -> None:
         value = trial.values[axis.name]
         x = axis.choices.index(value) + _aside(trial.number) if axis.choices else value
         panel.scatter(
-            [x], [trial.told.score], s=12, c=colour, marker=mark, alpha=0.8, linewidths=0.8
+            [x], [trial.result.score], s=12, c=colour, marker=mark, alpha=0.8, linewidths=0.8
         )
     panel.axhline(BREAKS, color="black", lw=0.8, ls=":")
     panel.set_ylim(bottom=0)

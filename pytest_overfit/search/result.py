@@ -31,7 +31,7 @@ FEW = 20
 """Trials below which an importance says nothing."""
 
 
-def told(search: Search, trials: Sequence[Trial]) -> str:
+def as_text(search: Search, trials: Sequence[Trial]) -> str:
     """The result for a terminal. trials: best first."""
     lines = [sentence(search, trials), "", table(search, trials)]
     weights = importances(search.climb.space, trials)
@@ -45,19 +45,19 @@ def told(search: Search, trials: Sequence[Trial]) -> str:
 
 def sentence(search: Search, trials: Sequence[Trial]) -> str:
     """How many held, and how the recipe as it is did."""
-    held = sum(trial.told.held for trial in trials)
-    given_up = sum(trial.told.ended.startswith("given up") for trial in trials)
-    seconds = math.fsum(trial.told.seconds for trial in trials)
+    held = sum(trial.result.held for trial in trials)
+    given_up = sum(trial.result.ended.startswith("given up") for trial in trials)
+    seconds = math.fsum(trial.result.seconds for trial in trials)
     text = (
         f"{search.name}: {held} of {len(trials)} trials held, {len(trials) - held - given_up} "
         "broke, "
         f"{given_up} were given up; {seconds:.0f} s of climbing"
     )
-    as_given = next((trial for trial in trials if trial.told.as_given), None)
+    as_given = next((trial for trial in trials if trial.result.as_given), None)
     if as_given is None:
         return text
     place = trials.index(as_given) + 1
-    return f"{text}\nthe recipe as it is: number {place} of {len(trials)}, {as_given.told.ended}"
+    return f"{text}\nthe recipe as it is: number {place} of {len(trials)}, {as_given.result.ended}"
 
 
 def table(search: Search, trials: Sequence[Trial]) -> str:
@@ -72,7 +72,7 @@ def table(search: Search, trials: Sequence[Trial]) -> str:
         shown.add_column(name, justify="right" if name != "level" else "left", no_wrap=True)
     shown.add_column("recipe")
     for trial in trials[:SHOWN]:
-        one = trial.told
+        one = trial.result
         shown.add_row(
             f"{trial.number}{' *' if one.as_given else ''}",
             f"{one.score:.3f}",
@@ -85,7 +85,7 @@ def table(search: Search, trials: Sequence[Trial]) -> str:
     out = io.StringIO()
     Console(file=out, width=WIDTH, color_system=None).print(shown)
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
-    stars = any(trial.told.as_given for trial in trials[:SHOWN])
+    stars = any(trial.result.as_given for trial in trials[:SHOWN])
     below = "score: share of the clips allowed until every rung held; from 1 on, a rung broke"
     return "\n".join(lines).strip() + f"\n{below}" + ("; *: the recipe as it is" if stars else "")
 
@@ -120,7 +120,7 @@ def importances(space: Space, trials: Sequence[Trial]) -> dict[str, float]:
     PED-ANOVA, arXiv 2304.10255.
     """
     axes = [axis for axis in space.axes if len(axis.choices) != 1]
-    if len(trials) < FEW or len({trial.told.score for trial in trials}) < 2 or not axes:
+    if len(trials) < FEW or len({trial.result.score for trial in trials}) < 2 or not axes:
         return {}
     kinds: dict[str, BaseDistribution] = {
         axis.name: CategoricalDistribution(axis.choices)
@@ -132,7 +132,7 @@ def importances(space: Space, trials: Sequence[Trial]) -> dict[str, float]:
         study = optuna.create_study()
         for trial in trials:
             values = {name: trial.values[name] for name in kinds}
-            score = trial.told.score
+            score = trial.result.score
             study.add_trial(optuna.create_trial(params=values, distributions=kinds, value=score))
         return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
 
@@ -170,7 +170,7 @@ def _plain(value: Any) -> Any:
 
 
 def _heading(search: Search, trial: Trial) -> str:
-    one = trial.told
+    one = trial.result
     how = f"held with {one.seeds_held} of {one.seeds} seeds" if one.held else one.ended
     return f"# {search.name}: trial {trial.number}, {how}, {one.steps} steps\n"
 
@@ -178,9 +178,9 @@ def _heading(search: Search, trial: Trial) -> str:
 def write(search: Search, trials: Sequence[Trial], folder: Path) -> list[Path]:
     """Write table, best recipe (where one holds) and pictures into `folder`, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / TABLE, told(search, trials) + "\n")
+    write_whole(folder / TABLE, as_text(search, trials) + "\n")
     written = [folder / TABLE]
-    if trials and trials[0].told.held:
+    if trials and trials[0].result.held:
         write_whole(folder / BEST, recipe_file(search, trials[0]))
         written.append(folder / BEST)
     try:

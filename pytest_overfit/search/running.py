@@ -19,7 +19,7 @@ from pytest_overfit.host import own_randomness
 from pytest_overfit.search.climbing import Climb, Overtaken, TrialResult, climb_trial
 from pytest_overfit.search.errors import BadSearch
 from pytest_overfit.search.identity import of_network, of_samples
-from pytest_overfit.search.sampling import TOLD, LevelPruner, sampler_of
+from pytest_overfit.search.sampling import RESULT, LevelPruner, sampler_of
 from pytest_overfit.search.scores import NOT_FINITE, WORST, level_at, score_of_broken
 from pytest_overfit.search.storage import (
     MOST_LOST,
@@ -83,7 +83,7 @@ class Search:
     def described(self) -> dict[str, Any]:
         """What must be the same for trials to be of one search, in plain types."""
         climb = self.climb
-        said = {
+        settings = {
             "axes": [axis.to_json() for axis in climb.space.axes],
             "recipes": {str(n): asdict(recipe) for n, recipe in climb.base.items()},
             "bounds": dict(climb.bounds),
@@ -91,7 +91,7 @@ class Search:
             "size": climb.size,
             **self._identities(),
         }
-        plain: dict[str, Any] = json.loads(json.dumps(said))
+        plain: dict[str, Any] = json.loads(json.dumps(settings))
         return plain
 
 
@@ -101,22 +101,22 @@ class Trial:
 
     number: int
     values: dict[str, Any]
-    told: TrialResult
+    result: TrialResult
 
 
 OnTrial = Callable[[Trial, int], None]
 """Called with a trial of this process that ended, and how many of the search have ended."""
 
 
-def _unheard(*_: object) -> None:
+def _do_nothing(*_: object) -> None:
     """Nobody listens."""
 
 
 def run(
     search: Search,
     *,
-    on_trial: OnTrial = _unheard,
-    on_wait: Callable[[int], None] = _unheard,
+    on_trial: OnTrial = _do_nothing,
+    on_wait: Callable[[int], None] = _do_nothing,
     on_step: OnStep = unwatched,
 ) -> tuple[Trial, ...]:
     """Climb trials until the search has as many as it asks for; returns all that ended, best first.
@@ -198,28 +198,28 @@ def _one(
 
     try:
         values = search.climb.space.suggest(trial)
-        best = min((one.told.score for one in ended_trials(study)), default=math.inf)
+        best = min((one.result.score for one in ended_trials(study)), default=math.inf)
         state = TrialState.COMPLETE
         try:
-            told = climb_trial(search.climb, values, best=best, report=report, on_step=watch)
+            result = climb_trial(search.climb, values, best=best, report=report, on_step=watch)
         except Overtaken:
             state = TrialState.PRUNED
-            told = _overtaken(search, study.trials[trial.number], last[-1], began)
-        told = replace(told, as_given=AS_GIVEN in trial.user_attrs)
-        trial.set_user_attr(TOLD, told.to_json())
-        study.tell(trial, told.score if state is TrialState.COMPLETE else None, state=state)
+            result = _overtaken(search, study.trials[trial.number], last[-1], began)
+        result = replace(result, as_given=AS_GIVEN in trial.user_attrs)
+        trial.set_user_attr(RESULT, result.to_json())
+        study.tell(trial, result.score if state is TrialState.COMPLETE else None, state=state)
     except UpdateFinishedTrialError:  # taken for dead, and climbed by another process
         return
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
         give_up(study, storage, trial.number, None if stopped else _lost)
         raise
-    on_trial(Trial(trial.number, values, told), len(ended_trials(study)))
+    on_trial(Trial(trial.number, values, result), len(ended_trials(study)))
 
 
 def _lost(trial: FrozenTrial) -> dict[str, Any]:
-    """What is told of a trial that took its process with it again and again."""
-    told = TrialResult(
+    """The result of a trial that took its process with it again and again."""
+    result = TrialResult(
         score=WORST,
         held=False,
         ended=f"lost: {MOST_LOST} processes ended during it",
@@ -230,7 +230,7 @@ def _lost(trial: FrozenTrial) -> dict[str, Any]:
         loss=math.nan,
         level=level_at(NOT_FINITE),
     )
-    return {TOLD: told.to_json()}
+    return {RESULT: result.to_json()}
 
 
 def _overtaken(search: Search, trial: FrozenTrial, last: Progress, began: float) -> TrialResult:
@@ -256,17 +256,17 @@ def ended_trials(study: optuna.Study) -> list[Trial]:
 
 
 def _trial(frozen: FrozenTrial) -> Trial:
-    return Trial(frozen.number, dict(frozen.params), TrialResult(**frozen.user_attrs[TOLD]))
+    return Trial(frozen.number, dict(frozen.params), TrialResult(**frozen.user_attrs[RESULT]))
 
 
 def ranked(study: optuna.Study) -> tuple[Trial, ...]:
     """All that ended, best first."""
-    return tuple(sorted(ended_trials(study), key=lambda trial: (trial.told.score, trial.number)))
+    return tuple(sorted(ended_trials(study), key=lambda trial: (trial.result.score, trial.number)))
 
 
 def _check_some_train(study: optuna.Study) -> None:
     """Raises BadSearch where none of the first trials could be trained."""
-    told: Sequence[TrialResult] = [trial.told for trial in ended_trials(study)]
-    failed = [one.ended for one in told if one.ended.startswith("could not be trained")]
-    if len(failed) == len(told) >= ALL_FAIL:
-        raise BadSearch(f"none of {len(told)} trials {failed[-1].replace('could not', 'could')}")
+    results: Sequence[TrialResult] = [trial.result for trial in ended_trials(study)]
+    failed = [one.ended for one in results if one.ended.startswith("could not be trained")]
+    if len(failed) == len(results) >= ALL_FAIL:
+        raise BadSearch(f"none of {len(results)} trials {failed[-1].replace('could not', 'could')}")

@@ -23,7 +23,7 @@ OTHERS = 4
 """Trials that must have been below that level by then."""
 FAR_APART = 100_003
 """Between the seeds of two searches."""
-TOLD = "told"
+RESULT = "result"
 
 
 class TrialSeeded(BaseSampler):
@@ -107,4 +107,4 @@ def height_by(trial: FrozenTrial, step: int) -> float:
     """
     if step in trial.intermediate_values:
         return trial.intermediate_values[step]
-    return 0.0 if step // TENTHS < trial.user_attrs[TOLD]["rungs_held"] else 6.0
+    return 0.0 if step // TENTHS < trial.user_attrs[RESULT]["rungs_held"] else 6.0

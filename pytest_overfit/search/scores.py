@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pytest_overfit.levels import Level, standing
+from pytest_overfit.levels import Level, match_level
 
 NAMES = ("aligned", "bag of clip", "unigram", "blank", "uniform", "above uniform", "not finite")
 """Levels by height."""
 WORST = 2.0
-"""Score of a trial that broke its lowest rung and told nothing."""
+"""Score of a trial that broke its lowest rung and gave no reading."""
 NOT_FINITE = float(NAMES.index("not finite"))
 
 
@@ -48,7 +48,7 @@ def height(nats: float, levels: Sequence[Level]) -> float:
     """
     if not math.isfinite(nats):
         return NOT_FINITE
-    level = standing(nats, levels).level
+    level = match_level(nats, levels).level
     ratio = max(nats, 0.0) / (level.loss or levels[-2].loss)
     return NAMES.index(level.name) + ratio / (1 + ratio)
 

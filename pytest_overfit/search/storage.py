@@ -159,7 +159,7 @@ def _held(path: Path) -> bool:
 
 
 OnLost = Callable[[FrozenTrial], dict[str, Any]]
-"""What is told, as user attributes, of a trial that is not tried once more."""
+"""The user attributes of a trial that is not tried once more."""
 
 
 def bury(study: optuna.Study, storage: BaseStorage, on_lost: OnLost) -> None:
@@ -186,7 +186,7 @@ def give_up(study: optuna.Study, storage: BaseStorage, number: int, on_lost: OnL
         return
     lost = trial.user_attrs.get(LOST, 0) + (on_lost is not None)
     anew = on_lost is None or lost < MOST_LOST
-    told = {LOST: lost} if anew or on_lost is None else {LOST: lost, **on_lost(trial)}
+    attributes = {LOST: lost} if anew or on_lost is None else {LOST: lost, **on_lost(trial)}
     # A sampler's own marks go along: a grid tells by them what it has not visited.
     study.add_trial(
         optuna.create_trial(
@@ -195,7 +195,7 @@ def give_up(study: optuna.Study, storage: BaseStorage, number: int, on_lost: OnL
             params=trial.params,
             distributions=trial.distributions,
             system_attrs=trial.system_attrs,
-            user_attrs=told,
+            user_attrs=attributes,
         )
     )
 

@@ -27,7 +27,7 @@ PHASES = {
     READINGS: (
         (Training, "read"),
         (ladder, "steps_given"),
-        (attempt.Run, "_standing"),
+        (attempt.Run, "_level_match"),
     ),
     CONTROLS: ((attempt, "run_controls"),),
     FITTING: ((ladder, "check_feasible"),),

@@ -29,7 +29,7 @@ def reading(step, loss):
 
 def attempt(losses, *, held=False):
     trace = Trace(losses=list(losses), readings=[reading(len(losses), losses[-1])])
-    standing = LevelMatch(level=LEVELS[3], measured=losses[-1], descending=False, ladder=LEVELS)
+    level_match = LevelMatch(level=LEVELS[3], measured=losses[-1], descending=False, ladder=LEVELS)
     return Attempt(
         seed=0,
         recipe=Recipe(),
@@ -38,7 +38,7 @@ def attempt(losses, *, held=False):
         held=held,
         verdicts=(),
         trace=trace,
-        standing=standing,
+        level_match=level_match,
     )
 
 

@@ -515,12 +515,12 @@ def climb_merged(recipe=PLAIN, *, tied=False, **described):
 def test_a_run_that_stands_where_repeats_are_merged_is_led_off_and_holds_by_its_own_loss():
     alone = climb_merged(replace(PLAIN, fallbacks=()))
     assert alone.status == "broken"
-    assert alone.telling.standing.level.name == "repeats merged"
-    assert alone.telling.standing.level.loss == 0.5
+    assert alone.telling.level_match.level.name == "repeats merged"
+    assert alone.telling.level_match.level.loss == 0.5
     outcome = climb_merged()
     assert outcome.status == "ok"
     (attempt,) = outcome.attempts
-    assert attempt.detour.level == alone.telling.standing.level
+    assert attempt.detour.level == alone.telling.level_match.level
     assert attempt.steps >= attempt.detour.step + attempt.detour.path_steps + 20
     assert attempt.steps == len(attempt.trace.losses)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pytest_overfit import ctc
-from pytest_overfit.levels import Level, ladder_of_levels, level_by_chance, standing
+from pytest_overfit.levels import Level, ladder_of_levels, level_by_chance, match_level
 from pytest_overfit.trend import still_descending
 
 TARGETS = [[1, 2, 3, 4], [5, 6, 7, 7, 8], [2, 9, 1], [4, 4, 3, 2, 1, 6]]
@@ -69,7 +69,7 @@ def test_outputs_that_know_so_much_stand_on_their_level() -> None:
         ("unigram", unigram),
         ("bag of clip", bag),
     ):
-        found = standing(loss_of(rows), LADDER)
+        found = match_level(loss_of(rows), LADDER)
         assert found.level.name == name
         assert found.measured == pytest.approx(found.level.loss, rel=0.15)
 
@@ -79,7 +79,7 @@ def test_outputs_that_know_so_much_stand_on_their_level() -> None:
     [(0.0, "aligned"), (0.3, "aligned"), (500.0, "above uniform"), (math.nan, "above uniform")],
 )
 def test_losses_off_the_plateaus_are_named_too(measured: float, name: str) -> None:
-    assert standing(measured, LADDER).level.name == name
+    assert match_level(measured, LADDER).level.name == name
 
 
 def test_one_clip_has_no_unigram_level_of_its_own() -> None:
@@ -91,7 +91,7 @@ def test_one_clip_has_no_unigram_level_of_its_own() -> None:
 def test_a_clip_of_one_token_has_no_order_to_learn() -> None:
     ladder = ladder_of_levels(targets=[[7]], steps=[40], vocabulary=200)
     assert [level.name for level in ladder] == ["uniform", "blank", "aligned"]
-    assert standing(0.01, ladder).level.name == "aligned"
+    assert match_level(0.01, ladder).level.name == "aligned"
 
 
 def test_clips_that_do_not_fit_are_left_out() -> None:
@@ -121,8 +121,8 @@ def test_a_run_that_still_falls_is_told_from_one_that_stands(
 
 
 def test_without_a_trace_it_is_not_said_whether_the_loss_still_falls() -> None:
-    assert standing(2.0, LADDER).descending is None
-    assert standing(2.0, LADDER, [2.0] * 30).descending is False
+    assert match_level(2.0, LADDER).descending is None
+    assert match_level(2.0, LADDER, [2.0] * 30).descending is False
 
 
 @pytest.mark.parametrize(
@@ -159,6 +159,6 @@ def test_a_loss_stands_by_chance_only_near_what_the_output_predicts(
     measured: float, name: str
 ) -> None:
     assert (
-        standing(measured, LADDER, by_chance=Level(name="repeats merged", loss=0.1)).level.name
+        match_level(measured, LADDER, by_chance=Level(name="repeats merged", loss=0.1)).level.name
         == name
     )

@@ -26,9 +26,9 @@ from pytest_overfit.search.asking import search_of
 from pytest_overfit.search.climbing import TrialResult
 from pytest_overfit.search.errors import BadSearch
 from pytest_overfit.search.pictures import draw_history, draw_values
-from pytest_overfit.search.result import importances, recipe_file, told
+from pytest_overfit.search.result import as_text, importances, recipe_file
 from pytest_overfit.search.running import Search, Trial
-from pytest_overfit.search.sampling import OTHERS, TENTHS, TOLD, LevelPruner, TrialSeeded
+from pytest_overfit.search.sampling import OTHERS, RESULT, TENTHS, LevelPruner, TrialSeeded
 from pytest_overfit.search.space import (
     LAYER_DECAY,
     clips_of,
@@ -260,7 +260,7 @@ def study_with(others: list[list[float]], held: bool = False) -> optuna.Study:
             optuna.create_trial(
                 value=1.5,
                 intermediate_values=dict(enumerate(heights, 1)),
-                user_attrs={TOLD: {"rungs_held": int(held)}},
+                user_attrs={RESULT: {"rungs_held": int(held)}},
             )
         )
     return study
@@ -355,21 +355,21 @@ def running(**attributes: Any) -> tuple[optuna.Study, Any]:
     return study, kept
 
 
-def told_of_lost(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
-    return {TOLD: {"number": trial.number}}
+def attributes_of_lost(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    return {RESULT: {"number": trial.number}}
 
 
 def test_a_trial_of_a_process_that_ended_is_put_in_the_queue_again() -> None:
     worker = storage.Worker()
     study, kept = running(worker=[worker.host, worker.name], seen=time.time())
     with worker.at_work():
-        storage.bury(study, kept, told_of_lost)
+        storage.bury(study, kept, attributes_of_lost)
         assert study.trials[0].state is TrialState.RUNNING
         left = storage.lock_of(worker.name).read_bytes()
     with FileLock(storage.lock_of(worker.name)):
         pass  # the file of a process that was killed lies there, and nobody holds it
     assert left == b""
-    storage.bury(study, kept, told_of_lost)
+    storage.bury(study, kept, attributes_of_lost)
     storage.lock_of(worker.name).unlink()
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
     again = study.ask()
@@ -396,13 +396,13 @@ def test_a_trial_of_another_machine_is_dead_when_it_is_silent(
 def test_what_ends_one_process_after_another_is_not_tried_for_ever() -> None:
     study, kept = running()
     for lost in range(1, storage.MOST_LOST + 1):
-        storage.give_up(study, kept, len(study.trials) - 1, told_of_lost)
+        storage.give_up(study, kept, len(study.trials) - 1, attributes_of_lost)
         if lost < storage.MOST_LOST:
             study.ask()
     last = study.trials[-1]
     assert (last.state, last.value) == (TrialState.COMPLETE, scores.WORST)
     assert last.user_attrs[storage.LOST] == storage.MOST_LOST
-    assert TOLD in last.user_attrs
+    assert RESULT in last.user_attrs
 
 
 def test_a_trial_stopped_by_hand_does_not_count_as_lost() -> None:
@@ -425,7 +425,7 @@ def made_up() -> tuple[Search, tuple[Trial, ...]]:
         values = {**base, "lr": rate, "clip": (None, 1.0, 5.0)[number % 3]}
         score = 0.1 + abs(math.log10(rate) + 2)
         trials.append(ended(number, score, values, as_given=number == 3))
-    return asked, tuple(sorted(trials, key=lambda trial: trial.told.score))
+    return asked, tuple(sorted(trials, key=lambda trial: trial.result.score))
 
 
 def test_what_mattered_is_found() -> None:
@@ -437,7 +437,7 @@ def test_what_mattered_is_found() -> None:
 
 def test_the_result_reads(snapshot: Any) -> None:
     asked, trials = made_up()
-    assert told(asked, trials).split("\nimportance")[0] == snapshot
+    assert as_text(asked, trials).split("\nimportance")[0] == snapshot
 
 
 def test_pictures_show_every_trial() -> None:

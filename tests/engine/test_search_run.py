@@ -46,11 +46,13 @@ def test_a_search_goes_on_where_it_was_and_ends_with_a_recipe_that_climbs(tmp_pa
     begun: list[int] = []
     trials = run(search, on_trial=lambda trial, _: begun.append(trial.number))
     assert begun == [2, 3]
-    assert [trial.told.score for trial in trials] == sorted(trial.told.score for trial in trials)
-    given = next(trial for trial in trials if trial.told.as_given)
+    assert [trial.result.score for trial in trials] == sorted(
+        trial.result.score for trial in trials
+    )
+    given = next(trial for trial in trials if trial.result.as_given)
     assert given.number == 0
-    assert given.told.held
-    assert trials[0].told.seeds_held == trials[0].told.seeds == 3
+    assert given.result.held
+    assert trials[0].result.seeds_held == trials[0].result.seeds == 3
     written = {path.name for path in write(search, trials, tmp_path)}
     assert {"table.txt", "best.toml", "history.png", "values.png"} <= written
     best = load_recipes(str(tmp_path / "best.toml"))(1)
@@ -87,8 +89,8 @@ def test_a_variant_that_cannot_be_trained_is_told_and_ranks_last(tmp_path: Path)
     grid.write_text("[network]\nwidth = [8, 16]\n")
     search = search_of(str(grid), odd, Settings(rungs=(1,)), folder=tmp_path)
     best, worst = run(search)
-    assert best.told.held
-    assert worst.told.ended == "could not be trained: RuntimeError: too narrow"
+    assert best.result.held
+    assert worst.result.ended == "could not be trained: RuntimeError: too narrow"
     assert states(search) == [TrialState.COMPLETE] * 2
 
 

@@ -89,8 +89,8 @@ def test_a_sound_network_is_told_its_level_and_its_modules_and_accused_of_nothin
 ) -> None:
     found = examined(tmp_path, trained()[0])
     assert found.findings == ()
-    assert found.standing is not None
-    assert found.standing.level.name == "aligned"
+    assert found.level_match is not None
+    assert found.level_match.level.name == "aligned"
     assert [row.module for row in found.table] == [
         "encoder",
         "conv",
@@ -115,8 +115,8 @@ def test_a_network_that_puts_out_blanks_stands_on_a_high_level_and_emits_nothing
     found = examined(tmp_path, state)
     assert found.reading.emission_ratio == 0
     assert found.reading.blank_share == 1
-    assert found.standing is not None
-    assert found.standing.level.name == "blank"
+    assert found.level_match is not None
+    assert found.level_match.level.name == "blank"
 
 
 def test_a_layer_that_drowns_the_signal_is_named(tmp_path: Path) -> None:

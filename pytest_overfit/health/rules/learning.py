@@ -23,7 +23,7 @@ from pytest_overfit.health.rules.trend import (
 )
 from pytest_overfit.health.rules.words import number, place, seen
 from pytest_overfit.health.run import Run
-from pytest_overfit.levels import LevelMatch, standing
+from pytest_overfit.levels import LevelMatch, match_level
 
 BLIND = ("uniform", "blank", "unigram")
 """Levels that an output reaches without looking at its input."""
@@ -43,7 +43,7 @@ def last_standing(run: Run, split: str) -> LevelMatch | None:
     readings.
     """
     ladder, losses = run.facts.levels.get(split), thinned(run.curve(f"{split}_loss"))
-    return standing(median(losses.values[-3:]), ladder) if ladder and len(losses) else None
+    return match_level(median(losses.values[-3:]), ladder) if ladder and len(losses) else None
 
 
 def nothing_learnt(run: Run) -> Finding | None:
