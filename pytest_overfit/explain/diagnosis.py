@@ -173,9 +173,9 @@ def _spreads(finding: Finding) -> bool:
 
 def ranked(found: Sequence[Finding], tried: Sequence[Trial]) -> tuple[Finding, ...]:
     """A finding whose remedy held first, and confirmed by it; last those that were mended to no
-    avail: true, but not the cause.
+    avail: true, but not the cause. Each advises what its trials left standing.
 
-    Where another cause is confirmed, what is only told as a last resort is not.
+    Where another cause is confirmed, findings of a last resort are left out.
     """
     cured = {trial.finding for trial in tried if trial.held}
     in_vain = {trial.finding for trial in tried if not trial.held and trial.ended is None} - cured
@@ -188,7 +188,7 @@ def ranked(found: Sequence[Finding], tried: Sequence[Trial]) -> tuple[Finding, .
             if finding.name in in_vain
             else finding.status
         )
-        return replace(finding, status=status)
+        return replace(finding, status=status, try_=advice(finding, tried))
 
     another = any(not _last_resort(name) for name in cured)
     kept = [finding for finding in found if not (another and _last_resort(finding.name))]
@@ -198,6 +198,21 @@ def ranked(found: Sequence[Finding], tried: Sequence[Trial]) -> tuple[Finding, .
             key=lambda finding: (finding.name not in cured, finding.name in in_vain),
         )
     )
+
+
+def advice(finding: Finding, tried: Sequence[Trial]) -> str | None:
+    """What to try, after the trials: the remedy that held, what the finding advises as long as no
+    trial refutes it, and nothing that did not help.
+    """
+    own = [trial for trial in tried if trial.finding == finding.name]
+    held = next((trial.remedy for trial in own if trial.held), None)
+    refuted = [trial.remedy for trial in own if not trial.held and trial.ended is None]
+    if held is None and refuted:
+        return f"not known: by itself none of these mends the rung: {'; '.join(refuted)}"
+    if held is None:
+        return finding.try_
+    further = f": {finding.try_}" if finding.try_ and not refuted else ""
+    return f"{held}, with which the rung holds{further}"
 
 
 def row(o: Observation) -> Row:

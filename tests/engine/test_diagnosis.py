@@ -18,7 +18,7 @@ from examination.hosts import HOSTS
 from examination.planted import faults_for
 from pytest_overfit.climb.ladder import Outcome, Rung, criteria_for
 from pytest_overfit.explain.diagnosis import diagnose, examine_rung, ranked
-from pytest_overfit.explain.trials import Trial
+from pytest_overfit.explain.trials import Trial, TrialEnded
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.examine import examine
 from pytest_overfit.recipe import Recipe, default_recipe
@@ -174,6 +174,30 @@ def test_a_cured_finding_goes_first() -> None:
     )
     first, second = ranked([finding("signal_drowned"), finding("recipe_stalls")], [trial])
     assert (first.name, first.status, second.status) == ("recipe_stalls", "confirmed", "suspected")
+
+
+def tried(remedy: str, *, held: bool = False, ended: TrialEnded | None = None) -> Trial:
+    return Trial(
+        finding="bad", remedy=remedy, held=held, steps=30, seconds=1.0, ended=ended, why=None
+    )
+
+
+@pytest.mark.parametrize(
+    ("trials", "words"),
+    [
+        ((), "less stride"),
+        ((tried("stride 1", ended=TrialEnded.OUT_OF_TIME),), "less stride"),
+        ((tried("stride 1", held=True),), "stride 1, with which the rung holds: less stride"),
+        ((tried("fan_in"), tried("xavier", held=True)), "xavier, with which the rung holds"),
+        (
+            (tried("fan_in"), tried("xavier"), tried("odd", ended=TrialEnded.NOT_APPLICABLE)),
+            "not known: by itself none of these mends the rung: fan_in; xavier",
+        ),
+    ],
+)
+def test_nothing_is_advised_that_a_trial_refuted(trials: tuple[Trial, ...], words: str) -> None:
+    (judged,) = ranked([replace(finding("bad"), try_="less stride")], trials)
+    assert judged.try_ == words
 
 
 def scaled(factor: float, modules: Sequence[str]) -> Callable[[nn.Module], None]:
