@@ -40,15 +40,15 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     from fixtures import BadFeatures, load_features
     from fixtures.usable import usable
+    from pytest_overfit.finding import counted
     from pytest_overfit.plugin.options import rungs_asked
-    from pytest_overfit.plugin.report import plural
 
     rungs = rungs_asked(config)
     try:
         corpus = usable(load_features(path, width=config.getoption("--overfit-width")), max(rungs))
     except BadFeatures as error:
         raise pytest.UsageError(str(error)) from error
-    held = plural(len(corpus.samples), "clip")
+    held = counted(len(corpus.samples), "clip")
     if len(corpus.samples) < min(rungs):
         raise pytest.UsageError(
             f"{path}: nothing can be climbed: the lowest rung is {min(rungs)}, and the corpus "

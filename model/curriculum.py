@@ -24,7 +24,7 @@ from model.run_record import BadRunFolder, subject_for
 from model.settings import Settings
 from model.tables import Column, text_table
 from pytest_overfit.climb.ladder import Outcome, Rung, criteria_for
-from pytest_overfit.plugin.report import headline
+from pytest_overfit.plugin.failure import headline
 from pytest_overfit.recipe import Recipe
 
 RECORD = "curriculum.json"

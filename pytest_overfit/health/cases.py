@@ -20,8 +20,8 @@ from pytest_overfit.health.readers import read_runs
 from pytest_overfit.health.run import MEASURED, WITHOUT_SPLIT, BadRun, metric
 from pytest_overfit.plugin.live import CLEAR
 from pytest_overfit.plugin.options import is_worker, report_folder, settings, subjects, worker_input
+from pytest_overfit.plugin.session import watched
 from pytest_overfit.plugin.store import write_whole
-from pytest_overfit.plugin.summary import watched
 from pytest_overfit.subject import BadSample, BadSubject, Subject
 
 REPORT = "overfitting_health_report"

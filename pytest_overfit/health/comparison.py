@@ -18,7 +18,7 @@ from pytest_overfit.health import report
 from pytest_overfit.health.checkup import Checkup
 from pytest_overfit.health.rules.words import number, place, share
 from pytest_overfit.health.run import MEASURED, Point, Run, metric
-from pytest_overfit.plugin.report import WIDTH, rendered
+from pytest_overfit.plugin.wording import WIDTH, rendered
 
 ORDER = ("error rate", "score", "loss")
 """Kinds of metrics by which runs are told apart, most telling first."""

@@ -19,15 +19,10 @@ from pytest_overfit.health.rules.reading import SPLITS, called
 from pytest_overfit.health.rules.trend import finite, lowest, reading_at
 from pytest_overfit.health.rules.words import number, place, share
 from pytest_overfit.health.run import Run, metric
-from pytest_overfit.plugin.report import (
-    WIDTH,
-    finding_rows,
-    labelled,
-    level_text,
-    module_table,
-    rendered,
-)
+from pytest_overfit.plugin.failure import module_table
+from pytest_overfit.plugin.findings_text import finding_rows
 from pytest_overfit.plugin.report_json import strict
+from pytest_overfit.plugin.wording import WIDTH, labelled, level_text, rendered
 
 LABEL = 11
 """Width of the label column with the blank behind it."""

@@ -12,7 +12,9 @@ from rich.table import Table
 
 from pytest_overfit.against.comparison import Comparison
 from pytest_overfit.against.guilty import Guilty
-from pytest_overfit.plugin import report
+from pytest_overfit.finding import counted
+from pytest_overfit.plugin.github import escaped, escaped_property
+from pytest_overfit.plugin.wording import WIDTH, labelled, number, rendered
 
 COLUMNS = ("samples", "verdict", "steps", "time per step", "memory per step", "parameters")
 RATIOS = "ours / theirs, with the interval"
@@ -22,7 +24,7 @@ MEGABYTE = 1e6
 
 def headline(comparison: Comparison) -> str:
     """One line: by how much, beyond which noise, at which rung."""
-    at = f"{comparison.subject} at {report.plural(comparison.samples, 'sample')}"
+    at = f"{comparison.subject} at {counted(comparison.samples, 'sample')}"
     if comparison.verdict is None:
         return f"{at} was not compared with {comparison.base}: {comparison.note}"
     words = (
@@ -51,7 +53,7 @@ def on_the_other_side(comparison: Comparison) -> str:
     if not held:
         return f"{base} breaks on it too"
     if len(held) == len(known):
-        return f"{base} holds on it after {report.plural(max(held), 'step')}"
+        return f"{base} holds on it after {counted(max(held), 'step')}"
     return f"{base} holds on it with {len(held)} of {len(known)} seeds"
 
 
@@ -63,7 +65,7 @@ def _steps_phrase(comparison: Comparison) -> str:
         theirs = max(base for _, _, _, base, _ in comparison.steps)
         ours = min(own for _, own, _, _, _ in comparison.steps)
         needs = f"{comparison.base} needs {theirs}"
-        return f"not learned after {report.plural(ours, 'step')}; {needs}"
+        return f"not learned after {counted(ours, 'step')}; {needs}"
     if math.isinf(comparison.high) or comparison.low == 0:
         return f"{_interval(comparison.low, comparison.high)} times its steps"
     return f"{_times(comparison.ratio)} its steps ({_interval(comparison.low, comparison.high)})"
@@ -97,10 +99,10 @@ def body(comparison: Comparison) -> str:
         )
     if comparison.error:
         step, ours, theirs = comparison.error
-        words = f"{report.number(ours)} after {report.plural(step, 'step')}, theirs "
-        rows.append(("error rate", f"{words}{report.number(theirs)}"))
+        words = f"{number(ours)} after {counted(step, 'step')}, theirs "
+        rows.append(("error rate", f"{words}{number(theirs)}"))
     if comparison.time:
-        turns = report.plural(comparison.time.turns, "turn")
+        turns = counted(comparison.time.turns, "turn")
         rows.append(("step time", f"{_time_phrase(comparison)}, from {turns}"))
     rows += (
         [("guilty", "\n".join(map(_guilty_line, comparison.guilty)))] if comparison.guilty else []
@@ -108,7 +110,7 @@ def body(comparison: Comparison) -> str:
     rows += [("memory", _memory(comparison))] if comparison.memory_bytes else []
     if any(comparison.parameters):
         rows.append(("network", _parameters(comparison)))
-    return "\n".join(report.labelled(label, text) for label, text in rows)
+    return "\n".join(labelled(label, text) for label, text in rows)
 
 
 def _guilty_line(guilty: Guilty) -> str:
@@ -122,11 +124,7 @@ def _guilty_line(guilty: Guilty) -> str:
 
 def _seed_line(seed: int, ours: int, held: bool, base: int, base_held: bool) -> str:
     def way(steps: int, held: bool) -> str:
-        return (
-            report.plural(steps, "step")
-            if held
-            else f"not held after {report.plural(steps, 'step')}"
-        )
+        return counted(steps, "step") if held else f"not held after {counted(steps, 'step')}"
 
     return f"seed {seed}: {way(ours, held)}, theirs {way(base, base_held)}"
 
@@ -161,7 +159,7 @@ def _parameters(comparison: Comparison) -> str:
     )
 
 
-def summary(comparisons: Sequence[Comparison], *, width: int = report.WIDTH) -> str:
+def summary(comparisons: Sequence[Comparison], *, width: int = WIDTH) -> str:
     """A table for each subject: what each rung came to against the other side."""
     blocks = []
     for subject in dict.fromkeys(one.subject for one in comparisons):
@@ -182,7 +180,7 @@ def summary(comparisons: Sequence[Comparison], *, width: int = report.WIDTH) -> 
         for one in own:
             table.add_row(*row(one))
         lines = [
-            report.rendered(table, width),
+            rendered(table, width),
             *(f" {one.samples}: {one.note}" for one in own if one.note),
         ]
         blocks.append("\n".join(lines))
@@ -233,11 +231,11 @@ def annotation(comparison: Comparison) -> str:
     """GitHub's annotation, at the guilty line where it is known; a warning where nothing was
     compared.
     """
-    title = report.escaped_property(f"overfit {comparison.subject}")
+    title = escaped_property(f"overfit {comparison.subject}")
     guilty = comparison.culprit
-    where = f"file={report.escaped_property(guilty.file)},line={guilty.line}," if guilty else ""
+    where = f"file={escaped_property(guilty.file)},line={guilty.line}," if guilty else ""
     kind = "error" if comparison.fails else "warning"
-    return f"::{kind} {where}title={title}::{report.escaped(headline(comparison))}"
+    return f"::{kind} {where}title={title}::{escaped(headline(comparison))}"
 
 
 def markdown(comparisons: Sequence[Comparison]) -> str:

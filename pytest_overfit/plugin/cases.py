@@ -18,11 +18,13 @@ from pytest_overfit.climb.ladder import Outcome, Progress, Rung, check_rungs
 from pytest_overfit.explain.diagnosis import Diagnosis, diagnose
 from pytest_overfit.explain.exchange import diagnose_loop
 from pytest_overfit.host import lent, own_randomness
-from pytest_overfit.plugin import against_report, report
+from pytest_overfit.plugin import against_report
 from pytest_overfit.plugin.against import LearnsWorse, Versus
+from pytest_overfit.plugin.failure import headline
 from pytest_overfit.plugin.scheduler import Abandoned, SharedLadder
 from pytest_overfit.plugin.settings import Settings
 from pytest_overfit.plugin.store import Climbed, Store
+from pytest_overfit.plugin.wording import why_not_tried
 from pytest_overfit.recipe import BadRecipe
 from pytest_overfit.subject import BadSample, BadSubject, Subject, TooFewSamples
 
@@ -98,12 +100,12 @@ class OverfitRung:
         __tracebackhide__ = True
         outcome = self.outcome()
         if outcome.status == "not tried":
-            pytest.skip(report.why_not_tried(outcome))
+            pytest.skip(why_not_tried(outcome))
         comparison = self._compared()
         if outcome.status == "broken":
-            headline = report.headline(outcome, self.diagnosis())
+            text = headline(outcome, self.diagnosis())
             other = against_report.on_the_other_side(comparison) if comparison else ""
-            raise LadderBroken(f"{headline}; {other}" if other else headline)
+            raise LadderBroken(f"{text}; {other}" if other else text)
         if comparison and (comparison.fails or (self.settings.strict and not comparison.verdict)):
             raise LearnsWorse(against_report.headline(comparison))
         return outcome

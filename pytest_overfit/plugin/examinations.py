@@ -16,7 +16,7 @@ from pytest_overfit.findings.modes import TRAIN_EVAL_GAP
 from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.host import lent, own_randomness
 from pytest_overfit.loop.contracts import examine_loop
-from pytest_overfit.plugin import report
+from pytest_overfit.plugin import findings_text
 from pytest_overfit.plugin.settings import Settings
 from pytest_overfit.subject import Subject
 
@@ -65,11 +65,11 @@ class OverfitContracts:
             if subject.loop is not None:
                 checked += examine_loop(subject, seed=seed)
         stale = stale_acceptances(subject, checked, elsewhere=BY_TRAINING)
-        self.body = report.contracts_body(checked, stale)
+        self.body = findings_text.contracts_body(checked, stale)
         found = [*(finding for one in checked for finding in one.findings), *stale]
         violated, self.notes = _weighed(found, settings)
         if violated:
-            raise ContractViolated(report.contracts_headline(subject.name, violated))
+            raise ContractViolated(findings_text.contracts_headline(subject.name, violated))
         return checked
 
 
@@ -99,10 +99,10 @@ class OverfitDiagnosis:
             violated = rung.violated
             probed = () if violated else examine_rung(rung, rung.climb())
             findings = violated or accepting(probed, self.subject.accept)
-        self.body = report.findings_body(findings)
+        self.body = findings_text.findings_body(findings)
         failing, self.notes = _weighed(findings, settings)
         if failing:
-            raise Diagnosed(report.diagnosis_headline(self.subject.name, failing))
+            raise Diagnosed(findings_text.diagnosis_headline(self.subject.name, failing))
         return findings
 
 

@@ -29,7 +29,7 @@ from pytest_overfit.plugin.options import (
     subjects,
     worker_input,
 )
-from pytest_overfit.plugin.summary import SessionSummary
+from pytest_overfit.plugin.session import SessionSummary
 
 if TYPE_CHECKING:
     from pytest_overfit.climb.ladder import Outcome
@@ -398,7 +398,7 @@ def attach(result: pytest.TestReport, rung: OverfitRung, known: list[Outcome]) -
     """Put this case's outcome on its report, so that it reaches the process that writes the
     summary, and the body of a failure below it.
     """
-    from pytest_overfit.plugin import report
+    from pytest_overfit.plugin.failure import body
     from pytest_overfit.plugin.store import climbed_to_json
 
     outcome = next((o for o in known if o.samples == rung.case.samples), None)
@@ -408,7 +408,7 @@ def attach(result: pytest.TestReport, rung: OverfitRung, known: list[Outcome]) -
     result.overfit = {**climbed_to_json(outcome, diagnosis), "rerun": rung.rerun}  # type: ignore[attr-defined]
     if result.failed and outcome.status == "broken":
         result.sections.append(
-            ("overfit", report.body(outcome, known, rung.selected, rung.rerun, diagnosis))
+            ("overfit", body(outcome, known, rung.selected, rung.rerun, diagnosis))
         )
 
 

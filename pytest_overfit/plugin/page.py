@@ -2,7 +2,7 @@
 against the named levels, and of the network.
 
 The page says what the text says, from the same records; it stands beside it as
-`overfitting_test_report.html`. Whatever comes from a subject is escaped by the template.
+`overfitting_test_html`. Whatever comes from a subject is escaped by the template.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING
 
 from pytest_overfit.climb.ladder import Attempt, Outcome
 from pytest_overfit.explain.diagnosis import Diagnosis, Row
-from pytest_overfit.finding import Finding
-from pytest_overfit.plugin import report
+from pytest_overfit.finding import Finding, counted
+from pytest_overfit.plugin.failure import attempt_rows, headline, is_blamed
+from pytest_overfit.plugin.findings_text import finding_rows, label_of
 from pytest_overfit.plugin.store import Climbed
+from pytest_overfit.plugin.summary import COLUMNS, lines_below, summary_row
+from pytest_overfit.plugin.wording import why_not_tried
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -97,18 +100,6 @@ def template(path: Path) -> Template:
     return environment.get_template(path.name)
 
 
-COLUMNS = (
-    "samples",
-    "verdict",
-    "steps",
-    "seconds",
-    "loss (nats/token)",
-    "level",
-    "token error rate",
-    "recipe",
-)
-
-
 def _subject(
     name: str, climbed: Sequence[Climbed], notes: Notes, reruns: Reruns
 ) -> dict[str, object]:
@@ -123,8 +114,8 @@ def _subject(
         "parameters": max(outcome.parameters for outcome in outcomes),
         "where": next((outcome.where for outcome in outcomes if outcome.where), None),
         "rungs": [_rung(outcome) for outcome in outcomes],
-        "rows": [report.summary_row(outcome) for outcome in outcomes],
-        "lines": [line.strip() for line in report.lines_below(outcomes)],
+        "rows": [summary_row(outcome) for outcome in outcomes],
+        "lines": [line.strip() for line in lines_below(outcomes)],
         "pictures": [
             (outcome.samples, outcome.status, picture)
             for outcome in outcomes
@@ -136,7 +127,7 @@ def _subject(
             if outcome.status == "broken"
         ],
         "notes": [
-            (report.label_of(finding), report.finding_rows(finding))
+            (label_of(finding), finding_rows(finding))
             for subject, finding in notes
             if subject == name
         ],
@@ -145,9 +136,9 @@ def _subject(
 
 def _rung(outcome: Outcome) -> dict[str, object]:
     words = {
-        "ok": report.plural(outcome.steps, "step"),
+        "ok": counted(outcome.steps, "step"),
         "broken": "broken",
-        "not tried": report.why_not_tried(outcome),
+        "not tried": why_not_tried(outcome),
     }
     return {"samples": outcome.samples, "status": outcome.status, "word": words[outcome.status]}
 
@@ -158,14 +149,13 @@ def _break(
     findings = diagnosis.findings if diagnosis else outcome.findings
     blamed: set[str | None] = {finding.module for finding in findings if finding.module}
     return {
-        "headline": report.headline(outcome, diagnosis),
+        "headline": headline(outcome, diagnosis),
         "samples": outcome.samples,
-        "attempts": report.attempt_rows(outcome.telling) if outcome.attempts else [],
+        "attempts": attempt_rows(outcome.telling) if outcome.attempts else [],
         "findings": [
-            (report.label_of(finding), finding.status, report.finding_rows(finding))
-            for finding in findings
+            (label_of(finding), finding.status, finding_rows(finding)) for finding in findings
         ],
-        "modules": [_module(row, report.is_blamed(row, blamed)) for row in diagnosis.table]
+        "modules": [_module(row, is_blamed(row, blamed)) for row in diagnosis.table]
         if diagnosis
         else [],
         "ruled_out": diagnosis.ruled_out if diagnosis else (),

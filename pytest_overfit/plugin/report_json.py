@@ -15,8 +15,9 @@ from pytest_overfit.climb.ladder import Attempt, Outcome
 from pytest_overfit.explain.diagnosis import Diagnosis
 from pytest_overfit.finding import Finding
 from pytest_overfit.plugin import against_report
-from pytest_overfit.plugin.report import detour_lines, headline, seeds_lines
+from pytest_overfit.plugin.failure import headline
 from pytest_overfit.plugin.store import Climbed
+from pytest_overfit.plugin.summary import detour_lines, seeds_lines
 
 VERSION = 2
 """Rises when a name changes or goes; new names come without."""

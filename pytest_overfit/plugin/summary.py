@@ -1,170 +1,138 @@
-"""What a session says and writes at its end, in the one process that sees every report."""
+"""The summary at the end of a session: a table for each subject, and what stands below it."""
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Literal
 
-import pytest
+from rich import box
+from rich.table import Table
 
-if TYPE_CHECKING:
-    from pytest_overfit.against.comparison import Comparison
-    from pytest_overfit.plugin.live import LiveLine
-    from pytest_overfit.plugin.page import Notes
-    from pytest_overfit.plugin.store import Climbed
+from pytest_overfit.climb.ladder import Outcome
+from pytest_overfit.finding import counted
+from pytest_overfit.plugin.wording import (
+    WIDTH,
+    detour_text,
+    number,
+    rendered,
+    seeds_text,
+    thousands,
+    why_not_tried,
+)
 
-REPORT = "overfitting_test_report"
-CURVES = Path("logs", "overfitting_tests")
-
-
-class SessionSummary:
-    """Gathers the outcomes that reports carry; shows the live line; at the end prints the summary
-    and writes its files.
-    """
-
-    def __init__(self, config: pytest.Config, store: Path) -> None:
-        self.config, self.store = config, store
-        self.rows: list[dict[str, Any]] = []
-        self.notes: list[tuple[str, dict[str, Any]]] = []
-        self.comparisons: list[dict[str, Any]] = []
-        self.live: LiveLine | None = None
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Starts the live line.
-
-        Under xdist only the workers collect, so that there may be rungs is all that is known here.
-        """
-        distributed = bool(session.config.getoption("numprocesses", None))
-        climbs = distributed or any(item.get_closest_marker("overfit") for item in session.items)
-        if session.config.getoption("--collect-only") or not climbs or not watched(session.config):
-            return
-        from pytest_overfit.plugin.live import LiveLine
-
-        self.live = LiveLine(self.store, open("/dev/tty", "w", encoding="utf-8"))  # noqa: SIM115  (closed by stop)
-        self.live.start()
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if row := getattr(report, "overfit", None):
-            self.rows.append(row)
-        self.notes += getattr(report, "overfit_notes", [])
-        if row := getattr(report, "overfit_against", None):
-            self.comparisons.append(row)
-
-    def pytest_sessionfinish(self) -> None:
-        if self.live:
-            self.live.stop()
-
-    def nothing_climbed(self) -> str | None:
-        """A sentence on the first subject that has too few samples for all of its rungs: nothing
-        was shown of it, which is no pass.
-        """
-        if not self.rows:
-            return None
-        from pytest_overfit.plugin import report
-
-        outcomes = [row["outcome"] for row in self.rows]
-        for subject in dict.fromkeys(outcome["subject"] for outcome in outcomes):
-            own = [outcome for outcome in outcomes if outcome["subject"] == subject]
-            if all(outcome["available"] is not None for outcome in own):
-                lowest = min(own, key=lambda outcome: outcome["samples"])
-                held = report.plural(lowest["available"], "clip")
-                return (
-                    f"{subject}: nothing was climbed: the lowest rung is {lowest['samples']}, and "
-                    f"the corpus has {held}"
-                )
-        return None
-
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self.rows and not self.notes:
-            return
-        from pytest_overfit.against.comparison import comparison_from_json
-        from pytest_overfit.plugin import against_report, report
-        from pytest_overfit.plugin.store import climbed_from_json, finding_from_json
-
-        climbed = [climbed_from_json(row) for row in self.rows]
-        notes = [(subject, finding_from_json(finding)) for subject, finding in self.notes]
-        notes += [
-            (o.subject, finding)
-            for o, _ in climbed
-            if o.status == "ok"
-            for one in o.deciding
-            for finding in one.findings
-        ]
-        annotations = [
-            report.annotation(outcome, diagnosis)
-            for outcome, diagnosis in climbed
-            if outcome.status == "broken"
-        ]
-        annotations += [
-            report.note_annotation(subject, finding)
-            for subject, finding in notes
-            if not finding.accepted
-        ]
-        comparisons = [comparison_from_json(row) for row in self.comparisons]
-        annotations += [
-            against_report.annotation(one) for one in comparisons if one.fails or not one.verdict
-        ]
-        noted = [report.note_line(subject, finding) for subject, finding in notes]
-        if comparisons:
-            noted.append(against_report.summary(comparisons))
-        terminalreporter.section("overfit")
-        for line in self._write_files(climbed, noted, notes, comparisons) if climbed else noted:
-            terminalreporter.write_line(line)
-        for line in annotations if os.environ.get("GITHUB_ACTIONS") == "true" else ():
-            terminalreporter.write_line(line)
-
-    def _write_files(
-        self, climbed: list[Climbed], noted: list[str], notes: Notes, comparisons: list[Comparison]
-    ) -> list[str]:
-        """Write the report and the curves; returns what is to be printed: the summary, the notes, a
-        line on each file.
-        """
-        from pytest_overfit.plugin import against_report, curves, page, report, report_json
-        from pytest_overfit.plugin.store import write_whole
-
-        folder = Path(self.config.getoption("--overfit-report") or self.config.rootpath)
-        folder.mkdir(parents=True, exist_ok=True)
-        outcomes = [outcome for outcome, _ in climbed]
-        headlines = [
-            report.headline(outcome, diagnosis)
-            for outcome, diagnosis in climbed
-            if outcome.status == "broken"
-        ]
-        headlines += against_report.since(comparisons)
-        summed = [report.summary(outcomes), *noted]
-        write_whole(folder / f"{REPORT}.txt", "\n".join([*summed, *headlines]) + "\n")
-        write_whole(folder / f"{REPORT}.json", report_json.to_json(climbed, comparisons))
-        reruns = {
-            (row["outcome"]["subject"], row["outcome"]["samples"]): row["rerun"]
-            for row in self.rows
-            if "rerun" in row
-        }
-        write_whole(folder / f"{REPORT}.html", page.page(climbed, notes=notes, reruns=reruns))
-        lines = [*summed, f"report: {folder / REPORT}.txt, .json, .html"]
-        if curves.available():
-            lines.append(
-                f"curves: {curves.write_curves(outcomes, folder / CURVES)} in "
-                f"{folder / CURVES} (tensorboard --logdir)"
-            )
-        else:
-            lines.append(
-                "curves: none, tensorboard is not installed (pip install pytest-overfit[curves])"
-            )
-        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-            with open(summary, "a", encoding="utf-8") as file:
-                file.write(report.markdown(climbed))
-                file.write(against_report.markdown(comparisons) if comparisons else "")
-        return lines
+COLUMNS = (
+    "samples",
+    "verdict",
+    "steps",
+    "seconds",
+    "loss (nats/token)",
+    "level",
+    "token error rate",
+    "recipe",
+)
+TEXT_COLUMNS = ("verdict", "level", "recipe")
+"""Those that stand on the left."""
 
 
-def watched(config: pytest.Config) -> bool:
-    """Whether somebody watches: a terminal, no -q, no CI."""
-    return (
-        sys.stdout.isatty()
-        and config.get_verbosity() >= 0
-        and not os.environ.get("CI")
-        and Path("/dev/tty").exists()
+def summary(outcomes: Sequence[Outcome], *, width: int = WIDTH) -> str:
+    """A table a subject: what each rung came to. Losses in nats a target token."""
+    blocks = []
+    for subject in dict.fromkeys(outcome.subject for outcome in outcomes):
+        own = sorted((o for o in outcomes if o.subject == subject), key=lambda o: o.samples)
+        size = max(o.parameters for o in own)
+        title = f"{subject}, {thousands(size)} parameters" if size else subject
+        table = Table(
+            box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="", pad_edge=False
+        )
+        for column in COLUMNS:
+            justify: Literal["left", "right"] = "left" if column in TEXT_COLUMNS else "right"
+            table.add_column(column, justify=justify, overflow="fold")
+        for outcome in own:
+            table.add_row(*summary_row(outcome))
+        blocks.append("\n".join([rendered(table, width), *lines_below(own)]))
+    return "\n".join(blocks)
+
+
+def summary_row(outcome: Outcome) -> tuple[str, ...]:
+    """The cells of COLUMNS."""
+    verdict = {"ok": "ok", "broken": "BROKEN", "not tried": _not_tried(outcome)}[outcome.status]
+    if not outcome.attempts:
+        reason = (
+            outcome.findings[0].name if outcome.findings else "not trained" if outcome.error else ""
+        )
+        return (str(outcome.samples), verdict, "", "", "", "", "", reason)
+    shown = outcome.telling
+    if len(outcome.deciding) > 1:
+        verdict += f" ({outcome.seeds_held} of {len(outcome.deciding)} seeds)"
+    reading = shown.trace.readings[-1] if shown.trace.readings else None
+    loss, error = (number(reading.loss), number(reading.token_error_rate)) if reading else ("", "")
+    first = next(attempt for attempt in outcome.attempts if attempt.seed == shown.seed)
+    recipe = (
+        f"{shown.recipe.optimizer}, lr {shown.recipe.lr:g}"
+        if outcome.status == "ok"
+        else f"{counted(len(outcome.attempts), 'recipe')} tried"
     )
+    recipe = "your loop" if shown.recipe.own else recipe
+    if outcome.status == "ok" and shown.recipe != first.recipe:
+        recipe += f" ({first.recipe.lr:g} failed)"
+    level = shown.level_match.level.name if shown.level_match else ""
+    return (
+        str(outcome.samples),
+        verdict,
+        str(outcome.steps),
+        f"{outcome.seconds:.1f}",
+        loss,
+        level,
+        error,
+        recipe,
+    )
+
+
+def _not_tried(outcome: Outcome) -> str:
+    """The same, as short as a column of the table."""
+    return (
+        why_not_tried(outcome)
+        if outcome.available is None
+        else f"not climbed: {counted(outcome.available, 'clip')}"
+    )
+
+
+def lines_below(outcomes: Sequence[Outcome]) -> list[str]:
+    """What stands below a subject's table: seeds, detours, controls."""
+    return [*seeds_lines(outcomes), *detour_lines(outcomes), *_controls_line(outcomes)]
+
+
+def seeds_lines(outcomes: Sequence[Outcome]) -> list[str]:
+    """With which error the rungs' seeds came to their verdicts: rungs of the same count and verdict
+    in one line.
+    """
+    rungs_by_text: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.chance_of_error is not None:
+            rungs_by_text.setdefault(seeds_text(outcome), []).append(str(outcome.samples))
+    return [f" seeds at {', '.join(rungs)}: {text}" for text, rungs in rungs_by_text.items()]
+
+
+def detour_lines(outcomes: Sequence[Outcome]) -> list[str]:
+    """How rungs that CTC alone does not climb were climbed."""
+    climbed = [
+        (outcome.samples, outcome.telling.detour)
+        for outcome in outcomes
+        if outcome.status == "ok" and outcome.attempts
+    ]
+    return [f" detour at {samples}: {detour_text(detour)}" for samples, detour in climbed if detour]
+
+
+def _controls_line(outcomes: Sequence[Outcome]) -> list[str]:
+    """What the highest rung that held loses by altered inputs, in token error rate."""
+    passed = [outcome for outcome in outcomes if outcome.status == "ok" and outcome.samples > 1]
+    controls = passed[-1].telling.controls if passed else ()
+    if not controls:
+        return []
+    words = ", ".join(f"{control.name} {number(control.altered)}" for control in controls)
+    return [
+        (
+            f" controls at {passed[-1].samples} samples (token error rate): as they are "
+            f"{number(controls[0].as_is)}, {words}\n"
+        )
+    ]

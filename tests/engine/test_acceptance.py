@@ -14,7 +14,7 @@ from pytest_overfit import Rung
 from pytest_overfit.climb.ladder import criteria_for
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.findings.examine import check, examine, stale_acceptances
-from pytest_overfit.plugin import report
+from pytest_overfit.plugin import findings_text
 from pytest_overfit.plugin.examinations import ContractViolated, OverfitContracts
 from pytest_overfit.plugin.settings import Settings
 from pytest_overfit.recipe import Recipe
@@ -71,7 +71,7 @@ def test_contracts_pass_with_what_is_accepted_and_show_why(snapshot: Any) -> Non
     (note,) = contracts.notes
     assert (note.name, note.severity, note.accepted) == ("skipped_frames", "failure", REASON)
     assert contracts.body.partition("\nheld")[0] == snapshot
-    assert report.note_line("toy", note) == snapshot
+    assert findings_text.note_line("toy", note) == snapshot
 
 
 def test_what_is_accepted_and_no_longer_found_is_told(snapshot: Any) -> None:
@@ -81,7 +81,7 @@ def test_what_is_accepted_and_no_longer_found_is_told(snapshot: Any) -> None:
     contracts.check()
     (stale,) = contracts.notes
     assert (stale.name, stale.severity) == ("stale_acceptance", "warning")
-    assert report.findings_body([stale]) == snapshot
+    assert findings_text.findings_body([stale]) == snapshot
     with pytest.raises(ContractViolated):
         examined(contracts.subject, strict=True).check()
 

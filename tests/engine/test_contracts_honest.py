@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.examine import check, examine
 from pytest_overfit.findings.targets import targets_differ
-from pytest_overfit.plugin import report
+from pytest_overfit.plugin import findings_text
 from pytest_overfit.subject import Sample, Subject
 from tests.engine.dishonest import (
     DISHONEST,
@@ -48,7 +48,7 @@ def test_a_finding_reads_well(fault: str, snapshot: Any) -> None:
     """Numbers that hang on the processor are left out."""
     subject = BY_NAME[fault](bigru(samples=clips(FEW)))
     (finding,) = check(subject, subject.samples)  # type: ignore[arg-type]
-    body = report.findings_body([finding])
+    body = findings_text.findings_body([finding])
     assert [
         line for line in body.splitlines() if not any(character.isdigit() for character in line)
     ] == snapshot

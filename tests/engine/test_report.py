@@ -11,9 +11,12 @@ import pytest
 from pytest_overfit import Outcome, Recipe
 from pytest_overfit.climb.ladder import Attempt, Detour, Ended, Verdict, criteria_for
 from pytest_overfit.climb.misread import worst
-from pytest_overfit.finding import Finding
+from pytest_overfit.finding import Finding, counted
 from pytest_overfit.levels import Level
-from pytest_overfit.plugin import report, report_json
+from pytest_overfit.plugin import github, report_json
+from pytest_overfit.plugin.failure import body, headline
+from pytest_overfit.plugin.summary import summary
+from pytest_overfit.plugin.wording import number, phrase
 from pytest_overfit.training import Reading, Trace
 
 
@@ -141,7 +144,7 @@ CAUSES = {
 
 @pytest.mark.parametrize("broken", CAUSES.values(), ids=CAUSES.keys())
 def test_a_headline_is_one_line_that_stands_alone(broken, snapshot):
-    text = report.headline(broken)
+    text = headline(broken)
     assert "\n" not in text
     assert text == snapshot
 
@@ -168,7 +171,7 @@ BODIES = {
 @pytest.mark.parametrize("broken", BODIES.values(), ids=BODIES.keys())
 def test_a_body_says_what_was_tried_and_how_to_try_again(broken, snapshot):
     known = [outcome(OK, samples=5, status="ok"), broken]
-    text = report.body(
+    text = body(
         broken,
         known,
         (5, 10, 20),
@@ -179,22 +182,19 @@ def test_a_body_says_what_was_tried_and_how_to_try_again(broken, snapshot):
 
 def test_a_loss_is_never_printed_without_its_unit():
     broken = CAUSES["a criterion"]
-    text = report.headline(replace(broken, attempts=(attempt(loss=9.0),))) + report.body(
+    text = headline(replace(broken, attempts=(attempt(loss=9.0),))) + body(
         broken, [broken], (10,), "pytest"
     )
-    for said in text.split("loss ")[1:]:
-        number = said.split()[0].strip(",;")
-        if number[0].isdigit():
-            assert said.split()[1].startswith("nats/token"), said
+    for words in text.split("loss ")[1:]:
+        value = words.split()[0].strip(",;")
+        if value[0].isdigit():
+            assert words.split()[1].startswith("nats/token"), words
 
 
 def test_a_criterion_is_phrased_with_its_value_and_its_bound():
     verdict = Verdict(name="token error rate", sign="<", bound=0.5, value=0.714, held=False)
-    assert report.phrase(verdict) == "token error rate 0.714, must be < 0.5"
-    assert (
-        report.phrase(replace(verdict, value=math.inf))
-        == "token error rate not finite, must be < 0.5"
-    )
+    assert phrase(verdict) == "token error rate 0.714, must be < 0.5"
+    assert phrase(replace(verdict, value=math.inf)) == "token error rate not finite, must be < 0.5"
 
 
 def test_the_summary_is_a_table_a_subject(snapshot):
@@ -223,12 +223,12 @@ def test_the_summary_is_a_table_a_subject(snapshot):
         outcome(OK, samples=1, status="ok", chance_of_error=0.05),
         other,
     ]
-    assert report.summary(rows) == snapshot
+    assert summary(rows) == snapshot
 
 
 @pytest.mark.parametrize("text", ["[/srv/data]", "[bold]", "shape [1, 2]", ":warning:"])
 def test_brackets_and_colons_in_names_are_printed_as_they_are(text):
-    assert report.summary(
+    assert summary(
         [Outcome(subject=f"toy {text}", samples=1, status="broken", error="none")]
     ).startswith(f"toy {text}\n")
 
@@ -270,38 +270,38 @@ def test_an_annotation_points_at_the_networks_line_and_is_encoded():
         error="Error: 100%\nmore",
         where="model/a,b.py:17",
     )
-    told = "toy, 50%25: b breaks at 10 samples: it could not be trained: Error: 100%25"
+    text = "toy, 50%25: b breaks at 10 samples: it could not be trained: Error: 100%25"
     assert (
-        report.annotation(broken)
-        == f"::error file=model/a%2Cb.py,line=17,title=overfit toy%2C 50%25%3A b::{told}"
+        github.annotation(broken)
+        == f"::error file=model/a%2Cb.py,line=17,title=overfit toy%2C 50%25%3A b::{text}"
     )
 
 
 @pytest.mark.parametrize("where", [None, "/usr/lib/python/torch/nn.py:3"])
 def test_an_annotation_names_no_file_that_is_not_of_the_project(where):
-    assert report.annotation(replace(CAUSES["an error"], where=where)).startswith(
+    assert github.annotation(replace(CAUSES["an error"], where=where)).startswith(
         "::error title=overfit toy::toy breaks at 10 samples"
     )
 
 
 def test_the_step_summary_is_a_markdown_table(snapshot):
     led_off = outcome(replace(OK, detour=DETOUR), samples=2, status="ok")
-    told = [
+    climbed = [
         (led_off, None),
         (outcome(OK, samples=5, status="ok"), None),
         (CAUSES["a criterion"], None),
         (NOT_TRIED, None),
     ]
-    text = report.markdown(told)
+    text = github.markdown(climbed)
     assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
     assert text == snapshot
 
 
 def test_numbers_are_written_in_three_digits_and_counts_with_their_nouns():
-    assert [report.number(value) for value in (0.0, 0.71428, 12.345, math.nan)] == [
+    assert [number(value) for value in (0.0, 0.71428, 12.345, math.nan)] == [
         "0",
         "0.714",
         "12.3",
         "not finite",
     ]
-    assert [report.plural(count, "step") for count in (0, 1, 2)] == ["0 steps", "1 step", "2 steps"]
+    assert [counted(count, "step") for count in (0, 1, 2)] == ["0 steps", "1 step", "2 steps"]

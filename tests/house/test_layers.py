@@ -122,7 +122,7 @@ def test_every_public_function_says_what_it_does() -> None:
     [
         "pytest_overfit",
         "pytest_overfit.plugin.hooks",
-        "pytest_overfit.plugin.summary",
+        "pytest_overfit.plugin.session",
         "pytest_overfit.plugin.live",
         "fixtures",
     ],

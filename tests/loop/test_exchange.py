@@ -16,7 +16,7 @@ from pytest_overfit.explain.reverse import changes, holds
 from pytest_overfit.explain.trials import Trials
 from pytest_overfit.loop.rehearsal import rehearse
 from pytest_overfit.loop.training import LoopTraining
-from pytest_overfit.plugin import report
+from pytest_overfit.plugin.failure import headline
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject
 from pytest_overfit.training import Training
@@ -40,7 +40,7 @@ def test_a_rate_that_dies_is_shown_by_our_scheduler_and_named_with_its_line() ->
     assert (first.name, first.part, first.status) == ("loop_breaks", "scheduler", "confirmed")
     assert diagnosis.confirmed is not None
     assert diagnosis.confirmed.remedy == "our scheduler"
-    line = report.headline(outcome, diagnosis)
+    line = headline(outcome, diagnosis)
     assert line.startswith("plain breaks at 2 samples: with our scheduler your loop holds after ")
     assert "the learning rate is 0 from step 4 on" in line
     assert "plain.py:" in line

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_overfit.plugin.live import CLEAR, LiveLine
+from pytest_overfit.plugin.session import watched
 from pytest_overfit.plugin.store import write_whole
-from pytest_overfit.plugin.summary import watched
 
 
 @pytest.mark.parametrize(
