@@ -133,6 +133,9 @@ class ChannelBias(nn.Module):
 def norm(name: NormName, channels: int) -> nn.Module:
     """A module over real steps, (rows, channels): statistics over time would change with padding
     unless they are those of a whole batch.
+
+    Groups are at most 8 and have at least four channels: of one that is normalised alone nothing
+    is left, and of two the sign.
     """
     match name:
         case "batch":
@@ -140,7 +143,10 @@ def norm(name: NormName, channels: int) -> nn.Module:
         case "layer":
             return nn.LayerNorm(channels)
         case "group":
-            return nn.GroupNorm(math.gcd(8, channels), channels)
+            groups = math.gcd(8, channels)
+            while groups > 1 and channels // groups < 4:
+                groups //= 2
+            return nn.GroupNorm(groups, channels)
         case "none":
             return ChannelBias(channels)
 

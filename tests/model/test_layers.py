@@ -24,6 +24,7 @@ from model.layers import (
     Stages,
     TemporalConv,
     Upsample,
+    norm,
     normalised,
 )
 from tests.model.clips import clips
@@ -103,6 +104,14 @@ def test_a_layer_gives_a_clip_the_same_alone_and_beside_longer_ones(layer: Layer
         alone_features = features[clip : clip + 1, :length]
         alone = layer(alone_features, Extent.of(torch.tensor([length]), alone_features))
         torch.testing.assert_close(together[clip : clip + 1, :length], alone, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [4, 6, 8, 12, 16, 24, 64])
+def test_a_group_norm_leaves_more_of_its_channels_than_their_signs(channels: int) -> None:
+    rows = clips([9], width=channels)[0][0]
+    out = norm("group", channels)(rows)
+    assert all(len(column.abs().unique()) > 1 for column in out.T)
+    assert out.square().mean() > 0.9
 
 
 def test_the_way_back_of_mixed_lengths_is_that_of_a_packed_lstm() -> None:
