@@ -1,11 +1,11 @@
 """`python -m examination verdicts`: is the verdict of a sound network the same with every
 seed and on every machine?
 
-Each sound subject is climbed with several seeds, each as on several machines: under every set of
-instructions that this one can stand in for, with the weights as they are and off by one part in a
-million. No fallback on other seeds: each run has one. A results file holds a line a job, so that a
-measurement that was cut off goes on; jobs are taken seed by seed, so that one cut short has seen
-every subject.
+Each rung of each sound subject is climbed with several seeds, each as on several machines: under
+every set of instructions that this one can stand in for, with the weights as they are and off by
+one part in a million. No fallback on other seeds: each run has one. A results file holds a line a
+verdict, so that a measurement that was cut off goes on; verdicts are taken seed by seed, so that
+one cut short has seen every subject.
 """
 
 from __future__ import annotations
@@ -27,36 +27,18 @@ from tests.portability.child import sitecustomize
 if TYPE_CHECKING:
     from pytest_overfit.subject import Subject
 
-RUNGS = (1, 2, 5)
 ONE_RUNG = ("3 x 128 bilstm", "8 x 256 post-norm transformer")
 """Climbed at one sample, where the plateau is: their other rungs take minutes each."""
-SUBJECTS = (
-    *(
-        "bigru",
-        "temporal convolutions",
-        "transformer",
-        "upsampler",
-        "u-net",
-        "conformer",
-        "crnn",
-        "crnn without norm",
-    ),
-    *(
-        "foreign bigru",
-        "foreign transformer",
-        "foreign convolutions",
-        "wav2vec2",
-        "mobilenetv3",
-        "i3d_teacher",
-        *ONE_RUNG,
-    ),
-)
 
 
 def main(arguments: Sequence[str]) -> int:
     options = _options(arguments)
     jobs = jobs_of(
-        options.subjects.split(","), options.seeds, options.jitters, options.capabilities.split(",")
+        options.subjects.split(","),
+        [int(samples) for samples in options.rungs.split(",")],
+        options.seeds,
+        options.jitters,
+        options.capabilities.split(","),
     )
     done = read_rows(options.results)
     ends = time.monotonic() + 60 * options.minutes
@@ -69,28 +51,32 @@ def main(arguments: Sequence[str]) -> int:
             append_row(options.results, row)
     rows = read_rows(options.results)
     print("\n".join(told([rows[job] for job in jobs if job in rows], len(jobs))))
-    return 1 if any(broken(row) for job, row in rows.items() if job in jobs) else 0
+    return 1 if any(row["status"] != "ok" for job, row in rows.items() if job in jobs) else 0
 
 
 def jobs_of(
-    subjects: Sequence[str], seeds: int, jitters: int, capabilities: Sequence[str]
+    subjects: Sequence[str],
+    rungs: Sequence[int],
+    seeds: int,
+    jitters: int,
+    capabilities: Sequence[str],
 ) -> list[Job]:
-    """One job a subject, seed and machine, whose name is that of the instructions and of the
+    """One job a rung, subject, seed and machine, whose name is that of the instructions and of the
     jitter: `avx2 1`; jitter 0 is none.
     """
-    unknown = [name for name in subjects if name not in SUBJECTS]
-    if unknown:
-        raise SystemExit(
-            f"no sound subject is called {unknown[0]!r}; there are {', '.join(SUBJECTS)}"
-        )
+    known = sound_subjects()
+    if unknown := [name for name in subjects if name not in known]:
+        raise SystemExit(f"no sound subject is called {unknown[0]!r}; there are {', '.join(known)}")
     machines = [
         f"{capability} {jitter}" for jitter in range(jitters + 1) for capability in capabilities
     ]
     return [
-        ("verdict", machine, name, seed)
+        (f"rung {samples}", machine, name, seed)
         for seed in range(seeds)
         for machine in machines
+        for samples in rungs
         for name in subjects
+        if samples == 1 or name not in ONE_RUNG
     ]
 
 
@@ -128,34 +114,27 @@ def climbed(machine: str, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
         )
 
 
-def broken(row: dict[str, Any]) -> list[str]:
-    """The rungs of a row that did not hold."""
-    return [rung for rung, status in row["rungs"].items() if status != "ok"]
-
-
 def told(rows: Sequence[dict[str, Any]], planned: int) -> list[str]:
     """The count, the bound that it allows, and each verdict that was wrong."""
-    verdicts = sum(len(row["rungs"]) for row in rows)
     wrong = [
-        f"{row['name']}, seed {row['seed']}, {row['network']}: broken at {rung}"
+        f"{row['name']}, seed {row['seed']}, {row['network']}: broken at {row['kind']}"
         for row in rows
-        for rung in broken(row)
+        if row["status"] != "ok"
     ]
     cells: dict[tuple[str, int, str], set[str]] = {}
     for row in rows:
-        for rung, status in row["rungs"].items():
-            cells.setdefault((row["name"], row["seed"], rung), set()).add(status)
+        cells.setdefault((row["name"], row["seed"], row["kind"]), set()).add(row["status"])
     flips = sum(len(statuses) > 1 for statuses in cells.values())
     machines, subjects, seeds = (
         len({row[field] for row in rows}) for field in ("network", "name", "seed")
     )
-    detours = sum(row["detours"] for row in rows)
+    detours = sum(row["detour"] for row in rows)
     lines = [
         (
-            f"{len(rows)} of {planned} jobs: {verdicts} verdicts of {subjects} sound subjects, "
-            f"{seeds} seeds, {machines} machines; {detours} by a detour"
+            f"{len(rows)} of {planned} verdicts: {subjects} sound subjects, {seeds} seeds, "
+            f"{machines} machines; {detours} by a detour"
         ),
-        f"{len(wrong)} called broken{upper_bound(len(wrong), verdicts)}",
+        f"{len(wrong)} called broken{upper_bound(len(wrong), len(rows))}",
         (
             f"{flips} of {len(cells)} rungs with a seed were judged otherwise on another "
             f"machine{upper_bound(flips, len(cells))}"
@@ -182,63 +161,63 @@ def climb(jobs: Iterable[Job]) -> None:
     torch.set_num_threads(1)
     made = sound_subjects()
     for kind, machine, name, seed in jobs:
-        began, subject, rungs, detours = time.monotonic(), made[name](), {}, 0
-        for samples in (1,) if name in ONE_RUNG else RUNGS:
-            rung = Rung(
-                subject=subject,
-                samples=samples,
-                recipe=default_recipe(samples),
-                criteria=criteria_for(samples),
-                seeds=(seed,),
-            )
-            with flushed_denormals():
-                outcome = rung.climb()
-            rungs[str(samples)] = outcome.status
-            detours += outcome.status == "ok" and outcome.telling.detour is not None
-        seconds = time.monotonic() - began
+        began, samples = time.monotonic(), int(kind.split()[1])
+        rung = Rung(
+            subject=made[name](),
+            samples=samples,
+            recipe=default_recipe(samples),
+            criteria=criteria_for(samples),
+            seeds=(seed,),
+        )
+        with flushed_denormals():
+            outcome = rung.climb()
         row = {
             "kind": kind,
             "network": machine,
             "name": name,
             "seed": seed,
-            "rungs": rungs,
-            "detours": detours,
-            "seconds": seconds,
+            "status": outcome.status,
+            "detour": outcome.status == "ok" and outcome.telling.detour is not None,
+            "steps": outcome.steps,
+            "seconds": round(time.monotonic() - began, 1),
         }
         print(json.dumps(row), flush=True)
 
 
 def sound_subjects() -> dict[str, Callable[[], Subject]]:
-    """Name -> a sound subject."""
+    """Name -> a sound subject; those that climb fast first."""
     from examination import others
     from examination.hosts import HOSTS
-    from tests.engine.foreign_subjects import SUBJECTS as FOREIGN
+    from tests.engine.foreign import FOREIGN
+    from tests.engine.foreign_subjects import SUBJECTS
     from tests.engine.subjects import HEALTHY
 
-    own = {name: HOSTS[name].make for name in ("mobilenetv3", "i3d_teacher")}
-    foreign = {
-        one.name if one.name == "wav2vec2" else f"foreign {one.name}": lambda one=one: one
-        for one in FOREIGN
+    shapes = (others.conformer, others.crnn, others.crnn_without_norm)
+    deep = (others.deep_bilstm, others.post_norm_transformer)
+    return {
+        **HEALTHY,
+        **{f"foreign {name}": make for name, make in FOREIGN.items()},
+        **{f"foreign {one.name}": lambda one=one: one for one in SUBJECTS},
+        **{make().name: make for make in shapes},
+        **{name: HOSTS[name].make for name in ("mobilenetv3", "i3d_teacher")},
+        **{make().name: make for make in deep},
     }
-    shapes = (
-        others.conformer,
-        others.crnn,
-        others.crnn_without_norm,
-        others.deep_bilstm,
-        others.post_norm_transformer,
-    )
-    return {**HEALTHY, **own, **foreign, **{make().name: make for make in shapes}}
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    from tests.portability.__main__ import capabilities
+
     parser = argparse.ArgumentParser(prog="python -m examination verdicts", description=__doc__)
-    parser.add_argument("--subjects", default=",".join(SUBJECTS), help="some of %(default)s")
+    parser.add_argument(
+        "--subjects", default=",".join(sound_subjects()), help="some of %(default)s"
+    )
+    parser.add_argument("--rungs", default="1,2,5")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jitters", type=int, default=3, help="besides the weights as they are")
     parser.add_argument(
         "--capabilities",
-        default="avx2,default",
-        help="some of default, avx2, avx512 (default %(default)s)",
+        default=",".join(capabilities()),
+        help="some of default, avx2, avx512 (default: those of this machine, %(default)s)",
     )
     parser.add_argument(
         "--minutes", type=float, default=float("inf"), help="begin no machine after so long"

@@ -38,13 +38,17 @@ LIBRARIES = {
 """
 
 
+def capabilities() -> tuple[str, ...]:
+    """Every capability up to the machine's own."""
+    own = torch.backends.cpu.get_cpu_capability().lower()
+    return CAPABILITIES[: CAPABILITIES.index(own) + 1] if own in CAPABILITIES else (own,)
+
+
 def variants() -> dict[str, dict[str, str]]:
     """Name -> variables.
 
-    Every capability up to the machine's own with one thread and with two, and three jitters.
+    Every capability with one thread and with two, and three jitters.
     """
-    own = torch.backends.cpu.get_cpu_capability().lower()
-    capabilities = CAPABILITIES[: CAPABILITIES.index(own) + 1] if own in CAPABILITIES else (own,)
     jitters = {f"jitter-{seed}": {JITTER: str(seed), "OMP_NUM_THREADS": "1"} for seed in (1, 2, 3)}
     named = {
         f"{capability}-{threads}": {
@@ -53,7 +57,7 @@ def variants() -> dict[str, dict[str, str]]:
             "OMP_NUM_THREADS": str(threads),
         }
         for threads in (1, 2)
-        for capability in reversed(capabilities)
+        for capability in reversed(capabilities())
     }
     return {**jitters, **named}
 
