@@ -9,7 +9,7 @@ from typing import Any
 from pytest_overfit.against.guilty import Guilty
 from pytest_overfit.against.pairing import Pair, climb_both
 from pytest_overfit.against.sides import Side, SideFailed
-from pytest_overfit.against.times import TimeRatio, time_ratio
+from pytest_overfit.against.times import TimeRatio, judge_time, time_ratio, timed
 from pytest_overfit.against.verdict import PairTest, PairVerdict, Standing
 
 
@@ -18,9 +18,11 @@ class Comparison:
     """What a rung came to against the other side, `base`.
 
     verdict: None where there was nothing to compare; note: why. steps: for each seed (seed, ours,
-    did they hold, theirs, did they hold). ratio, low, high: of steps, ours over theirs. error:
-    (step, ours, theirs): token error rates at equal steps of the first seed. parameters, memory_bytes:
-    (ours, theirs). time: of a step; slower: by more than the tolerance, beyond its noise.
+    did they hold, theirs, did they hold). ratio, low, high: of steps, ours over theirs. error: (step,
+    ours, theirs): token error rates at equal steps of the first seed. parameters, memory_bytes:
+    (ours, theirs). time: of a step; slower: by more than the tolerance, beyond its noise. courses:
+    that both sides climbed; cached: of them, those of the cache; elsewhere: of those, the ones that
+    another processor climbed.
     """
 
     subject: str
@@ -44,6 +46,9 @@ class Comparison:
     slower: bool = False
     same: bool = False
     guilty: tuple[Guilty, ...] = ()
+    courses: int = 0
+    cached: int = 0
+    elsewhere: int = 0
 
     @property
     def culprit(self) -> Guilty | None:
@@ -103,6 +108,23 @@ class Compared:
             if (standing := self.test.standing(self.pairs)).verdict:
                 return standing
 
+    def step_time(self, alpha: float) -> TimeRatio | None:
+        """Of the turns that both sides climbed, or of some that are taken for it: a course of the
+        cache has none.
+        """
+        if time := time_ratio([ratio for pair in self.pairs for ratio in pair.step_times], alpha):
+            return time
+        first = self.pairs[0].seed
+        return time_ratio(
+            timed(
+                lambda course: (
+                    Asked(self.ours, self.key, self.samples, first + course, timed=True),
+                    Asked(self.base, self.key, self.samples, first + course, timed=True),
+                )
+            ),
+            alpha,
+        )
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -112,23 +134,32 @@ class Asked:
     key: str
     samples: int
     seed: int
+    timed: bool = False
 
     def advance(self, to: int) -> dict[str, Any]:
         """Its next piece. Raises SideFailed."""
         return self.side.ask(
-            do="advance", key=self.key, samples=self.samples, seed=self.seed, to=to
+            do="advance",
+            key=self.key,
+            samples=self.samples,
+            seed=self.seed,
+            timed=self.timed,
+            to=to,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Worse:
-    """A rung that ours learns worse. files: that either side imported, relative to its tree."""
+    """A rung that ours learns worse, or where its steps take longer. files: that either side
+    imported, relative to its tree.
+    """
 
     pairs: tuple[Pair, ...]
     budget: int
     files: tuple[str, ...]
     key: str
     samples: int
+    slower: bool
 
 
 def compare(
@@ -164,19 +195,28 @@ def compare(
     compared = Compared(ours=ours, base=base, key=key, samples=samples, budget=budget, test=test)
     try:
         standing = compared.climb(seeds)
+        time = compared.step_time(test.alpha)
+        accounts = [side.ask(do="account") for side in (ours, base)]
     except SideFailed as error:
         return Comparison(**known, note=f"the climb raised: {error}")
     pairs = compared.pairs
-    files = tuple(dict.fromkeys((*own["files"], *theirs["files"])))
-    worse = Worse(pairs=tuple(pairs), budget=budget, files=files, key=key, samples=samples)
-    neither = not any(pair.log_ratio for pair in pairs) and not any(pair.same for pair in pairs)
-    times = time_ratio([ratio for pair in pairs for ratio in pair.step_times], test.alpha)
+    verdict = None if not any(pair.log_ratio or pair.same for pair in pairs) else standing.verdict
+    slower = judge_time(time, test.tolerance) == "worse"
+    worse = Worse(
+        pairs=tuple(pairs),
+        budget=budget,
+        files=tuple(dict.fromkeys((*own["files"], *theirs["files"]))),
+        key=key,
+        samples=samples,
+        slower=verdict != "worse",
+    )
     return Comparison(
         **known,
-        verdict=None if neither else standing.verdict,
-        note="neither side holds within the budget" if neither else _samples_differ(own, theirs),
+        verdict=verdict,
+        note="; ".join(_notes(own, theirs, verdict, sum(one["damaged"] for one in accounts)))
+        or None,
         steps=tuple(_steps(pair) for pair in pairs),
-        ratio=0.0 if neither else standing.ratio,
+        ratio=standing.ratio if verdict else 0.0,
         low=standing.low,
         high=standing.high,
         decided=standing.decided,
@@ -184,10 +224,11 @@ def compare(
         error=pairs[0].error_at_equal_steps(),
         parameters=(own["parameters"], theirs["parameters"]),
         memory_bytes=compared.memory,
-        time=times,
-        slower=times is not None and times.low > test.tolerance,
+        time=time,
+        slower=slower,
         same=any(pair.same for pair in pairs),
-        guilty=blame(worse) if standing.verdict == "worse" else (),
+        guilty=blame(worse) if verdict == "worse" or slower else (),
+        **{name: sum(one[name] for one in accounts) for name in ("courses", "cached", "elsewhere")},
     )
 
 
@@ -195,7 +236,12 @@ def _steps(pair: Pair) -> tuple[int, int, bool, int, bool]:
     return pair.seed, pair.ours.steps, pair.ours.held, pair.base.steps, pair.base.held
 
 
-def _samples_differ(own: dict[str, Any], theirs: dict[str, Any]) -> str | None:
-    if own["samples"] == theirs["samples"]:
-        return None
-    return "the samples differ: each side climbs those that its own code gives"
+def _notes(
+    own: dict[str, Any], theirs: dict[str, Any], verdict: PairVerdict | None, damaged: int
+) -> Iterator[str]:
+    if verdict is None:
+        yield "neither side holds within the budget"
+    if own["samples"] != theirs["samples"]:
+        yield "the samples differ: each side climbs those that its own code gives"
+    if damaged:
+        yield f"damaged in the cache, and climbed anew: {damaged}"

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from sysconfig import get_path
 from typing import Any
 
 ENGINE = Path(__file__).parents[1]
@@ -157,17 +158,18 @@ def imported_from(tree: Path, but: Collection[str] = ()) -> dict[str, Path]:
     """Modules of this process whose files lie in `tree`, this package's own and those of an
     environment inside it left out, and those named `but`.
     """
+    return {name: path for name, path in own_modules(but).items() if path.is_relative_to(tree)}
+
+
+def own_modules(but: Collection[str] = ()) -> dict[str, Path]:
+    """Modules of this process, but for this package's, Python's, the environment's, and those named
+    `but`.
+    """
+    others = [Path(sys.prefix).resolve(), Path(get_path("stdlib")).resolve(), ENGINE]
     found = {}
     for name, module in list(sys.modules.items()):
-        if name in but:
-            continue
-        file = getattr(module, "__file__", None)
+        file = None if name in but else getattr(module, "__file__", None)
         path = Path(file).resolve() if file else None
-        if (
-            path
-            and path.is_relative_to(tree)
-            and not path.is_relative_to(Path(sys.prefix).resolve())
-            and not path.is_relative_to(ENGINE)
-        ):
+        if path and not any(path.is_relative_to(other) for other in others):
             found[name] = path
     return found

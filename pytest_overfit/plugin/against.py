@@ -16,6 +16,7 @@ from pytest_overfit.against.checkout import Checkout, check_asked, other_side, o
 from pytest_overfit.against.comparison import Asked, Comparison, Worse, compare
 from pytest_overfit.against.guilty import Guilty, judge, search
 from pytest_overfit.against.sides import Side, import_places
+from pytest_overfit.against.times import judge_time, time_ratio, timed
 from pytest_overfit.against.verdict import PairTest, PairVerdict, scale_of
 from pytest_overfit.plugin.options import options_given, settings
 
@@ -47,7 +48,7 @@ class Versus:
         config.add_cleanup(self._stack.close)
         self._sides: tuple[Side, Side] | None = None
         self._commit: str | None = None
-        self._blamed: set[str] = set()
+        self._blamed: set[tuple[str, bool]] = set()
         self._known: dict[tuple[str, int], Comparison] = {}
 
     def compare(self, *, subject: str, key: str, samples: int) -> Comparison:
@@ -80,10 +81,15 @@ class Versus:
         return self._known.get((key, samples))
 
     def _blame(self, subject: str, test: PairTest, worse: Worse) -> tuple[Guilty, ...]:
-        """Changes of ours put back one at a time; once for each subject, at its first worse rung."""
-        if self._commit is None or subject in self._blamed or settings(self.config).trials == "off":
+        """Changes of ours put back one at a time; once for each subject, at the first rung where it
+        is worse, and once where its steps take longer.
+        """
+        what = subject, worse.slower
+        if self._commit is None or what in self._blamed or settings(self.config).trials == "off":
             return ()
-        self._blamed.add(subject)
+        self._blamed.add(what)
+        assert self._sides is not None
+        base = self._sides[1]
         own = own_checkout(self.config.rootpath)
         with copy_of(own.tree) as tree:
 
@@ -92,12 +98,18 @@ class Versus:
                     copy = Checkout(name=f"ours without {change.place}", tree=tree)
                     side = self._side(copy, own, stack)
                     side.ask(do="open", key=worse.key, samples=worse.samples)
-                    return judge(
-                        worse.pairs,
-                        test,
-                        worse.budget,
-                        lambda seed: Asked(side, worse.key, worse.samples, seed),
+                    at = worse.key, worse.samples
+                    if not worse.slower:
+                        return judge(
+                            worse.pairs, test, worse.budget, lambda seed: Asked(side, *at, seed)
+                        )
+                    ratios = timed(
+                        lambda course: (
+                            Asked(side, *at, course, timed=True),
+                            Asked(base, *at, course, timed=True),
+                        )
                     )
+                    return judge_time(time_ratio(ratios, test.alpha), test.tolerance)
 
             return search(changes(own.tree, self._commit, worse.files), trial)
 
@@ -126,11 +138,17 @@ class Versus:
             "path": [str(checkout.tree), *path] if checkout.installed else path,
             "tree": str(checkout.tree),
             "foreign": None if checkout == own or checkout.installed else str(own.tree),
+            "cache": self._cache_folder(),
             "environment": {"OMP_NUM_THREADS": str(threads)} if threads else {},
         }
         side = Side(checkout.name, place, order, serve=SERVE)
         stack.callback(side.close)
         return side
+
+    def _cache_folder(self) -> str | None:
+        """Beside pytest's own; None where the session has no cache (`-p no:cacheprovider`)."""
+        cache = getattr(self.config, "cache", None)
+        return str(cache.mkdir("overfit-against")) if cache else None
 
     def _arguments(self, there: Callable[[Path], Path]) -> list[str]:
         """Of the other session: its place, its ini file, and the options that change a verdict."""

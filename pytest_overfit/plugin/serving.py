@@ -9,13 +9,16 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pytest_overfit.against.cache import Cache, hash_of_file, hashes_of, settings_of
 from pytest_overfit.against.course import Course
-from pytest_overfit.against.sides import Answer, Request, imported_from, serve
+from pytest_overfit.against.kept import Account, KeptCourse, identity, structure_of
+from pytest_overfit.against.sides import Answer, Request, imported_from, own_modules, serve
 from pytest_overfit.climb.ladder import Rung
 from pytest_overfit.host import lent
 from pytest_overfit.plugin.hooks import case_of
@@ -31,8 +34,12 @@ class Serving:
         self.tree = Path(order["tree"])
         self.files = {Path(file) for file in order["files"]}
         self.rungs: dict[tuple[str, int], Rung] = {}
-        self.at: tuple[str, int, int] | None = None
-        self.course: Course | None = None
+        self.contents: dict[tuple[str, int], tuple[str, str]] = {}
+        self.at: tuple[str, int, int, bool] | None = None
+        self.course: Course | KeptCourse | None = None
+        self.account = Account()
+        self.settings = settings_of(self.tree)
+        self.cache = Cache(Path(order["cache"])) if order["cache"] else None
         self.failures: list[str] = []
 
     @pytest.hookimpl(tryfirst=True)
@@ -61,29 +68,62 @@ class Serving:
         """Do one thing that was asked for."""
         if request["do"] == "open":
             return self.opened(request["key"], request["samples"])
+        if request["do"] == "account":
+            account, self.account = self.account, Account()
+            return asdict(account)
         if request["do"] == "memory":
             assert self.course is not None
             return {"bytes": self.course.memory_bytes()}
-        at = request["key"], request["samples"], request["seed"]
+        at = request["key"], request["samples"], request["seed"], request["timed"]
         if self.at != at:
-            self._begin(*at)
+            if self.course is not None:
+                self.course.close()
+            self.course = self._begun(*at)
+            self.at = at
         assert self.course is not None
         return self.course.advance(request["to"]).to_json()
 
-    def _begin(self, key: str, samples: int, seed: int) -> None:
-        if self.course is not None:
-            self.course.close()
-        rung = self.rungs[key, samples]
-        self.course = Course(
-            rung.subject,
-            rung.subject.take(samples),
-            rung.recipe,
-            rung.criteria,
-            seed=seed,
-            device=rung.device,
-            size=rung.size,
+    def _begun(self, key: str, samples: int, seed: int, timed: bool) -> Course | KeptCourse:
+        """A course; one that is to be timed, or that the user's own loop takes, whose code may be
+        anywhere, has nothing to do with the cache.
+        """
+        rung, (content, structure) = self.rungs[key, samples], self.contents[key, samples]
+
+        def make() -> Course:
+            return Course(
+                rung.subject,
+                rung.subject.take(samples),
+                rung.recipe,
+                rung.criteria,
+                seed=seed,
+                device=rung.device,
+                size=rung.size,
+            )
+
+        if timed:
+            return make()
+        if self.cache is None or rung.subject.loop is not None:
+            self.account.courses += 1
+            return make()
+        return KeptCourse(
+            self.cache,
+            identity(
+                rung,
+                seed=seed,
+                samples=content,
+                network=structure,
+                code=self.code(),
+            ),
+            make=make,
+            code=self.code,
+            of_file=lambda name: hash_of_file(self.tree / name),
+            account=self.account,
         )
-        self.at = (key, samples, seed)
+
+    def code(self) -> dict[str, str]:
+        """The hash of every file of this side's that is imported by now, and of its settings."""
+        imported = own_modules(but=self.order["at_start"]).values()
+        return hashes_of(self.tree, [*imported, *self.settings])
 
     def opened(self, key: str, samples: int) -> Answer:
         """What is known of a rung before it is climbed. Raises LookupError where there is none."""
@@ -110,9 +150,10 @@ class Serving:
             network=rung.recipe.network,
         )
         self.rungs[key, samples] = rung
+        self.contents[key, samples] = content_of(taken), structure_of(network)
         return {
             "budget": rung.recipe.budget,
-            "samples": content_of(taken),
+            "samples": self.contents[key, samples][0],
             "parameters": sum(value.numel() for value in network.parameters()),
             "files": [
                 path.relative_to(self.tree).as_posix()
