@@ -182,9 +182,24 @@ def summary(comparisons: Sequence[Comparison], *, width: int = WIDTH) -> str:
         lines = [
             rendered(table, width),
             *(f" {one.samples}: {one.note}" for one in own if one.note),
+            *(f" {line}" for line in cached(own)),
         ]
         blocks.append("\n".join(lines))
     return "\n".join(blocks)
+
+
+def cached(comparisons: Sequence[Comparison]) -> list[str]:
+    """How many climbs were read from the cache, where any was."""
+    courses, known, elsewhere = (
+        sum(getattr(one, name) for one in comparisons)
+        for name in ("courses", "cached", "elsewhere")
+    )
+    if not known:
+        return []
+    other = f", {elsewhere} of them from another processor" if elsewhere else ""
+    return [
+        f"{known} of {report.plural(courses, 'climb')} from the cache{other}; times are measured anew"
+    ]
 
 
 def row(comparison: Comparison) -> tuple[str, ...]:

@@ -76,6 +76,8 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "samples": comparison.samples,
         "against": comparison.base,
         "verdict": comparison.verdict,
+        "tolerance": comparison.tolerance,
+        "slower": comparison.slower,
         "fails": comparison.fails,
         "headline": against_report.headline(comparison),
         "note": comparison.note,
@@ -111,6 +113,11 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
             }
             for one in comparison.guilty
         ],
+        "climbs": {
+            "total": comparison.courses,
+            "cached": comparison.cached,
+            "cached_of_another_processor": comparison.elsewhere,
+        },
         "token_error_rate": error and {"step": error[0], "ours": error[1], "theirs": error[2]},
     }
 

@@ -40,6 +40,8 @@ class Serving:
         self.account = Account()
         self.settings = settings_of(self.tree)
         self.cache = Cache(Path(order["cache"])) if order["cache"] else None
+        if self.cache:
+            self.cache.remove_unused()
         self.failures: list[str] = []
 
     @pytest.hookimpl(tryfirst=True)

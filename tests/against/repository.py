@@ -54,6 +54,14 @@ def test_overfits(overfit_rung):
 FAINT = NETWORK.replace(".relu()", ".relu() * 0.1")
 """A change after which the head sees little of its input, and learns late."""
 
+SLOW = NETWORK.replace(
+    "        return self.head",
+    "        for _ in range(300):\n            self.hidden(features.detach())\n        return self.head",
+)
+"""A change that does the same work many times and throws it away: each step is the same, and takes
+far longer.
+"""
+
 
 def commit(folder: Path, message: str) -> str:
     git(folder, "add", "--all")

@@ -10,7 +10,7 @@ import torch
 
 import pytest_overfit.plugin.cases
 import pytest_overfit.plugin.curves  # noqa: F401
-from tests.against.repository import FAINT, NETWORK, git, make_repository
+from tests.against.repository import FAINT, NETWORK, SLOW, git, make_repository
 
 # pytester drops the modules that an inner session imports first, and parts of torch, loaded by the
 # first optimiser, cannot be imported twice.
@@ -56,14 +56,34 @@ def test_a_change_that_learns_worse_fails(team, monkeypatch):
     assert len(git(team.path, "worktree", "list").splitlines()) == 1
 
 
-def test_a_new_name_is_the_same_training(team):
+def test_a_new_name_is_the_same_training_and_is_climbed_once(team):
     renamed = NETWORK.replace("hidden", "first")
     (team.path / "network.py").write_text(renamed, encoding="utf-8")
-    result = team.runpytest("-m", "overfit", "--overfit-against=HEAD")
-    assert result.ret == pytest.ExitCode.OK
+    for cached in (0, 2):
+        result = team.runpytest("-m", "overfit", "--overfit-against=HEAD")
+        assert result.ret == pytest.ExitCode.OK
+        (comparison,) = report_of(team)
+        assert (comparison["verdict"], comparison["steps"]["same"]) == ("as good", True)
+        assert comparison["parameters"]["ours"] == comparison["parameters"]["theirs"]
+        assert comparison["climbs"]["cached"] == cached
+        assert comparison["step_time"] is not None
+    result.stdout.fnmatch_lines(["*2 of 2 climbs from the cache; times are measured anew"])
+
+
+def test_a_change_that_makes_each_step_slower_fails_and_is_found(team):
+    (team.path / "network.py").write_text(SLOW, encoding="utf-8")
+    result = team.runpytest("-m", "overfit", "--overfit-against=main")
     (comparison,) = report_of(team)
-    assert (comparison["verdict"], comparison["steps"]["same"]) == ("as good", True)
-    assert comparison["parameters"]["ours"] == comparison["parameters"]["theirs"]
+    assert (comparison["steps"]["same"], comparison["slower"]) == (True, True)
+    assert comparison["step_time"]["low"] > 1.25
+    (guilty,) = comparison["guilty"]
+    assert (guilty["line"], guilty["within"], guilty["confirmed"]) == (15, "Net.forward", True)
+    result.stdout.fnmatch_lines(
+        [
+            "*LearnsWorse: tones at 2 samples is worse than main at *; since network.py:15 *",
+            "*SLOWER*",
+        ]
+    )
 
 
 def test_what_cannot_be_compared_with_is_said_before_anything_is_climbed(team):
