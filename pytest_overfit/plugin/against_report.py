@@ -197,7 +197,9 @@ def cached(comparisons: Sequence[Comparison]) -> list[str]:
     if not known:
         return []
     other = f", {elsewhere} of them from another processor" if elsewhere else ""
-    return [f"{known} of {plural(courses, 'climb')} from the cache{other}; times are measured anew"]
+    return [
+        f"{known} of {counted(courses, 'climb')} from the cache{other}; times are measured anew"
+    ]
 
 
 def row(comparison: Comparison) -> tuple[str, ...]:

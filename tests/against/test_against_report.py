@@ -38,3 +38,11 @@ def test_the_table_says_what_its_ratios_are_of():
     assert title == "tones against main: ours / theirs, with the interval"
     assert columns.split("  ")[-1].strip() == "parameters"
     assert row.split()[:4] == ["2", "WORSE", "4.00", "(2.50"]
+
+
+def test_the_table_says_how_many_climbs_came_from_the_cache():
+    one = compared(THEIRS, courses=4, cached=3, elsewhere=1)
+    assert against_report.summary([one]).splitlines()[-1] == (
+        " 3 of 4 climbs from the cache, 1 of them from another processor; times are measured anew"
+    )
+    assert "cache" not in against_report.summary([compared(THEIRS, courses=4)])
