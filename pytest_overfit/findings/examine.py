@@ -90,11 +90,12 @@ def stale_acceptances(
     """What the subject accepts and no contract finds any more. elsewhere: findings that others than
     contracts give, which cannot be told here.
 
-    Nothing is said where a contract could not be examined: it may have found what is accepted.
+    A contract that was not examined may have found what is accepted.
     """
     found = {finding.name for one in checked for finding in one.findings}
-    gone = [name for name in subject.accept if name not in found and name not in elsewhere]
-    if not gone or any(one.skipped for one in checked):
+    unknown = {record.name for one in checked if one.skipped for record in one.contract.finds}
+    gone = [name for name in subject.accept if name not in {*found, *unknown, *elsewhere}]
+    if not gone:
         return ()
     return (
         STALE_ACCEPTANCE.finding(
@@ -216,7 +217,8 @@ def _checked(contract: Contract, bench: Bench) -> Checked:
     if contract.about == "network" and not bench.usable:
         return Checked(contract=contract, skipped="no sample is fit to be run")
     if contract.about == "network" and bench.failure and contract.examine is not network_runs:
-        return Checked(contract=contract, skipped="the network does not run")
+        why = "the network does not run" if bench.is_built else "the network cannot be built"
+        return Checked(contract=contract, skipped=why)
     try:
         return Checked(contract=contract, findings=bench.once(contract.examine))
     except Unexaminable as reason:

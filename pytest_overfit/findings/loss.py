@@ -25,6 +25,7 @@ from pytest_overfit.findings.lengths import WRONG_STEPS
 from pytest_overfit.findings.output import LOW_PRECISION_LOSS, UNNORMALISED_OUTPUT
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import DEFAULT_LOSS, LOSS_ON_CPU
+from pytest_overfit.findings.running import Unexaminable
 
 EXACT = 3e-5
 """Share of their spread by which losses may miss the reference: float32 misses it by 3e-6, half
@@ -354,10 +355,10 @@ def _same_order(
 
 
 def loss_is_the_same_on_gpu(bench: Bench) -> tuple[Finding, ...]:
-    """Values and gradients of a few clips, where the bench stands on a GPU; elsewhere it holds."""
+    """Values and gradients of a few clips, here and there."""
     device = torch.device(bench.device)
     if device.type != "cuda":
-        return ()
+        raise Unexaminable("it runs on the CPU" if torch.cuda.is_available() else "no CUDA device")
     trial = exercise(bench)
     count = 4
     here = trial.gradient(trial.logits[:, :count], trial.targets[:count], [STEPS] * count)
@@ -435,7 +436,7 @@ DEVICE_MISMATCH = Record(
         "The loss gives another gradient on the GPU than on the CPU. cuDNN's CTC takes some inputs "
         "and not others, in silence."
     ),
-    detected="The gradient of a few clips is computed on both; without a GPU nothing is asked.",
+    detected="The gradient of a few clips is computed on both; without a GPU it is not examined.",
     mend="Give CTC float32 log-probabilities and int64 lengths, or compute it on the CPU.",
     remedies=(LOSS_ON_CPU, DEFAULT_LOSS),
     planted=("gpu-loss-differs",),
@@ -458,7 +459,7 @@ OWN_LOSS = Contract(
 )
 SAME_LOSS_ON_THE_GPU = Contract(
     name="same loss on the GPU",
-    holds="the loss is the same on the GPU, where there is one",
+    holds="the loss is the same on the GPU",
     about="loss",
     examine=loss_is_the_same_on_gpu,
     finds=(DEVICE_MISMATCH,),

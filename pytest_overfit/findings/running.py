@@ -62,6 +62,8 @@ def network_runs(bench: Bench) -> tuple[Finding, ...]:
     """
     if bench.failure is None:
         return ()
+    if not bench.is_built:
+        return (raised("network", "the network cannot be built", bench.failure),)
     swapped = _swapped(bench)
     if swapped:
         return (failed(BATCH_LEAK, "the network swaps time and batch", bench.failure, swapped),)

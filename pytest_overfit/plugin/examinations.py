@@ -45,6 +45,7 @@ class OverfitContracts:
     subject: Subject
     settings: Settings
     body: str = ""
+    line: str = ""
     notes: tuple[Finding, ...] = ()
 
     def __repr__(self) -> str:
@@ -66,6 +67,7 @@ class OverfitContracts:
                 checked += examine_loop(subject, seed=seed)
         stale = stale_acceptances(subject, checked, elsewhere=BY_TRAINING)
         self.body = findings_text.contracts_body(checked, stale)
+        self.line = findings_text.contracts_line(subject.name, checked, stale)
         found = [*(finding for one in checked for finding in one.findings), *stale]
         violated, self.notes = _weighed(found, settings)
         if violated:

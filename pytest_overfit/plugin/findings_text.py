@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.examine import Checked
 from pytest_overfit.plugin.wording import labelled
+
+NAMED = 3
+"""Contracts that one reason keeps from being examined, up to which they are named."""
 
 
 def contracts_headline(subject: str, violated: Sequence[Finding]) -> str:
@@ -27,10 +31,35 @@ def contracts_body(checked: Sequence[Checked], stale: Sequence[Finding] = ()) ->
     """
     found = sorted([*(finding for one in checked for finding in one.findings), *stale], key=_weight)
     rows = [row for finding in found for row in finding_rows(finding)]
-    skipped = [f"{one.contract.name}: {one.skipped}" for one in checked if one.skipped]
-    rows += [("skipped", "\n".join(skipped))] if skipped else []
+    unexamined = _unexamined(checked)
+    rows += [("unexamined", "\n".join(unexamined))] if unexamined else []
     rows.append(("held", ", ".join(one.contract.name for one in checked if one.held) or "none"))
     return "\n".join(labelled(label, text) for label, text in rows)
+
+
+def contracts_line(subject: str, checked: Sequence[Checked], stale: Sequence[Finding] = ()) -> str:
+    """ "contracts: my_net: 36 hold, 1 warning; not examined: same loss on the GPU (no CUDA
+    device)".
+    """
+    found = Counter(label_of(f) for f in (*(f for one in checked for f in one.findings), *stale))
+    counts = [f"{sum(one.held for one in checked)} hold"]
+    counts += [counted(found[label], label) for label in ("finding", "warning") if found[label]]
+    counts += [f"{found['accepted']} accepted"] if found["accepted"] else []
+    unexamined = _unexamined(checked)
+    rest = f"; not examined: {'; '.join(unexamined)}" if unexamined else ""
+    return f"contracts: {subject}: {', '.join(counts)}{rest}"
+
+
+def _unexamined(checked: Sequence[Checked]) -> list[str]:
+    """For each reason, which contracts were not examined: their names, or how many there are."""
+    names: dict[str, list[str]] = {}
+    for one in checked:
+        if one.skipped:
+            names.setdefault(one.skipped, []).append(one.contract.name)
+    return [
+        f"{', '.join(some) if len(some) <= NAMED else f'{len(some)} contracts'} ({why})"
+        for why, some in names.items()
+    ]
 
 
 def findings_body(findings: Sequence[Finding]) -> str:

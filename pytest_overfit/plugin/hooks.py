@@ -384,7 +384,14 @@ def pytest_runtest_makereport(
         whole = [given[name] for name in OF_A_SUBJECT if name in given]
         notes = [[one.subject.name, note.to_json()] for one in whole for note in one.notes]
         result.overfit_notes = notes  # type: ignore[attr-defined]
+        contracts = given.get("overfit_contracts")
+        result.overfit_contracts = [contracts.line] if contracts and contracts.line else []  # type: ignore[attr-defined]
         if result.failed:
+            subject = subject_of(item)
+            if subject is not None and subject.loop is not None:
+                from pytest_overfit.plugin.printed import keep_the_end
+
+                keep_the_end(result, report_folder(item.config))
             result.sections += [("overfit", one.body) for one in whole]
     if call.when == "call" and case_of(item):
         rung: OverfitRung = item.funcargs["overfit_rung"]  # type: ignore[attr-defined]

@@ -1,4 +1,6 @@
-"""The line that people watch while rungs are climbed, in this process or in its workers."""
+"""Progress while rungs are climbed, in this process or in its workers: a line that people watch, or
+now and then a line of a log.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,18 @@ import threading
 from pathlib import Path
 from typing import TextIO
 
-INTERVAL_SECONDS = 0.5
+INTERVAL_SECONDS, LOG_SECONDS = 0.5, 60.0
 CLEAR = "\r\x1b[2K"
 
 
 class LiveLine:
-    """Shows the newest progress of every process at work, on one line of a terminal, until
-    stopped.
+    """Shows the newest progress of every process at work, on one line of a terminal, until stopped.
+
+    log: what is written to is kept, as a CI log is: a new line each minute.
     """
 
-    def __init__(self, folder: Path, terminal: TextIO) -> None:
-        self.folder, self.terminal = folder, terminal
+    def __init__(self, folder: Path, terminal: TextIO, *, log: bool = False) -> None:
+        self.folder, self.terminal, self.log = folder, terminal, log
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="overfit live line", daemon=True)
 
@@ -30,15 +33,18 @@ class LiveLine:
         """Stop watching, clear the line and close the terminal."""
         self._stop.set()
         self._thread.join()
-        self.terminal.write(CLEAR)
+        if not self.log:
+            self.terminal.write(CLEAR)
         self.terminal.close()
 
     def _run(self) -> None:
         shown = ""
-        while not self._stop.wait(INTERVAL_SECONDS):
+        while not self._stop.wait(LOG_SECONDS if self.log else INTERVAL_SECONDS):
             line = " | ".join(progress_text(row) for row in read_progress(self.folder))
             if line and line != shown:
-                self.terminal.write(f"{CLEAR}{line[: shutil.get_terminal_size().columns - 1]}")
+                # pytest's dots stand on the line that a log has begun.
+                cut = line[: shutil.get_terminal_size().columns - 1]
+                self.terminal.write(f"\n{line}\n" if self.log else f"{CLEAR}{cut}")
                 self.terminal.flush()
                 shown = line
 

@@ -28,6 +28,7 @@ class SessionSummary:
         self.config, self.store = config, store
         self.rows: list[dict[str, Any]] = []
         self.notes: list[tuple[str, dict[str, Any]]] = []
+        self.contracts: list[str] = []
         self.comparisons: list[dict[str, Any]] = []
         self.live: LiveLine | None = None
 
@@ -39,17 +40,25 @@ class SessionSummary:
         """
         distributed = bool(session.config.getoption("numprocesses", None))
         climbs = distributed or any(item.get_closest_marker("overfit") for item in session.items)
-        if session.config.getoption("--collect-only") or not climbs or not watched(session.config):
+        config = session.config
+        if config.getoption("--collect-only") or not climbs or config.get_verbosity() < 0:
             return
         from pytest_overfit.plugin.live import LiveLine
 
-        self.live = LiveLine(self.store, open("/dev/tty", "w", encoding="utf-8"))  # noqa: SIM115  (closed by stop)
+        # Tests run with their output captured: a copy of ours is not.
+        log = not watched(config)
+        self.live = LiveLine(
+            self.store,
+            open(os.dup(1) if log else "/dev/tty", "w", encoding="utf-8"),  # noqa: SIM115  (closed by stop)
+            log=log,
+        )
         self.live.start()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if row := getattr(report, "overfit", None):
             self.rows.append(row)
         self.notes += getattr(report, "overfit_notes", [])
+        self.contracts += getattr(report, "overfit_contracts", [])
         if row := getattr(report, "overfit_against", None):
             self.comparisons.append(row)
 
@@ -78,7 +87,7 @@ class SessionSummary:
         return None
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self.rows and not self.notes:
+        if not self.rows and not self.notes and not self.contracts:
             return
         from pytest_overfit.against.comparison import comparison_from_json
         from pytest_overfit.plugin import against_report, github
@@ -108,7 +117,7 @@ class SessionSummary:
         annotations += [
             against_report.annotation(one) for one in comparisons if one.fails or not one.verdict
         ]
-        noted = [note_line(subject, finding) for subject, finding in notes]
+        noted = [*self.contracts, *(note_line(subject, finding) for subject, finding in notes)]
         if comparisons:
             noted.append(against_report.summary(comparisons))
         terminalreporter.section("overfit")
@@ -156,8 +165,8 @@ class SessionSummary:
             lines.append(
                 "curves: none, tensorboard is not installed (pip install pytest-overfit[curves])"
             )
-        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-            with open(summary, "a", encoding="utf-8") as file:
+        if step_summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            with open(step_summary, "a", encoding="utf-8") as file:
                 file.write(github.markdown(climbed))
                 file.write(against_report.markdown(comparisons) if comparisons else "")
         return lines

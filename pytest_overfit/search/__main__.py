@@ -108,8 +108,13 @@ def _search(given: argparse.Namespace) -> int:
     search = search_of(
         given.grid or given.trials, subject, settings, folder=folder, storage=given.storage
     )
-    where = shown(search.storage)
-    print(f"{search.name}: {search.trials} trials, kept in {where}", file=sys.stderr)
+    before: list[int] = []
+
+    def on_begin(earlier: int) -> None:
+        before.append(earlier)
+        rest = f", {earlier} of them from an earlier run" if earlier else ""
+        where = shown(search.storage)
+        print(f"{search.name}: {search.trials} trials{rest}, kept in {where}", file=sys.stderr)
 
     def on_trial(trial: Trial, ended: int) -> None:
         print(trial_line(trial, ended, search), file=sys.stderr, flush=True)
@@ -118,9 +123,9 @@ def _search(given: argparse.Namespace) -> int:
         print(f"waiting for {under_way} trials of other processes", file=sys.stderr, flush=True)
 
     with lent():
-        trials = run(search, on_trial=on_trial, on_wait=on_wait)
-    paths = write(search, trials, folder)
-    print(as_text(search, trials))
+        trials = run(search, on_begin=on_begin, on_trial=on_trial, on_wait=on_wait)
+    paths = write(search, trials, folder, earlier=before[0])
+    print(as_text(search, trials, earlier=before[0]))
     print(f"written: {', '.join(str(path) for path in paths)}")
     return 0 if trials[0].result.held else NOTHING_HOLDS
 

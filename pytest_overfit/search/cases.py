@@ -73,11 +73,18 @@ class OverfitSearch:
                 search = search_of(
                     self.asked, subject, settings, folder=self.folder, storage=self.storage
                 )
-                trials = run(search, on_step=self._show)
+                self._of = search.trials
+                trials = run(
+                    search,
+                    on_begin=self._begin,
+                    on_trial=self._count,
+                    on_step=self._show,
+                )
         except ValueError as error:  # every error about input is one
             pytest.fail(str(error), pytrace=False)
-        paths = ", ".join(str(path) for path in write(search, trials, self.folder))
-        self.body = f"{as_text(search, trials)}\nwritten: {paths}"
+        written = write(search, trials, self.folder, earlier=self._earlier)
+        paths = ", ".join(str(path) for path in written)
+        self.body = f"{as_text(search, trials, earlier=self._earlier)}\nwritten: {paths}"
         nearest = trials[0]
         if not nearest.result.held:
             raise NothingHolds(
@@ -86,10 +93,18 @@ class OverfitSearch:
             )
         return trials
 
+    def _begin(self, earlier: int) -> None:
+        self._earlier = self._ended = earlier
+
+    def _count(self, trial: Trial, ended: int) -> None:
+        self._ended = ended
+
     def _show(self, progress: Progress) -> None:
         """Leave word for the live line."""
         if time.monotonic() - self._shown > SHOW_SECONDS:
             self._shown = time.monotonic()
-            self.store.show(f"searching {self.case.subject.name}", progress)
+            words = f"search for {self.case.subject.name}, {self._ended} of {self._of} trials ended"
+            self.store.show(f"{words}; now", progress)
 
     _shown = float("-inf")
+    _earlier = _ended = _of = 0

@@ -19,6 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pytest_overfit.finding import counted
 from pytest_overfit.plugin.store import write_whole
 from pytest_overfit.recipe import Recipe, default_recipe
 from pytest_overfit.search.running import Search, Trial
@@ -31,9 +32,9 @@ FEW = 20
 """Trials below which an importance says nothing."""
 
 
-def as_text(search: Search, trials: Sequence[Trial]) -> str:
-    """The result for a terminal. trials: best first."""
-    lines = [sentence(search, trials), "", table(search, trials)]
+def as_text(search: Search, trials: Sequence[Trial], *, earlier: int = 0) -> str:
+    """The result for a terminal. trials: best first. earlier: how many are of an earlier run."""
+    lines = [sentence(search, trials, earlier=earlier), "", table(search, trials)]
     weights = importances(search.climb.space, trials)
     if weights:
         shown = ", ".join(
@@ -43,8 +44,8 @@ def as_text(search: Search, trials: Sequence[Trial]) -> str:
     return "\n".join(lines)
 
 
-def sentence(search: Search, trials: Sequence[Trial]) -> str:
-    """How many held, and how the recipe as it is did."""
+def sentence(search: Search, trials: Sequence[Trial], *, earlier: int = 0) -> str:
+    """How many held, how many are of an earlier run, and how the recipe as it is did."""
     held = sum(trial.result.held for trial in trials)
     given_up = sum(trial.result.ended.startswith("given up") for trial in trials)
     seconds = math.fsum(trial.result.seconds for trial in trials)
@@ -53,11 +54,13 @@ def sentence(search: Search, trials: Sequence[Trial]) -> str:
         "broke, "
         f"{given_up} were given up; {seconds:.0f} s of climbing"
     )
+    text += f"; {counted(earlier, 'trial')} from an earlier run" if earlier else ""
     as_given = next((trial for trial in trials if trial.result.as_given), None)
     if as_given is None:
         return text
     place = trials.index(as_given) + 1
-    return f"{text}\nthe recipe as it is: number {place} of {len(trials)}, {as_given.result.ended}"
+    which = f"the recipe as it is, trial {as_given.number},"
+    return f"{text}\n{which} ranks {place} of {len(trials)} by score: {as_given.result.ended}"
 
 
 def table(search: Search, trials: Sequence[Trial]) -> str:
@@ -175,10 +178,10 @@ def _heading(search: Search, trial: Trial) -> str:
     return f"# {search.name}: trial {trial.number}, {how}, {one.steps} steps\n"
 
 
-def write(search: Search, trials: Sequence[Trial], folder: Path) -> list[Path]:
+def write(search: Search, trials: Sequence[Trial], folder: Path, *, earlier: int = 0) -> list[Path]:
     """Write table, best recipe (where one holds) and pictures into `folder`, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / TABLE, as_text(search, trials) + "\n")
+    write_whole(folder / TABLE, as_text(search, trials, earlier=earlier) + "\n")
     written = [folder / TABLE]
     if trials and trials[0].result.held:
         write_whole(folder / BEST, recipe_file(search, trials[0]))

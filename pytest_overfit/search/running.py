@@ -115,19 +115,22 @@ def _do_nothing(*_: object) -> None:
 def run(
     search: Search,
     *,
+    on_begin: Callable[[int], None] = _do_nothing,
     on_trial: OnTrial = _do_nothing,
     on_wait: Callable[[int], None] = _do_nothing,
     on_step: OnStep = unwatched,
 ) -> tuple[Trial, ...]:
     """Climb trials until the search has as many as it asks for; returns all that ended, best first.
 
-    Stopped in any way, it goes on where it was, with what was under way begun anew. on_wait: called
-    once, with the number of trials that others have under way where there is nothing left to begin.
+    Stopped in any way, it goes on where it was, with what was under way begun anew. on_begin:
+    called with how many trials have ended before, in an earlier run. on_wait: called once, with the
+    number of trials that others have under way where there is nothing left to begin.
     Raises BadSearch where the storage cannot be used or holds another search under this name.
     """
     with quiet():
         storage, worker = open_storage(search.storage), Worker()
         study = open_study(search, storage)
+        on_begin(len(ended_trials(study)))
         with worker.at_work():
             waited = False
             while (ended := len(ended_trials(study))) < search.trials:

@@ -86,6 +86,13 @@ def test_what_is_accepted_and_no_longer_found_is_told(snapshot: Any) -> None:
         examined(contracts.subject, strict=True).check()
 
 
+def test_what_was_not_examined_is_not_called_stale() -> None:
+    contracts = examined(bigru(samples=clips(FEW), accept={"device_mismatch": "a known bug"}))
+    contracts.check()
+    assert contracts.notes == ()
+    assert "; not examined: same loss on the GPU (" in contracts.line
+
+
 @pytest.mark.parametrize("elsewhere", ["train_eval_gap", "signal_drowned"])
 def test_what_training_may_show_is_not_called_stale(elsewhere: str) -> None:
     contracts = examined(bigru(samples=clips(FEW), accept={elsewhere: "known"}))

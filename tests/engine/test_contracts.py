@@ -4,9 +4,11 @@ sound changes are left alone.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ import torch
 from pytest_overfit.findings.catalogue import CONTRACTS
 from pytest_overfit.findings.examine import check, examine
 from pytest_overfit.findings.running import FAILURES
+from pytest_overfit.plugin.findings_text import contracts_body
 from pytest_overfit.subject import Sample, Subject
 from tests.engine.dishonest import DISHONEST, HELD_OUT
 from tests.engine.faults import FAULTS, Fault
@@ -62,7 +65,9 @@ def test_a_fault_is_found_in_other_networks(fault: Fault, other: str) -> None:
 @pytest.mark.parametrize("name", HEALTHY)
 def test_healthy_networks_hold_every_contract(name: str) -> None:
     subject = HEALTHY[name]()
-    assert all(checked.held for checked in examine(subject, raw(subject), seed=7))
+    checked = examine(subject, raw(subject), seed=7)
+    assert [one.contract.name for one in checked if not one.held] == ["same loss on the GPU"]
+    assert not any(one.findings for one in checked)
 
 
 @pytest.mark.parametrize("name", SOUND)
@@ -167,13 +172,19 @@ def test_a_clip_with_fewer_frames_than_its_target_needs_accuses_no_module() -> N
 
 
 def test_a_network_that_raises_is_a_finding() -> None:
-    def fail(*_: object) -> tuple[torch.Tensor, torch.Tensor]:
+    def fail(*_: object, **__: object) -> Any:
         raise ZeroDivisionError("no width left")
 
     findings = check(replace(bigru(), forward=fail), raw(bigru()))
     assert [finding.headline for finding in findings] == [
         "the network does not run on its own samples: no width left"
     ]
+    checked = examine(replace(bigru(), build=fail), raw(bigru()))
+    assert [finding.headline for one in checked for finding in one.findings] == [
+        "the network cannot be built: no width left"
+    ]
+    (line,) = re.findall(r"(?m)^unexamined (\d+ contracts \(.*\))$", contracts_body(checked))
+    assert line.endswith("contracts (the network cannot be built)")
 
 
 def test_examining_leaves_the_random_state_as_it_was() -> None:

@@ -437,7 +437,7 @@ def test_what_mattered_is_found() -> None:
 
 def test_the_result_reads(snapshot: Any) -> None:
     asked, trials = made_up()
-    assert as_text(asked, trials).split("\nimportance")[0] == snapshot
+    assert as_text(asked, trials, earlier=12).split("\nimportance")[0] == snapshot
 
 
 def test_pictures_show_every_trial() -> None:

@@ -106,11 +106,21 @@ class Bench:
         return collate(self.clips).to(self.device)
 
     @cached_property
-    def network(self) -> nn.Module:
-        """A fresh network that has run once, so that lazy layers have their shapes."""
-        network = self.subject.fresh(
+    def _built(self) -> nn.Module:
+        """A fresh network that has not run yet."""
+        return self.subject.fresh(
             feature_dim=self.clips[0].features.shape[1], seed=self.seed, size=self.size
         ).to(self.device)
+
+    @property
+    def is_built(self) -> bool:
+        """Whether building the network raised nothing; false too where it was not tried."""
+        return "_built" in self.__dict__
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """A fresh network that has run once, so that lazy layers have their shapes."""
+        network = self._built
         with undisturbed(network, train=False, seed=self.seed), torch.no_grad():
             self.subject.forward(network, self.batch.features, self.batch.frames)
         return network
