@@ -23,7 +23,7 @@ from pytest_overfit.health.live import (
     understood,
     write_report,
 )
-from pytest_overfit.health.readers.beside import RUN_JSON, find_beside, read_facts
+from pytest_overfit.health.readers.folder import RUN_JSON, find_beside, read_facts
 from pytest_overfit.health.run import BadRun, Facts
 from pytest_overfit.health.watch import Watch
 

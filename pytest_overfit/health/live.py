@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_overfit.health.checkup import Checkup
-from pytest_overfit.health.readers.names import canonical, known
+from pytest_overfit.health.curves.metric_names import canonical, known
 from pytest_overfit.health.report import text, to_json
 from pytest_overfit.health.run import BadRun
 from pytest_overfit.health.watch import METRICS

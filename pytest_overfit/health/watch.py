@@ -22,7 +22,7 @@ from typing import Any, Literal, SupportsFloat
 
 from pytest_overfit.finding import Finding
 from pytest_overfit.health.checkup import Checkup, check_up
-from pytest_overfit.health.readers.gather import as_shares
+from pytest_overfit.health.curves.series import as_shares
 from pytest_overfit.health.run import (
     MEASURED,
     WITHOUT_SPLIT,

@@ -80,11 +80,11 @@ def test_csv_and_events_in_folders_of_their_own_are_one_run(tmp_path: Path) -> N
 def test_a_format_that_cannot_be_read_does_not_hide_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pytest_overfit.health.readers import events
+    from pytest_overfit.health.readers import trackers
 
     written(tmp_path / "metrics.csv", CSV)
     path = write_events(tmp_path, [(1, {"train_loss": 4.5})])
-    monkeypatch.setattr(events, "find_spec", lambda name: None)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     run = read_run(tmp_path)
     assert len(run.curves["val_loss"]) == 2
     assert (

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_overfit.health.readers import read_run, read_runs
-from pytest_overfit.health.readers.tongues import in_english
+from pytest_overfit.health.readers.plain_line import in_english
 
 TRAIN = [round(4.1 * 0.8**epoch + 0.211, 4) for epoch in range(12)]
 VAL = [round(3.9 * 0.85**epoch + 0.5137, 4) for epoch in range(12)]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_overfit.health.readers import lines, read_run, series
+from pytest_overfit.health.curves import series
+from pytest_overfit.health.readers import read_run, rows
 from pytest_overfit.health.run import Run
 
 MANY = 20_000
@@ -36,7 +37,7 @@ def read_watched(path: Path) -> tuple[Run, int, list[float]]:
 def test_memory_does_not_grow_with_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Small blocks and curves, so that a log of a second to read is as long to them as one of a
     # million lines is to the real ones.
-    monkeypatch.setattr(lines, "BLOCK", 1 << 14)
+    monkeypatch.setattr(rows, "BLOCK", 1 << 14)
     monkeypatch.setattr(series, "MOST_POINTS", 500)
     peaks = []
     for count in (MANY // 4, MANY):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_overfit.health.readers import read_run
-from pytest_overfit.health.readers.phrases import parsed
+from pytest_overfit.health.readers.plain_line import parsed
 from pytest_overfit.health.run import Run
 
 SPECIMENS = Path(__file__).parent / "specimens"

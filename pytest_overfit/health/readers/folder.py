@@ -1,4 +1,5 @@
-"""The logs of a folder: which of its files they are, and which of them are of one run.
+"""The files of a run: which files of a folder are logs, which of them are of one run, and what stands
+beside them: `run.json` (facts), `predictions.jsonl`, the newest checkpoint.
 
 Below the folder, each folder with logs is a run, but for those that trainers make within one: `csv`
 and `tb` beside each other, Hugging Face's `checkpoint-500`, Keras's `train` and `validation`, and
@@ -7,17 +8,158 @@ and `tb` beside each other, Hugging Face's `checkpoint-500`, Keras's `train` and
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pytest_overfit.health.readers.beside import PREDICTIONS, RUN_JSON
-from pytest_overfit.health.readers.formats import Format, format_of, head_of
-from pytest_overfit.health.readers.many_files import METRICS
-from pytest_overfit.health.readers.names import SPLITS, known, words
-from pytest_overfit.health.run import BadRun
+from pytest_overfit.health.curves.log_builder import LogBuilder
+from pytest_overfit.health.curves.metric_names import SPLITS, known, words
+from pytest_overfit.health.readers.formats import PREDICTIONS, Format, format_of, head_of
+from pytest_overfit.health.readers.rows import LeftOut, Progress, TextLines, json_row, shortened
+from pytest_overfit.health.readers.trackers import MLFLOW_METRICS
+from pytest_overfit.health.run import BadRun, Facts
+from pytest_overfit.levels import Level
+
+RUN_JSON = "run.json"
+CHECKPOINTS = (".ckpt", ".pt", ".pth", ".safetensors")
+VERSION = 1
+
+
+def find_beside(name: str, folders: Sequence[Path]) -> Path | None:
+    """The file of that name in the first of these folders that has one."""
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def newest_checkpoint(folders: Sequence[Path]) -> Path | None:
+    """The last written of the checkpoints in these folders, their `checkpoints` and Hugging Face's
+    `checkpoint-500`.
+    """
+    places = [
+        place
+        for folder in folders
+        for place in (folder, folder / "checkpoints", *sorted(folder.glob("checkpoint-*")))
+        if place.is_dir()
+    ]
+    # What else a trainer keeps in files of that ending is no network.
+    others = ("optimizer", "scheduler", "scaler", "rng_state", "training_args")
+    found = {
+        path
+        for place in places
+        for path in place.iterdir()
+        if path.suffix in CHECKPOINTS
+        and path.is_file()
+        and path.stat().st_size
+        and not path.name.startswith(others)
+    }
+    return max(found, key=lambda path: (path.stat().st_mtime_ns, path.name), default=None)
+
+
+def read_facts(path: Path) -> Facts:
+    """Facts from a run.json. Fields that it does not have are unknown, fields not known are passed
+    over.
+
+    Raises BadRun, which names the field, where one has the wrong type, and where the file is no
+    JSON object of version 1.
+    """
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise BadRun(f"{path}: cut off or not JSON ({error}); mend it or remove it") from error
+    if not isinstance(said, dict):
+        raise BadRun(
+            f"{path}: must hold one JSON object, with fields such as subject and parameters"
+        )
+    if said.get("version", VERSION) != VERSION:
+        raise BadRun(f"{path}: field version is {said['version']!r}, this reader knows {VERSION}")
+    fields = _Fields(path, said)
+    return Facts(
+        subject=fields.text("subject"),
+        parameters=fields.count("parameters"),
+        train_samples=fields.count("train_samples"),
+        val_samples=fields.count("val_samples"),
+        vocabulary=fields.count("vocabulary"),
+        levels={
+            split: fields.levels(split, plateaus)
+            for split, plateaus in fields.table("levels").items()
+        },
+        command=fields.text("command"),
+        network=fields.table("network"),
+        epochs=fields.count("epochs"),
+    )
+
+
+class _Fields:
+    """The fields of a run.json, each of its type. A field that is absent or null is None."""
+
+    def __init__(self, path: Path, said: Mapping[str, Any]) -> None:
+        self._path, self._said = path, said
+
+    def text(self, name: str) -> str | None:
+        value: str | None = self._checked(name, lambda value: isinstance(value, str), "text")
+        return value
+
+    def count(self, name: str) -> int | None:
+        value: int | None = self._checked(
+            name, lambda value: type(value) is int and value >= 0, "a whole number, 0 or more"
+        )
+        return value
+
+    def table(self, name: str) -> dict[str, Any]:
+        return self._checked(name, lambda value: isinstance(value, dict), "an object") or {}
+
+    def levels(self, split: str, plateaus: object) -> tuple[Level, ...]:
+        """Highest first, in whatever order the file has them."""
+        if not isinstance(plateaus, list):
+            raise self._bad(f"levels.{split}", "a list of objects with name and loss", plateaus)
+        return tuple(
+            sorted(
+                (self._level(f"levels.{split}[{n}]", one) for n, one in enumerate(plateaus)),
+                key=lambda level: -level.loss,
+            )
+        )
+
+    def _level(self, field: str, said: object) -> Level:
+        if not isinstance(said, dict) or not isinstance(said.get("name"), str):
+            raise self._bad(field, "an object with a name", said)
+        loss = said.get("loss")
+        if isinstance(loss, bool) or not isinstance(loss, int | float) or not math.isfinite(loss):
+            raise self._bad(f"{field}.loss", "a finite number", loss)
+        return Level(name=said["name"], loss=float(loss))
+
+    def _checked(self, name: str, fits: Callable[[Any], bool], kind: str) -> Any:
+        value = self._said.get(name)
+        if value is not None and not fits(value):
+            raise self._bad(name, kind, value)
+        return value
+
+    def _bad(self, field: str, kind: str, value: object) -> BadRun:
+        return BadRun(
+            f"{self._path}: field {field} must be {kind}, got {shortened(json.dumps(value))[1:-1]}"
+        )
+
+
+def read_predictions(path: Path, builder: LogBuilder, progress: Progress) -> None:
+    """Of each split the newest stay. Lines without a target and a prediction are counted."""
+    lines, malformed = TextLines(path=path, progress=progress), LeftOut()
+    for number, text in lines:
+        if not text.strip():
+            continue
+        row = json_row(text)
+        found = row.prediction() if row is not None else None
+        if found is None:
+            malformed.add(number, shortened(text))
+        else:
+            builder.predict(found)
+    builder.warnings += malformed.warning(
+        path, "left out: no object with a target and a prediction"
+    )
+    builder.warnings += lines.warnings()
+
 
 DEEPEST = 4
 MOST_FILES = 5_000
@@ -82,7 +224,7 @@ LOOKED_FOR = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Log:
+class LogFile:
     """A log file. run: what tells it from the logs of other runs below the same folder.
 
     prefix: of its metrics' names.
@@ -95,11 +237,11 @@ class Log:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class LogSet:
     """Files of one format that tell of one run."""
 
     format: Format
-    logs: tuple[Log, ...]
+    logs: tuple[LogFile, ...]
 
     @property
     def size(self) -> int:
@@ -108,16 +250,16 @@ class Piece:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class RunLogs:
     """What is told of one run, in one format or more; of several runs too, where files of one
     format contradict each other.
     """
 
     folder: Path
-    pieces: tuple[Piece, ...]
+    log_sets: tuple[LogSet, ...]
 
 
-def groups_in(folder: Path) -> tuple[list[Group], list[Path]]:
+def find_runs(folder: Path) -> tuple[list[RunLogs], list[Path]]:
     """The runs in a folder or below it; and the logs of others left out, since a run at the top
     goes before those below.
 
@@ -129,14 +271,16 @@ def groups_in(folder: Path) -> tuple[list[Group], list[Path]]:
     if not found:
         why = f" ({refused[0]})" if refused else ""
         raise BadRun(f"{folder}: no log in it{why}; looked for {LOOKED_FOR}. Give the log itself")
-    runs: dict[tuple[str, ...], list[Log]] = {}
+    runs: dict[tuple[str, ...], list[LogFile]] = {}
     for log in found:
         runs.setdefault(log.run, []).append(log)
     if () in runs:
-        return [Group(folder=folder, pieces=_pieces(runs[()]))], [
+        return [RunLogs(folder=folder, log_sets=_log_sets(runs[()]))], [
             log.path for log in found if log.run
         ]
-    return [Group(folder=logs[0].path.parent, pieces=_pieces(logs)) for logs in runs.values()], []
+    return [
+        RunLogs(folder=logs[0].path.parent, log_sets=_log_sets(logs)) for logs in runs.values()
+    ], []
 
 
 def named(folder: Path, paths: Sequence[Path], most: int = 2) -> str:
@@ -147,11 +291,11 @@ def named(folder: Path, paths: Sequence[Path], most: int = 2) -> str:
     return f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
-def _pieces(logs: Sequence[Log]) -> tuple[Piece, ...]:
+def _log_sets(logs: Sequence[LogFile]) -> tuple[LogSet, ...]:
     """Event files go on from each other, and of Hugging Face's states the last holds the others;
     any other log stands for itself.
     """
-    pieces = []
+    log_sets = []
     for name in dict.fromkeys(log.format.name for log in logs):
         same = [log for log in logs if log.format.name == name]
         states = [log for log in same if log.path.name == STATE]
@@ -160,8 +304,8 @@ def _pieces(logs: Sequence[Log]) -> tuple[Piece, ...]:
                 max(states, key=lambda log: _checkpoint_number(log.path))
             ]
         together = [same] if same[0].format.together else [[log] for log in same]
-        pieces += [Piece(format=same[0].format, logs=tuple(files)) for files in together]
-    return tuple(pieces)
+        log_sets += [LogSet(format=same[0].format, logs=tuple(files)) for files in together]
+    return tuple(log_sets)
 
 
 def _checkpoint_number(path: Path) -> float:
@@ -184,7 +328,7 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield Path(place) / name
 
 
-def _log(path: Path, folder: Path, refused: list[str]) -> Log | None:
+def _log(path: Path, folder: Path, refused: list[str]) -> LogFile | None:
     """The log that a file is; None where it is none.
 
     refused: gains what was wrong with a file that might have been one.
@@ -198,7 +342,7 @@ def _log(path: Path, folder: Path, refused: list[str]) -> Log | None:
     try:
         head = head_of(path)
         form = format_of(head)
-        if not form.tells_a_run(head) or (path.suffix in SETTINGS and not form.together):
+        if not form.holds_a_run(head) or (path.suffix in SETTINGS and not form.together):
             return None
     except (BadRun, OSError) as error:
         refused.append(str(error))
@@ -210,13 +354,15 @@ def _log(path: Path, folder: Path, refused: list[str]) -> Log | None:
         if part.lower() not in WRITERS and not re.fullmatch(r"checkpoint-\d+", part)
     ]
     if form.name == "MLflow metrics":
-        parts = parts[: parts.index(METRICS)] if METRICS in parts else []
+        parts = parts[: parts.index(MLFLOW_METRICS)] if MLFLOW_METRICS in parts else []
     prefix = (
         parts[-1]
         if form.name == "TensorBoard events" and parts and _names_a_split(parts[-1])
         else ""
     )
-    return Log(path=path, format=form, run=tuple(parts[:-1] if prefix else parts), prefix=prefix)
+    return LogFile(
+        path=path, format=form, run=tuple(parts[:-1] if prefix else parts), prefix=prefix
+    )
 
 
 def split_of_name(path: Path) -> str:

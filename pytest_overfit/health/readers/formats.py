@@ -11,31 +11,45 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pytest_overfit.health.readers.beside import PREDICTIONS
-from pytest_overfit.health.readers.events import is_event_file, read_events
-from pytest_overfit.health.readers.gather import Gathering
-from pytest_overfit.health.readers.lines import Progress
-from pytest_overfit.health.readers.many_files import (
+from pytest_overfit.health.curves.log_builder import LogBuilder
+from pytest_overfit.health.curves.metric_names import clock, known
+from pytest_overfit.health.readers.json_logs import (
+    LARGEST_OBJECT,
+    curves_in,
+    read_jsonl,
+    read_object,
+    read_trainer_state,
+    rows_in,
+)
+from pytest_overfit.health.readers.notebook import is_page, read_notebook, read_page
+from pytest_overfit.health.readers.plain_line import FOREIGN as FOREIGN_WORDS
+from pytest_overfit.health.readers.plain_log import read_plain
+from pytest_overfit.health.readers.rows import Progress, json_row
+from pytest_overfit.health.readers.tables import (
+    header,
     is_epoch_file,
+    is_header,
     is_kaldi,
-    is_metric_file,
-    is_scalar_export,
+    read_csv,
     read_epoch_files,
     read_kaldi,
+)
+from pytest_overfit.health.readers.trackers import (
+    is_event_file,
+    is_metric_file,
+    is_offline_history,
+    is_scalar_export,
+    read_events,
     read_metric_files,
+    read_offline_history,
     read_scalar_exports,
 )
-from pytest_overfit.health.readers.names import clock, known
-from pytest_overfit.health.readers.notebook import is_page, read_notebook, read_page
-from pytest_overfit.health.readers.objects import LARGEST, curves_in, read_object, rows_in
-from pytest_overfit.health.readers.offline import is_offline_history, read_offline_history
-from pytest_overfit.health.readers.plain import read_plain
-from pytest_overfit.health.readers.tables import header, is_header, json_row, read_csv, read_jsonl
-from pytest_overfit.health.readers.tongues import FOREIGN as FOREIGN_WORDS
-from pytest_overfit.health.readers.trainer_state import read_trainer_state
 from pytest_overfit.health.run import BadRun
 
+PREDICTIONS = "predictions.jsonl"
+"""File of predictions beside a log, which is none itself."""
 HEAD = 1 << 16
+"""Bytes of a file by which its format is known."""
 LINES_LOOKED_AT = 2_000
 """Lines of a plain text within which a metric must stand for it to be a log."""
 UNREADABLE = 0.1
@@ -93,7 +107,7 @@ class Head:
         if (
             re.match(r'\{\s*"', self.text) is None
             or an_object_a_line
-            or self.path.stat().st_size > LARGEST
+            or self.path.stat().st_size > LARGEST_OBJECT
         ):
             return None
         try:
@@ -108,7 +122,7 @@ def _always(head: Head) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """A kind of log. matches: whether a file is one. tells_a_run: whether it has what a run's log
+    """A kind of log. matches: whether a file is one. holds_a_run: whether it has what a run's log
     has; in a folder much else is csv and JSON.
 
     read: takes the files of one run and the prefixes of their metrics' names, "" where there is
@@ -117,8 +131,8 @@ class Format:
 
     name: str
     matches: Callable[[Head], bool]
-    read: Callable[[Sequence[Path], Sequence[str], Gathering, Progress], None]
-    tells_a_run: Callable[[Head], bool] = _always
+    read: Callable[[Sequence[Path], Sequence[str], LogBuilder, Progress], None]
+    holds_a_run: Callable[[Head], bool] = _always
     together: bool = False
 
 
@@ -147,14 +161,14 @@ def format_of(head: Head) -> Format:
 
 
 def _alone(
-    read: Callable[[Path, Gathering, Progress], None],
-) -> Callable[[Sequence[Path], Sequence[str], Gathering, Progress], None]:
+    read: Callable[[Path, LogBuilder, Progress], None],
+) -> Callable[[Sequence[Path], Sequence[str], LogBuilder, Progress], None]:
     """A reader of one file as one of the files of a run."""
 
     def read_first(
-        paths: Sequence[Path], prefixes: Sequence[str], gathering: Gathering, progress: Progress
+        paths: Sequence[Path], prefixes: Sequence[str], builder: LogBuilder, progress: Progress
     ) -> None:
-        read(paths[0], gathering, progress)
+        read(paths[0], builder, progress)
 
     return read_first
 
@@ -184,26 +198,26 @@ def _is_csv(head: Head) -> bool:
     return counts or (head.path.suffix in (".csv", ".tsv") and len(columns) > 1)
 
 
-def _csv_tells(head: Head) -> bool:
+def _csv_holds_a_run(head: Head) -> bool:
     columns = header(head.text.split("\n", 1)[0].strip())[1]
     return any(map(clock, columns)) or any(map(known, columns))
 
 
-def _list_tells(head: Head) -> bool:
+def _list_holds_a_run(head: Head) -> bool:
     return (
         '"log_history"' in head.text
         or re.search(r'"(?:epoch|step|global_step|iteration)"', head.text) is not None
     )
 
 
-def _object_tells(head: Head) -> bool:
+def _object_holds_a_run(head: Head) -> bool:
     names = [name.rsplit("/", 1)[-1] for name in curves_in(head.whole)] or [
         name for _, one in rows_in(head.whole) for name in one
     ]
     return any(map(known, names))
 
 
-def _lines_tell(head: Head) -> bool:
+def _lines_holds_a_run(head: Head) -> bool:
     rows = [found for line in head.lines if (found := json_row(line)) is not None]
     return any(
         found.values and (found.placed or any(known(name) for name, _ in found.values))
@@ -211,33 +225,33 @@ def _lines_tell(head: Head) -> bool:
     )
 
 
-def _notebook_tells(head: Head) -> bool:
-    gathering = Gathering()
-    read_notebook(head.path, gathering, Progress(bytes_total=1))
-    return _has_losses_or_rates(gathering)
+def _notebook_holds_a_run(head: Head) -> bool:
+    builder = LogBuilder()
+    read_notebook(head.path, builder, Progress(bytes_total=1))
+    return _has_losses_or_rates(builder)
 
 
-def _page_tells(head: Head) -> bool:
-    gathering = Gathering()
-    read_page(head.path, gathering, Progress(bytes_total=1))
-    return _has_losses_or_rates(gathering)
+def _page_holds_a_run(head: Head) -> bool:
+    builder = LogBuilder()
+    read_page(head.path, builder, Progress(bytes_total=1))
+    return _has_losses_or_rates(builder)
 
 
-def _has_losses_or_rates(gathering: Gathering) -> bool:
+def _has_losses_or_rates(builder: LogBuilder) -> bool:
     return any(
         name.endswith(("_loss", "er", "_accuracy")) and name.startswith(("train_", "val_"))
-        for name in gathering.reading().curves
+        for name in builder.contents().curves
     )
 
 
-def _plain_tells(head: Head) -> bool:
+def _plain_holds_a_run(head: Head) -> bool:
     if head.path.name == PREDICTIONS or (
         TELLS.search(head.text) is None and FOREIGN_WORDS.search(head.text) is None
     ):
         return False
-    gathering = Gathering()
-    read_plain(head.path, gathering, Progress(bytes_total=1), most_lines=LINES_LOOKED_AT)
-    return _has_losses_or_rates(gathering)
+    builder = LogBuilder()
+    read_plain(head.path, builder, Progress(bytes_total=1), most_lines=LINES_LOOKED_AT)
+    return _has_losses_or_rates(builder)
 
 
 BINARY = (
@@ -282,27 +296,35 @@ TEXT = (
         name="page",
         matches=lambda head: is_page(head.path, head.text),
         read=_alone(read_page),
-        tells_a_run=_page_tells,
+        holds_a_run=_page_holds_a_run,
     ),
     Format(
         name="notebook",
         matches=_is_notebook,
         read=_alone(read_notebook),
-        tells_a_run=_notebook_tells,
+        holds_a_run=_notebook_holds_a_run,
     ),
     Format(
         name="JSON list",
         matches=_is_json_list,
         read=_alone(read_trainer_state),
-        tells_a_run=_list_tells,
+        holds_a_run=_list_holds_a_run,
     ),
     Format(
-        name="JSON object", matches=_is_object, read=_alone(read_object), tells_a_run=_object_tells
+        name="JSON object",
+        matches=_is_object,
+        read=_alone(read_object),
+        holds_a_run=_object_holds_a_run,
     ),
     Format(
-        name="JSON lines", matches=_is_json_lines, read=_alone(read_jsonl), tells_a_run=_lines_tell
+        name="JSON lines",
+        matches=_is_json_lines,
+        read=_alone(read_jsonl),
+        holds_a_run=_lines_holds_a_run,
     ),
-    Format(name="csv", matches=_is_csv, read=_alone(read_csv), tells_a_run=_csv_tells),
-    Format(name="plain log", matches=_always, read=_alone(read_plain), tells_a_run=_plain_tells),
+    Format(name="csv", matches=_is_csv, read=_alone(read_csv), holds_a_run=_csv_holds_a_run),
+    Format(
+        name="plain log", matches=_always, read=_alone(read_plain), holds_a_run=_plain_holds_a_run
+    ),
 )
 FORMATS = (*BINARY, *TEXT)

@@ -1,5 +1,5 @@
-"""Jupyter notebooks: what their cells printed is a log, and so is each table that a trainer drew
-there.
+"""Jupyter notebooks and pages in HTML: what cells printed is a plain log, and so is each table that a
+trainer drew there.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 
-from pytest_overfit.health.readers.gather import Gathering
-from pytest_overfit.health.readers.lines import Progress
-from pytest_overfit.health.readers.plain import PlainLog
+from pytest_overfit.health.curves.log_builder import LogBuilder
+from pytest_overfit.health.readers.plain_log import PlainLog
+from pytest_overfit.health.readers.rows import Progress
 from pytest_overfit.health.run import BadRun, Where
 
 
 def read_notebook(
-    path: Path, gathering: Gathering, progress: Progress, *, most_lines: int | None = None
+    path: Path, builder: LogBuilder, progress: Progress, *, most_lines: int | None = None
 ) -> None:
     """Each line of each output is one, counted through the notebook; code and prose are left out.
 
@@ -29,7 +29,7 @@ def read_notebook(
         raise BadRun(
             f"{path}: not the JSON of a notebook ({error}); save it again, or give the log"
         ) from error
-    log = PlainLog(gathering)
+    log = PlainLog(builder)
     for number, line in enumerate(_printed(said), 1):
         log.line(Where(path, number, "printed line"), line)
         if number == most_lines:
@@ -83,13 +83,13 @@ def is_page(path: Path, text: str) -> bool:
     return path.suffix in (".html", ".htm") or (path.suffix == ".md" and "<td" in text)
 
 
-def read_page(path: Path, gathering: Gathering, progress: Progress) -> None:
+def read_page(path: Path, builder: LogBuilder, progress: Progress) -> None:
     """Each line of its text and each row of its tables is one, counted from its beginning; scripts and
     styles are left out.
     """
     parser = _Page()
     parser.feed(path.read_text(encoding="utf-8", errors="replace"))
-    log = PlainLog(gathering)
+    log = PlainLog(builder)
     for number, line in enumerate(parser.lines(), 1):
         log.line(Where(path, number, "printed line"), line)
     log.finish()

@@ -1,29 +1,35 @@
-"""Logs of rows: csv (Lightning's `metrics.csv` among them) and JSON lines, streamed line by
-line.
+"""Tables: csv (Lightning's `metrics.csv` among them), streamed line by line, and folders in which each
+file holds the row of one epoch: AllenNLP's `metrics_epoch_3.json`, WeNet's `3.yaml`, Kaldi's
+`compute_prob_valid.12.log`.
 """
 
 from __future__ import annotations
 
-import ast
-import csv
-import json
 import re
-from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_overfit.finding import naming
-from pytest_overfit.health.readers.fields import Row, as_number, flattened, row
-from pytest_overfit.health.readers.gather import Gathering
-from pytest_overfit.health.readers.lines import LeftOut, Progress, TextLines
-from pytest_overfit.health.readers.names import SPLITS, clock, known, words
-from pytest_overfit.health.readers.tongues import unwrapped
-from pytest_overfit.health.run import BadRun, Where
+from pytest_overfit.health.curves.log_builder import LogBuilder
+from pytest_overfit.health.curves.metric_names import SPLITS, clock, known, words
+from pytest_overfit.health.readers.rows import (
+    LeftOut,
+    Progress,
+    Row,
+    TextLines,
+    as_number,
+    flattened,
+    json_in,
+    row,
+    split_cells,
+    unwrapped,
+    warn_left_out,
+)
+from pytest_overfit.health.run import MEASURED, BadRun, Where
 
 DELIMITERS = ",;\t|"
-MOST_LOOSE = 20_000
-"""Rows without a clock that are kept, for a log that has no others."""
 LEAST = 3
-"""Rows without a clock of which a log consists."""
+"""Rows that each of several runs in one table has."""
 NAMES_A_RUN = frozenset(
     [
         "run",
@@ -51,7 +57,7 @@ OF_SEVERAL = ("__MIN", "__MAX")
 """Ends of columns that Weights & Biases exports beside each metric."""
 
 
-def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
+def read_csv(path: Path, builder: LogBuilder, progress: Progress) -> None:
     """Rows may be sparse. A header that comes again, as where logs were appended, starts the
     columns anew.
 
@@ -114,16 +120,16 @@ def read_csv(path: Path, gathering: Gathering, progress: Progress) -> None:
             continue
         if found.placed or (found.values and not counts):
             run = " ".join(cells[column] for column in naming_run if column < len(cells))
-            found.give(gathering.of_run(run) if run else gathering, Where(path, number))
+            found.give(builder.of_run(run) if run else builder, Where(path, number))
         elif is_header(cells):
             columns = cells
         else:
             unplaced.add(number)
-    gathering.warnings += longer.said(
+    builder.warnings += longer.warning(
         path, "with more cells than the header names: read as far as it does"
     )
-    _end(
-        gathering,
+    warn_left_out(
+        builder,
         lines,
         malformed,
         unplaced,
@@ -220,109 +226,79 @@ def is_header(cells: list[str]) -> bool:
     )
 
 
-def split_cells(text: str, delimiter: str) -> list[str]:
-    """The cells of one line, quoted ones unquoted."""
-    try:
-        cells = (
-            next(csv.reader([text.rstrip("\r")], delimiter=delimiter), [])
-            if '"' in text
-            else text.split(delimiter)
-        )
-    except csv.Error:
-        cells = text.split(delimiter)
-    return [cell.strip() for cell in cells]
+EPOCH_FILES = (".json", ".yaml", ".yml")
+NUMBERED = re.compile(r"(?:^|\D)(\d{1,6})$")
+YAML = re.compile(r"^(\w[\w./-]*):[ \t]+(\S+)[ \t]*$", re.MULTILINE)
+"""A field of plain YAML; what is nested is passed over."""
 
 
-def read_jsonl(path: Path, gathering: Gathering, progress: Progress) -> None:
-    """One object a line; nested ones are flattened."""
-    lines, malformed, unplaced = TextLines(path=path, progress=progress), LeftOut(), LeftOut()
-    loose: deque[tuple[int, Row]] = deque(maxlen=MOST_LOOSE)
-    number, whole = 0, True
-    for number, text in lines:
-        if not text.strip():
-            continue
-        found = json_row(text)
-        whole = found is not None
-        if found is None:
-            malformed.add(number, shortened(text))
-        elif found.placed:
-            found.give(gathering, Where(path, number))
-        elif any(known(name) for name, _ in found.values):
-            loose.append((number, found))
-        elif found.values or found.texts:
-            unplaced.add(number)
-    if gathering.empty and len(loose) >= LEAST:
-        for number, found in loose:
-            found.give(gathering, Where(path, number))
-    elif loose:
-        unplaced = LeftOut(
-            count=unplaced.count + len(loose),
-            first=min(n for n in (unplaced.first, loose[0][0]) if n),
-        )
-    _end(
-        gathering,
-        lines,
-        malformed,
-        unplaced,
-        "not a JSON object",
-        cut=not whole and lines.cut,
-        number=number,
-    )
+def is_epoch_file(path: Path, text: str) -> bool:
+    """Whether it holds what was measured at one epoch alone: an object with a loss or an error rate,
+    in a file that ends with a number.
+    """
+    if path.suffix not in EPOCH_FILES or NUMBERED.search(path.stem) is None:
+        return False
+    found = _epoch_row(path, text)
+    measured = [meaning.metric for name, _ in found.values if (meaning := known(name))]
+    return any(MEASURED[name].better for name in measured)
 
 
-def json_row(text: str) -> Row | None:
-    """The row of a line that holds one JSON object; None where it holds something else."""
-    try:
-        said = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return row(flattened(said)) if isinstance(said, dict) else None
-
-
-NOT_A_NUMBER = re.compile(r"\b(?:nan|inf)\b")
-
-
-def object_row(text: str) -> Row | None:
-    """The row of an object as JSON or as Python prints it; None where it is neither."""
-    found = json_row(text)
-    if found is not None:
-        return found
-    try:
-        said = ast.literal_eval(
-            NOT_A_NUMBER.sub(lambda match: f"'{match[0]}'", text)
-            if "nan" in text or "inf" in text
-            else text
-        )
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
-    return (
-        row(flattened(said))
-        if isinstance(said, dict) and all(isinstance(name, str) for name in said)
-        else None
-    )
-
-
-def shortened(text: str, most: int = 40) -> str:
-    """The start of a line, printable, for a message."""
-    text = "".join(
-        character if character.isprintable() else "?" for character in text.strip()[: most + 1]
-    )
-    return repr(text[:most] + ("..." if len(text) > most else ""))
-
-
-def _end(
-    gathering: Gathering,
-    lines: TextLines,
-    malformed: LeftOut,
-    unplaced: LeftOut,
-    what: str,
-    *,
-    cut: bool,
-    number: int,
+def read_epoch_files(
+    paths: Sequence[Path], prefixes: Sequence[str], builder: LogBuilder, progress: Progress
 ) -> None:
-    if cut:
-        malformed.count -= 1
-        gathering.warnings.append(f"{lines.path}: the last line, {number}, is cut off: left out")
-    gathering.warnings += malformed.said(lines.path, f"left out: {what}")
-    gathering.warnings += unplaced.said(lines.path, "left out: neither epoch nor step")
-    gathering.warnings += lines.warnings()
+    """In the order of their epochs, whatever that of the files' names."""
+    rows = [(_epoch_row(path, _whole(path, progress)), path) for path in paths]
+    for found, path in sorted(rows, key=lambda one: one[0].epoch):
+        found.give(builder, Where(path, 1), order=found.epoch)
+
+
+def _whole(path: Path, progress: Progress) -> str:
+    return "\n".join(text for _, text in TextLines(path=path, progress=progress))
+
+
+def _epoch_row(path: Path, text: str) -> Row:
+    """What a file tells of its epoch, which is the number at the end of its name where it has none."""
+    said = json_in(text) if path.suffix == ".json" else dict(YAML.findall(text))
+    found = row(flattened(said)) if isinstance(said, dict) else Row()
+    number = NUMBERED.search(path.stem)
+    if found.epoch != found.epoch and number:
+        found.epoch = float(number[1])
+    return found
+
+
+KALDI_FILE = re.compile(r"compute_prob_(train|valid)\.(\d+)\.log")
+PROBABILITY = re.compile(
+    r"Overall (?:log-(?:probability|likelihood)|objective)(?: per frame)? for '?output'? is "
+    r"(-?[\d.]+(?:e-?\d+)?)",
+    re.IGNORECASE,
+)
+ACCURACY = re.compile(r"Overall accuracy for '?output'? is ([\d.]+)", re.IGNORECASE)
+
+
+def is_kaldi(path: Path) -> bool:
+    """Whether a file is named as Kaldi names its progress logs."""
+    return KALDI_FILE.fullmatch(path.name) is not None
+
+
+def read_kaldi(
+    paths: Sequence[Path], prefixes: Sequence[str], builder: LogBuilder, progress: Progress
+) -> None:
+    """The loss is the log-probability with its sign turned.
+
+    Iterations are steps, in their order, whatever that of the files' names.
+    """
+    numbered = sorted(
+        (int(match[2]), path) for path in paths if (match := KALDI_FILE.fullmatch(path.name))
+    )
+    for iteration, path in numbered:
+        split = "train" if "_train." in path.name else "val"
+        for number, text in TextLines(path=path, progress=progress):
+            for name, pattern in (("log_probability", PROBABILITY), ("accuracy", ACCURACY)):
+                if match := pattern.search(text):
+                    builder.add(
+                        [(name, float(match[1]))],
+                        step=iteration,
+                        split=split,
+                        where=Where(path, number),
+                        order=iteration,
+                    )

@@ -1,38 +1,201 @@
-"""One axis for all metrics of a log, whatever clocks its trainer used.
+"""One clock for all metrics of a log, whatever clocks its trainer used.
 
-Steps and epochs told in the same rows need nothing but `epochs.StepMap`. Else:
+Steps and epochs in the same rows give a `StepMap`. Whole epochs (0, 1, 2 ...): epoch e covers the
+steps after the last one of the epoch before, up to the last one of e itself, since the end of an
+epoch is what every trainer logs. Fractional epochs (0.02, 0.04 ...) are interpolated. Else:
 
     two clocks      training counts steps, validation counts 0, 1, 2 ... under the same name: these
                     are epochs, each at the training step before it
     false epochs    rounded to two decimals, or started anew while steps go on: steps are the axis,
                     and no reading is lost
     no clock        a line an epoch, without its number: the readings of validation are counted
-    a second run    in the same file: the clock is back at its start; the newer one is read
 
-The order in which a log tells its readings says which of them stand between which.
+The order in which a log has its readings says which of them stand between which.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
-from statistics import fmean, median
+from statistics import median
 from typing import Literal
 
-from pytest_overfit.health.readers.epochs import Epochs, StepMap
-from pytest_overfit.health.readers.names import words
-from pytest_overfit.health.readers.series import Series
-from pytest_overfit.health.run import Curve, Point
+from pytest_overfit.finding import counted
+from pytest_overfit.health.curves.series import Series
+from pytest_overfit.health.run import CurveBuilder, Point
+
+MOST_EPOCHS = 20_000
+"""Epochs whose last step is remembered."""
+MOST_ANCHORS = 2_000
+"""Rows remembered that tell both, to interpolate between."""
+RESTARTING = 0.5
+"""Share of epochs whose last step is no further than that of an epoch before, from which on steps
+are held to be counted anew in each.
+"""
+
+
+class Epochs:
+    """Collects rows that tell an epoch, a step, or both; then answers for rows that tell only a
+    step.
+    """
+
+    def __init__(self) -> None:
+        self.any = False
+        self.whole = True
+        self._seen: set[float] = set()
+        self._ends: dict[float, float] = {}
+        self._first_step, self._last_step = math.inf, -math.inf
+        self._both, self._loose = CurveBuilder(MOST_ANCHORS), CurveBuilder(MOST_ANCHORS)
+        self._told = (math.nan, math.nan)
+        self._rounded, self._restarted = False, False
+
+    def add(self, epoch: float, step: float) -> None:
+        """epoch, step: NaN where a row does not tell it."""
+        if step == step:
+            self._first_step, self._last_step = min(step, self._first_step), step
+        if epoch != epoch:
+            return
+        self.any = True
+        self.whole = self.whole and epoch == math.floor(epoch)
+        if self.whole and len(self._seen) < MOST_EPOCHS:
+            self._seen.add(epoch)
+        if step == step:
+            last_epoch, last_step = self._told
+            self._rounded = self._rounded or (step > last_step and epoch == last_epoch)
+            self._restarted = self._restarted or (step > last_step and epoch < last_epoch)
+            self._told = (epoch, step)
+            self._both.add(step, epoch)
+            if len(self._ends) < MOST_EPOCHS or epoch in self._ends:
+                self._ends[epoch] = max(step, self._ends.get(epoch, step))
+        elif self._last_step >= 0:
+            self._loose.add(self._last_step, epoch)
+
+    @property
+    def misleading(self) -> bool:
+        """Whether epochs lose what the steps beside them tell: they are rounded, so that several
+        steps share one, or start again as steps go on.
+        """
+        return self._restarted or (self._rounded and not self.whole)
+
+    def map(self) -> StepMap:
+        """How epochs and steps stand to each other in this log."""
+        both = self._both.curve().ascending
+        if len(both) and self.whole:
+            return StepMap.of_ends(self._ends, first_step=self._first_step)
+        known = both if len(both) else self._loose.curve().ascending
+        return StepMap(steps=known.at, epochs=known.values, fractional=True)
+
+    def missing(self) -> tuple[str, ...]:
+        """A warning that names the whole epochs that the log skips."""
+        if not self.whole or len(self._seen) == MOST_EPOCHS:
+            return ()
+        count, holes = gaps(tuple(sorted(self._seen)))
+        stretches = [f"{first}" if first == last else f"{first}-{last}" for first, last in holes]
+        more = f" and {len(stretches) - 5} more stretches" if len(stretches) > 5 else ""
+        return (
+            (f"{counted(count, 'epoch')} missing from the log: {', '.join(stretches[:5])}{more}",)
+            if count
+            else ()
+        )
+
+
+class StepMap:
+    """steps -> epochs. steps: ascending.
+
+    fractional: interpolated between; else each step is the last one of its epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: tuple[float, ...],
+        epochs: tuple[float, ...],
+        fractional: bool,
+        begin: float = -1.0,
+        restarting: float = 0.0,
+    ) -> None:
+        self._steps, self._epochs, self._fractional, self._begin, self._restarting = (
+            steps,
+            epochs,
+            fractional,
+            begin,
+            restarting,
+        )
+
+    @classmethod
+    def of_ends(cls, ends: dict[float, float], *, first_step: float) -> StepMap:
+        """The map of a log that tells at which step each epoch ends; ends that fall back are left
+        out.
+        """
+        told = sorted(ends.items())
+        rising = [told[0]]
+        for epoch, step in told[1:]:
+            if step > rising[-1][1]:
+                rising.append((epoch, step))
+        if len(told) > 1 and len(rising) <= RESTARTING * len(told) + 1 and len(rising) < len(told):
+            return cls(steps=(), epochs=(), fractional=False, restarting=max(ends.values()) + 1)
+        steps = tuple(step for _, step in rising)
+        begin = steps[0] - (steps[1] - steps[0]) if len(steps) > 1 else first_step - 1
+        return cls(
+            steps=steps,
+            epochs=tuple(epoch for epoch, _ in rising),
+            fractional=False,
+            begin=min(begin, first_step - 1),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self._steps)
+
+    def whole(self, step: float) -> float:
+        """The epoch that `step` belongs to, or its interpolated one where epochs are fractional."""
+        if self._fractional:
+            return self._interpolated(step)
+        return self._epochs[min(bisect_left(self._steps, step), len(self._steps) - 1)]
+
+    def within(self, step: float) -> float:
+        """How far into its epoch `step` is: from 0 up to 1, never 1."""
+        if self._restarting:
+            return step / self._restarting
+        place = min(bisect_left(self._steps, step), len(self._steps) - 1)
+        before = self._steps[place - 1] if place else self._begin
+        length = self._steps[place] - before
+        if place == len(self._steps) - 1 and place:  # the last epoch may have been cut short
+            length = max(length, before - (self._steps[place - 2] if place > 1 else self._begin))
+        return min(max((step - before - 1) / max(length, 1.0), 0.0), 1 - 1e-6)
+
+    def _interpolated(self, step: float) -> float:
+        if len(self._steps) == 1:
+            return self._epochs[0]
+        right = min(max(bisect_left(self._steps, step), 1), len(self._steps) - 1)
+        (a, b), (low, high) = (
+            self._steps[right - 1 : right + 1],
+            self._epochs[right - 1 : right + 1],
+        )
+        return low + (high - low) * (step - a) / (b - a)
+
+
+def gaps(epochs: tuple[float, ...]) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """How many whole epochs a log skips, and the stretches they lie in. epochs: those it tells,
+    ascending.
+
+    A log that tells every k-th epoch skips none; one without a usual distance is held to every
+    epoch.
+    """
+    if len(epochs) < 3:
+        return 0, ()
+    distances = Counter(int(b - a) for a, b in pairwise(epochs))
+    usual, times = distances.most_common(1)[0]
+    usual = usual if 2 * times > len(epochs) - 1 else 1
+    holes = [(int(a) + usual, int(b) - usual) for a, b in pairwise(epochs) if b - a > usual]
+    return sum((last - first) // usual + 1 for first, last in holes), tuple(holes)
+
 
 Clock = Literal["epoch", "step"]
 LEAST = 3
-RUNNING = frozenset({"avg", "average", "mean", "running"})
-"""Words of names that tell a mean over the batches so far."""
 """Readings that a clock is learnt from, and that a run has before another one can follow it."""
-GOES_ON = 0.15
-"""Share of what a loss has come by which it may differ after its run was resumed."""
 FASTER = 4.0
 """Steps of training between two readings of validation, for each that validation counts, from which
 on it counts another thing.
@@ -55,58 +218,6 @@ def one_axis(series: Sequence[Series], epochs: Epochs, warnings: list[str]) -> t
         )
         return "step", epochs
     return ("epoch" if epochs.any else "step"), epochs
-
-
-def passes(series: Sequence[Series]) -> None:
-    """Make one reading of what each pass over the validation data told batch by batch: of a running
-    mean the last, else the mean of them.
-
-    Batches are counted anew in each pass, and no training is told between them.
-    """
-    trained = [
-        point.at
-        for one in series
-        if one.meaning and one.split in ("train", "") and one.meaning.metric == "loss"
-        for point in one.points
-    ]
-    trained.sort()
-    for one in series:
-        if one.split != "val" or one.meaning is None or not trained:
-            continue
-        groups = (
-            [
-                list(group)
-                for _, group in groupby(
-                    one.points,
-                    key=lambda point: (math.floor(point.epoch), bisect_left(trained, point.at)),
-                )
-            ]
-            if all(point.epoch == point.epoch for point in one.points)
-            else []
-        )
-        by_batch = [
-            [
-                point.epoch - math.floor(point.epoch) if one.level == "step" else point.step
-                for point in group
-            ]
-            for group in groups
-        ]
-        if (
-            len(groups) >= LEAST
-            and min(map(len, by_batch[:-1])) > 1
-            and len({batches[0] for batches in by_batch}) == 1
-        ):
-            mean_so_far = not RUNNING.isdisjoint(words(one.logged))
-            values = [
-                group[-1].value if mean_so_far else fmean(point.value for point in group)
-                for group in groups
-            ]
-            one.place(
-                [
-                    group[-1]._replace(value=value, epoch=math.floor(group[-1].epoch))
-                    for group, value in zip(groups, values, strict=True)
-                ]
-            )
 
 
 Placed = Mapping[str, Sequence[tuple[float, Point]]]
@@ -152,50 +263,6 @@ def told_once(points: Sequence[Point]) -> Sequence[Point]:
     moves = sum(a != b for a, b in pairwise(told)) > len(told) / 2
     again = moves and max(map(len, told)) == 1 and all(len(group) > 1 for group in groups[:-1])
     return [group[0] for group in groups] if again else points
-
-
-def last_run(curves: Placed, warnings: list[str]) -> dict[str, Curve]:
-    """The readings of the newest run of those that one log holds: it begins where the loss is back
-    at the place that it began at.
-
-    One that was hardly begun gives way to the one before. Where the loss goes on from where it was,
-    the run was resumed, and its clock goes on.
-    """
-    main = next(
-        (
-            curves[name]
-            for name in ("val_loss", "train_loss", "val_wer", "val_cer")
-            if len(curves.get(name, ())) > LEAST
-        ),
-        (),
-    )
-    starts = _starts([point.at for _, point in main])
-    bounds = [-math.inf, *(_begins(curves, main, start) for start in starts[1:]), math.inf]
-    parts = [
-        {
-            name: Curve.of(point for order, point in curve if low <= order < high)
-            for name, curve in curves.items()
-        }
-        for low, high in pairwise(bounds)
-    ]
-    lengths = [end - start for start, end in pairwise([*starts, len(main)])]
-    chosen = next((index for index in reversed(range(len(parts))) if lengths[index] >= LEAST), 0)
-    first = 0
-    for index in range(1, chosen + 1):
-        first = first if _resumed(parts[first], parts[index - 1], parts[index]) else index
-    if len(parts) > 1:
-        where = main[starts[first]][1].where
-        since = f", from {where} on" if where else ""
-        how = (
-            f"the last of {chosen - first + 1} that go on from each other"
-            if first < chosen
-            else f"number {chosen + 1}"
-        )
-        warnings.append(f"the log starts anew {len(parts) - 1} times; {how} is read{since}")
-    kept = parts[first]
-    for part in parts[first + 1 : chosen + 1]:
-        kept = _continued(kept, part)
-    return {name: curve for name, curve in kept.items() if len(curve)}
 
 
 def _learnt(series: Sequence[Series]) -> Epochs:
@@ -345,48 +412,3 @@ def _apart(places: list[float]) -> list[float]:
                 spread[start + index] = place + (following - place) * index / count
         start += count
     return spread
-
-
-def _starts(places: Sequence[float]) -> list[int]:
-    """Indices at which a run begins: the first, and each at which the clock comes back to where it
-    began.
-    """
-    return [0, *(index for index in range(1, len(places)) if places[index] == places[0])]
-
-
-def _begins(curves: Placed, main: Sequence[tuple[float, Point]], start: int) -> float:
-    """The order from which a run is told. A metric may start anew before the main one does."""
-    before, here = main[start - 1][0], main[start][0]
-    anew = [
-        order
-        for curve in curves.values()
-        for (_, a), (order, b) in pairwise(curve)
-        if before < order <= here and b.at <= a.at
-    ]
-    return min(anew, default=here)
-
-
-def _resumed(
-    begun: Mapping[str, Curve], before: Mapping[str, Curve], after: Mapping[str, Curve]
-) -> bool:
-    """Whether every loss goes on near to where it was, by what it had come since the run was
-    begun.
-    """
-    told = []
-    for name in ("train_loss", "val_loss"):
-        if len(before.get(name, ())) and len(after.get(name, ())):
-            first, last, new = begun[name].values[0], before[name].values[-1], after[name].values[0]
-            told.append(abs(new - last) < GOES_ON * abs(first - last))
-    return bool(told) and all(told)
-
-
-def _continued(kept: Mapping[str, Curve], part: Mapping[str, Curve]) -> dict[str, Curve]:
-    """Two parts of a run on one clock, which the second has begun anew."""
-    places = sorted({point.at for curve in kept.values() for point in curve.points})
-    usual = median([b - a for a, b in pairwise(places)] or [1.0])
-    start = min((point.at for curve in part.values() for point in curve.points), default=0.0)
-    shift = places[-1] + usual - start
-    return {
-        name: Curve.of((*curve.points, *(p._replace(at=p.at + shift) for p in part[name].points)))
-        for name, curve in kept.items()
-    }

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_overfit.health.readers import read_run
-from pytest_overfit.health.readers.phrases import parsed
+from pytest_overfit.health.readers.plain_line import parsed
 from pytest_overfit.health.run import Run
 
 Points = list[tuple[float, float]]

@@ -11,7 +11,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from pytest_overfit.health.readers import events, read_run
+from pytest_overfit.health.readers import read_run, trackers
 from pytest_overfit.health.run import BadRun, Run
 from tests.health.event_files import Scalars, write_events
 
@@ -99,7 +99,7 @@ def test_a_record_too_large_for_scalars_is_passed_over(
     path = write_events(
         tmp_path, [(1, {"val_loss": 4.5}), (2, {"x" * 5_000: 1.0}), (3, {"val_loss": 4.0})]
     )
-    monkeypatch.setattr(events, "LARGEST", 1_000)
+    monkeypatch.setattr(trackers, "LARGEST_RECORD", 1_000)
     run = read_run(path)
     assert points(run, "val_loss") == [(1, 4.5), (3, 4.0)]
     assert run.warnings == (f"{path}: 1 record of more than 0 MiB passed over",)
@@ -131,7 +131,7 @@ def test_a_record_that_is_no_event_is_a_complaint(tmp_path: Path) -> None:
     path = write_events(tmp_path, [(10, {"val_loss": 4.5})])
     path.write_bytes(
         path.read_bytes()
-        + struct.pack("<QI", 4, events._checksum(4))
+        + struct.pack("<QI", 4, trackers._checksum(4))
         + b"\xff\xff\xff\xff"
         + b"\0" * 4
     )
@@ -165,7 +165,7 @@ def test_without_tensorboard_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_events(tmp_path, [(10, {"val_loss": 4.5})])
-    monkeypatch.setattr(events, "find_spec", lambda name: None)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     with pytest.raises(BadRun) as raised:
         read_run(path)
     assert (

@@ -1,21 +1,34 @@
-"""One metric as logged, and how metrics get their canonical names."""
+"""One metric as logged, and what it is: its canonical name, its split and its unit."""
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import median
+from dataclasses import replace
+from itertools import groupby
+from statistics import fmean, median
 
-from pytest_overfit.health.readers.names import NOT_OF_NOW, SPLITS, Known, canonical, known, words
+from pytest_overfit.health.curves.metric_names import (
+    NOT_OF_NOW,
+    SPLITS,
+    Known,
+    canonical,
+    known,
+    words,
+)
 from pytest_overfit.health.run import (
     MEASURED,
     MOST_POINTS,
     WITHOUT_SPLIT,
+    Curve,
     CurveBuilder,
     Point,
     Where,
 )
 
+RUNNING = frozenset({"avg", "average", "mean", "running"})
+"""Words of names that tell a mean over the batches so far."""
 POINTS_UNKNOWN = 2_000
 """Points kept of a curve whose name is not canonical."""
 SUMS = 5.0
@@ -87,6 +100,58 @@ def not_logged(all_series: Sequence[Series]) -> None:
             if min(len(here), len(there)) >= CURVE and here.isdisjoint(there):
                 rows |= there
         one.place([point for point in one.points if point.at not in rows])
+
+
+def passes(series: Sequence[Series]) -> None:
+    """Make one reading of what each pass over the validation data told batch by batch: of a running
+    mean the last, else the mean of them.
+
+    Batches are counted anew in each pass, and no training is told between them.
+    """
+    trained = [
+        point.at
+        for one in series
+        if one.meaning and one.split in ("train", "") and one.meaning.metric == "loss"
+        for point in one.points
+    ]
+    trained.sort()
+    for one in series:
+        if one.split != "val" or one.meaning is None or not trained:
+            continue
+        groups = (
+            [
+                list(group)
+                for _, group in groupby(
+                    one.points,
+                    key=lambda point: (math.floor(point.epoch), bisect_left(trained, point.at)),
+                )
+            ]
+            if all(point.epoch == point.epoch for point in one.points)
+            else []
+        )
+        by_batch = [
+            [
+                point.epoch - math.floor(point.epoch) if one.level == "step" else point.step
+                for point in group
+            ]
+            for group in groups
+        ]
+        if (
+            len(groups) >= CURVE
+            and min(map(len, by_batch[:-1])) > 1
+            and len({batches[0] for batches in by_batch}) == 1
+        ):
+            mean_so_far = not RUNNING.isdisjoint(words(one.logged))
+            values = [
+                group[-1].value if mean_so_far else fmean(point.value for point in group)
+                for group in groups
+            ]
+            one.place(
+                [
+                    group[-1]._replace(value=value, epoch=math.floor(group[-1].epoch))
+                    for group, value in zip(groups, values, strict=True)
+                ]
+            )
 
 
 def settle_splits(all_series: Sequence[Series], warnings: list[str]) -> None:
@@ -298,3 +363,95 @@ OF_MACHINE = frozenset(
     }
 )
 """Words of names that tell of the machine, not of learning."""
+ERROR_RATE_OF_NO_SHARE = 20.0
+"""Error rates are percent where one is above this, which no share reaches with 20 steps a token,
+...
+"""
+USUAL_ERROR_RATE = 1.5
+"""...
+
+or where the median is above this: a fresh network emits at every step and has a share of 5 once,
+not for half of a run.
+"""
+
+
+def as_shares(
+    curves: dict[str, Curve], told: set[str], warnings: list[str], *, likely: bool
+) -> None:
+    """Divide percent by 100. A metric of train and validation is in one unit; so are all error
+    rates where one is surely percent.
+
+    told: curves whose unit the log tells. likely: whether shares are expected.
+    """
+    # No error rate passes 1 + emitted / target tokens.
+    most = 1 + max(_finite(curves, ("train_emission_ratio", "val_emission_ratio")), default=0.0)
+    untold = {
+        metric: [name for name in curves if name not in told and metric_of(name) == metric]
+        for metric, one in MEASURED.items()
+        if one.share
+    }
+    values = {
+        metric: found for metric, names in untold.items() if (found := _finite(curves, names))
+    }
+    rates = [metric for metric in values if MEASURED[metric].kind == "error rate"]
+    percent = {
+        metric
+        for metric in rates
+        if _percent_error_rate(values[metric], likely or max(values[metric]) <= most)
+    }
+    percent |= {
+        metric
+        for metric in values
+        if metric not in rates and max(values[metric]) > USUAL_ERROR_RATE
+    }
+    if any(max(values[metric]) > ERROR_RATE_OF_NO_SHARE for metric in percent.intersection(rates)):
+        percent |= set(rates)
+    for metric in sorted(percent):
+        for name in untold[metric]:
+            curves[name] = replace(
+                curves[name], values=tuple(value / 100 for value in curves[name].values)
+            )
+        warnings.append(
+            f"{' and '.join(untold[metric])}: taken for percent, since values reach "
+            f"{max(values[metric]):g}"
+        )
+
+
+def losses_of_perplexities(curves: dict[str, Curve], warnings: list[str]) -> None:
+    """Where a log tells the perplexity of a split and no loss, its logarithm is the loss in nats a
+    token.
+    """
+    for split in ("train", "val"):
+        perplexity = curves.get(f"{split}_perplexity")
+        if (
+            perplexity is not None
+            and f"{split}_loss" not in curves
+            and all(value > 0 for value in perplexity.values)
+        ):
+            curves[f"{split}_loss"] = replace(
+                perplexity, values=tuple(map(math.log, perplexity.values))
+            )
+            warnings.append(f"{split}_loss: the logarithm of {split}_perplexity")
+
+
+def metric_of(name: str) -> str:
+    """ "val_wer" -> "wer", "" for a name that is not canonical."""
+    split, _, metric = name.partition("_")
+    return metric if split in ("train", "val") else ""
+
+
+def _finite(curves: Mapping[str, Curve], names: Iterable[str]) -> list[float]:
+    return [
+        value
+        for name in names
+        if name in curves
+        for value in curves[name].values
+        if math.isfinite(value)
+    ]
+
+
+def _percent_error_rate(values: list[float], likely_shares: bool) -> bool:
+    highest, usual = max(values), median(values)
+    if likely_shares:
+        return usual > ERROR_RATE_OF_NO_SHARE
+    return highest > ERROR_RATE_OF_NO_SHARE or usual > USUAL_ERROR_RATE

@@ -20,13 +20,18 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from pytest_overfit.health.readers.fields import row, tokens
-from pytest_overfit.health.readers.gather import MOST_PREDICTIONS, NAN, Gathering
-from pytest_overfit.health.readers.lines import LeftOut, Progress, TextLines
-from pytest_overfit.health.readers.names import clock, known
-from pytest_overfit.health.readers.phrases import ESCAPES, ParsedLine, parsed, scope_in, split_in
-from pytest_overfit.health.readers.tables import losses_of_splits, object_row
-from pytest_overfit.health.readers.tongues import in_english
+from pytest_overfit.health.curves.log_builder import MOST_PREDICTIONS, NAN, LogBuilder
+from pytest_overfit.health.curves.metric_names import clock, known
+from pytest_overfit.health.readers.plain_line import (
+    ESCAPES,
+    ParsedLine,
+    in_english,
+    parsed,
+    scope_in,
+    split_in,
+)
+from pytest_overfit.health.readers.rows import LeftOut, Progress, TextLines, object_row, row, tokens
+from pytest_overfit.health.readers.tables import losses_of_splits
 from pytest_overfit.health.run import Prediction, Where
 
 TARGET = r"targets?|references?|refs?|ground[ _-]?truth|gt|truth"
@@ -83,8 +88,6 @@ ENDED = re.compile(
     re.IGNORECASE,
 )
 """What a trainer says when it ends."""
-
-
 BLANKS = re.compile(r"\s{2,}|\t")
 BARS = str.maketrans("│┃", "||")
 DATED = re.compile(r"[a-z]\D*(?:\d\d:\d\d|\d{4}-\d\d)", re.IGNORECASE)
@@ -119,28 +122,28 @@ def _told_again(before: ParsedLine, after: ParsedLine) -> bool:
 
 
 def read_plain(
-    path: Path, gathering: Gathering, progress: Progress, *, most_lines: int | None = None
+    path: Path, builder: LogBuilder, progress: Progress, *, most_lines: int | None = None
 ) -> None:
     """most_lines: how many to read, of a log that is only to be recognised."""
-    lines, reader = TextLines(path=path, progress=progress), PlainLog(gathering)
+    lines, reader = TextLines(path=path, progress=progress), PlainLog(builder)
     for number, raw in lines:
         reader.line(Where(path, number), raw)
         if number == most_lines:
             break
     reader.finish()
-    if gathering.any_clock:
-        gathering.warnings += reader.unplaced.said(
+    if builder.any_clock:
+        builder.warnings += reader.unplaced.warning(
             path, "left out: metrics before the first epoch or step"
         )
-    gathering.warnings += lines.warnings()
+    builder.warnings += lines.warnings()
 
 
 class PlainLog:
     """What was said so far, as far as later lines depend on it."""
 
-    def __init__(self, gathering: Gathering) -> None:
+    def __init__(self, builder: LogBuilder) -> None:
         self.unplaced = LeftOut()
-        self._gathering = gathering
+        self._builder = builder
         self._epoch: float | None = None
         self._step: float | None = None
         self._split = ""
@@ -173,7 +176,7 @@ class PlainLog:
         if self._row(where, text) or self._in_table(where, text) or self._spoken(text):
             return
         if ended := ENDED.search(text):
-            self._gathering.end(
+            self._builder.end(
                 f"{text[ended.start() :].strip()[:MOST_QUOTED]} ({where})", order=where.number
             )
             self._ended = True
@@ -213,7 +216,7 @@ class PlainLog:
             before.epoch if found.epoch != found.epoch and before.epoch is not None else found.epoch
         )
         if found.placed or found.of_the_whole_run:
-            found.give(self._gathering, where, split=split, order=where.number)
+            found.give(self._builder, where, split=split, order=where.number)
         else:
             self._values(
                 where, ParsedLine(values=[(name, split, value) for name, value in found.values])
@@ -238,7 +241,7 @@ class PlainLog:
             return False
         found = row(zip(self._columns, cells, strict=True))
         if found.placed:
-            found.give(self._gathering, where, order=where.number)
+            found.give(self._builder, where, order=where.number)
         return found.placed or not any(cell.strip(":- ") for cell in cells)
 
     def _begin(self, line: ParsedLine) -> None:
@@ -253,7 +256,7 @@ class PlainLog:
             shown.after = epoch
         self._waiting.clear()
         if line.epochs:
-            self._gathering.told["epochs"] = line.epochs
+            self._builder.facts["epochs"] = line.epochs
 
     def _place_loose(self) -> None:
         """Lines told since the last epoch was named belong to the one that is named now."""
@@ -340,7 +343,7 @@ class PlainLog:
                 part, level = max(far - 1, 0) / of, "step"
             elif self._epoch is None and line.step is None:
                 self._step = float(far)
-                self._gathering.planned_steps = of
+                self._builder.planned_steps = of
         epoch = NAN if self._epoch is None else self._epoch
         step = NAN if self._step is None else self._step
         for name, split, value in line.values:
@@ -349,7 +352,7 @@ class PlainLog:
                 continue
             if split == "test":
                 name, split = f"test {name}", ""
-            self._gathering.add(
+            self._builder.add(
                 [(name, value)],
                 epoch=epoch,
                 part=part,
@@ -415,13 +418,13 @@ class PlainLog:
         if self._epoch is not None and "param" not in text:
             return
         for name, pattern in FACTS.items():
-            if name not in self._gathering.told and (match := pattern.search(text)):
+            if name not in self._builder.facts and (match := pattern.search(text)):
                 number, unit = next(
                     (match[place], match[f"{place}_unit"])
                     for place in pattern.groupindex
                     if match[place] and "_" not in place
                 )
-                self._gathering.told[name] = round(
+                self._builder.facts[name] = round(
                     float(number.replace(",", "").replace("_", ""))
                     * TIMES[(unit or "").upper()[:1]]
                 )
@@ -437,7 +440,7 @@ class PlainLog:
         first = self._leading and not self._waiting
         for split, shown in self._shown.items():
             for one in shown:
-                self._gathering.predict(
+                self._builder.predict(
                     Prediction(
                         at=one.after if first else one.before,
                         split=split,

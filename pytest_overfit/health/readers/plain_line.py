@@ -7,7 +7,12 @@ full of numbers. A name that does not say its split takes the one that stands be
 as in `Validation: loss 4.9, wer 91%`; one of a split alone, as in `Train 4.19 | Val 4.90`, is a
 loss. A number with a unit is a duration or a size, and one after `module:function:` is a line of
 source.
+
+Before that, a line is put into one spelling: words of other languages, `Época 3 - pérdida de
+validación: 0,51`, and abbreviations of trainers, `Ep. 3 : Up. 1000`.
 """
+
+# ruff: noqa: RUF001
 
 from __future__ import annotations
 
@@ -15,10 +20,80 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from pytest_overfit.health.readers.names import NOT_OF_NOW, SPLITS, clock, known, words
+from pytest_overfit.health.curves.metric_names import NOT_OF_NOW, SPLITS, clock, known, words
+from pytest_overfit.health.readers.rows import NUMBER, unwrapped
+
+WORDS = {
+    "epoch": "第?轮次|轮次|轮|エポック|에폭|에포크|эпох[аи]?|époque|epoque|época|epoca|epoche",
+    "step": "步数|步|ステップ|스텝|шаг",
+    "train": "训练集?|訓練|学習(?!率)|훈련|학습(?!률)|(?:на |при )?обучени[еяи]|(?:на "
+    ")?трейне?|entrenamiento|treinamento|treino|entra[iî]nement"
+    "|addestramento|eğitim",
+    "val": (
+        "验证集?|検証|검증|(?:на )?валидаци[яи]|(?:на )?вал(?=[.: "
+        "])|validación|validação|validazione|validierung|doğrulama"
+    ),
+    "test": "测试集?|テスト|테스트|(?:на )?тест[ае]?(?!\\w)",
+    "loss": "损失(?:值|函数)?|損失|손실|потер[иья]|лосс?|pérdida|perda|perte|perdita|verlust|kayıp",
+    "accuracy": "准确率|正确率|精度|正解率|정확도|точность|exactitud|precisión|acurácia|précision|exactitude|accuratezza|genauigkeit|doğruluk",
+    "cer": "字错误?率|字符错误率|文字誤り率",
+    "wer": "词错误?率|单词错误率|単語誤り率",
+    "lr": "学习率|学習率|학습률",
+}
+LINKS = r"(?:\s+(?:de(?:l)?|do|da|di|d'|en|em|sur|auf|der|des|la|le|l')(?!\w))?"
+"""What stands between two such words: `pérdida de validación`."""
+FOREIGN = re.compile(
+    r"(?:(?<![^\W\d_])(?=[a-zà-ÿğıçşа-я])|(?=[^\x00-\u04ff]))(?:"
+    + "|".join(f"(?P<{word}>{names})" for word, names in WORDS.items())
+    + ")(?![a-zà-ÿ]|(?<=[а-я])[а-я])"
+    + LINKS,
+    re.IGNORECASE,
+)
+COMPOUND = re.compile(r"(training|validierung)s(?=verlust|genauigkeit)", re.IGNORECASE)
+NUMBERED_IN_CHINESE = re.compile(r"第\s*(\d{1,12})\s*(?:个)?\s*(?:轮次?|epoch|代)", re.IGNORECASE)
+DECIMAL_COMMA = re.compile(r"(?<=[:=])(\s*\d+),(\d{1,2}|\d{4,})(?![\d.]|,\d)")
+"""A number that can be no count of thousands."""
+COMMA = re.compile(r"(?<=[:=])(\s*\d+),(\d+)(?![\d.]|,\d)")
+POINTED = re.compile(r"\d\.\d")
+CLOCK = r"(epoch|step|iteration)"
+ABBREVIATED = (
+    (re.compile(r"\bEp\. (?=\d)"), "epoch "),  # Marian
+    (re.compile(r"\bUp\. (?=\d)"), "update "),
+    (re.compile(r"\bL\.r\. (?=\d)"), "lr "),
+    (re.compile(r"\bTR - E(\d{1,6}):"), r"train epoch \1:"),  # PyLaia
+    (re.compile(r"\bVA - E(\d{1,6}):"), r"val epoch \1:"),
+    (
+        re.compile(rf"\b{CLOCK}\.\.\. ?\((?=\d)", re.IGNORECASE),
+        r"\1 (",
+    ),  # `Step... (500 | Loss: 2.1`
+    (
+        re.compile(
+            rf"\b((?:[a-z_]+ ){{0,2}}[a-z_]+) (?:at|after|for|in) {CLOCK} "
+            rf"(\d{{1,12}})(?:/\d{{1,12}})?(?: is|\s?[:=])(?=\s*{NUMBER})",
+            re.IGNORECASE,
+        ),
+        r"\2 \3, \1:",
+    ),  # `Average loss at step 100: 2.1`
+)
+
+
+def in_english(text: str) -> str:
+    """A line in the spelling that is understood; decimal commas are points where no number of the
+    line has a point.
+    """
+    text = unwrapped(text)
+    for pattern, written_out in ABBREVIATED:
+        text = pattern.sub(written_out, text)
+    if "第" in text:
+        text = NUMBERED_IN_CHINESE.sub(r"epoch \1 ", text)
+    text, found = FOREIGN.subn(lambda match: f" {match.lastgroup} ", COMPOUND.sub(r"\1 ", text))
+    text = re.sub(r" +", " ", text).replace(" :", ":") if found else text
+    if POINTED.search(text) or not DECIMAL_COMMA.search(text):
+        return text
+    return COMMA.sub(r"\1.\2", text)
+
 
 ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
-NUMBER = r"[-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
 WORD = r"(?:\d_)?[A-Za-z_][\w./-]*(?<!\.)"
 UNIT = (
     r"(?:million|billion|thousand|k|params?|parameters|samples?|clips?|sentences?|utterances|batches|files|videos|frames|examples|images|steps?"
@@ -133,7 +208,7 @@ def parsed(text: str) -> ParsedLine:
         parts = match["name"].split()
         if _is_source_line(match, text) or match["unit"] or CHANGES.match(text, match.end()):
             continue
-        counts = None if match["percent"] else _clock(parts, match)
+        counts = None if match["percent"] else _clock_of(parts, match)
         if counts is not None:
             if (
                 counts == "epoch"
@@ -214,7 +289,7 @@ def _is_source_line(match: re.Match[str], text: str) -> bool:
     return chained or (match["name"].endswith(".py") and not match["sign"].isspace())
 
 
-def _clock(parts: list[str], match: re.Match[str]) -> str | None:
+def _clock_of(parts: list[str], match: re.Match[str]) -> str | None:
     """Which clock some words end in: "epoch", "step", "batch", or None."""
     name = [part for word in parts for part in words(word)]
     if not NO_CLOCK.isdisjoint(name) and clock(" ".join(parts)) is None:

@@ -1,30 +1,40 @@
-"""Rows of any log -> curves under canonical names, on one clock, with warnings.
+"""Rows of a log -> curves under canonical names, on one clock, with warnings.
 
-Every reader feeds a `Gathering`.
+Every reader feeds a `LogBuilder`. Where one file holds several runs, the clock comes back to where
+it began: the last run is kept, with those that it goes on from.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import median
 from typing import Literal
 
 from pytest_overfit.finding import counted, naming
-from pytest_overfit.health.readers.axis import last_run, one_axis, passes, placed
-from pytest_overfit.health.readers.epochs import Epochs
-from pytest_overfit.health.readers.names import Known, known, words
-from pytest_overfit.health.readers.series import (
+from pytest_overfit.health.curves.clock import (
+    LEAST,
+    Epochs,
+    Placed,
+    one_axis,
+    placed,
+)
+from pytest_overfit.health.curves.metric_names import Known, known, words
+from pytest_overfit.health.curves.series import (
     Series,
+    as_shares,
+    losses_of_perplexities,
+    metric_of,
     name_series,
     not_logged,
     not_understood,
+    passes,
     settle_splits,
 )
-from pytest_overfit.health.run import MEASURED, WITHOUT_SPLIT, Curve, Prediction, Where
+from pytest_overfit.health.run import MEASURED, WITHOUT_SPLIT, Curve, Point, Prediction, Where
 
 NAN = math.nan
 MOST_PREDICTIONS = 200
@@ -35,21 +45,11 @@ nothing.
 """
 MOST_UNKNOWN = 200
 """Curves kept of names that are not canonical."""
-ERROR_RATE_OF_NO_SHARE = 20.0
-"""Error rates are percent where one is above this, which no share reaches with 20 steps a token,
-...
-"""
-USUAL_ERROR_RATE = 1.5
-"""...
-
-or where the median is above this: a fresh network emits at every step and has a share of 5 once,
-not for half of a run.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
-    """What one log told. told: facts named in its text. finished, planned_steps, not_understood:
+class LogContents:
+    """What one log holds. facts: those named in its text. finished, planned_steps, not_understood:
     see `Run`.
 
     unmet: names that the user gave a meaning and the log has not. run: the name of the run, where a
@@ -59,7 +59,7 @@ class Reading:
     clock: Literal["epoch", "step"]
     curves: Mapping[str, Curve]
     predictions: tuple[Prediction, ...] = ()
-    told: Mapping[str, int] = field(default_factory=dict)
+    facts: Mapping[str, int] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     finished: tuple[str, ...] = ()
     planned_steps: int | None = None
@@ -68,7 +68,7 @@ class Reading:
     run: str = ""
 
 
-class Gathering:
+class LogBuilder:
     """Collects a log row by row. shares: error rates are held to be shares unless half of them are
     far above any.
 
@@ -80,7 +80,7 @@ class Gathering:
         self, *, shares: bool = False, meanings: Mapping[str, str] | None = None, split: str = ""
     ) -> None:
         self._split = split
-        self.apart: dict[str, Gathering] = {}
+        self.apart: dict[str, LogBuilder] = {}
         self._ends: list[tuple[float, str]] = []
         self.planned_steps: int | None = None
         self.meanings = dict(meanings or {})
@@ -89,7 +89,7 @@ class Gathering:
         self._order = 0
         self.epochs = Epochs()
         self.predictions: dict[str, deque[Prediction]] = {}
-        self.told: dict[str, int] = {}
+        self.facts: dict[str, int] = {}
         self.warnings: list[str] = []
         self._own: dict[tuple[str, str, str], Series] = {}
         self._seen: dict[tuple[str, str, str], Series] = {}
@@ -146,11 +146,11 @@ class Gathering:
         self._seen[seen] = series
         return series
 
-    def anew(self, *, split: str = "") -> Gathering:
+    def anew(self, *, split: str = "") -> LogBuilder:
         """An empty one that is told the same, but for the split."""
-        return Gathering(shares=self._shares, meanings=self.meanings, split=split)
+        return LogBuilder(shares=self._shares, meanings=self.meanings, split=split)
 
-    def of_run(self, name: str) -> Gathering:
+    def of_run(self, name: str) -> LogBuilder:
         """What gathers one of several runs that a log tells apart by their names."""
         return self.apart.setdefault(name, self.anew(split=self._split))
 
@@ -210,8 +210,8 @@ class Gathering:
         if clock == "epoch" and not self.epochs.whole:  # the next reading would lie beyond its end
             apart = [b - a for a, b in pairwise(sorted(set(places)))]
             told = max(told, math.floor(max(places, default=0.0) + median(apart or [0.0]) + 1e-6))
-        if not reasons and clock == "epoch" and self.told.get("epochs", math.inf) <= told:
-            reasons.append(f"all of {self.told['epochs']} epochs are told")
+        if not reasons and clock == "epoch" and self.facts.get("epochs", math.inf) <= told:
+            reasons.append(f"all of {self.facts['epochs']} epochs are told")
         rates = (
             [point for point in curves["lr"].points if point.value == point.value]
             if "lr" in curves
@@ -232,7 +232,7 @@ class Gathering:
         """Whether no metric was found."""
         return not self._own
 
-    def reading(self) -> Reading:
+    def contents(self) -> LogContents:
         """What the rows come to: curves on one clock under canonical names, and warnings."""
         warnings = list(self.warnings)
         series = tuple(self._own.values())
@@ -257,7 +257,7 @@ class Gathering:
             if series.meaning is not None and series.meaning.percent
         }
         as_shares(curves, told, warnings, likely=self._shares)
-        _losses_of_perplexities(curves, warnings)
+        losses_of_perplexities(curves, warnings)
         warnings += _disorders(curves, clock)
         warnings += epochs.missing() if clock == "epoch" else ()
         if self._dropped:
@@ -284,7 +284,7 @@ class Gathering:
                 f"not understood: {naming(strange)}; --overfit-metric "
                 f"{lacking[0]}={strange[0]} says what one is"
             )
-        return Reading(
+        return LogContents(
             clock=clock,
             curves=curves,
             predictions=tuple(
@@ -292,7 +292,7 @@ class Gathering:
                 for split in sorted(self.predictions)
                 for prediction in self.predictions[split]
             ),
-            told=dict(self.told),
+            facts=dict(self.facts),
             warnings=tuple(warnings),
             finished=self._finished(clock, curves),
             unmet=tuple(name for name in self.meanings if _spelled(name) not in self._used),
@@ -320,88 +320,6 @@ def _counts_epochs(curves: Mapping[str, Curve]) -> bool:
     )
 
 
-def as_shares(
-    curves: dict[str, Curve], told: set[str], warnings: list[str], *, likely: bool
-) -> None:
-    """Divide percent by 100. A metric of train and validation is in one unit; so are all error
-    rates where one is surely percent.
-
-    told: curves whose unit the log tells. likely: whether shares are expected.
-    """
-    # No error rate passes 1 + emitted / target tokens.
-    most = 1 + max(_finite(curves, ("train_emission_ratio", "val_emission_ratio")), default=0.0)
-    untold = {
-        metric: [name for name in curves if name not in told and metric_of(name) == metric]
-        for metric, one in MEASURED.items()
-        if one.share
-    }
-    values = {
-        metric: found for metric, names in untold.items() if (found := _finite(curves, names))
-    }
-    rates = [metric for metric in values if MEASURED[metric].kind == "error rate"]
-    percent = {
-        metric
-        for metric in rates
-        if _percent_error_rate(values[metric], likely or max(values[metric]) <= most)
-    }
-    percent |= {
-        metric
-        for metric in values
-        if metric not in rates and max(values[metric]) > USUAL_ERROR_RATE
-    }
-    if any(max(values[metric]) > ERROR_RATE_OF_NO_SHARE for metric in percent.intersection(rates)):
-        percent |= set(rates)
-    for metric in sorted(percent):
-        for name in untold[metric]:
-            curves[name] = replace(
-                curves[name], values=tuple(value / 100 for value in curves[name].values)
-            )
-        warnings.append(
-            f"{' and '.join(untold[metric])}: taken for percent, since values reach "
-            f"{max(values[metric]):g}"
-        )
-
-
-def _losses_of_perplexities(curves: dict[str, Curve], warnings: list[str]) -> None:
-    """Where a log tells the perplexity of a split and no loss, its logarithm is the loss in nats a
-    token.
-    """
-    for split in ("train", "val"):
-        perplexity = curves.get(f"{split}_perplexity")
-        if (
-            perplexity is not None
-            and f"{split}_loss" not in curves
-            and all(value > 0 for value in perplexity.values)
-        ):
-            curves[f"{split}_loss"] = replace(
-                perplexity, values=tuple(map(math.log, perplexity.values))
-            )
-            warnings.append(f"{split}_loss: the logarithm of {split}_perplexity")
-
-
-def metric_of(name: str) -> str:
-    """ "val_wer" -> "wer", "" for a name that is not canonical."""
-    split, _, metric = name.partition("_")
-    return metric if split in ("train", "val") else ""
-
-
-def _finite(curves: Mapping[str, Curve], names: Iterable[str]) -> list[float]:
-    return [
-        value
-        for name in names
-        if name in curves
-        for value in curves[name].values
-        if math.isfinite(value)
-    ]
-
-
-def _percent_error_rate(values: list[float], likely_shares: bool) -> bool:
-    highest, usual = max(values), median(values)
-    if likely_shares:
-        return usual > ERROR_RATE_OF_NO_SHARE
-    return highest > ERROR_RATE_OF_NO_SHARE or usual > USUAL_ERROR_RATE
-
-
 def _disorders(curves: Mapping[str, Curve], clock: str) -> list[str]:
     """Of the curve that goes back, or else repeats a place, most often."""
     if not curves:
@@ -424,3 +342,96 @@ def _disorders(curves: Mapping[str, Curve], clock: str) -> list[str]:
 def _disorder(curve: Curve) -> tuple[int, int]:
     """How often a curve goes back, and how often it repeats a place."""
     return sum(b < a for a, b in pairwise(curve.at)), sum(a == b for a, b in pairwise(curve.at))
+
+
+GOES_ON = 0.15
+"""Share of what a loss has come by which it may differ after its run was resumed."""
+
+
+def last_run(curves: Placed, warnings: list[str]) -> dict[str, Curve]:
+    """The readings of the newest run of those that one log holds: it begins where the loss is back
+    at the place that it began at.
+
+    One that was hardly begun gives way to the one before. Where the loss goes on from where it was,
+    the run was resumed, and its clock goes on.
+    """
+    main = next(
+        (
+            curves[name]
+            for name in ("val_loss", "train_loss", "val_wer", "val_cer")
+            if len(curves.get(name, ())) > LEAST
+        ),
+        (),
+    )
+    starts = _starts([point.at for _, point in main])
+    bounds = [-math.inf, *(_begins(curves, main, start) for start in starts[1:]), math.inf]
+    parts = [
+        {
+            name: Curve.of(point for order, point in curve if low <= order < high)
+            for name, curve in curves.items()
+        }
+        for low, high in pairwise(bounds)
+    ]
+    lengths = [end - start for start, end in pairwise([*starts, len(main)])]
+    chosen = next((index for index in reversed(range(len(parts))) if lengths[index] >= LEAST), 0)
+    first = 0
+    for index in range(1, chosen + 1):
+        first = first if _resumed(parts[first], parts[index - 1], parts[index]) else index
+    if len(parts) > 1:
+        where = main[starts[first]][1].where
+        since = f", from {where} on" if where else ""
+        how = (
+            f"the last of {chosen - first + 1} that go on from each other"
+            if first < chosen
+            else f"number {chosen + 1}"
+        )
+        warnings.append(f"the log starts anew {len(parts) - 1} times; {how} is read{since}")
+    kept = parts[first]
+    for part in parts[first + 1 : chosen + 1]:
+        kept = _continued(kept, part)
+    return {name: curve for name, curve in kept.items() if len(curve)}
+
+
+def _starts(places: Sequence[float]) -> list[int]:
+    """Indices at which a run begins: the first, and each at which the clock comes back to where it
+    began.
+    """
+    return [0, *(index for index in range(1, len(places)) if places[index] == places[0])]
+
+
+def _begins(curves: Placed, main: Sequence[tuple[float, Point]], start: int) -> float:
+    """The order from which a run is told. A metric may start anew before the main one does."""
+    before, here = main[start - 1][0], main[start][0]
+    anew = [
+        order
+        for curve in curves.values()
+        for (_, a), (order, b) in pairwise(curve)
+        if before < order <= here and b.at <= a.at
+    ]
+    return min(anew, default=here)
+
+
+def _resumed(
+    begun: Mapping[str, Curve], before: Mapping[str, Curve], after: Mapping[str, Curve]
+) -> bool:
+    """Whether every loss goes on near to where it was, by what it had come since the run was
+    begun.
+    """
+    told = []
+    for name in ("train_loss", "val_loss"):
+        if len(before.get(name, ())) and len(after.get(name, ())):
+            first, last, new = begun[name].values[0], before[name].values[-1], after[name].values[0]
+            told.append(abs(new - last) < GOES_ON * abs(first - last))
+    return bool(told) and all(told)
+
+
+def _continued(kept: Mapping[str, Curve], part: Mapping[str, Curve]) -> dict[str, Curve]:
+    """Two parts of a run on one clock, which the second has begun anew."""
+    places = sorted({point.at for curve in kept.values() for point in curve.points})
+    usual = median([b - a for a, b in pairwise(places)] or [1.0])
+    start = min((point.at for curve in part.values() for point in curve.points), default=0.0)
+    shift = places[-1] + usual - start
+    return {
+        name: Curve.of((*curve.points, *(p._replace(at=p.at + shift) for p in part[name].points)))
+        for name, curve in kept.items()
+    }

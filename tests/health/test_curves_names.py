@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_overfit.health.readers.names import canonical, clock, known
+from pytest_overfit.health.curves.metric_names import canonical, clock, known
 
 
 @pytest.mark.parametrize(
