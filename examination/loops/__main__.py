@@ -1,8 +1,9 @@
 """`python -m examination.loops`: plant every fault and every sound change of a loop, and write what
 was said of them.
 
-A results file holds a line a change, so that an examination that was cut off goes on. Without
-`--held-out` the third that was set aside is left alone, and the page is not written.
+A results file holds a line a change, so that an examination that was cut off, or given some minutes
+at a time, goes on; the page is written once it is complete. Without `--held-out` what was set aside
+is left alone, and no page is written.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -24,6 +27,7 @@ from examination.loops.catalogue import changes
 from examination.loops.planting import KINDS, Kind
 
 Job = tuple[Kind, str]
+_ALL = ",".join(KINDS)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         (kind, change)
         for kind in options.kinds.split(",")
         for change in changes(kind)
-        if (options.held_out or not (change.held_out or change.unseen or change.fresh))
+        if (options.held_out or change.lot == "seen")
         and (not options.names or change.name in options.names.split(","))
     ]
     # Faults first: most are found in seconds, where a sound change is climbed with to the end.
@@ -43,22 +47,29 @@ def main(arguments: Sequence[str]) -> int:
         {} if options.fresh else {(row["kind"], row["name"]): row for row in read(options.results)}
     )
     if options.workers:
-        run([job for job in jobs if job not in done], options.results, options.workers)
+        left = [job for job in jobs if job not in done]
+        run(left, options.results, options.workers, time.time() + 60 * options.minutes)
     known = {(row["kind"], row["name"]): row for row in read(options.results)}
     rows = [known[job] for job in jobs if job in known]
     print("\n".join((*told(rows), *page.summary(rows))))
-    if options.held_out and not options.names:
+    if missing := [job for job in jobs if job not in known]:
+        print(f"{len(missing)} of {len(jobs)} are left: the same command goes on")
+    elif options.held_out and not options.names and options.kinds == _ALL:
         options.page.write_text(page.page(rows, rivals.rows()), encoding="utf-8")
     return 0
 
 
-def run(jobs: Sequence[Job], results: Path, workers: int) -> None:
-    """Examine in processes of one thread each; every row is written as soon as it is done."""
+def run(jobs: Sequence[Job], results: Path, workers: int, until: float) -> None:
+    """Examine in processes of one thread each; every row is written as soon as it is done.
+
+    until: time.time() after which no change is begun.
+    """
     results.parent.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(workers, initializer=_alone) as pool:
-        for future in as_completed([pool.submit(do, job) for job in jobs]):
-            with results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(future.result()) + "\n")
+        for future in as_completed([pool.submit(do, job, until) for job in jobs]):
+            if (row := future.result()) is not None:
+                with results.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
 
 
 def _alone() -> None:
@@ -68,8 +79,10 @@ def _alone() -> None:
     logging.disable(logging.WARNING)
 
 
-def do(job: Job) -> dict[str, Any]:
-    """The row of one change."""
+def do(job: Job, until: float) -> dict[str, Any] | None:
+    """The row of one change; None where it is too late to begin."""
+    if time.time() > until:
+        return None
     from examination.loops.examine import examine
 
     kind, name = job
@@ -108,7 +121,7 @@ def told(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=page.COMMAND, description=__doc__)
-    parser.add_argument("--kinds", default=",".join(KINDS), help="some of %(default)s")
+    parser.add_argument("--kinds", default=_ALL, help="some of %(default)s")
     parser.add_argument("--names", help="of some changes; the page is then not written")
     parser.add_argument(
         "--held-out",
@@ -120,6 +133,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         type=int,
         default=2,
         help="0 examines nothing, and tells of what the results file holds",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="begin no change after so many"
     )
     parser.add_argument("--fresh", action="store_true", help="do again what the results file holds")
     parser.add_argument("--results", type=Path, default=Path("logs/loop_examination.jsonl"))

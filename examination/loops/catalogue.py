@@ -5,6 +5,7 @@ from __future__ import annotations
 from examination.loops import generator_changes, huggingface_changes, lightning_changes
 from examination.loops.fresh_changes import FRESH
 from examination.loops.planting import Change, Kind
+from examination.loops.reported_changes import REPORTED
 from examination.loops.unseen_changes import UNSEEN
 
 _FAULTS: dict[Kind, tuple[Change, ...]] = {
@@ -32,4 +33,10 @@ def unseen(kind: Kind) -> tuple[Change, ...]:
 
 
 def changes(kind: Kind) -> tuple[Change, ...]:
-    return (*faults(kind), *unseen(kind), *FRESH[kind], *sound_changes(kind))
+    return (
+        *faults(kind),
+        *unseen(kind),
+        *FRESH[kind],
+        *REPORTED[kind],
+        *sound_changes(kind),
+    )

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from examination.loops.planting import Change, Kind
+from examination.loops.planting import Change, Kind, Lot
 from examination.loops.subjects import subject
 from pytest_overfit.climb.ladder import Rung, criteria_for
 from pytest_overfit.explain.exchange import diagnose_loop
@@ -46,9 +46,7 @@ class Row:
 
     kind: Kind
     name: str
-    held_out: bool
-    unseen: bool
-    fresh: bool = False
+    lot: Lot
     expected: tuple[str, ...] = ()
     said: tuple[Said, ...] = ()
     broke_at: int | None = None
@@ -65,9 +63,7 @@ def examine(kind: Kind, change: Change) -> Row:
     row: dict[str, Any] = {
         "kind": kind,
         "name": change.name,
-        "held_out": change.held_out,
-        "unseen": change.unseen,
-        "fresh": change.fresh,
+        "lot": change.lot,
         "expected": change.parts(),
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -195,7 +195,9 @@ _HUGGINGFACE = (
 )
 
 FRESH: dict[Kind, tuple[Change, ...]] = {
-    kind: tuple(replace(change, name=f"fresh_{change.name}", fresh=True) for change in changes)
+    kind: tuple(
+        replace(change, name=f"fresh_{change.name}", lot="fresh kind") for change in changes
+    )
     for kind, changes in (
         ("generator", _GENERATOR),
         ("lightning", _LIGHTNING),

@@ -226,7 +226,9 @@ _HUGGINGFACE = (
 )
 
 UNSEEN: dict[Kind, tuple[Change, ...]] = {
-    kind: tuple(replace(change, name=f"unseen_{change.name}", unseen=True) for change in changes)
+    kind: tuple(
+        replace(change, name=f"unseen_{change.name}", lot="unseen kind") for change in changes
+    )
     for kind, changes in (
         ("generator", _GENERATOR),
         ("lightning", _LIGHTNING),

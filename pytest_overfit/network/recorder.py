@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.overrides import TorchFunctionMode
 
 Place = tuple[str, int]
 """Dotted name of a module, and which of its calls in one forward pass (0 is the first)."""
@@ -129,13 +130,38 @@ def replayed(network: nn.Module, call: Call, nth: int) -> Iterator[None]:
         handle.remove()
 
 
+_NARROWER = (torch.float32, torch.float16, torch.bfloat16)
+_CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
+
+
+class _KeptWide(TorchFunctionMode):
+    """A cast to a narrower type, as to float32 before a log_softmax, is one to double precision."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func in _CASTS:
+            return args[0].double()
+        named = {name: _widened(value) for name, value in (kwargs or {}).items()}
+        return func(*map(_widened, args), **named)
+
+
+def _widened(value: Any) -> Any:
+    return torch.float64 if isinstance(value, torch.dtype) and value in _NARROWER else value
+
+
 @contextmanager
 def in_double() -> Iterator[None]:
-    """What a network makes on its way is of double precision too."""
+    """What a network makes on its way is of double precision too, and stays so where it casts."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        yield
+        with _KeptWide():
+            yield
     finally:
         torch.set_default_dtype(before)
 

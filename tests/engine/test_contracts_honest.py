@@ -4,6 +4,7 @@ and how they say it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.examine import check, examine
+from pytest_overfit.findings.gradients import TRUE_GRADIENTS
 from pytest_overfit.findings.targets import targets_differ
 from pytest_overfit.plugin import findings_text
 from pytest_overfit.subject import Sample, Subject
@@ -136,13 +138,29 @@ def test_a_gradient_that_float32_cannot_hold_is_no_division_by_zero() -> None:
 def test_a_network_that_cannot_be_double_is_skipped_with_the_reason() -> None:
     class Single(Recurrent):
         def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-            return super().forward(features.float(), frames)
+            if features.dtype != torch.float32:
+                raise TypeError("float32 alone")
+            return super().forward(features, frames)
 
     subject = logits_of(lambda d, v: Single(d, v, packed=True))(bigru(samples=clips(FEW)))
     checked = {one.contract.name: one for one in examine(subject, clips(FEW))}
-    assert "double precision" in (checked["true gradients"].skipped or "")
+    assert "double precision: float32 alone" in (checked["true gradients"].skipped or "")
     unheld = {name for name, one in checked.items() if not one.held}
     assert unheld == {"true gradients", "same loss on the GPU"}
+
+
+@pytest.mark.parametrize("cast", [Tensor.float, lambda out: out.bfloat16().to(torch.float32)])
+def test_a_false_gradient_is_seen_behind_a_cast_to_float32(cast: Callable[..., Tensor]) -> None:
+    """A rounding of numbers to a narrower type is no fault of the gradient."""
+    sound = forwarded(
+        bigru(samples=clips(FEW)), lambda out, steps, _: (cast(out).log_softmax(-1), steps)
+    )
+    cut = gradient_of("conv", without_first_clip)(sound)
+    (fine,), (wrong,) = (
+        examine(subject, clips(FEW), contracts=(TRUE_GRADIENTS,)) for subject in (sound, cut)
+    )
+    assert (fine.held, fine.skipped) == (True, None)
+    assert [finding.name for finding in wrong.findings] == ["false_gradient"]
 
 
 class InPlace(Recurrent):
