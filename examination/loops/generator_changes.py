@@ -429,6 +429,15 @@ SOUND: tuple[Change, ...] = (
         (STEP, f"{STEP}            average.update_parameters(network)\n"),
     ),
     sound(
+        "bounded_weights",
+        (
+            STEP,
+            f"{STEP}            with torch.no_grad():\n"
+            "                for p in network.parameters():\n"
+            "                    p.clamp_(-1.0, 1.0)\n",
+        ),
+    ),
+    sound(
         "checkpointed",
         (
             FORWARD,

@@ -5,7 +5,10 @@ that stay its own.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+
+from torch import Tensor
 
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.record import Record
@@ -17,6 +20,10 @@ from pytest_overfit.loop.windows import FEWEST, Window
 
 KEPT = 0.1
 """Share of what steps moved, at or below which they are taken back."""
+JUMP = 0.5
+"""Share of its size by which a parameter moves without a step only where it is made anew: fresh
+values lie 1.4 times their size apart, those of an average or a bound far less.
+"""
 
 
 def gradients_reach_the_network(rehearsal: Rehearsal) -> tuple[Finding, ...]:
@@ -87,6 +94,8 @@ def weights_stay(rehearsal: Rehearsal) -> tuple[Finding, ...]:
             evidence=(f"after {len(back)} of {len(shares)} steps",),
             try_="keep a best state or an average as copies, and load it after training",
         )
+    if replaced := _replaced(windows):
+        return replaced
     named = dict(rehearsal.network.named_parameters())
     frozen = [name for name, parameter in named.items() if not parameter.requires_grad]
     last = rehearsal.updates[-FEWEST:]
@@ -109,6 +118,42 @@ def weights_stay(rehearsal: Rehearsal) -> tuple[Finding, ...]:
         evidence=("an optimiser moves what has a gradient, momentum or decay left, frozen or not",),
         try_="freeze before the first step, and leave frozen parameters out of the optimiser",
     )
+
+
+def _replaced(windows: Sequence[Window]) -> tuple[Finding, ...]:
+    """Weights that are others before a gradient than after the step before it."""
+    found = [
+        (later, names)
+        for earlier, later in pairwise(windows)
+        if (names := _jumped(earlier.updates[-1].after, later.weights))
+    ]
+    if len(found) < FEWEST:
+        return ()
+    names = sorted(frozenset().union(*(names for _, names in found)))
+    return loop_finding(
+        WEIGHTS_REPLACED,
+        "state",
+        headline=(
+            f"between steps {counted(len(names), 'parameter')} get"
+            f"{'s' if len(names) == 1 else ''} new values, and what was learned is gone: "
+            f"{naming(names)}"
+        ),
+        where=next((event.where for event in found[0][0].of("backward")), None),
+        evidence=(f"at {len(found)} of {len(windows)} steps, by no step of an optimiser",),
+        try_="initialise and load weights before the first epoch",
+    )
+
+
+def _jumped(after: Mapping[str, Tensor], later: Mapping[str, Tensor]) -> list[str]:
+    """Parameters that lie farther apart than JUMP of their size."""
+    return [
+        name
+        for name, old in after.items()
+        if name in later
+        and later[name].shape == old.shape
+        and bool(old.any())
+        and float((later[name] - old).float().norm()) > JUMP * float(old.float().norm())
+    ]
 
 
 def _kept(earlier: Window, later: Window) -> float | None:
@@ -200,6 +245,18 @@ WEIGHTS_PUT_BACK = Record(
     mend="Load a kept state after training, not within it.",
     no_remedy="the part is exchanged, which shows the same",
     planted=("weights_put_back",),
+)
+
+
+WEIGHTS_REPLACED = Record(
+    name="weights_replaced",
+    stage="loop",
+    follows=("not_optimised", "optimiser_elsewhere", "weights_put_back"),
+    means="Between steps, as at each epoch, the loop gives weights new values: learning begins anew.",
+    detected="Weights after a step beside those before the next gradient.",
+    mend="Initialise and load weights once, before the first epoch.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("fresh_begun_anew_each_epoch",),
 )
 
 

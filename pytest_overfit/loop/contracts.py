@@ -108,6 +108,7 @@ CONTRACTS: tuple[Contract, ...] = (
         "the rate rises to what was asked for, and does not die",
         rates.rates_live,
         rates.schedules_are_of_this_optimiser,
+        rates.schedules_follow_steps,
     ),
     _contract(
         "own state",

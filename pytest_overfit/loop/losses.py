@@ -17,8 +17,6 @@ from pytest_overfit.loop.windows import Loss
 
 UNNORMALISED = 0.1
 """Nats by which a step's probabilities may miss a sum of 1: half precision comes to a hundredth."""
-
-
 SAME, SAME_IN_HALF = 1e-2, 0.3
 """Nats that lie between two passages of one network over one batch, in float32 and where a part is
 in half precision.
@@ -115,6 +113,19 @@ def _lengths(rehearsal: Rehearsal, losses: Sequence[Loss]) -> tuple[Finding, ...
     ]
     if not wrong or len({loss.where for loss, *_ in wrong}) > 1:
         return ()
+    if all(sorted(one.input_lengths) == sorted(one.own_steps) for one, *_ in wrong):
+        loss, sample, given, own = wrong[0]
+        return loop_finding(
+            OTHER_LENGTHS,
+            "batches",
+            headline=(
+                f"clips are read by the lengths of their batch mates: {given} steps of {sample}, "
+                f"which has {own}"
+            ),
+            where=loss.where,
+            samples=(sample,),
+            try_="sort features, lengths and targets by one order",
+        )
     loss, sample, given, own = max(wrong, key=lambda one: abs(one[2] - one[3]))
     padded = all(given == len(loss.log_probs) for loss, _, given, _ in wrong)
     return loop_finding(

@@ -70,17 +70,23 @@ def match(batch: Tensor, samples: Sequence[Sample]) -> Given | None:
 
 
 def _likest(row: Tensor, samples: Sequence[Sample]) -> Row | None:
-    found = [
-        one
+    pairs = [
+        pair
         for index, sample in enumerate(samples)
-        for one in [_compared(row, index, sample.features.float())]
-        if one is not None
+        for pair in [_pair(row, index, sample.features.float())]
+        if pair is not None
     ]
-    best = max(found, key=lambda one: (one.likeness, one.frames), default=None)
-    if best is not None and (best.likeness > ALIKE or best.zeros > 0.5):
-        return best
+    best = max(pairs, key=lambda pair: (pair.likeness, pair.frames), default=None)
+    if best is not None:
+        known = best.compared()
+        if known.likeness > ALIKE or known.zeros > 0.5:
+            return known
     return next(
-        (replace(one, shuffled=True) for one in found if _has_the_frames(row, samples[one.sample])),
+        (
+            replace(pair.compared(), shuffled=True)
+            for pair in pairs
+            if _has_the_frames(row, samples[pair.sample])
+        ),
         None,
     )
 
@@ -100,38 +106,65 @@ def _in_any_order(frames: Tensor) -> Tensor:
     return torch.cat([frames.sort(0).values, frames.norm(dim=1).sort().values[:, None]], 1)
 
 
-def _compared(row: Tensor, index: int, features: Tensor) -> Row | None:
-    """features: (frames, dim).
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Pair:
+    """A row beside a sample, over the frames that both have. likeness: correlation."""
+
+    sample: int
+    mine: Tensor
+    theirs: Tensor
+    centred: Tensor
+    other: Tensor
+    likeness: float
+
+    @property
+    def frames(self) -> int:
+        return len(self.mine)
+
+    def compared(self) -> Row:
+        """The row, by what it is of the sample."""
+        scale = float((self.centred * self.other).sum() / self.centred.square().sum())
+        spread = float(self.centred.square().mean().sqrt())
+        hidden = (self.theirs == 0) & (self.mine != 0)
+        return Row(
+            sample=self.sample,
+            frames=self.frames,
+            likeness=self.likeness,
+            scale=scale,
+            shift=float(self.theirs.mean()) - scale * float(self.mine.mean()),
+            off=float((self.theirs - self.mine).square().mean().sqrt()) / spread,
+            zeros=float(hidden.float().mean()),
+        )
+
+
+def _pair(row: Tensor, index: int, features: Tensor) -> _Pair | None:
+    """features: (frames, dim); None where the row is plainly not of them.
 
     The row may be (frames, dim), (dim, frames), or (frames,) where dim is 1.
     """
     shaped = _in_frames(row, features.shape[1])
     if shaped is None:
         return None
-    row = shaped
-    shown = int(row.abs().sum(1).nonzero().max()) + 1 if bool(row.any()) else 0
-    frames = min(len(row), len(features))
-    mine, theirs = features[:frames], row[:frames]
-    if frames < 2 or float(mine.std()) == 0:
+    frames = min(len(shaped), len(features))
+    mine, theirs = features[:frames], shaped[:frames]
+    if frames < 2:
         return None
     centred, other = mine - mine.mean(), theirs - theirs.mean()
-    spread = float(centred.square().mean().sqrt())
+    if not bool(centred.any()):
+        return None
     norm = float(centred.norm() * other.norm())
     likeness = float((centred * other).sum()) / norm if norm else 0.0
-    scale = float((centred * other).sum() / centred.square().sum())
-    masked = (theirs == 0) & (mine != 0)
-    beyond = float(row[len(features) :].std()) > 0 if len(row) > len(features) + 1 else False
-    if beyond and shown > len(features) and likeness < 1 - 1e-6:
+    if likeness < 1 - 1e-6 and _goes_on(shaped, len(features)):
         return None
-    return Row(
-        sample=index,
-        frames=frames,
-        likeness=likeness,
-        scale=scale,
-        shift=float(theirs.mean()) - scale * float(mine.mean()),
-        off=float((theirs - mine).square().mean().sqrt()) / spread,
-        zeros=float(masked.float().mean()),
+    return _Pair(
+        sample=index, mine=mine, theirs=theirs, centred=centred, other=other, likeness=likeness
     )
+
+
+def _goes_on(row: Tensor, frames: int) -> bool:
+    """Whether a row has more than padding behind so many frames."""
+    beyond = row[frames:]
+    return len(beyond) > 1 and float(beyond.std()) > 0 and bool(beyond.any())
 
 
 def _in_frames(row: Tensor, dim: int) -> Tensor | None:

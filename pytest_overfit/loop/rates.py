@@ -80,6 +80,27 @@ def rates_live(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     return ()
 
 
+def schedules_follow_steps(rehearsal: Rehearsal) -> tuple[Finding, ...]:
+    """The first step of a schedule comes after the first of its optimiser; a warning.
+
+    A scaler may leave the first step out.
+    """
+    if not rehearsal.windows or rehearsal.windows[0].of("scale"):
+        return ()
+    events = rehearsal.windows[0].of("schedule", "before_step")
+    events = [one for one in events if one.kind == "before_step" or one.facts["begun"]]
+    if not rehearsal.updates or not events or events[0].kind == "before_step":
+        return ()
+    return loop_finding(
+        SCHEDULE_BEFORE_STEP,
+        "scheduler",
+        headline="the schedule is stepped before the optimiser: its first rate is never used",
+        where=events[0].where,
+        try_="optimizer.step() first, scheduler.step() after it",
+        severity="warning",
+    )
+
+
 def schedules_are_of_this_optimiser(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     """What a schedule steps is an optimiser that takes steps."""
     stepped = {
@@ -161,5 +182,16 @@ SCHEDULE_ELSEWHERE = Record(
     mend="Build the schedule on the optimiser that is stepped.",
     no_remedy="the part is exchanged, which shows the same",
     planted=("schedule_of_another_optimizer",),
+    harmless=True,
+)
+SCHEDULE_BEFORE_STEP = Record(
+    name="schedule_before_step",
+    stage="loop",
+    follows=("schedule_elsewhere", "rate_dies", "rate_never_rises"),
+    means="The schedule is one step ahead: the rate that it begins with is never used.",
+    detected="The order of the first steps of schedule and optimiser.",
+    mend="Step the optimiser first.",
+    no_remedy="it is a warning, and breaks no rung by itself",
+    planted=("reported_schedule_before_step",),
     harmless=True,
 )

@@ -90,7 +90,8 @@ def recording(network: nn.Module, on_event: OnEvent) -> Iterator[None]:
     """Call `on_event` with every event until the block ends; torch is then as it was."""
 
     def emit(kind: Kind, of: Any = None, **facts: Any) -> None:
-        on_event(Event(kind=kind, where=users_line(), of=of, facts=facts))
+        where = None if kind == "call" else users_line()  # of those there are many
+        on_event(Event(kind=kind, where=where, of=of, facts=facts))
 
     def before(
         kind: Kind,
@@ -181,13 +182,13 @@ def recording(network: nn.Module, on_event: OnEvent) -> Iterator[None]:
                 "schedule",
                 LRScheduler,
                 "step",
-                lambda schedule, *_, **__: {"optimizer": schedule.optimizer},
+                _of_schedule,
             ),
             before(
                 "schedule",
                 ReduceLROnPlateau,
                 "step",
-                lambda schedule, *_, **__: {"optimizer": schedule.optimizer},
+                _of_schedule,
             ),
             before("load", nn.Module, "load_state_dict"),
             before("seed", torch, "manual_seed"),
@@ -213,6 +214,11 @@ def recording(network: nn.Module, on_event: OnEvent) -> Iterator[None]:
             register_optimizer_step_post_hook(lambda optimizer, *_: emit("step", optimizer)).remove
         )
         yield
+
+
+def _of_schedule(schedule: Any, *_: Any, **__: Any) -> dict[str, Any]:
+    """begun: whether it is more than the step that its constructor takes."""
+    return {"optimizer": schedule.optimizer, "begun": getattr(schedule, "_step_count", 1) > 0}
 
 
 def _called(

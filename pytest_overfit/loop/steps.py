@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from pytest_overfit.finding import Finding
@@ -54,12 +55,19 @@ def clipping_is_in_time(rehearsal: Rehearsal) -> tuple[Finding, ...]:
             where=rehearsal.first("clip"),
             try_="clip between backward() and optimizer.step()",
         )
-    clips = [
-        event
-        for window in rehearsal.windows
-        for event in window.of("clip")
-        if event.facts["norm"] > 0
-    ]
+    called = [event for window in rehearsal.windows for event in window.of("clip")]
+    if len(called) >= FEWEST and not any(event.of for event in called):
+        return loop_finding(
+            NOTHING_CLIPPED,
+            "clip",
+            headline="clipping is given no parameters: every gradient stays as it is",
+            where=rehearsal.first("clip"),
+            evidence=(
+                "what parameters() returns is empty once something, as an optimiser, went through it",
+            ),
+            try_="clip_grad_norm_(network.parameters(), ...), asked for anew each time",
+        )
+    clips = [event for event in called if event.facts["norm"] > 0]
     shrunk = [event for event in clips if event.facts["clipped"] <= SHRUNK * event.facts["norm"]]
     by_size = [
         update
@@ -81,7 +89,38 @@ def clipping_is_in_time(rehearsal: Rehearsal) -> tuple[Finding, ...]:
             ),
             try_="a bound near the norm that the gradient has",
         )
-    return _shrunk_by_hand(rehearsal) if by_size else ()
+    return _one_sided(rehearsal) or (_shrunk_by_hand(rehearsal) if by_size else ())
+
+
+def _one_sided(rehearsal: Rehearsal) -> tuple[Finding, ...]:
+    """All of a gradient that has one sign is set to zero, and nothing of the other."""
+    halved = [update for update in rehearsal.updates if _half_gone(update)]
+    if len(halved) < max(FEWEST, len(rehearsal.updates) / 2):
+        return ()
+    return loop_finding(
+        GRADIENT_ONE_SIDED,
+        "clip",
+        headline="of each gradient what has one sign is set to zero before the step",
+        where=halved[0].where,
+        evidence=(f"at {len(halved)} of {len(rehearsal.updates)} steps",),
+        try_="clamp a gradient on both sides, or clip its norm",
+    )
+
+
+def _half_gone(update: Update) -> bool:
+    """Whether the numbers that are gone since backward() are all of one sign, and none is left of it."""
+    names = [name for name in update.grown if name in update.gradients]
+    if not names:
+        return False
+    grown, left = (
+        torch.cat([each[name].flatten() for name in names])
+        for each in (update.grown, update.gradients)
+    )
+    return any(
+        bool(sign.any()) and bool((left[sign] == 0).all()) and bool((left[other] != 0).all())
+        for sign, other in ((grown > 0, grown < 0), (grown < 0, grown > 0))
+        if bool(other.any())
+    )
 
 
 def _shrunk_by_hand(rehearsal: Rehearsal) -> tuple[Finding, ...]:
@@ -166,6 +205,29 @@ CLIPPED_TO_NOTHING = Record(
     mend="Choose the bound near the norm that gradients have, 1 to 10 for most networks.",
     no_remedy="the part is exchanged, which shows the same",
     planted=("clip_too_small", "clip_by_tiny_value"),
+)
+
+
+NOTHING_CLIPPED = Record(
+    name="nothing_clipped",
+    stage="loop",
+    means="Gradients are to be clipped and never are: the clipping is given no parameters.",
+    detected="The parameters that each clipping is given.",
+    mend="Ask for parameters() anew at each clipping, or keep them in a list.",
+    no_remedy="a rung that breaks by it needs the clip that was meant",
+    planted=("reported_clip_of_spent_parameters",),
+    harmless=True,
+)
+
+
+GRADIENT_ONE_SIDED = Record(
+    name="gradient_one_sided",
+    stage="loop",
+    means="Half of each gradient is thrown away: the part of one sign. Weights then move one way.",
+    detected="The signs of gradients after backward() and at the step.",
+    mend="Clamp on both sides, or clip the norm.",
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("gradient_clamped_below_zero",),
 )
 
 

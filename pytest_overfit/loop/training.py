@@ -283,6 +283,8 @@ def _part_of(error: BaseException, *, graded: bool) -> Part | None:
     """
     if not graded and "does not require grad" in str(error):
         return "mode"
+    if "argument #2 'targets'" in str(error) and "ctc_loss" in str(error):
+        return "batches"
     frames = traceback.extract_tb(error.__traceback__)
     users = [place for place, frame in enumerate(frames) if is_users(frame.filename)]
     for frame in frames[users[-1] + 1 :] if users else frames:

@@ -28,6 +28,7 @@ from examination.loops.generator_changes import (
     YIELD,
 )
 from examination.loops.planting import Change, fault, sound
+from examination.loops.reported_changes import REPORTED
 from examination.loops.subjects import subject
 from pytest_overfit.findings.examine import Checked
 from pytest_overfit.loop.contracts import CONTRACTS, examine_loop, findings_of_loop
@@ -36,6 +37,7 @@ from tests.loop.planted import FINDING_OF
 BY_HAND = (
     f"{BACKWARD}            for p in network.parameters():\n                p.grad.mul_(1e-6)\n"
 )
+ONE_SIDED = "            for p in network.parameters():\n                p.grad.clamp_(max=0.0)\n"
 EACH_EPOCH = "torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: epoch / 500)"
 FROZEN = f"{LOSS}            network.gru.requires_grad_(False)\n"
 COUNTED = "from itertools import count\n\nBATCH = 4\nCOUNT = count()\n"
@@ -49,6 +51,7 @@ OWN = (
         (YIELD, "            yield last\n            last = loss.item()\n"),
     ),
     fault("gradient_shrunk_by_hand", "clip", (ADAMW, SGD), (BACKWARD, BY_HAND), (CLIP, "")),
+    fault("gradient_clamped_below_zero", "clip", (CLIP, ONE_SIDED)),
     fault("warmup_by_epoch", "scheduler", (EXPONENTIAL, EACH_EPOCH)),
     fault("frozen_in_the_first_step", "state", (LOSS, FROZEN)),
     fault("dropout_off", "mode", (LOSS, f"            network.encoder.eval()\n{LOSS}")),
@@ -75,7 +78,13 @@ OWN = (
         ),
     ),
 )
-EVERY = (*faults("generator"), *unseen("generator"), *FRESH["generator"], *OWN)
+EVERY = (
+    *faults("generator"),
+    *unseen("generator"),
+    *FRESH["generator"],
+    *REPORTED["generator"],
+    *OWN,
+)
 PLANTED = {change.name: change for change in EVERY}
 SOUND = {change.name: change for change in sound_changes("generator")}
 SHOWN = (
@@ -103,7 +112,12 @@ SHOWN = (
     "unseen_time_reversed",
     "unseen_head_hardly_trained",
     "unseen_dropout_of_nearly_all",
+    "fresh_begun_anew_each_epoch",
     "fresh_layer_zeroed_before_step",
+    "reported_clip_of_spent_parameters",
+    "reported_lengths_before_sorting",
+    "reported_schedule_before_step",
+    "gradient_clamped_below_zero",
     "gradient_shrunk_by_hand",
     "warmup_by_epoch",
     "frozen_in_the_first_step",
@@ -114,6 +128,7 @@ QUIET = (
     "bfloat16",
     "accumulation",
     "average_of_weights",
+    "bounded_weights",
     "checkpointed",
     "schedule_per_step",
 )

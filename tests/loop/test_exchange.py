@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pytest_overfit.climb.ladder import Outcome
+from pytest_overfit.explain import exchange
 from pytest_overfit.explain.diagnosis import Diagnosis
 from pytest_overfit.explain.exchange import PARTS, Allowance, diagnose_loop, exchanged
 from pytest_overfit.explain.reverse import changes, holds
@@ -125,12 +126,18 @@ def test_our_optimiser_moves_what_theirs_does_not_hold() -> None:
     )
 
 
-def test_where_one_exchange_mends_nothing_a_pair_of_them_does() -> None:
+def test_where_one_exchange_mends_nothing_a_pair_of_them_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Gradients lost, and an optimiser whose steps are next to nothing: each breaks it."""
+    monkeypatch.setattr(exchange, "LEAST_STEPS", 20)
+    monkeypatch.setattr(exchange, "TIMES", 2)
+    few = {part: PARTS[part] for part in ("accumulation", "clip", "optimiser")}
+    monkeypatch.setattr(exchange, "PARTS", few)
     train = trained(
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e-9),
         backward=zeroed_at_once,
-        epochs=60,
+        epochs=25,
     )
     _, diagnosis = diagnosed(plain(train))
     assert diagnosis.confirmed is not None
