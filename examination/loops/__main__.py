@@ -55,7 +55,10 @@ def main(arguments: Sequence[str]) -> int:
     if missing := [job for job in jobs if job not in known]:
         print(f"{len(missing)} of {len(jobs)} are left: the same command goes on")
     elif options.held_out and not options.names and options.kinds == _ALL:
-        options.page.write_text(page.page(rows, rivals.rows()), encoding="utf-8")
+        options.page.write_text(page.page(rows), encoding="utf-8")
+        if others := rivals.rows():
+            beside = options.page.with_name("loop_rivals.md")
+            beside.write_text(page.rivals_page(rows, others), encoding="utf-8")
     return 0
 
 

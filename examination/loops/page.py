@@ -1,5 +1,5 @@
-"""`docs/loop_matrix.md`: what was said of each planted fault of a loop and of each sound change,
-beside what other tools say.
+"""`docs/loop_matrix.md`: what was said of each planted fault of a loop and of each sound change, and
+`docs/loop_rivals.md`: what other tools say.
 """
 
 from __future__ import annotations
@@ -43,18 +43,17 @@ def warned(row: Result) -> bool:
     return not alarmed(row) and bool(row["said"])
 
 
-def page(rows: Sequence[Result], rivals: Sequence[Result]) -> str:
+def rivals_page(rows: Sequence[Result], rivals: Sequence[Result]) -> str:
+    """What other tools say of the changes that they were given, as Markdown."""
+    given = {(row["kind"], row["name"]) for row in rivals}
+    rows = [row for row in rows if (row["kind"], row["name"]) in given]
+    title = "# Other tools on the same loops"
+    return "\n".join([title, "", *_rivals_words(), "", *rivals_table(rows, rivals)]) + "\n"
+
+
+def page(rows: Sequence[Result]) -> str:
     """The whole page, as Markdown."""
     lines = ["# Loops with planted faults", "", *_words(), "", *summary(rows), ""]
-    if rivals:
-        lines += [
-            "## Other tools on the same faults",
-            "",
-            *_rivals_words(),
-            "",
-            *rivals_table(rows, rivals),
-            "",
-        ]
     for kind in KINDS:
         of_kind = [row for row in rows if row["kind"] == kind]
         faults, sound = (
@@ -97,6 +96,7 @@ def _words() -> list[str]:
             "it was; it cannot be made again, since findings were written afterwards for what it "
             "missed. Those aside were not mended for."
         ),
+        "[Other tools](loop_rivals.md) on the same changes.",
     ]
 
 
@@ -108,6 +108,10 @@ FIRST_LOOK: dict[str, dict[str, tuple[str, ...]]] = {
     "fresh kinds": {
         "detected": ("", "", "", "23 of 23"),
         "part named": ("", "", "", "15 of 23"),
+    },
+    "reported kinds": {
+        "detected": ("9 of 12", "9 of 12", "9 of 10", "27 of 34"),
+        "part named": ("7 of 12", "7 of 12", "8 of 10", "22 of 34"),
     },
 }
 """What was counted when kinds were looked at for the first time, by kind of training and of all."""
@@ -182,8 +186,9 @@ def _rivals_words() -> list[str]:
         ),
         (
             "a tool says something that it does not say of the sound text. Made by `python -m "
-            "examination.loops.rivals`."
+            "examination.loops.rivals`, then"
         ),
+        (f"`{COMMAND} --held-out`, on the changes that the tools were given."),
     ]
 
 

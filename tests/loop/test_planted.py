@@ -132,7 +132,7 @@ def test_the_page_has_a_row_for_each_change(tmp_path: Path) -> None:
         row("as_it_is"),
         row("fault", ("rate_dies", "scheduler", False), expected=("loss",), broke_at=2),
     ]
-    text = page.page(rows, [])
+    text = page.page(rows)
     assert "| fault | loss |  | `rate_dies` | **scheduler** | R2 |" in text
     assert "| as_it_is |  | nothing |" in text
 
