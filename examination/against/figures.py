@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from statistics import median
 from typing import Any
 
 from examination.against.networks import NORMS, PLANTED, SOUND_SUBJECTS
 from pytest_overfit.against.pairing import Pair, climb_both
-from pytest_overfit.against.verdict import PairTest, Standing, scale_of
+from pytest_overfit.against.verdict import Bounds, PairTest, Standing, clipped, scale_of
 from pytest_overfit.recipe import default_recipe
 
 Rows = Mapping[tuple[str, int, int], dict[str, Any]]
+Courses = Mapping[int, Iterator[dict[str, Any]]]
+"""Of one network, by the rung."""
 RUNGS = (1, 2, 5)
+DRAWS = 40
+"""Ladders that are drawn of each planted slow-down."""
 CLEAR = 2.0
 """Times the steps that a planted slow-down has to take to count as one: below, a miss is no fault.
 """
@@ -43,24 +49,55 @@ class Replayed:
         }
 
 
-def compared(
-    ours: Iterator[dict[str, Any]], base: Iterator[dict[str, Any]], samples: int
-) -> tuple[Standing, list[Pair]]:
-    """A comparison of courses, each used once. Raises StopIteration where they are used up."""
-    test = PairTest(scale=scale_of(samples))
-    pairs: list[Pair] = []
-    while True:
-        pairs.append(
-            climb_both(
-                Replayed(next(ours)),
-                Replayed(next(base)),
-                seed=len(pairs),
-                budget=default_recipe(samples).budget,
-                settled=test.settled(pairs),
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A rung of a ladder that was compared."""
+
+    samples: int
+    standing: Standing
+    pairs: tuple[Pair, ...]
+
+    @property
+    def word(self) -> str:
+        """Its verdict."""
+        undecided = "" if self.standing.decided else ", not decided"
+        return (self.standing.verdict or "open") + undecided
+
+    @property
+    def climbs(self) -> int:
+        """Steps that both sides took."""
+        return sum(pair.ours.steps + pair.base.steps for pair in self.pairs)
+
+
+def compared(ours: Courses, base: Courses, rungs: Sequence[int] = RUNGS) -> list[Compared]:
+    """A ladder compared, rung by rung. Raises StopIteration where a rung's courses are used up."""
+    done: list[Compared] = []
+    for samples in rungs:
+        below = tuple((scale_of(one.samples), _bounds(one.pairs)) for one in unaccused(done))
+        test = PairTest(scale=scale_of(samples), below=below)
+        pairs: list[Pair] = []
+        while not (pairs and (standing := test.standing(pairs)).verdict):
+            pairs.append(
+                climb_both(
+                    Replayed(next(ours[samples])),
+                    Replayed(next(base[samples])),
+                    seed=len(pairs),
+                    budget=default_recipe(samples).budget,
+                    settled=test.settled(pairs),
+                )
             )
-        )
-        if (standing := test.standing(pairs)).verdict:
-            return standing, pairs
+        done.append(Compared(samples=samples, standing=standing, pairs=tuple(pairs)))
+    return done
+
+
+def unaccused(done: Sequence[Compared]) -> list[Compared]:
+    """The rungs that a session takes together with the next: those since the last worse one."""
+    worse = [place for place, one in enumerate(done, 1) if one.standing.verdict == "worse"]
+    return list(done[max(worse, default=0) :])
+
+
+def _bounds(pairs: Sequence[Pair]) -> tuple[Bounds, ...]:
+    return tuple(clipped(bound) for pair in pairs if (bound := pair.log_ratio))
 
 
 def courses(rows: Rows, name: str, samples: int) -> list[dict[str, Any]]:
@@ -100,86 +137,107 @@ def spread(rows: Rows) -> list[str]:
 
 
 def sound(rows: Rows) -> list[str]:
-    """The same network with other seeds on both sides, and another norm."""
-    verdicts: Counter[str] = Counter()
-    pairs_used: list[int] = []
+    """The same network with other seeds on both sides, and another norm; no course is used twice
+    in one line.
+    """
+    ladders, truly = [], []
     for name in SOUND_SUBJECTS:
+        own = {samples: courses(rows, name, samples) for samples in RUNGS}
+        halves = [{n: iter(rung[half::2]) for n, rung in own.items()} for half in (0, 1)]
+        ladders += list(_all(halves[0], halves[1]))
+    lines = _rates("the same network, other seeds", ladders)
+    ladders = []
+    for ours, base in (*NORMS, *((b, a) for a, b in NORMS)):
         for samples in RUNGS:
-            own = courses(rows, name, samples)
-            for standing, pairs in _all(iter(own[::2]), iter(own[1::2]), samples):
-                verdicts[_word(standing)] += 1
-                pairs_used.append(len(pairs))
-    lines = [_rate("the same network, other seeds", verdicts, pairs_used)]
-    verdicts, pairs_used = Counter(), []
-    truly: Counter[str] = Counter()
-    for one, other in (*NORMS, *((b, a) for a, b in NORMS)):
-        for samples in RUNGS:
-            ours, base = courses(rows, one, samples), courses(rows, other, samples)
-            if not ours or not base:
-                continue
-            truth = median(map(steps, ours)) / median(map(steps, base))
-            for standing, pairs in _all(iter(ours), iter(base), samples):
-                if truth <= PairTest().tolerance:
-                    verdicts[_word(standing)] += 1
-                    pairs_used.append(len(pairs))
-                else:
-                    truly[_word(standing)] += 1
-    lines.append(_rate("another norm, at most 1.25 times the steps in truth", verdicts, pairs_used))
-    lines.append(f"another norm that takes more in truth: {dict(truly)}")
-    return lines
+            both = [{samples: iter(courses(rows, name, samples))} for name in (ours, base)]
+            within = truth(rows, ours, base, samples) <= PairTest().tolerance
+            (ladders if within else truly).extend(_all(both[0], both[1], (samples,)))
+    lines += _rates("another norm, at most 1.25 times the steps in truth", ladders)
+    words = Counter(rung.word for ladder in truly for rung in ladder)
+    return [*lines, f"another norm that takes more in truth: {dict(words)}"]
 
 
 def planted(rows: Rows) -> list[str]:
-    """The verdicts on each slow-down, and what that cost."""
-    lines, found, total = [], 0, 0
-    costs: list[float] = []
+    """How often each slow-down is found on the ladder, and what that costs. Courses are drawn anew
+    for each ladder, so that ladders share some.
+    """
+    lines, costs, found = [], [], Counter[str]()
     for name, (host, _) in PLANTED.items():
-        for samples in RUNGS:
-            ours, base = courses(rows, name, samples), courses(rows, host, samples)
-            if not ours or not base:
-                continue
-            truth = median(map(steps, ours)) / median(map(steps, base))
-            verdicts: Counter[str] = Counter()
-            for standing, pairs in _all(iter(ours), iter(base), samples):
-                verdicts[_word(standing)] += 1
-                if standing.verdict == "worse" and truth >= 4:
-                    taken = sum(pair.ours.steps + pair.base.steps for pair in pairs)
-                    costs.append(taken / median(map(steps, ours)))
-            lines.append(f"{name} ({host}, rung {samples}): {truth:.1f} times; {dict(verdicts)}")
-            if truth >= CLEAR:
-                found, total = found + verdicts["worse"], total + verdicts.total()
-    share = f"{100 * found / total:.0f} %" if total else "none"
-    lines.append(f"found of those that take {CLEAR:g} times or more: {found} of {total} ({share})")
+        ratios = [truth(rows, name, host, samples) for samples in RUNGS]
+        ladders = [
+            compared(_drawn(rows, name, i), _drawn(rows, host, -1 - i)) for i in range(DRAWS)
+        ]
+        worse = [next((r for r in one if r.standing.verdict == "worse"), None) for one in ladders]
+        alone = Counter(r.samples for one in ladders for r in one if _alone(r))
+        shares = ", ".join(
+            f"{samples}: {ratio:.1f} times, {100 * alone[samples] / DRAWS:.0f} %"
+            for samples, ratio in zip(RUNGS, ratios, strict=True)
+        )
+        hits = sum(one is not None for one in worse)
+        lines.append(f"{name} ({host}): found {hits} of {DRAWS}; by a rung alone: {shares}")
+        kind = "clear" if max(ratios) >= CLEAR else "mild"
+        found[kind] += hits
+        found[f"all {kind}"] += DRAWS
+        for rung, ratio in zip(ladders[0], ratios, strict=True):
+            own = median(map(steps, courses(rows, name, rung.samples)))
+            if ratio >= 4:
+                costs += [
+                    one.climbs / own
+                    for ladder in ladders
+                    for one in ladder
+                    if one.samples == rung.samples and one.standing.verdict == "worse"
+                ]
+    for kind, words in (("clear", f"{CLEAR:g} times or more"), ("mild", "less")):
+        total = found[f"all {kind}"]
+        share = f" ({100 * found[kind] / total:.0f} %)" if total else ""
+        lines.append(f"found of those with a rung of {words}: {found[kind]} of {total}{share}")
     if costs:
         lines.append(
-            f"cost of a case of 4 times or more, in climbs of ours: median {median(costs):.2f}, "
-            f"most {max(costs):.2f}"
+            f"cost of a rung of 4 times or more, in climbs of ours: median {median(costs):.2f}, "
+            f"95 % at most {sorted(costs)[int(0.95 * (len(costs) - 1))]:.2f}, most {max(costs):.2f}"
         )
     return lines
 
 
-def _all(
-    ours: Iterator[dict[str, Any]], base: Iterator[dict[str, Any]], samples: int
-) -> Iterator[tuple[Standing, list[Pair]]]:
-    """Comparisons until there are no courses left."""
+def _alone(rung: Compared) -> bool:
+    return rung.standing.verdict == "worse" and not rung.standing.together
+
+
+def _drawn(rows: Rows, name: str, seed: int) -> Courses:
+    """Courses of a network in an order of their own, over and over."""
+    order = random.Random(seed)
+    drawn = {}
+    for samples in RUNGS:
+        own = courses(rows, name, samples)
+        drawn[samples] = cycle(order.sample(own, len(own)))
+    return drawn
+
+
+def truth(rows: Rows, ours: str, base: str, samples: int) -> float:
+    """The ratio of the median steps of all courses."""
+    own, theirs = courses(rows, ours, samples), courses(rows, base, samples)
+    return median(map(steps, own)) / median(map(steps, theirs))
+
+
+def _all(ours: Courses, base: Courses, rungs: Sequence[int] = RUNGS) -> Iterator[list[Compared]]:
+    """Ladders until there are no courses left."""
     while True:
         try:
-            yield compared(ours, base, samples)
+            yield compared(ours, base, rungs)
         except StopIteration:
             return
 
 
-def _word(standing: Standing) -> str:
-    return (standing.verdict or "open") + ("" if standing.decided else ", not decided")
-
-
-def _rate(what: str, verdicts: Counter[str], pairs: Sequence[int]) -> str:
-    total = verdicts.total()
-    if not total:
-        return f"{what}: none"
-    wrong = verdicts["worse"]
+def _rates(what: str, ladders: Sequence[Sequence[Compared]]) -> list[str]:
+    rungs = [rung for ladder in ladders for rung in ladder]
+    if not rungs:
+        return [f"{what}: none"]
+    words = Counter(rung.word for rung in rungs)
+    wrong, total = words["worse"], len(rungs)
     bound = f", so at most {300 / total:.1f} % with 19 of 20" if not wrong else ""
-    return (
-        f"{what}: {wrong} of {total} said worse{bound}; {dict(verdicts)}; "
-        f"{sum(pairs) / len(pairs):.1f} pairs on average"
-    )
+    pairs = sum(len(rung.pairs) for rung in rungs) / total
+    wrong_ladders = sum(any(rung.word == "worse" for rung in one) for one in ladders)
+    return [
+        f"{what}: {wrong} of {total} rungs worse{bound}; {wrong_ladders} of {len(ladders)} ladders; "
+        f"{dict(words)}; {pairs:.1f} pairs on average"
+    ]

@@ -8,3 +8,5 @@ takes both up in turn (A B B A), `verdict` decides over seeds.
 
 TOLERANCE = 1.25
 """The ratio of steps, or of the time of one, up to which a change is not worse."""
+MOST_PAIRS = 12
+"""Pairs of climbs of one rung, after which nobody is accused."""

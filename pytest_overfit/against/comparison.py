@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pytest_overfit.against.guilty import Guilty
 from pytest_overfit.against.pairing import Pair, climb_both
 from pytest_overfit.against.sides import Side, SideFailed
 from pytest_overfit.against.times import TimeRatio, judge_time, time_ratio, timed
-from pytest_overfit.against.verdict import PairTest, PairVerdict, Standing
+from pytest_overfit.against.verdict import (
+    Bounds,
+    PairTest,
+    PairVerdict,
+    Standing,
+    clipped,
+    scale_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +29,9 @@ class Comparison:
     ours, theirs): token error rates at equal steps of the first seed. parameters, memory_bytes:
     (ours, theirs). time: of a step; slower: by more than the tolerance, beyond its noise. courses:
     that both sides climbed; cached: of them, those of the cache; elsewhere: of those, the ones that
-    another processor climbed.
+    another processor climbed. log_ratios: of each pair, between which bounds the logarithm of the
+    ratio lies. together: the rungs, this one last, that it took to find it worse; empty where it
+    took this one alone.
     """
 
     subject: str
@@ -46,6 +55,8 @@ class Comparison:
     slower: bool = False
     same: bool = False
     guilty: tuple[Guilty, ...] = ()
+    log_ratios: tuple[Bounds, ...] = ()
+    together: tuple[int, ...] = ()
     courses: int = 0
     cached: int = 0
     elsewhere: int = 0
@@ -69,12 +80,21 @@ def comparison_from_json(row: dict[str, Any]) -> Comparison:
     """What `Comparison.to_json` wrote."""
     tuples = {
         name: tuple(row[name]) if row[name] else row[name]
-        for name in ("error", "parameters", "memory_bytes")
+        for name in ("error", "parameters", "memory_bytes", "together")
     }
+    tuples["log_ratios"] = tuple(map(tuple, row["log_ratios"]))
     time = TimeRatio(**row["time"]) if row["time"] else None
     guilty = tuple(Guilty(**one) for one in row["guilty"])
     steps = tuple(tuple(one) for one in row["steps"])
     return Comparison(**{**row, **tuples, "time": time, "steps": steps, "guilty": guilty})
+
+
+def taken_together(lower: Sequence[Comparison]) -> list[Comparison]:
+    """Of lower rungs, ascending, those that the next is taken together with: the ones since the
+    last worse one, since what accused there accuses no other.
+    """
+    worse = [place for place, one in enumerate(lower, 1) if one.verdict == "worse"]
+    return [one for one in lower[max(worse, default=0) :] if one.verdict]
 
 
 @dataclass(kw_only=True)
@@ -171,10 +191,11 @@ def compare(
     samples: int,
     seeds: Iterator[int],
     test: PairTest,
+    below: Sequence[Comparison] = (),
     blame: Callable[[Worse], tuple[Guilty, ...]] = lambda worse: (),
 ) -> Comparison:
     """Compare one rung. A side that cannot climb is told of, and accuses nobody: where it is ours,
-    the climb itself fails. blame: looks for the guilty change where ours is worse.
+    the climb itself fails. below: what lower rungs of the ladder came to. blame: looks for the guilty change where ours is worse.
     """
     known: dict[str, Any] = {
         "subject": subject,
@@ -191,6 +212,10 @@ def compare(
         except SideFailed as error:
             return Comparison(**known, note=f"{side.name} cannot be climbed: {error}")
     theirs, own = opened
+    test = replace(
+        test,
+        below=tuple((scale_of(one.samples), tuple(map(clipped, one.log_ratios))) for one in below),
+    )
     budget = max(own["budget"], theirs["budget"])
     compared = Compared(ours=ours, base=base, key=key, samples=samples, budget=budget, test=test)
     try:
@@ -227,6 +252,8 @@ def compare(
         time=time,
         slower=slower,
         same=any(pair.same for pair in pairs),
+        log_ratios=tuple(bound for pair in pairs if (bound := pair.log_ratio)),
+        together=(*(one.samples for one in below), samples) if standing.together else (),
         guilty=blame(worse) if verdict == "worse" or slower else (),
         **{name: sum(one[name] for one in accounts) for name in ("courses", "cached", "elsewhere")},
     )

@@ -75,7 +75,7 @@ def judge(
 
     None where they decide nothing.
     """
-    test = replace(test, most=len(pairs) + 1)
+    test = replace(test, most=len(pairs) + 1, below=())
     again: list[Pair] = []
     for pair in pairs:
         if not pair.base.held:

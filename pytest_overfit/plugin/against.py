@@ -13,7 +13,7 @@ import pytest
 
 from pytest_overfit.against.changes import Change, changes, copy_of, put_back
 from pytest_overfit.against.checkout import Checkout, check_asked, other_side, own_checkout
-from pytest_overfit.against.comparison import Asked, Comparison, Worse, compare
+from pytest_overfit.against.comparison import Asked, Comparison, Worse, compare, taken_together
 from pytest_overfit.against.guilty import Guilty, judge, search
 from pytest_overfit.against.sides import Side, import_places
 from pytest_overfit.against.times import judge_time, time_ratio, timed
@@ -22,12 +22,9 @@ from pytest_overfit.plugin.options import options_given, settings
 
 SERVE = "pytest_overfit.plugin.serving"
 VERSUS = pytest.StashKey["Versus"]()
-OF_THIS_SESSION = ("--overfit-against", "--overfit-tolerance")
+OF_THIS_SESSION = ("--overfit-against", "--overfit-tolerance", "--overfit-pairs")
 EARLY = "ignore:Module already imported so cannot be rewritten:pytest.PytestAssertRewriteWarning"
 """The engine is there before pytest is; its asserts are not rewritten, and no warning is an error.
-"""
-PAIRS_A_SEED = 2
-"""Pairs at most for each of --overfit-seeds: a verdict on a ratio takes more than one on a break.
 """
 
 
@@ -58,7 +55,7 @@ class Versus:
             tolerance=self.config.getoption("--overfit-tolerance"),
             alpha=asked.alpha,
             beta=asked.beta,
-            most=PAIRS_A_SEED * len(asked.seeds),
+            most=self.config.getoption("--overfit-pairs"),
             scale=scale_of(samples),
         )
         if self._sides is None:
@@ -72,6 +69,13 @@ class Versus:
             samples=samples,
             seeds=count(asked.seeds[0]),
             test=test,
+            below=taken_together(
+                [
+                    one
+                    for (ladder, rung), one in sorted(self._known.items())
+                    if ladder == key and rung < samples
+                ]
+            ),
             blame=partial(self._blame, subject, test),
         )
         return self._known[key, samples]
@@ -171,9 +175,12 @@ class Versus:
 
 
 def check(config: pytest.Config) -> None:
-    """Raises pytest.UsageError where --overfit-against or --overfit-tolerance cannot be used."""
+    """Raises pytest.UsageError where one of these options cannot be used."""
     try:
-        PairTest(tolerance=config.getoption("--overfit-tolerance"))
+        PairTest(
+            tolerance=config.getoption("--overfit-tolerance"),
+            most=config.getoption("--overfit-pairs"),
+        )
         if asked := config.getoption("--overfit-against"):
             check_asked(asked, config.rootpath)
     except ValueError as error:

@@ -24,7 +24,7 @@ MEGABYTE = 1e6
 
 def headline(comparison: Comparison) -> str:
     """One line: by how much, beyond which noise, at which rung."""
-    at = f"{comparison.subject} at {counted(comparison.samples, 'sample')}"
+    at = f"{comparison.subject} at {_rungs(comparison)}"
     if comparison.verdict is None:
         return f"{at} was not compared with {comparison.base}: {comparison.note}"
     words = (
@@ -37,6 +37,13 @@ def headline(comparison: Comparison) -> str:
     how = "as good as" if verdict == "as good" else f"{verdict} than"
     guilty = f"; since {comparison.culprit.place}" if comparison.culprit else ""
     return f"{at} is {how} {comparison.base}: {', '.join(words)}{guilty}"
+
+
+def _rungs(comparison: Comparison) -> str:
+    if not comparison.together:
+        return counted(comparison.samples, "sample")
+    *lower, last = map(str, comparison.together)
+    return f"{', '.join(lower)} and {last} samples, taken together,"
 
 
 def on_the_other_side(comparison: Comparison) -> str:
@@ -144,6 +151,8 @@ def _error(comparison: Comparison) -> str:
         "as good": f"of one that takes {least:.3g} times the steps or more",
     }
     verdict = comparison.verdict or "as good"
+    if comparison.together:
+        of["worse"] += " on each of these rungs"
     return f"said {of[verdict]} with a chance of at most {100 * most:g} % (here {chance})"
 
 
@@ -216,6 +225,8 @@ def row(comparison: Comparison) -> tuple[str, ...]:
     steps = "the same" if comparison.same else _interval(comparison.low, comparison.high)
     if not comparison.same and math.isfinite(comparison.high) and comparison.low:
         steps = f"{comparison.ratio:.2f} ({steps})"
+    if comparison.together:
+        verdict += f" with {', '.join(map(str, comparison.together[:-1]))}"
     time = comparison.time
     memory = _over(comparison.memory_bytes)
     return (

@@ -102,7 +102,7 @@ def pytest_configure(config: pytest.Config) -> None:
         given = [name for name, default in DEFAULTS.items() if config.getoption(name) != default]
         if set(given) - {"--overfit-seed", "--overfit-size"}:
             settings(config)
-        if {"--overfit-against", "--overfit-tolerance"} & set(given):
+        if {"--overfit-against", "--overfit-tolerance", "--overfit-pairs"} & set(given):
             from pytest_overfit.plugin.against import check
 
             check(config)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_overfit.against import TOLERANCE
+from pytest_overfit.against import MOST_PAIRS, TOLERANCE
 from pytest_overfit.climb.seeds import ALPHA, BETA, MOST
 from pytest_overfit.host import cores, own_randomness
 
@@ -45,6 +45,7 @@ DEFAULTS: dict[str, Any] = {
     "--overfit-search-storage": None,
     "--overfit-against": None,
     "--overfit-tolerance": TOLERANCE,
+    "--overfit-pairs": MOST_PAIRS,
 }
 """The options that change a verdict: a rerun needs them."""
 OF_A_SESSION = ("--overfit-run", "--overfit-report", "--overfit-explain")
@@ -140,6 +141,13 @@ def add_options(parser: pytest.Parser) -> None:
         "RATIO",
         f"steps, or time of a step, over the other side's that are not worse (default {TOLERANCE})",
         type=float,
+    )
+    add(
+        "--overfit-pairs",
+        "N",
+        "climb at most N pairs with the other side on a rung, while nothing is decided (default "
+        f"{MOST_PAIRS})",
+        type=int,
     )
     group.addoption(
         "--overfit-run",

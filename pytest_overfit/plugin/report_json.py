@@ -77,6 +77,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "against": comparison.base,
         "verdict": comparison.verdict,
         "tolerance": comparison.tolerance,
+        "together": list(comparison.together),
         "slower": comparison.slower,
         "fails": comparison.fails,
         "headline": against_report.headline(comparison),

@@ -1,5 +1,7 @@
 """What is printed of a comparison."""
 
+from dataclasses import replace
+
 import pytest
 
 from pytest_overfit.against.comparison import Comparison
@@ -46,3 +48,13 @@ def test_the_table_says_how_many_climbs_came_from_the_cache():
         " 3 of 4 climbs from the cache, 1 of them from another processor; times are measured anew"
     )
     assert "cache" not in against_report.summary([compared(THEIRS, courses=4)])
+
+
+def test_rungs_that_it_took_together_are_named():
+    one = compared(THEIRS, ratio=1.7, low=1.3, high=2.2, together=(1, 2))
+    assert against_report.headline(replace(one, steps=((0, 60, True, 40, True),))) == (
+        "tones at 1 and 2 samples, taken together, is worse than main: 1.70 times its steps "
+        "(1.30 to 2.20)"
+    )
+    assert against_report.row(one)[1] == "WORSE with 1"
+    assert "at most 1.25 times the steps on each of these rungs" in against_report.body(one)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_overfit.against.comparison import Comparison, taken_together
 from pytest_overfit.against.pairing import Pair, Way
 from pytest_overfit.against.times import time_ratio
 from pytest_overfit.against.verdict import FAR, PairTest, scale_of
@@ -67,6 +68,32 @@ def test_a_pair_is_settled_once_it_is_far():
     assert settled(pair(round(40 * math.exp(FAR)) + 1, 40, held=False))
 
 
+def test_rungs_that_leave_it_open_may_accuse_together():
+    """Seven pairs of 1.7 times the steps on each of three rungs."""
+    mild = [pair(170, 100, seed=seed) for seed in range(7)]
+    alone = PairTest(scale=0.25)
+    assert alone.standing(mild).verdict is None
+    below = (
+        (0.3, tuple(one.log_ratio for one in mild)),
+        (0.25, tuple(one.log_ratio for one in mild)),
+    )
+    standing = replace(alone, below=below).standing(mild)
+    assert (standing.verdict, standing.together) == ("worse", True)
+    assert 1.25 < standing.low < standing.ratio < standing.high
+    assert standing.chance_of_error <= 0.01
+
+    within = replace(alone, below=((0.3, tuple(pair(110, 100).log_ratio for _ in range(7))),))
+    assert within.standing(mild).verdict is None
+
+
+def test_what_accused_at_one_rung_accuses_no_other():
+    known = {"subject": "a", "base": "main", "tolerance": 1.25, "alpha": 0.01, "beta": 0.1}
+    rungs = {1: "as good", 2: "worse", 5: "as good", 10: None, 20: "better"}
+    lower = [Comparison(**known, samples=n, verdict=verdict) for n, verdict in rungs.items()]
+    assert [one.samples for one in taken_together(lower)] == [5, 20]
+    assert taken_together(lower[:2]) == []
+
+
 def test_claims_are_seldom_false():
     """True ratios at the edge of the tolerance, noise as the test takes it: the bound is 1 %."""
     random.seed(0)
@@ -92,3 +119,8 @@ def test_a_step_time_has_an_interval_of_order_statistics():
 def test_a_tolerance_is_a_ratio_above_one(tolerance):
     with pytest.raises(ValueError, match="--overfit-tolerance must lie between 1 and 3"):
         PairTest(tolerance=tolerance)
+
+
+def test_a_pair_at_least_is_climbed():
+    with pytest.raises(ValueError, match="--overfit-pairs must be at least 1"):
+        PairTest(most=0)
