@@ -222,9 +222,6 @@ def row(comparison: Comparison) -> tuple[str, ...]:
         if comparison.slower
         else comparison.verdict
     )
-    steps = "the same" if comparison.same else _interval(comparison.low, comparison.high)
-    if not comparison.same and math.isfinite(comparison.high) and comparison.low:
-        steps = f"{comparison.ratio:.2f} ({steps})"
     if comparison.together:
         verdict += f" with {', '.join(map(str, comparison.together[:-1]))}"
     time = comparison.time
@@ -232,11 +229,23 @@ def row(comparison: Comparison) -> tuple[str, ...]:
     return (
         str(comparison.samples),
         verdict if comparison.decided else f"{verdict} (not decided)",
-        steps,
+        ratio_text(comparison),
         f"{time.value:.2f} ({_interval(time.low, time.high)})" if time else "",
         memory,
         _over(comparison.parameters),
     )
+
+
+def ratio_text(comparison: Comparison) -> str:
+    """The ratio of steps with its interval."""
+    if comparison.verdict is None:
+        return ""
+    if comparison.same:
+        return "the same"
+    interval = _interval(comparison.low, comparison.high)
+    if math.isfinite(comparison.high) and comparison.low:
+        return f"{comparison.ratio:.2f} ({interval})"
+    return interval
 
 
 def _over(pair: tuple[int, int] | None) -> str:

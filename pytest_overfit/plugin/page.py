@@ -2,7 +2,7 @@
 against the named levels, and of the network.
 
 The page says what the text says, from the same records; it stands beside it as
-`overfitting_test_html`. Whatever comes from a subject is escaped by the template.
+`overfitting_test_report.html`. Whatever comes from a subject is escaped by the template.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_overfit.against.comparison import Comparison
 from pytest_overfit.climb.ladder import Attempt, Outcome
 from pytest_overfit.explain.diagnosis import Diagnosis, Row
 from pytest_overfit.finding import Finding, counted
+from pytest_overfit.plugin.against_page import compared
 from pytest_overfit.plugin.failure import attempt_rows, headline, is_blamed
 from pytest_overfit.plugin.findings_text import finding_rows, label_of
 from pytest_overfit.plugin.store import Climbed
@@ -68,19 +70,29 @@ class Picture:
     ticks_x: tuple[tuple[float, str], ...]
 
 
-def page(climbed: Sequence[Climbed], *, notes: Notes = (), reruns: Reruns | None = None) -> str:
-    """The whole page. notes: what subjects pass with.
+def page(
+    climbed: Sequence[Climbed],
+    *,
+    notes: Notes = (),
+    reruns: Reruns | None = None,
+    comparisons: Sequence[Comparison] = (),
+) -> str:
+    """The whole page. notes: what subjects pass with. comparisons: with another side.
 
     reruns: (subject, samples) -> the command that tries a rung again.
     """
     subjects = [
-        _subject(name, climbed, notes, reruns or {})
+        {
+            **_subject(name, climbed, notes, reruns or {}),
+            "compared": compared([one for one in comparisons if one.subject == name]),
+        }
         for name in dict.fromkeys(outcome.subject for outcome, _ in climbed)
     ]
     broken = sum(bool(subject["broken"]) for subject in subjects)
     return template(Path(__file__).with_name(TEMPLATE)).render(
         subjects=subjects,
         broken=broken,
+        worse=len({one.subject for one in comparisons if one.fails}),
         columns=COLUMNS,
         view=(WIDTH, HEIGHT),
         edges=(LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM),

@@ -154,7 +154,8 @@ class SessionSummary:
             for row in self.rows
             if "rerun" in row
         }
-        write_whole(folder / f"{REPORT}.html", page.page(climbed, notes=notes, reruns=reruns))
+        whole = page.page(climbed, notes=notes, reruns=reruns, comparisons=comparisons)
+        write_whole(folder / f"{REPORT}.html", whole)
         lines = [*summed, f"report: {folder / REPORT}.txt, .json, .html"]
         if curves.available():
             lines.append(

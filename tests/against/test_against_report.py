@@ -11,7 +11,7 @@ from pytest_overfit.plugin import against_report
 def compared(*steps, verdict="worse", **changes):
     known = {"subject": "tones", "samples": 2, "base": "main", "tolerance": 1.25}
     rest = {"alpha": 0.01, "beta": 0.1, "ratio": 4.0, "low": 2.5, "high": 6.0, "decided": True}
-    return Comparison(**known, **{**rest, **changes}, steps=steps, verdict=verdict)
+    return Comparison(**{**known, **rest, **changes}, steps=steps, verdict=verdict)
 
 
 NEITHER, THEIRS, OURS = (
