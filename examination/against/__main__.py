@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from examination.against import figures
+from examination.against import blame, figures
 from examination.against.networks import PLANTED, SOUND_SUBJECTS
 from pytest_overfit.against.course import Course, reading_steps
 from pytest_overfit.climb.criteria import criteria_for
@@ -76,14 +76,20 @@ def read(results: Path) -> dict[Job, dict[str, Any]]:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m examination.against", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("all", "spread", "told"), default="all",
-                        help="told: of what the results file holds; spread: of the seeds alone")  # fmt: skip
+    parser.add_argument("what", nargs="?", choices=("all", "spread", "read", "blame"), default="all",
+                        help="spread: of the seeds alone; read: of what the results file holds; "
+                             "blame: whether the guilty change is found")  # fmt: skip
     parser.add_argument("--seeds", type=int, default=32, help="of each sound network and rung")
     parser.add_argument("--planted-seeds", type=int, default=12)
     parser.add_argument("--results", type=Path, default=Path("logs/against.jsonl"))
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    if options.what != "told":
+    if options.what == "blame":
+        with lent(1):
+            for line in blame.figures():
+                print(line, flush=True)
+        return 0
+    if options.what != "read":
         options.results.parent.mkdir(parents=True, exist_ok=True)
         done = read(options.results)
         planted_seeds = 0 if options.what == "spread" else options.planted_seeds

@@ -215,7 +215,7 @@ def row(comparison: Comparison) -> tuple[str, ...]:
     """The cells of COLUMNS; ratios are ours over theirs."""
     if comparison.verdict is None:
         return (str(comparison.samples), "not compared", "", "", "", "")
-    verdict = (
+    verdict: str = (
         "WORSE"
         if comparison.verdict == "worse"
         else "SLOWER"

@@ -1,0 +1,1 @@
+"""A small network as a team has it, in three files, to plant slow-downs in among other changes."""

@@ -1,0 +1,4 @@
+"""How it is trained."""
+
+LAYER_LR: dict[str, float] = {}
+CLIP = 1.0
