@@ -99,7 +99,7 @@ class HealthSession:
         self.config, self.paths = config, tuple(map(Path, config.getoption("--overfit-run")))
         self.meanings = read_meanings(config.getoption("--overfit-metric"))
         self.judged: tuple[Checkup, ...] = ()
-        self.told: dict[int, dict[str, str]] = {}
+        self.reports: dict[int, dict[str, str]] = {}
         for path in self.paths:
             if not path.exists():
                 raise pytest.UsageError(
@@ -193,24 +193,24 @@ class HealthSession:
         if call.when == "call" and health is not None:
             if result.failed and health.body:
                 result.sections.append(("overfit health", health.body))
-            told = {"text": report.text(health.checkup), "json": report.to_json(health.checkup)}
-            told |= {"checkpoint": health.measured} if health.measured else {}
-            result.overfit_health = (self.checkups().index(health.checkup), told)  # type: ignore[attr-defined]
+            reports = {"text": report.text(health.checkup), "json": report.to_json(health.checkup)}
+            reports |= {"checkpoint": health.measured} if health.measured else {}
+            result.overfit_health = (self.checkups().index(health.checkup), reports)  # type: ignore[attr-defined]
         return result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        number, told = getattr(report, "overfit_health", (0, {}))
-        self.told[number] = self.told.get(number, {}) | told
+        number, reports = getattr(report, "overfit_health", (0, {}))
+        self.reports[number] = self.reports.get(number, {}) | reports
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        told = [self.told[number] for number in sorted(self.told) if self.told[number]]
-        if not told or is_worker(self.config):
+        reports = [self.reports[number] for number in sorted(self.reports) if self.reports[number]]
+        if not reports or is_worker(self.config):
             return
         folder = report_folder(self.config)
         folder.mkdir(parents=True, exist_ok=True)
         each = [
             "\n\n".join(part for part in (one["text"], one.get("checkpoint")) if part)
-            for one in told
+            for one in reports
         ]
         several = len(self.checkups()) > 1
         shown = comparison.text(self.checkups()) if several else each[0]
@@ -219,7 +219,7 @@ class HealthSession:
         )
         write_whole(
             folder / f"{REPORT}.json",
-            comparison.to_json(self.checkups()) if several else told[0]["json"],
+            comparison.to_json(self.checkups()) if several else reports[0]["json"],
         )
         write_whole(
             folder / f"{REPORT}.html",
@@ -257,14 +257,14 @@ def read_meanings(given: Sequence[str]) -> dict[str, str]:
     """
     meanings = {}
     for one in given:
-        meant, equals, name = one.partition("=")
-        if not equals or not name.strip() or metric(meant.strip()) is None:
+        canonical_name, equals, name = one.partition("=")
+        if not equals or not name.strip() or metric(canonical_name.strip()) is None:
             known = ", ".join(f"val_{known}" for known in MEASURED if known not in WITHOUT_SPLIT)
             raise pytest.UsageError(
                 f"--overfit-metric: {one!r} is not METRIC=NAME, such as val_loss=my_column; "
                 f"metrics are {known}, train_..., lr, grad_norm"
             )
-        meanings[name.strip()] = meant.strip()
+        meanings[name.strip()] = canonical_name.strip()
     return meanings
 
 

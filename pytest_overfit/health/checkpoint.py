@@ -307,19 +307,19 @@ def load_into(network: nn.Module, state: State, path: Path, name: str) -> None:
     unexpected = [key for key in state if key not in own]
     reshaped = [key for key in own if key in state and own[key].shape != state[key].shape]
     if missing or unexpected or reshaped:
-        said = (
+        reasons = (
             [f"{len(missing)} of {counted(len(own), 'key')} missing (first {missing[0]})"]
             if missing
             else []
         )
-        said += [f"{len(unexpected)} unexpected (first {unexpected[0]})"] if unexpected else []
+        reasons += [f"{len(unexpected)} unexpected (first {unexpected[0]})"] if unexpected else []
         if reshaped:
             there, here = tuple(state[reshaped[0]].shape), tuple(own[reshaped[0]].shape)
-            said.append(
+            reasons.append(
                 f"{len(reshaped)} of another shape (first {reshaped[0]}: {there}, here {here})"
             )
         raise BadRun(
-            f"checkpoint {path} does not fit {name}: {', '.join(said)}; give the subject, size "
+            f"checkpoint {path} does not fit {name}: {', '.join(reasons)}; give the subject, size "
             "and keywords it was trained with"
         )
     network.load_state_dict(state)

@@ -87,18 +87,18 @@ class Checkup:
 def check_up(run: Run) -> Checkup:
     """Let every rule judge a run."""
     lacking = {rule.name: words for rule in RULES if (words := rule.lacks(run))}
-    told = {rule.name: rule.judge(run) for rule in RULES if rule.name not in lacking}
+    judged = {rule.name: rule.judge(run) for rule in RULES if rule.name not in lacking}
     findings = tuple(
         sorted(
-            (finding for finding in told.values() if finding),
+            (finding for finding in judged.values() if finding),
             key=lambda finding: finding.status != "confirmed",
         )
     )
-    verdict, reasons = _verdict(run, findings, judged=len(told))
+    verdict, reasons = _verdict(run, findings, judged=len(judged))
     return Checkup(
         run=run,
         findings=findings,
-        ruled_out=tuple(name for name, finding in told.items() if finding is None),
+        ruled_out=tuple(name for name, finding in judged.items() if finding is None),
         not_judged=tuple(lacking.items()),
         verdict=verdict,
         reasons=reasons,

@@ -29,40 +29,42 @@ def measure_of(runs: Sequence[Run]) -> str | None:
     tell, else that any does.
     """
     names = [f"val_{name}" for kind in ORDER for name, one in MEASURED.items() if one.kind == kind]
-    told = {name: sum(best_point(run, name) is not None for run in runs) for name in names}
-    return next((name for least in (len(runs), 1) for name in names if told[name] >= least), None)
+    runs_with = {name: sum(best_point(run, name) is not None for run in runs) for name in names}
+    return next(
+        (name for least in (len(runs), 1) for name in names if runs_with[name] >= least), None
+    )
 
 
 def best_point(run: Run, name: str) -> Point | None:
     """The best finite reading of a metric, the first of equal ones; None where it has none."""
-    meant = metric(name)
+    measured = metric(name)
     points = [point for point in run.curve(name).points if math.isfinite(point.value)]
-    if not points or meant is None or meant.better is None:
+    if not points or measured is None or measured.better is None:
         return None
-    return (max if meant.better == "higher" else min)(points, key=lambda point: point.value)
+    return (max if measured.better == "higher" else min)(points, key=lambda point: point.value)
 
 
 def ranked(checkups: Sequence[Checkup]) -> tuple[Checkup, ...]:
     """Best first; runs that do not tell the measure come last, in their order."""
     name = measure_of([checkup.run for checkup in checkups])
-    meant = metric(name) if name else None
+    measured = metric(name) if name else None
 
     def key(checkup: Checkup) -> float:
         point = best_point(checkup.run, name) if name else None
         if point is None:
             return math.inf
-        return -point.value if meant and meant.better == "higher" else point.value
+        return -point.value if measured and measured.better == "higher" else point.value
 
     return tuple(sorted(checkups, key=key))
 
 
-def said(run: Run, name: str, point: Point | None) -> str:
+def value_and_place(run: Run, name: str, point: Point | None) -> str:
     """A reading with its place: "21.0 % at epoch 40"."""
     if point is None:
         return "not told"
-    meant = metric(name)
+    measured = metric(name)
     return (
-        f"{share(point.value) if meant and meant.share else number(point.value)} at "
+        f"{share(point.value) if measured and measured.share else number(point.value)} at "
         f"{place(run, point.at)}"
     )
 
@@ -87,8 +89,8 @@ def text(checkups: Sequence[Checkup]) -> str:
         table.add_row(
             run.name,
             checkup.verdict,
-            said(run, name, best_point(run, name)) if name else "",
-            said(run, "val_loss", best_point(run, "val_loss")),
+            value_and_place(run, name, best_point(run, name)) if name else "",
+            value_and_place(run, "val_loss", best_point(run, "val_loss")),
             number(last[0].value) if last else "not told",
             broke(checkup),
         )
@@ -99,8 +101,8 @@ def text(checkups: Sequence[Checkup]) -> str:
 
 def words_of(name: str) -> str:
     """ "val_wer" -> "WER"."""
-    meant = metric(name)
-    return meant.words if meant else name
+    measured = metric(name)
+    return measured.words if measured else name
 
 
 def broke(checkup: Checkup) -> str:
@@ -118,16 +120,16 @@ def _best(order: Sequence[Checkup], name: str | None) -> str:
     if name is None or point is None:
         return "best       not told: no run tells a validation loss, an error rate or a score"
     cited = f" ({first.cite(name, point.at)})" if first.cite(name, point.at) else ""
-    return f"best       {first.name}: {words_of(name)} {said(first, name, point)}{cited}"
+    return f"best       {first.name}: {words_of(name)} {value_and_place(first, name, point)}{cited}"
 
 
 def to_json(checkups: Sequence[Checkup]) -> str:
     """The reports of all runs for machines, best first."""
     order = ranked(checkups)
-    told = {
+    content = {
         "version": 1,
         "ranked_by": measure_of([checkup.run for checkup in order]),
         "best": order[0].run.name,
         "runs": [json.loads(report.to_json(checkup)) for checkup in order],
     }
-    return json.dumps(told, indent=1, allow_nan=False) + "\n"
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"

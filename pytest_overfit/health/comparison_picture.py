@@ -122,10 +122,10 @@ def _placed(run: Run, curve: Curve, *, shares: bool) -> Curve:
 
 
 def _draw_panel(ax: Axes, name: str, order: Sequence[Checkup]) -> None:
-    meant = metric(name)
+    measured = metric(name)
     split = {"train": "training", "val": "validation"}[name.split("_")[0]]
     ax.set_title(f"{split} {words_of(name)}", loc="left", size=10)
-    if meant and meant.share:
+    if measured and measured.share:
         ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     shares = _clock([checkup.run for checkup in order]) is None
     names: list[tuple[float, str, str]] = []
@@ -159,7 +159,7 @@ def _draw_panel(ax: Axes, name: str, order: Sequence[Checkup]) -> None:
                 began = _placed(run, Curve(at=(finding.began,), values=(0.0,)), shares=shares).at[0]
                 ax.axvline(began, color=colour, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         if index < MOST_NAMED:
-            shape = "{:.1%}".format if meant and meant.share else number
+            shape = "{:.1%}".format if measured and measured.share else number
             last = smoothed(curve)[1][-1]
             names.append((float(last), f"{run.name[:24]} {shape(float(last))}", colour))
     write_names(ax, names)

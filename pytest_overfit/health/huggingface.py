@@ -122,8 +122,8 @@ class HealthTrainerCallback(TrainerCallback):
             for name, value in values.items()
         }
         own = {
-            "train_loss" if name == "loss" else name.replace("eval_", "val_", 1): meant
-            for name, meant in self.names.items()
+            "train_loss" if name == "loss" else name.replace("eval_", "val_", 1): canonical_name
+            for name, canonical_name in self.names.items()
         }
         metrics = {
             name: value

@@ -83,7 +83,7 @@ class HealthCallback(Callback):
         self._of_validation: set[str] = set()
         self._present: set[str] | None = None
         self._late: set[str] = set()
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
 
     # -- which metrics are of which epoch: Lightning keeps the last value of each, and a module may
 
@@ -131,7 +131,7 @@ class HealthCallback(Callback):
             metrics.setdefault("lr", self._lr)
         if not {"train_loss", "val_loss"} & metrics.keys():
             logged = ", ".join(sorted(now)) or "none"
-            self._say_once(
+            self._warn_once(
                 trainer,
                 "no loss",
                 (
@@ -208,7 +208,7 @@ class HealthCallback(Callback):
                 f"epoch {self._epoch}: training on is a waste ({reasons}); stop_when_sick=True "
                 "would stop here"
             )
-            self._say_once(trainer, "sick", line)
+            self._warn_once(trainer, "sick", line)
             return
         kept = ""
         if self._folder is not None:
@@ -216,7 +216,7 @@ class HealthCallback(Callback):
             trainer.save_checkpoint(path)
             kept = f"; checkpoint {path}, report {self._folder / REPORT}"
         trainer.should_stop = True
-        self._say_once(
+        self._warn_once(
             trainer,
             "stopped",
             f"epoch {self._epoch}: stopped, training on is a waste ({reasons}){kept}",
@@ -246,12 +246,12 @@ class HealthCallback(Callback):
         try:
             self.watch.facts = read_facts(path) if path else Facts()
         except BadRun as error:
-            self._say_once(trainer, "facts", str(error))
+            self._warn_once(trainer, "facts", str(error))
 
-    def _say_once(self, trainer: Trainer, what: str, line: str) -> None:
-        if trainer.is_global_zero and what not in self._said:
+    def _warn_once(self, trainer: Trainer, what: str, line: str) -> None:
+        if trainer.is_global_zero and what not in self._warned:
             self._warn(line)
-        self._said.add(what)
+        self._warned.add(what)
 
 
 def _warn(line: str) -> None:

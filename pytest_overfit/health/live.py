@@ -43,12 +43,12 @@ def understood(logged: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
     """
     found: dict[str, tuple[tuple[int, int], float]] = {}
     for own, value in logged.items():
-        meant = known(own)
+        meaning = known(own)
         if own in names:
             name, rank, scale = names[own], (-1, 0), 1.0
-        elif meant is not None and (meant.split or meant.metric in METRICS):
-            name, scale = canonical(meant.metric, meant.split), 0.01 if meant.percent else 1.0
-            rank = ({"epoch": 0, "": 1, "step": 2}[meant.level], meant.rank)
+        elif meaning is not None and (meaning.split or meaning.metric in METRICS):
+            name, scale = canonical(meaning.metric, meaning.split), 0.01 if meaning.percent else 1.0
+            rank = ({"epoch": 0, "": 1, "step": 2}[meaning.level], meaning.rank)
         else:
             continue
         if name in METRICS and (name not in found or rank < found[name][0]):

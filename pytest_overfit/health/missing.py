@@ -47,12 +47,12 @@ TELLS = (
 def more_evidence(run: Run) -> tuple[str, ...]:
     """What is missing from a run's log or from beside it, and what each would tell."""
     read = {f"{split}_wer" for split in SPLITS if run.read_by(split)}  # by WER or by another rate
-    told = [
+    partial = [
         words
         for names, words in TELLS
         if not any(name in read or len(finite(run.curve(name))) for name in names)
     ]
-    return (*_sparse(run), *told, *_beside(run))
+    return (*_sparse(run), *partial, *_beside(run))
 
 
 def _sparse(run: Run) -> list[str]:
@@ -69,19 +69,19 @@ def _sparse(run: Run) -> list[str]:
 
 
 def _beside(run: Run) -> list[str]:
-    told = []
+    hints = []
     if not run.facts.levels:
-        told.append(
+        hints.append(
             "loss levels (run.json): which plateau each loss stands on: uniform, blank, "
             "unigram, bag of clip, aligned"
         )
     if not run.facts.parameters or not run.facts.train_samples:
-        told.append(
+        hints.append(
             "parameters and training samples (run.json): how much the network can simply memorise"
         )
     if run.checkpoint is None:
-        told.append(
+        hints.append(
             "a checkpoint beside the log: blanks, entropy, emitted tokens and probes measured "
             "on real samples"
         )
-    return told
+    return hints

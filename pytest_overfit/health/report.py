@@ -76,7 +76,7 @@ def rest(checkup: Checkup) -> list[tuple[str, str]]:
         "tells more": "\n".join(checkup.more_evidence),
         "next": checkup.next_command or "nothing: keep the best checkpoint",
     }
-    return [(label, said) for label, said in lists.items() if said]
+    return [(label, text) for label, text in lists.items() if text]
 
 
 def finding_rows_of(run: Run, finding: Finding) -> list[tuple[str, str]]:
@@ -91,18 +91,18 @@ def finding_rows_of(run: Run, finding: Finding) -> list[tuple[str, str]]:
 
 def _lines(rows: Rows) -> str:
     return "\n".join(
-        labelled(label, said if label == "next" else _wrapped(said)) for label, said in rows
+        labelled(label, text if label == "next" else _wrapped(text)) for label, text in rows
     )
 
 
-def _wrapped(said: str) -> str:
+def _wrapped(text: str) -> str:
     """Lines no wider than the report; what runs over is indented.
 
     A command is left whole, to be copied.
     """
     lines = (
         textwrap.wrap(line, WIDTH - LABEL, subsequent_indent="  ", break_on_hyphens=False)
-        for line in said.splitlines()
+        for line in text.splitlines()
     )
     return "\n".join(part for parts in lines for part in parts or [""])
 
@@ -143,12 +143,14 @@ def _row(run: Run, name: str) -> tuple[str, ...]:
     curve, read = run.curve(name), finite(run.curve(name))
     if not len(read):
         return str(len(curve)), "not finite", "", "not finite"
-    told = metric(name)
-    rate = told is not None and told.kind in ("error rate", "score") and told.share
+    measured = metric(name)
+    rate = measured is not None and measured.kind in ("error rate", "score") and measured.share
     value = share if rate or name.endswith("share") else number
-    higher = told is not None and told.better == "higher"
+    higher = measured is not None and measured.better == "higher"
     best = max(range(len(read)), key=read.values.__getitem__) if higher else lowest(read)
-    shown = f"{value(read.values[best])} ({read.at[best]:g})" if told and told.better else ""
+    shown = (
+        f"{value(read.values[best])} ({read.at[best]:g})" if measured and measured.better else ""
+    )
     return (
         str(len(curve)),
         value(curve.values[0]),
@@ -208,7 +210,7 @@ def to_json(checkup: Checkup) -> str:
             "lowest": read.values[best] if best is not None else None,
             "lowest_at": read.at[best] if best is not None else None,
         }
-    said = {
+    content = {
         "version": 1,
         "run": {
             "name": run.name,
@@ -227,4 +229,4 @@ def to_json(checkup: Checkup) -> str:
         "more_evidence": checkup.more_evidence,
         "next_command": checkup.next_command,
     }
-    return json.dumps(strict(said), indent=1, allow_nan=False) + "\n"
+    return json.dumps(strict(content), indent=1, allow_nan=False) + "\n"

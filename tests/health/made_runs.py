@@ -361,7 +361,7 @@ def short_output(rng):
     train = noisy(rng, decay(rng, epochs, 44, 2.3, epochs / 5), 0.02)
     val = noisy(rng, decay(rng, epochs, 12, 4.9, epochs / 12), 0.02)
     made = run_of(rng, Course(train=train, val=val), metrics=False, facts=False)
-    said = [
+    predictions = [
         Prediction(
             at=float(epochs),
             split="val",
@@ -374,7 +374,7 @@ def short_output(rng):
     return Run(
         name="short",
         curves={**made.curves, "val_wer": curve(range(1, epochs + 1), wer)},
-        predictions=tuple(said),
+        predictions=tuple(predictions),
     )
 
 

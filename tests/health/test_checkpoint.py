@@ -276,10 +276,10 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_a_file_that_is_no_checkpoint_is_refused_in_one_line_that_names_it(
     kind: str, tmp_path: Path
 ) -> None:
-    write, said = BAD[kind]
+    write, message = BAD[kind]
     path = tmp_path / "last.ckpt"
     write(path)
-    with pytest.raises(BadRun, match=said) as caught:
+    with pytest.raises(BadRun, match=message) as caught:
         examine_checkpoint(run_with(path), bigru(), samples=2)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)

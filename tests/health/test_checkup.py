@@ -44,8 +44,8 @@ TEAM = Run(
         "val_wer": curve(FEW, (0.921, 0.912, 0.908, 0.915)),
     },
     predictions=tuple(
-        Prediction(at=60.0, split="val", target=SENTENCE[:due], prediction=said)
-        for due, said in ((10, ()), (11, ("REGEN",)), (12, ("WIND", "WIND")))
+        Prediction(at=60.0, split="val", target=SENTENCE[:due], prediction=prediction)
+        for due, prediction in ((10, ()), (11, ("REGEN",)), (12, ("WIND", "WIND")))
     ),
 )
 
@@ -244,8 +244,8 @@ def test_what_a_log_tells_is_not_asked_for():
         )
     }
     facts = Facts(levels={"train": LEVELS, "val": LEVELS}, parameters=1, train_samples=1)
-    told = trained(facts=facts, **every)
-    assert check_up(told).more_evidence == (
+    complete = trained(facts=facts, **every)
+    assert check_up(complete).more_evidence == (
         (
             "a checkpoint beside the log: blanks, entropy, emitted tokens and probes measured on "
             "real samples"
@@ -382,8 +382,8 @@ def test_any_log_is_judged_and_told_in_a_report_that_fits(curves, predictions, f
     checkup = check_up(
         Run(name="any", clock=clock, curves=curves, predictions=predictions, facts=facts)
     )
-    told = report.text(checkup)
-    assert max(map(len, told.splitlines())) <= report.WIDTH
+    text = report.text(checkup)
+    assert max(map(len, text.splitlines())) <= report.WIDTH
     json.loads(report.to_json(checkup), parse_constant=pytest.fail)
     assert checkup.verdict != "stop" or checkup.findings
     for finding in checkup.findings:
@@ -445,6 +445,6 @@ def test_a_lowest_reading_within_the_noise_is_no_gain():
 def test_a_few_readings_from_late_in_a_run_tell_only_where_they_improve(last, verdict):
     at = (170, 171, 172)
     curves = {"train_loss": (161.6, 161.9, 161.9), "val_wer": (0.945, 0.95, last)}
-    assert check_up(made(**{name: curve(at, told) for name, told in curves.items()})).verdict == (
-        verdict
-    )
+    assert check_up(
+        made(**{name: curve(at, values) for name, values in curves.items()})
+    ).verdict == (verdict)

@@ -81,12 +81,16 @@ def test_the_table_tells_the_best_and_its_place_in_the_log(tmp_path: Path) -> No
         rows = "".join(f"{epoch},{5 - epoch}.25,{wer}\n" for epoch, wer in enumerate(wers, 1))
         (tmp_path / name / "metrics.csv").write_text("epoch,val_loss,val_wer\n" + rows)
     checkups = [check_up(run) for run in read_runs([tmp_path])]
-    said = comparison.text(checkups)
-    assert said.startswith("2 runs, best first")
-    assert said.index("large") < said.index("small")
-    assert said.endswith("best       large: WER 60.5 % at epoch 2 (metrics.csv:3)")
-    told = json.loads(comparison.to_json(checkups))
-    assert (told["best"], told["ranked_by"], [run["run"]["name"] for run in told["runs"]]) == (
+    text = comparison.text(checkups)
+    assert text.startswith("2 runs, best first")
+    assert text.index("large") < text.index("small")
+    assert text.endswith("best       large: WER 60.5 % at epoch 2 (metrics.csv:3)")
+    content = json.loads(comparison.to_json(checkups))
+    assert (
+        content["best"],
+        content["ranked_by"],
+        [run["run"]["name"] for run in content["runs"]],
+    ) == (
         "large",
         "val_wer",
         ["large", "small"],

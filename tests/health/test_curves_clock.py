@@ -147,15 +147,15 @@ def test_batches_before_the_first_epoch_belong_to_the_epoch_named_after_them(
     ]
     run = read(tmp_path, "train.log", "\n".join([*lines, "loss: 2.5 [1/2]", ""]))
     assert points(run, "val_loss") == [(1, 5), (2, 4)]
-    told = [
+    placed = [
         (at, value)
         for name in ("train_loss", "train_loss_step")
         if name in run.curves
         for at, value in points(run, name)
     ]
     assert {
-        math.floor(at): [value for place, value in told if math.floor(place) == math.floor(at)]
-        for at, _ in told
+        math.floor(at): [value for place, value in placed if math.floor(place) == math.floor(at)]
+        for at, _ in placed
     }.keys() == {1, 2, 3}
 
 
@@ -465,10 +465,10 @@ def test_a_plain_log_that_was_written_is_read_back(
     clock, every = ("step", 100) if steps else ("Epoch", 1)
     lines = []
     for n, values in enumerate(rows, 1):
-        told = dict(zip(("train_loss", "valid_loss", "lr"), values, strict=True))
+        by_name = dict(zip(("train_loss", "valid_loss", "lr"), values, strict=True))
         lines.append(
             f"{prefix}{clock} {n * every}{between}"
-            + between.join(f"{name}{sign}{told[name]}" for name in order)
+            + between.join(f"{name}{sign}{by_name[name]}" for name in order)
         )
     with TemporaryDirectory() as folder:
         run = read(Path(folder), "train.log", "\n".join(lines) + "\n")

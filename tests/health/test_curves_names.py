@@ -97,10 +97,10 @@ def test_a_name_of_something_else_is_not(name: str) -> None:
 
 
 def test_a_name_tells_its_level_and_unit() -> None:
-    told = [
+    meanings = [
         known(name) for name in ("train_loss_step", "train_loss_epoch", "train_loss", "val_wer_pct")
     ]
-    assert [(one.level, one.percent) for one in told if one] == [
+    assert [(one.level, one.percent) for one in meanings if one] == [
         ("step", False),
         ("epoch", False),
         ("", False),

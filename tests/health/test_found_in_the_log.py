@@ -24,12 +24,12 @@ def not_in_the_log(checkup: Checkup, folder: Path) -> list[str]:
     are printed.
     """
     wrong = []
-    for said in (
+    for sentence in (
         *checkup.reasons,
         *checkup.notes,
         *(text for finding in checkup.findings for text in (finding.headline, *finding.evidence)),
     ):
-        for number, percent, file, line in CITED.findall(said):
+        for number, percent, file, line in CITED.findall(sentence):
             there = [
                 float(one)
                 for one in NUMBERS.findall(
@@ -40,7 +40,7 @@ def not_in_the_log(checkup: Checkup, folder: Path) -> list[str]:
             shown = [value * unit for value in there for unit in ((1, 100) if percent else (1,))]
             shown += [100 - value for value in shown] if percent else []
             if not any(abs(float(number) - value) <= 0.5001 * 10**-digits for value in shown):
-                wrong.append(f"{number}{percent} of {file}:{line} in {said!r}")
+                wrong.append(f"{number}{percent} of {file}:{line} in {sentence!r}")
     return wrong
 
 
@@ -52,10 +52,15 @@ def test_every_reading_that_is_cited_stands_in_its_line(kind: str, tmp_path: Pat
         if metric(name)
     }
     places = sorted({at for curve in curves.values() for at in curve.at})
-    told = {name: dict(zip(curve.at, curve.values, strict=True)) for name, curve in curves.items()}
+    by_place = {
+        name: dict(zip(curve.at, curve.values, strict=True)) for name, curve in curves.items()
+    }
     rows = [
         ",".join(
-            [f"{at:g}", *(f"{told[name][at]:.8g}" if at in told[name] else "" for name in curves)]
+            [
+                f"{at:g}",
+                *(f"{by_place[name][at]:.8g}" if at in by_place[name] else "" for name in curves),
+            ]
         )
         for at in places
     ]

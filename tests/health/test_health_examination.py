@@ -86,12 +86,12 @@ def made(
 
 
 def row(judged: Judged, losslint: Mapping[str, str], ftdoctor: Mapping[str, str]) -> Row:
-    said = {"losslint": losslint, "ftdoctor": ftdoctor}
+    by_tool = {"losslint": losslint, "ftdoctor": ftdoctor}
     return Row(
         judged=judged,
         rivals={
             name: Compared(said=each, after=(frozenset(), frozenset(each)))
-            for name, each in said.items()
+            for name, each in by_tool.items()
         },
     )
 
@@ -103,7 +103,7 @@ def row(judged: Judged, losslint: Mapping[str, str], ftdoctor: Mapping[str, str]
 def test_a_run_whose_rate_is_zero_is_diagnosed_from_every_form_of_its_log(root: Path) -> None:
     judged = judge(FROZEN, root / "frozen")
     assert (judged.wrong, judged.onset, judged.said.found["learning_rate_zero"]) == ("", 0.0, 0.0)
-    assert {form: said.verdict for form, said in judged.forms.items()} == dict.fromkeys(
+    assert {form: checkup.verdict for form, checkup in judged.forms.items()} == dict.fromkeys(
         FORMS, "stop"
     )
     assert judged.flagged == judged.stopped is not None
@@ -231,12 +231,12 @@ def test_where_an_illness_began_is_read_off_the_curves(onset: str, epoch: float)
 def test_the_page_says_in_bold_what_is_wrong() -> None:
     missed, alarmed = made(SICKLY, CLEAN, CLEAN, onset=1.0), made(SOUND, ILL, CLEAN, CLEAN)
     differing = replace(alarmed, forms={**alarmed.forms, FORMS[1]: ILL})
-    told = page([row(missed, {}, {}), row(differing, {}, {})], [])
-    assert "**no: misses validation_loss_rises; says healthy**" in told
-    assert "**1: validation_loss_rises** (from 0)" in told
-    assert f"**{FORMS[1]}: stop**" in told
-    assert "| healthy runs without any finding after any epoch | 0 of 1 |" in told
-    assert "| one verdict from all three forms of the log | 1 of 2 |" in told
+    text = page([row(missed, {}, {}), row(differing, {}, {})], [])
+    assert "**no: misses validation_loss_rises; says healthy**" in text
+    assert "**1: validation_loss_rises** (from 0)" in text
+    assert f"**{FORMS[1]}: stop**" in text
+    assert "| healthy runs without any finding after any epoch | 0 of 1 |" in text
+    assert "| one verdict from all three forms of the log | 1 of 2 |" in text
 
 
 def test_a_stop_is_told_with_its_delay() -> None:
@@ -310,8 +310,8 @@ def test_a_rival_that_is_not_installed_is_said_to_be_missing(
 def test_a_trained_run_is_given_to_the_rivals_after_each_epoch(root: Path) -> None:
     pytest.importorskip("losslint")
     pytest.importorskip("ftdoctor")
-    said = health_matrix.compared(root / "begun")
-    assert {name: len(each.after) for name, each in said.items()} == dict.fromkeys(FITTING, 4)
+    by_tool = health_matrix.compared(root / "begun")
+    assert {name: len(each.after) for name, each in by_tool.items()} == dict.fromkeys(FITTING, 4)
     assert len(rows_of(root / "begun" / "metrics.csv")) == 4
 
 

@@ -96,10 +96,10 @@ def run(project, *arguments, workers=False, code=None):
         if workers
         else project.runpytest_inprocess(*arguments)
     )
-    told = result.stdout.str() + "\n" + result.stderr.str()
-    assert "INTERNALERROR" not in told
+    output = result.stdout.str() + "\n" + result.stderr.str()
+    assert "INTERNALERROR" not in output
     if code is not None:
-        assert result.ret == code, told
+        assert result.ret == code, output
     return result
 
 
@@ -152,13 +152,15 @@ def test_a_failure_is_the_findings_headline_with_its_evidence_below(project):
 
 def test_the_whole_report_is_printed_once_and_written(project):
     result = run(project, "-m", "health", "--overfit-run=team.log", code=1)
-    said = result.stdout.str()
-    assert said.count("= overfit health =") == said.count("verdict    STOP") == 1
+    output = result.stdout.str()
+    assert output.count("= overfit health =") == output.count("verdict    STOP") == 1
     written = (project.path / "overfitting_health_report.txt").read_text(encoding="utf-8")
-    assert written.strip() in said
-    told = json.loads((project.path / "overfitting_health_report.json").read_text(encoding="utf-8"))
-    assert told["verdict"] == "stop"
-    assert told["findings"][0]["began"] == 25
+    assert written.strip() in output
+    content = json.loads(
+        (project.path / "overfitting_health_report.json").read_text(encoding="utf-8")
+    )
+    assert content["verdict"] == "stop"
+    assert content["findings"][0]["began"] == 25
 
 
 def test_the_report_goes_where_it_is_asked_to(project):

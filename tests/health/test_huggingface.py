@@ -36,7 +36,7 @@ IMPROVES = (
 """
 
 
-def told_to(folder: Path) -> SimpleNamespace:
+def arguments_for(folder: Path) -> SimpleNamespace:
     """What the callback reads of a trainer's arguments; the real ones need accelerate."""
     return SimpleNamespace(output_dir=str(folder))
 
@@ -45,7 +45,7 @@ def state(step: int = 0, *, steps: int = 500, first: bool = True) -> transformer
     return transformers.TrainerState(global_step=step, max_steps=steps, is_world_process_zero=first)
 
 
-def tell(
+def train(
     callback: HealthTrainerCallback,
     folder: Path,
     epochs: Sequence[tuple[float, float, float]],
@@ -53,7 +53,7 @@ def tell(
     first: bool = True,
 ) -> int | None:
     """Log as a trainer does, 100 steps an epoch. Returns the epoch after which it was stopped."""
-    arguments, control = told_to(folder), transformers.TrainerControl()
+    arguments, control = arguments_for(folder), transformers.TrainerControl()
     callback.on_train_begin(arguments, state(), control)
     for epoch, (train, val, wer) in enumerate(epochs, start=1):
         now = state(100 * epoch, first=first)
@@ -89,7 +89,7 @@ def quietly(**given: object) -> tuple[HealthTrainerCallback, list[str]]:
 
 def test_five_epochs_of_overfitting_are_stopped_before_the_last(tmp_path: Path) -> None:
     callback, lines = quietly(stop_when_sick=True)
-    assert tell(callback, tmp_path, OVERFITS) == 4
+    assert train(callback, tmp_path, OVERFITS) == 4
     assert lines[0].startswith(
         "step 400: validation_loss_rises (confirmed): validation loss rises since step 200 "
         "while training loss falls"
@@ -100,13 +100,13 @@ def test_five_epochs_of_overfitting_are_stopped_before_the_last(tmp_path: Path) 
 
 def test_without_the_request_it_warns_once_and_lets_it_train(tmp_path: Path) -> None:
     callback, lines = quietly()
-    assert tell(callback, tmp_path, OVERFITS) is None
+    assert train(callback, tmp_path, OVERFITS) is None
     assert sum("validation_loss_rises" in line for line in lines) == 1
 
 
 def test_what_improves_is_left_alone_and_its_percent_are_percent(tmp_path: Path) -> None:
     callback, lines = quietly(stop_when_sick=True)
-    assert tell(callback, tmp_path, IMPROVES) is None
+    assert train(callback, tmp_path, IMPROVES) is None
     assert lines == []
     assert callback.watch.run.curve("val_wer").values == pytest.approx(
         [wer / 100 for _, _, wer in IMPROVES]
@@ -115,13 +115,13 @@ def test_what_improves_is_left_alone_and_its_percent_are_percent(tmp_path: Path)
 
 def test_the_summary_at_the_end_displaces_nothing(tmp_path: Path) -> None:
     callback, _ = quietly()
-    tell(callback, tmp_path, IMPROVES)
+    train(callback, tmp_path, IMPROVES)
     assert callback.watch.run.curve("train_loss").values == tuple(train for train, _, _ in IMPROVES)
 
 
 def test_only_the_first_process_speaks(tmp_path: Path) -> None:
     callback, lines = quietly(stop_when_sick=True)
-    assert tell(callback, tmp_path, OVERFITS, first=False) == 4
+    assert train(callback, tmp_path, OVERFITS, first=False) == 4
     assert lines == []
 
 
@@ -136,7 +136,7 @@ def test_a_resumed_run_knows_what_was_logged_before(tmp_path: Path) -> None:
     ]
     resumed = state(300)
     resumed.log_history = sorted(before, key=lambda logged: logged["step"])
-    arguments, control = told_to(tmp_path), transformers.TrainerControl()
+    arguments, control = arguments_for(tmp_path), transformers.TrainerControl()
     callback.on_train_begin(arguments, resumed, control)
     train, val, wer = OVERFITS[3]
     callback.on_log(arguments, state(400), control, logs={"loss": train})
@@ -147,7 +147,10 @@ def test_a_resumed_run_knows_what_was_logged_before(tmp_path: Path) -> None:
 def test_a_metric_of_another_name_is_mapped_and_a_wrong_one_refused(tmp_path: Path) -> None:
     callback, _ = quietly(names={"eval_gloss_error": "val_wer"})
     callback.on_log(
-        told_to(tmp_path), state(100), transformers.TrainerControl(), logs={"eval_gloss_error": 0.4}
+        arguments_for(tmp_path),
+        state(100),
+        transformers.TrainerControl(),
+        logs={"eval_gloss_error": 0.4},
     )
     assert callback.watch.run.curve("val_wer").values == (0.4,)
     with pytest.raises(BadRun, match="names maps 'eval_loss' to 'validation'"):
@@ -157,7 +160,7 @@ def test_a_metric_of_another_name_is_mapped_and_a_wrong_one_refused(tmp_path: Pa
 def test_by_default_a_finding_is_a_warning_of_its_own_kind(tmp_path: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", HealthWarning)
-        tell(HealthTrainerCallback(), tmp_path, OVERFITS)
+        train(HealthTrainerCallback(), tmp_path, OVERFITS)
     assert any(
         warning.category is HealthWarning and "validation_loss_rises" in str(warning.message)
         for warning in caught

@@ -61,7 +61,7 @@ class Scripted(L.LightningModule):
         self.weight = torch.nn.Parameter(torch.ones(1))
         self.metrics, self.hook, self.prefix = metrics, hook, prefix
 
-    def told(self, split: str) -> dict[str, float]:
+    def logged(self, split: str) -> dict[str, float]:
         return {
             self.prefix + name: value
             for name, value in self.metrics(self.current_epoch).items()
@@ -70,17 +70,17 @@ class Scripted(L.LightningModule):
 
     def training_step(self, batch: Any, index: int) -> torch.Tensor:
         if self.hook == "usual":
-            self.log_dict(self.told("train"), on_step=True, on_epoch=True)
+            self.log_dict(self.logged("train"), on_step=True, on_epoch=True)
         return (self.weight * 0).sum()
 
     def on_train_epoch_end(self) -> None:
         if self.hook == "late":
-            self.log_dict(self.told("train"))
+            self.log_dict(self.logged("train"))
 
     def validation_step(self, batch: Any, index: int) -> None:
-        self.log_dict(self.told("val"), batch_size=1)
+        self.log_dict(self.logged("val"), batch_size=1)
         if self.hook == "all in validation":
-            self.log_dict(self.told("train"), batch_size=1)
+            self.log_dict(self.logged("train"), batch_size=1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.25)
@@ -237,7 +237,7 @@ def test_a_resumed_run_goes_on_with_its_curves_and_repeats_nothing(tmp_path: Pat
     whole, _ = quietly()
     fit(Scripted(overfitting), whole, tmp_path / "whole", epochs=50)
 
-    first, told_first = quietly()
+    first, first_warnings = quietly()
     every = ModelCheckpoint(
         tmp_path / "kept",
         filename="last",
@@ -245,7 +245,7 @@ def test_a_resumed_run_goes_on_with_its_curves_and_repeats_nothing(tmp_path: Pat
         enable_version_counter=False,
     )
     fit(Scripted(overfitting), first, tmp_path / "cut", epochs=45, callbacks=(every,))
-    second, told_second = quietly()
+    second, second_warnings = quietly()
     every = ModelCheckpoint(
         tmp_path / "kept",
         filename="last",
@@ -260,8 +260,8 @@ def test_a_resumed_run_goes_on_with_its_curves_and_repeats_nothing(tmp_path: Pat
         callbacks=(every,),
         resumed=tmp_path / "kept" / "last.ckpt",
     )
-    assert any("validation_loss_rises" in line for line in told_first)
-    assert not any("validation_loss_rises" in line for line in told_second)
+    assert any("validation_loss_rises" in line for line in first_warnings)
+    assert not any("validation_loss_rises" in line for line in second_warnings)
     for name in ("train_loss", "val_loss", "lr"):
         assert second.watch.run.curve(name).at == whole.watch.run.curve(name).at
         assert second.watch.run.curve(name).values == pytest.approx(
@@ -336,9 +336,9 @@ from pytest_overfit.health.lightning import HealthCallback
 folder = Path(sys.argv[1])
 
 class Apart(Scripted):
-    def told(self, split):
+    def logged(self, split):
         self.metrics = overfitting if self.global_rank == 0 else healthy
-        return super().told(split)
+        return super().logged(split)
 
 class Told(L.Callback):
     def on_train_end(self, trainer, module):

@@ -149,12 +149,12 @@ def test_the_best_epoch_and_the_onset_of_each_finding_are_marked() -> None:
         if len(line.get_xdata()) == 2 and len(set(line.get_xdata())) == 1
     }  # type: ignore[arg-type, index]
     assert upright == {finding.began for finding in checkup.findings} | {25.0}
-    said = [text.get_text() for text in words(figure)]
-    assert "best validation loss: 4.90 at epoch 25" in said
-    assert "teacher: stop" in said
-    assert "validation 5.29, gap +2.93" in said
+    texts = [text.get_text() for text in words(figure)]
+    assert "best validation loss: 4.90 at epoch 25" in texts
+    assert "teacher: stop" in texts
+    assert "validation 5.29, gap +2.93" in texts
     for finding in checkup.findings:
-        assert any(finding.name in text for text in said)
+        assert any(finding.name in text for text in texts)
 
 
 def test_findings_that_begin_together_share_a_place_and_each_keeps_its_number() -> None:
@@ -192,14 +192,14 @@ def test_the_loss_is_drawn_on_a_logarithmic_axis_where_it_spans_much(
 
 
 def test_levels_are_named_where_the_curves_come_near_them() -> None:
-    said = [text.get_text() for text in words(drawn("levels"))]
+    texts = [text.get_text() for text in words(drawn("levels"))]
     assert {
         "level uniform 115",
         "level blank 7.10",
         "level unigram 5.50",
         "loss (nats a target token)",
-    } <= set(said)
-    assert not any("bag of clip" in text or "aligned" in text for text in said)
+    } <= set(texts)
+    assert not any("bag of clip" in text or "aligned" in text for text in texts)
 
 
 def test_there_is_a_panel_for_each_kind_of_metric_that_the_log_has() -> None:

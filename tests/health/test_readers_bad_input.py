@@ -167,12 +167,12 @@ def test_rubbish_is_refused_or_read_but_never_breaks_the_reader(
 ) -> None:
     path = tmp_path_factory.mktemp("rubbish") / "train.log"
     path.write_bytes(content)
-    said = ""
+    outcome = ""
     try:
-        said = "a run" * bool(read_run(path).curves)
+        outcome = "a run" * bool(read_run(path).curves)
     except BadRun as error:
-        said = str(error)
-    assert said.startswith(("a run", str(path)))
+        outcome = str(error)
+    assert outcome.startswith(("a run", str(path)))
 
 
 def test_two_formats_in_one_file_are_told(tmp_path: Path) -> None:

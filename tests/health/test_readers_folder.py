@@ -167,7 +167,7 @@ def test_the_newest_checkpoint_is_found(tmp_path: Path) -> None:
 
 
 def test_facts_beside_the_log_are_read(tmp_path: Path) -> None:
-    said = {
+    facts = {
         "version": 1,
         "subject": "teacher",
         "parameters": 14_404_568,
@@ -182,7 +182,7 @@ def test_facts_beside_the_log_are_read(tmp_path: Path) -> None:
         "epochs": None,
         "settings": {"unknown": True},
     }
-    written(tmp_path / "run.json", json.dumps(said))
+    written(tmp_path / "run.json", json.dumps(facts))
     log = written(
         tmp_path / "tb" / "train.log", "7 parameters, dev: 540 clips\nEpoch 1/9: Train 4.5\n"
     )

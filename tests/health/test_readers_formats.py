@@ -196,7 +196,7 @@ def test_a_longer_list_of_training_is_spread_between_epochs(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "said",
+    "content",
     [
         {"1": {"train_loss": 3.0, "val_loss": 2.9}, "2": {"train_loss": 2.0, "val_loss": 2.1}},
         {
@@ -209,8 +209,8 @@ def test_a_longer_list_of_training_is_spread_between_epochs(tmp_path: Path) -> N
         },
     ],
 )
-def test_rows_within_an_object_are_read(tmp_path: Path, said: object) -> None:
-    run = read(tmp_path, "log.json", json.dumps(said, indent=2))
+def test_rows_within_an_object_are_read(tmp_path: Path, content: object) -> None:
+    run = read(tmp_path, "log.json", json.dumps(content, indent=2))
     assert points(run, "train_loss") == [(1, 3.0), (2, 2.0)]
     assert points(run, "val_loss") == [(1, 2.9), (2, 2.1)]
 
@@ -315,8 +315,8 @@ def test_every_canonical_curve_tells_what_it_measures(tmp_path: Path) -> None:
         "log.jsonl",
         '{"epoch": 1, "val_cer": 40, "val_bleu": 3.5, "val_acc": 61, "val_loss": 4.5, "lr": 0.1, "gap": 3}\n',
     )
-    told = {name: metric(name) for name in run.curves}
-    assert {name: (one.kind, one.better) for name, one in told.items() if one} == {
+    metrics = {name: metric(name) for name in run.curves}
+    assert {name: (one.kind, one.better) for name, one in metrics.items() if one} == {
         "val_cer": ("error rate", "lower"),
         "val_bleu": ("score", "higher"),
         "val_accuracy": ("score", "higher"),

@@ -171,7 +171,7 @@ def test_runs_that_a_table_names_are_runs_of_their_own(tmp_path: Path) -> None:
     assert small.curve("train_loss").values == pytest.approx(TRAIN)
     last = read_run(tmp_path)
     assert last.curve("train_loss").values == pytest.approx([value + 1 for value in TRAIN])
-    assert any("tells 2 runs apart by name, small, large" in said for said in last.warnings)
+    assert any("tells 2 runs apart by name, small, large" in warning for warning in last.warnings)
 
 
 def test_a_model_named_anew_in_every_row_is_one_run(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_rows_of_more_columns_than_their_header_are_read_as_far_as_it_names_them
     (tmp_path / "log.csv").write_text("\n".join(["epoch,train_loss,val_loss", *rows]))
     run = read_run(tmp_path)
     assert run.curve("val_loss").values == pytest.approx(VAL)
-    assert any("with more cells than the header names" in said for said in run.warnings)
+    assert any("with more cells than the header names" in warning for warning in run.warnings)
 
 
 def test_a_delimiter_within_a_text_moves_no_number(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_delimiter_within_a_text_moves_no_number(tmp_path: Path) -> None:
 
 
 def test_the_total_of_an_epoch_displaces_no_losses_of_batches(tmp_path: Path) -> None:
-    told = lines(
+    text = lines(
         lambda i: (
             f"Epoch {i + 1} Step: {100 * (i + 1)} Batch Loss: {TRAIN[i]}, Lr: 0.0002\nEpoch "
             f"{i + 1}: total training loss {90 * TRAIN[i]:.2f}"
@@ -208,7 +208,7 @@ def test_the_total_of_an_epoch_displaces_no_losses_of_batches(tmp_path: Path) ->
     extra = "".join(
         f"Epoch {epoch}: total training loss {90 * TRAIN[-1]:.2f}\n" for epoch in range(13, 30)
     )
-    (tmp_path / "train.log").write_text(told + extra)
+    (tmp_path / "train.log").write_text(text + extra)
     assert read_run(tmp_path).curve("train_loss").values == pytest.approx(TRAIN)
 
 
@@ -251,8 +251,8 @@ def test_the_number_of_a_data_set_before_a_metric_is_passed_over(tmp_path: Path)
 def bar(epoch: int) -> str:
     """A progress bar that goes back over what it wrote, as Keras draws it into a file."""
     drawn = "".join(f"{25 * n}/100 [==>...] - ETA: 1s - loss: 9.9{BACK}" for n in (1, 2, 3))
-    told = f"loss: {TRAIN[epoch]} - val_loss: {VAL[epoch]} - val_cer: {CER[epoch]}"
-    return f"Epoch {epoch + 1}/12\n{BACK}{drawn}100/100 [====] - 10s 100ms/step - {told}"
+    metrics = f"loss: {TRAIN[epoch]} - val_loss: {VAL[epoch]} - val_cer: {CER[epoch]}"
+    return f"Epoch {epoch + 1}/12\n{BACK}{drawn}100/100 [====] - 10s 100ms/step - {metrics}"
 
 
 BACK = "\b" * 60
@@ -328,8 +328,8 @@ def test_evaluations_that_count_epochs_among_steps_are_placed_by_them(tmp_path: 
     def rows(i: int) -> str:
         steps = (400 * i + 100 * n for n in (1, 2, 3, 4))
         trained = [{"loss": TRAIN[i], "epoch": i + 1, "iter": step, "step": step} for step in steps]
-        told = [*trained, {"recog/word_acc": 1 - CER[i], "step": i + 1}]
-        return "\n".join(map(json.dumps, told))
+        rows = [*trained, {"recog/word_acc": 1 - CER[i], "step": i + 1}]
+        return "\n".join(map(json.dumps, rows))
 
     (tmp_path / "scalars.json").write_text(lines(rows))
     run = read_run(tmp_path)
@@ -387,12 +387,12 @@ def test_a_line_told_twice_is_read_once(tmp_path: Path) -> None:
 
 
 def test_an_error_beside_a_loss_is_an_error_rate(tmp_path: Path) -> None:
-    told = lines(
+    text = lines(
         lambda i: f"epoch: {i}, train loss: {TRAIN[i]}, valid loss: {VAL[i]}, valid error: {CER[i]}"
     )
-    (tmp_path / "train.log").write_text(told)
+    (tmp_path / "train.log").write_text(text)
     assert read_run(tmp_path).curve("val_error").values == pytest.approx(CER)
-    (tmp_path / "train.log").write_text(told.replace("valid loss", "valid something"))
+    (tmp_path / "train.log").write_text(text.replace("valid loss", "valid something"))
     assert "val_error" not in read_run(tmp_path).curves
 
 
@@ -417,8 +417,13 @@ def test_a_notebook_that_was_exported_is_read(name: str, tmp_path: Path) -> None
 
 def test_a_file_for_each_epoch_is_read_in_their_order(tmp_path: Path) -> None:
     for i in range(12):
-        told = {"epoch": i, "training_loss": TRAIN[i], "validation_loss": VAL[i], "best_epoch": 3}
-        (tmp_path / f"metrics_epoch_{i}.json").write_text(json.dumps(told, indent=2))
+        metrics = {
+            "epoch": i,
+            "training_loss": TRAIN[i],
+            "validation_loss": VAL[i],
+            "best_epoch": 3,
+        }
+        (tmp_path / f"metrics_epoch_{i}.json").write_text(json.dumps(metrics, indent=2))
     run = read_run(tmp_path)
     assert run.curve("train_loss").values == pytest.approx(TRAIN)
     assert run.cite("val_loss", 10.0) == "metrics_epoch_10.json:1"

@@ -25,7 +25,7 @@ def labelled(folder: Path, name: str, *, label: dict[str, Any]) -> Path:
     )
     (place / "metrics.csv").write_text("epoch,train_loss,val_loss\n" + rows)
     figures = {"count": 20, "first": 3.0, "best": 1.0, "best_at": 3, "last": 2.7}
-    told = {
+    usual = {
         "train": None,
         "valid": figures,
         "rate": None,
@@ -34,7 +34,7 @@ def labelled(folder: Path, name: str, *, label: dict[str, Any]) -> Path:
         "onset": None,
         "notes": None,
     }
-    (place / "label.json").write_text(json.dumps(told | label))
+    (place / "label.json").write_text(json.dumps(usual | label))
     return place
 
 
@@ -109,8 +109,8 @@ def test_the_totals_count_every_log(tmp_path: Path, capsys: pytest.CaptureFixtur
         judge(labelled(tmp_path, "sick", label={"onset": ONSET})),
         judge(labelled(tmp_path, "well", label={"verdict": ["go on"], "illness": []})),
     ]
-    said = totals(all_judged)
-    assert [line.split()[-3:] for line in said.splitlines()] == [
+    text = totals(all_judged)
+    assert [line.split()[-3:] for line in text.splitlines()] == [
         ["2", "of", "2"],
         ["1", "of", "2"],
         ["1", "of", "1"],
@@ -119,7 +119,7 @@ def test_the_totals_count_every_log(tmp_path: Path, capsys: pytest.CaptureFixtur
         ["1", "of", "1"],
     ]
     assert main([str(tmp_path)]) == 0
-    assert capsys.readouterr().out.endswith(said + "\n")
+    assert capsys.readouterr().out.endswith(text + "\n")
 
 
 ANSWERS = {

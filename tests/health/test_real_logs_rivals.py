@@ -19,7 +19,7 @@ print(json.dumps({"series": {"loss": {"points": 9}}, "findings": [{"check": "ove
 """
 
 
-def told(folder: Path, name: str, *illness: str) -> Path:
+def run_folder(folder: Path, name: str, *illness: str) -> Path:
     run = folder / name
     run.mkdir()
     (run / "train.csv").write_text("loss\n1\n")
@@ -38,7 +38,9 @@ def told(folder: Path, name: str, *illness: str) -> Path:
 def test_a_rival_is_given_the_folder_then_its_files_and_never_the_label(tmp_path: Path) -> None:
     rival = tmp_path / "rival.py"
     rival.write_text(SAYS)
-    found = answer((sys.executable, str(rival), "{}"), told(tmp_path, "sick", "overfits"), LABEL)
+    found = answer(
+        (sys.executable, str(rival), "{}"), run_folder(tmp_path, "sick", "overfits"), LABEL
+    )
     assert found is not None
     assert found.counts == (9,)
     assert [(check.name, check.severity, check.at) for check in found.checks] == [
@@ -50,9 +52,9 @@ def test_what_fits_names_an_illness_and_what_is_said_of_a_sound_run_accuses(tmp_
     rival = tmp_path / "rival.py"
     rival.write_text(SAYS)
     folders = [
-        told(tmp_path, "sick", "overfits"),
-        told(tmp_path, "sound"),
-        told(tmp_path, "other", "never learns"),
+        run_folder(tmp_path, "sick", "overfits"),
+        run_folder(tmp_path, "sound"),
+        run_folder(tmp_path, "other", "never learns"),
     ]
     row = totals(
         folders, LABEL, {"made": (sys.executable, str(rival), "{}")}, lambda _, at: at == 4

@@ -31,7 +31,7 @@ def run(clock="epoch", facts=None, predictions=(), **curves):
     )
 
 
-def said(emitted, due, *, at=60.0, split="val", clips=5):
+def emissions(emitted, due, *, at=60.0, split="val", clips=5):
     return [
         Prediction(at=at, split=split, target=("t",) * due, prediction=("p",) * emitted)
         for _ in range(clips)
@@ -361,7 +361,7 @@ def test_outputs_that_grow_accuse_nobody():
 
 def test_short_predictions_are_counted_in_words():
     finding = RULE["predictions_too_short"](
-        run(val_loss=steady(60, 12, 5), predictions=[*said(0, 10), *said(2, 12)])
+        run(val_loss=steady(60, 12, 5), predictions=[*emissions(0, 10), *emissions(2, 12)])
     )
     assert finding.evidence[0] == "0-2 words for 10-12 in 10 predictions, 5 of them empty"
 
@@ -369,11 +369,11 @@ def test_short_predictions_are_counted_in_words():
 @pytest.mark.parametrize(
     "predictions",
     [
-        said(0, 10, at=5.0),
-        said(0, 10, clips=2),
-        said(0, 10, split="train"),
-        [*said(0, 10, clips=2), *said(9, 10)],
-        said(4, 10),
+        emissions(0, 10, at=5.0),
+        emissions(0, 10, clips=2),
+        emissions(0, 10, split="train"),
+        [*emissions(0, 10, clips=2), *emissions(9, 10)],
+        emissions(4, 10),
     ],
     ids=[
         "from the first epochs",
@@ -605,9 +605,9 @@ def test_nothing_read_until_the_rate_is_spent_is_stuck():
 
 
 @pytest.mark.parametrize(
-    ("first", "wer", "told"), [(70, 0.4, True), (70, 0.05, False), (1, 0.4, False)]
+    ("first", "wer", "accused"), [(70, 0.4, True), (70, 0.05, False), (1, 0.4, False)]
 )
-def test_a_huge_gap_convicts_where_the_log_begins_after_the_turn(first, wer, told):
+def test_a_huge_gap_convicts_where_the_log_begins_after_the_turn(first, wer, accused):
     at = range(first, first + 20)
     shown = {
         "train_loss": curve(at, steady(20, 0.03, 0.03)),
@@ -615,8 +615,8 @@ def test_a_huge_gap_convicts_where_the_log_begins_after_the_turn(first, wer, tol
         "val_wer": curve(at, steady(20, wer, wer)),
     }
     found = RULE["gap_wide"](run(**shown))
-    assert (found is not None) == told
-    assert not told or (found.status, found.began) == ("confirmed", first)
+    assert (found is not None) == accused
+    assert not accused or (found.status, found.began) == ("confirmed", first)
 
 
 def test_a_rise_that_has_lasted_for_long_convicts_at_less_of_its_noise():

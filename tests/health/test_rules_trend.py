@@ -159,8 +159,8 @@ def test_units_of_the_loss_and_of_the_clock_change_nothing(scale, stretch, seed,
     if a and b:
         assert b.since == pytest.approx(a.since * stretch)
         assert b.share == pytest.approx(a.share, rel=1e-6)
-    for said in (falls, may_fall, never_fell, comes_down):
-        assert said(own) == said(other)
+    for rule in (falls, may_fall, never_fell, comes_down):
+        assert rule(own) == rule(other)
 
 
 def test_a_rise_is_seen_at_every_second_reading_too():

@@ -33,8 +33,10 @@ def logged(watch: Watch, run: Run) -> list[tuple[float, str]]:
     found = []
     for at, row in rows.items():
         while shown and (shown[0].at or 0) <= at:
-            told = shown.pop(0)
-            watch.predictions(at, told.split, told.target, " ".join(told.prediction))
+            prediction = shown.pop(0)
+            watch.predictions(
+                at, prediction.split, prediction.target, " ".join(prediction.prediction)
+            )
         found += [(at, finding.name) for finding in watch.log(**{run.clock: at}, **row)]
     return found
 
@@ -72,12 +74,12 @@ def test_it_ends_with_what_a_checkup_of_the_whole_log_finds(kind: str) -> None:
 
 def test_an_illness_is_told_once_soon_after_its_onset() -> None:
     watch = Watch()
-    told = [
+    found = [
         (epoch, finding.name, finding.began)
         for epoch in range(60)
         for finding in watch.log(epoch=epoch, **overfitting(epoch))
     ]
-    rises = [(epoch, began) for epoch, name, began in told if name == "validation_loss_rises"]
+    rises = [(epoch, began) for epoch, name, began in found if name == "validation_loss_rises"]
     assert len(rises) == 1
     assert rises[0][0] <= 20
     assert rises[0][1] == 12
@@ -149,17 +151,17 @@ def test_error_rates_in_percent_are_read_as_shares() -> None:
 @pytest.mark.parametrize("through", ["torch", "json"])
 def test_a_watch_restored_from_its_state_goes_on_as_if_never_cut(cut: int, through: str) -> None:
     whole, first, second = Watch(), Watch(), Watch()
-    told: dict[str, list[tuple[int, str]]] = {"whole": [], "cut": []}
+    found: dict[str, list[tuple[int, str]]] = {"whole": [], "cut": []}
     for epoch in range(45):
         if epoch == cut:
             second.load_state_dict(saved(first.state_dict(), through))
         for name, watch in (("whole", whole), ("cut", first if epoch < cut else second)):
             watch.predictions(epoch, "val", "A B C", "A")
-            told[name] += [
+            found[name] += [
                 (epoch, finding.name)
                 for finding in watch.log(epoch=epoch, val_wer=95.0, **overfitting(epoch))
             ]
-    assert told["whole"] == told["cut"] != []
+    assert found["whole"] == found["cut"] != []
     assert second.run.predictions == whole.run.predictions
     assert {name: curve.values for name, curve in second.run.curves.items()} == {
         name: curve.values for name, curve in whole.run.curves.items()
@@ -214,8 +216,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("kind", BAD)
 def test_what_is_not_understood_is_refused_in_one_line(kind: str) -> None:
-    given, said = BAD[kind]
-    with pytest.raises(BadRun, match=said) as caught:
+    given, message = BAD[kind]
+    with pytest.raises(BadRun, match=message) as caught:
         Watch().log(**given)
     assert "\n" not in str(caught.value)
 

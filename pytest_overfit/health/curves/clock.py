@@ -49,7 +49,7 @@ class Epochs:
         self._ends: dict[float, float] = {}
         self._first_step, self._last_step = math.inf, -math.inf
         self._both, self._loose = CurveBuilder(MOST_ANCHORS), CurveBuilder(MOST_ANCHORS)
-        self._told = (math.nan, math.nan)
+        self._last_row = (math.nan, math.nan)
         self._rounded, self._restarted = False, False
 
     def add(self, epoch: float, step: float) -> None:
@@ -63,10 +63,10 @@ class Epochs:
         if self.whole and len(self._seen) < MOST_EPOCHS:
             self._seen.add(epoch)
         if step == step:
-            last_epoch, last_step = self._told
+            last_epoch, last_step = self._last_row
             self._rounded = self._rounded or (step > last_step and epoch == last_epoch)
             self._restarted = self._restarted or (step > last_step and epoch < last_epoch)
-            self._told = (epoch, step)
+            self._last_row = (epoch, step)
             self._both.add(step, epoch)
             if len(self._ends) < MOST_EPOCHS or epoch in self._ends:
                 self._ends[epoch] = max(step, self._ends.get(epoch, step))
@@ -130,12 +130,16 @@ class StepMap:
         """The map of a log that tells at which step each epoch ends; ends that fall back are left
         out.
         """
-        told = sorted(ends.items())
-        rising = [told[0]]
-        for epoch, step in told[1:]:
+        in_order = sorted(ends.items())
+        rising = [in_order[0]]
+        for epoch, step in in_order[1:]:
             if step > rising[-1][1]:
                 rising.append((epoch, step))
-        if len(told) > 1 and len(rising) <= RESTARTING * len(told) + 1 and len(rising) < len(told):
+        if (
+            len(in_order) > 1
+            and len(rising) <= RESTARTING * len(in_order) + 1
+            and len(rising) < len(in_order)
+        ):
             return cls(steps=(), epochs=(), fractional=False, restarting=max(ends.values()) + 1)
         steps = tuple(step for _, step in rising)
         begin = steps[0] - (steps[1] - steps[0]) if len(steps) > 1 else first_step - 1
@@ -209,9 +213,9 @@ def one_axis(series: Sequence[Series], epochs: Epochs, warnings: list[str]) -> t
     """
     if not any(one.clocked for one in series):
         _count(series, warnings)
-        epochs = _learnt(series)
+        epochs = _epochs_of(series)
     elif _two_clocks(series, warnings):
-        epochs = _learnt(series)
+        epochs = _epochs_of(series)
     if epochs.any and epochs.misleading:
         warnings.append(
             "epochs are rounded or start anew while steps go on: readings are placed by step"
@@ -228,15 +232,15 @@ def placed(one: Series, clock: Clock, steps: StepMap) -> list[tuple[float, Point
     """The readings of a metric on that clock, each with its order in the log; those that cannot be
     placed are left out.
     """
-    points = told_once(one.points)
+    points = without_repeats(one.points)
     if clock == "step":
         places = [point.step for point in points]
     else:
         places = _in_epochs(points, steps)
-        if any(place != math.floor(place) for place in places if place == place) or _told_often(
+        if any(place != math.floor(place) for place in places if place == place) or _several_each(
             places
         ):
-            places = _apart(places)
+            places = _spread_ties(places)
     return [
         (point.at, point._replace(at=at))
         for at, point in zip(places, points, strict=True)
@@ -244,7 +248,7 @@ def placed(one: Series, clock: Clock, steps: StepMap) -> list[tuple[float, Point
     ]
 
 
-def told_once(points: Sequence[Point]) -> Sequence[Point]:
+def without_repeats(points: Sequence[Point]) -> Sequence[Point]:
     """The readings, each once: of a step that is told again at once and to the last digit the same;
     and where every place is, by several processes, or by a progress bar and a line behind it.
     """
@@ -259,13 +263,13 @@ def told_once(points: Sequence[Point]) -> Sequence[Point]:
             points, key=lambda point: tuple(at for at in point[2:4] if at == at) or point.at
         )
     ]
-    told = [{point.value for point in group} for group in groups]
-    moves = sum(a != b for a, b in pairwise(told)) > len(told) / 2
-    again = moves and max(map(len, told)) == 1 and all(len(group) > 1 for group in groups[:-1])
+    values = [{point.value for point in group} for group in groups]
+    moves = sum(a != b for a, b in pairwise(values)) > len(values) / 2
+    again = moves and max(map(len, values)) == 1 and all(len(group) > 1 for group in groups[:-1])
     return [group[0] for group in groups] if again else points
 
 
-def _learnt(series: Sequence[Series]) -> Epochs:
+def _epochs_of(series: Sequence[Series]) -> Epochs:
     """What maps steps to epochs, from the readings anew."""
     epochs = Epochs()
     for point in sorted(
@@ -380,19 +384,19 @@ def _in_epochs(points: Sequence[Point], steps: StepMap) -> list[float]:
         p.epoch if p.epoch == p.epoch or not steps or p.step != p.step else steps.whole(p.step)
         for p in points
     ]
-    told = [point.step for point in points]
+    known = [point.step for point in points]
     if any(
         a == b and s != t and s == s and t == t
-        for (a, s), (b, t) in pairwise(zip(own, told, strict=True))
+        for (a, s), (b, t) in pairwise(zip(own, known, strict=True))
     ):
         return [
             epoch + steps.within(step) if step == step else epoch
-            for epoch, step in zip(own, told, strict=True)
+            for epoch, step in zip(own, known, strict=True)
         ]
     return own
 
 
-def _told_often(places: Sequence[float]) -> bool:
+def _several_each(places: Sequence[float]) -> bool:
     """Whether every epoch but the last is told more than once, as where each batch names its epoch
     alone.
     """
@@ -400,7 +404,7 @@ def _told_often(places: Sequence[float]) -> bool:
     return len(counts) > 1 and min(counts[:-1]) > 1 and all(a <= b for a, b in pairwise(places))
 
 
-def _apart(places: list[float]) -> list[float]:
+def _spread_ties(places: list[float]) -> list[float]:
     """Neighbours at one place, told as the same by rounding, spread up to the next place."""
     spread, start = list(places), 0
     distance = median([b - a for a, b in pairwise(dict.fromkeys(places)) if b > a] or [0.0])

@@ -22,16 +22,16 @@ from pytest_overfit.health.curves.clock import (
     one_axis,
     placed,
 )
-from pytest_overfit.health.curves.metric_names import Known, known, words
+from pytest_overfit.health.curves.metric_names import MetricName, known, words
 from pytest_overfit.health.curves.series import (
     Series,
     as_shares,
+    drop_unlogged,
     losses_of_perplexities,
+    merge_passes,
     metric_of,
     name_series,
-    not_logged,
     not_understood,
-    passes,
     settle_splits,
 )
 from pytest_overfit.health.run import MEASURED, WITHOUT_SPLIT, Curve, Point, Prediction, Where
@@ -52,7 +52,7 @@ class LogContents:
     """What one log holds. facts: those named in its text. finished, planned_steps, not_understood:
     see `Run`.
 
-    unmet: names that the user gave a meaning and the log has not. run: the name of the run, where a
+    not_found: names that the user gave a meaning and the log has not. run: the name of the run, where a
     log tells several apart by it.
     """
 
@@ -64,7 +64,7 @@ class LogContents:
     finished: tuple[str, ...] = ()
     planned_steps: int | None = None
     not_understood: tuple[str, ...] = ()
-    unmet: tuple[str, ...] = ()
+    not_found: tuple[str, ...] = ()
     run: str = ""
 
 
@@ -80,19 +80,19 @@ class LogBuilder:
         self, *, shares: bool = False, meanings: Mapping[str, str] | None = None, split: str = ""
     ) -> None:
         self._split = split
-        self.apart: dict[str, LogBuilder] = {}
+        self.runs: dict[str, LogBuilder] = {}
         self._ends: list[tuple[float, str]] = []
         self.planned_steps: int | None = None
         self.meanings = dict(meanings or {})
-        self._meanings = {_spelled(name): own for name, own in self.meanings.items()}
-        self._used: set[str] = set()
+        self._meanings = {_normalised(name): own for name, own in self.meanings.items()}
+        self._meanings_used: set[str] = set()
         self._order = 0
         self.epochs = Epochs()
         self.predictions: dict[str, deque[Prediction]] = {}
         self.facts: dict[str, int] = {}
         self.warnings: list[str] = []
-        self._own: dict[tuple[str, str, str], Series] = {}
-        self._seen: dict[tuple[str, str, str], Series] = {}
+        self._series: dict[tuple[str, str, str], Series] = {}
+        self._series_by_name: dict[tuple[str, str, str], Series] = {}
         self._unknown = 0
         self._dropped: set[str] = set()
         self._shares = shares
@@ -122,7 +122,7 @@ class LogBuilder:
         epoch, step = epoch if math.isfinite(epoch) else NAN, step if math.isfinite(step) else NAN
         self.epochs.add(epoch, step)
         for name, value in values:
-            series = self._seen.get((name, split, level)) or self._new(name, split, level)
+            series = self._series_by_name.get((name, split, level)) or self._new(name, split, level)
             if series is not None:
                 series.add(value, order=order, epoch=epoch + part, step=step, where=where)
 
@@ -137,33 +137,37 @@ class LogBuilder:
                 meaning.level or level,
             )
         key = (name, split, level if meaning else "")
-        if meaning is None and key not in self._own:
+        if meaning is None and key not in self._series:
             if self._unknown == MOST_UNKNOWN:
                 self._dropped.add(name) if len(self._dropped) < MOST_UNKNOWN else None
                 return None
             self._unknown += 1
-        series = self._own.setdefault(key, Series(name, meaning, *key[1:]))
-        self._seen[seen] = series
+        series = self._series.setdefault(key, Series(name, meaning, *key[1:]))
+        self._series_by_name[seen] = series
         return series
 
-    def anew(self, *, split: str = "") -> LogBuilder:
+    def empty_copy(self, *, split: str = "") -> LogBuilder:
         """An empty one that is told the same, but for the split."""
         return LogBuilder(shares=self._shares, meanings=self.meanings, split=split)
 
     def of_run(self, name: str) -> LogBuilder:
         """What gathers one of several runs that a log tells apart by their names."""
-        return self.apart.setdefault(name, self.anew(split=self._split))
+        return self.runs.setdefault(name, self.empty_copy(split=self._split))
 
-    def _meaning(self, name: str, split: str) -> Known | None:
-        spelled = next(
-            (one for one in (_spelled(name), _spelled(f"{split} {name}")) if one in self._meanings),
+    def _meaning(self, name: str, split: str) -> MetricName | None:
+        normalised = next(
+            (
+                one
+                for one in (_normalised(name), _normalised(f"{split} {name}"))
+                if one in self._meanings
+            ),
             None,
         )
-        if spelled is None:
+        if normalised is None:
             return known(name)
-        self._used.add(spelled)
-        said = self._meanings[spelled]
-        own, meaning = known(name), known(said)
+        self._meanings_used.add(normalised)
+        canonical_name = self._meanings[normalised]
+        own, meaning = known(name), known(canonical_name)
         assert meaning is not None
         return replace(
             meaning, rank=-1, percent=name.endswith(" %"), level=own.level if own else ""
@@ -188,7 +192,7 @@ class LogBuilder:
         """
         trained = [
             one.points[-1].at
-            for one in self._own.values()
+            for one in self._series.values()
             if one.meaning and one.split in ("train", "") and one.meaning.metric == "loss"
         ]
         reasons = [why for order, why in self._ends if order >= max(trained, default=0.0)]
@@ -204,13 +208,15 @@ class LogBuilder:
         if not reasons and self.planned_steps and last >= self.planned_steps:
             reasons.append(f"all of {self.planned_steps} steps are told")
         places = [at for curve in curves.values() for at in curve.at]
-        told = math.floor(max(places, default=0.0)) + (
+        epochs_logged = math.floor(max(places, default=0.0)) + (
             self.epochs.whole and math.floor(min(places, default=1.0)) == 0
         )
         if clock == "epoch" and not self.epochs.whole:  # the next reading would lie beyond its end
             apart = [b - a for a, b in pairwise(sorted(set(places)))]
-            told = max(told, math.floor(max(places, default=0.0) + median(apart or [0.0]) + 1e-6))
-        if not reasons and clock == "epoch" and self.facts.get("epochs", math.inf) <= told:
+            epochs_logged = max(
+                epochs_logged, math.floor(max(places, default=0.0) + median(apart or [0.0]) + 1e-6)
+            )
+        if not reasons and clock == "epoch" and self.facts.get("epochs", math.inf) <= epochs_logged:
             reasons.append(f"all of {self.facts['epochs']} epochs are told")
         rates = (
             [point for point in curves["lr"].points if point.value == point.value]
@@ -225,20 +231,20 @@ class LogBuilder:
     @property
     def any_clock(self) -> bool:
         """Whether any row said at which epoch or step it stands."""
-        return any(one.clocked for one in self._own.values())
+        return any(one.clocked for one in self._series.values())
 
     @property
     def empty(self) -> bool:
         """Whether no metric was found."""
-        return not self._own
+        return not self._series
 
     def contents(self) -> LogContents:
         """What the rows come to: curves on one clock under canonical names, and warnings."""
         warnings = list(self.warnings)
-        series = tuple(self._own.values())
-        not_logged(series)
+        series = tuple(self._series.values())
+        drop_unlogged(series)
         settle_splits(series, warnings)
-        passes(series)
+        merge_passes(series)
         clock, epochs = one_axis(series, self.epochs, warnings)
         steps = epochs.map()
         named = name_series(series)
@@ -251,12 +257,12 @@ class LogBuilder:
                 "the log counts one by one and validates at each count: its steps are taken "
                 "for epochs"
             )
-        told = {
+        unit_known = {
             name
             for name, series in named.items()
             if series.meaning is not None and series.meaning.percent
         }
-        as_shares(curves, told, warnings, likely=self._shares)
+        as_shares(curves, unit_known, warnings, likely=self._shares)
         losses_of_perplexities(curves, warnings)
         warnings += _disorders(curves, clock)
         warnings += epochs.missing() if clock == "epoch" else ()
@@ -295,13 +301,15 @@ class LogBuilder:
             facts=dict(self.facts),
             warnings=tuple(warnings),
             finished=self._finished(clock, curves),
-            unmet=tuple(name for name in self.meanings if _spelled(name) not in self._used),
+            not_found=tuple(
+                name for name in self.meanings if _normalised(name) not in self._meanings_used
+            ),
             planned_steps=self.planned_steps,
             not_understood=strange,
         )
 
 
-def _spelled(name: str) -> str:
+def _normalised(name: str) -> str:
     """A name in the spelling by which the user's and the log's are compared."""
     return " ".join(words(name.removesuffix(" %")))
 
@@ -417,12 +425,12 @@ def _resumed(
     """Whether every loss goes on near to where it was, by what it had come since the run was
     begun.
     """
-    told = []
+    near = []
     for name in ("train_loss", "val_loss"):
         if len(before.get(name, ())) and len(after.get(name, ())):
             first, last, new = begun[name].values[0], before[name].values[-1], after[name].values[0]
-            told.append(abs(new - last) < GOES_ON * abs(first - last))
-    return bool(told) and all(told)
+            near.append(abs(new - last) < GOES_ON * abs(first - last))
+    return bool(near) and all(near)
 
 
 def _continued(kept: Mapping[str, Curve], part: Mapping[str, Curve]) -> dict[str, Curve]:

@@ -4,7 +4,7 @@ A name is read as a set of words: a split (train, val), a level (step, epoch), w
 words that change nothing of that, such as `avg`. So `loss/val`, `Validation Loss`, `eval_loss` and
 `valLoss` are one. A prefix that stands apart is passed over, as in `slt/train_loss` and `my run -
 val_loss`. A name with any other word (`best_val_loss`, `test_loss`, `val_loss_std`) is not
-canonical: it keeps its own name. Units are not in the names: see `Known.percent`.
+canonical: it keeps its own name. Units are not in the names: see `MetricName.percent`.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ APART = re.compile(r"/| - ")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Known:
+class MetricName:
     """A name understood. split: "train", "val", or "" where it does not say. level: "step", "epoch"
     or "". rank: 0 is the plainest name.
 
@@ -193,7 +193,7 @@ def clock(raw: str) -> Literal["epoch", "step"] | None:
 
 
 @lru_cache(maxsize=4096)
-def known(raw: str) -> Known | None:
+def known(raw: str) -> MetricName | None:
     """What a name means, with or without what stands apart before it; None where it means nothing
     canonical.
     """
@@ -213,7 +213,7 @@ def known(raw: str) -> Known | None:
     return replace(meaning, rank=meaning.rank + 40 + len(before)) if meaning else None
 
 
-def _known(parts: tuple[str, ...]) -> Known | None:
+def _known(parts: tuple[str, ...]) -> MetricName | None:
     splits = {SPLITS[part] for part in parts if part in SPLITS}
     levels = {LEVELS[part] for part in parts if part in LEVELS}
     if len(splits) > 1 or len(levels) > 1:
@@ -232,7 +232,7 @@ def _known(parts: tuple[str, ...]) -> Known | None:
     if found is None:
         return None
     metric, rank = found
-    return Known(
+    return MetricName(
         metric=metric,
         split="".join(splits),
         level="".join(levels),

@@ -12,7 +12,7 @@ from statistics import fmean, median
 from pytest_overfit.health.curves.metric_names import (
     NOT_OF_NOW,
     SPLITS,
-    Known,
+    MetricName,
     canonical,
     known,
     words,
@@ -45,9 +45,9 @@ class Series:
     The `at` of its points is their order in the log.
     """
 
-    def __init__(self, name: str, meaning: Known | None, split: str, level: str) -> None:
-        tells_split = not split or any(word in SPLITS for word in words(name))
-        self.logged, self.name = name, name if tells_split else f"{split}_{name}"
+    def __init__(self, name: str, meaning: MetricName | None, split: str, level: str) -> None:
+        named_with_split = not split or any(word in SPLITS for word in words(name))
+        self.logged, self.name = name, name if named_with_split else f"{split}_{name}"
         self.meaning, self.split, self.level = meaning, split, level
         self._builder = CurveBuilder(MOST_POINTS if meaning else POINTS_UNKNOWN)
         self._placed: Sequence[Point] | None = None
@@ -86,7 +86,7 @@ class Series:
         self._placed = points
 
 
-def not_logged(all_series: Sequence[Series]) -> None:
+def drop_unlogged(all_series: Sequence[Series]) -> None:
     """Leave out what is no number in every row in which another metric is one, and the other where it
     is: a table whose rows tell the one or the other, and NaN for what they do not tell.
     """
@@ -102,7 +102,7 @@ def not_logged(all_series: Sequence[Series]) -> None:
         one.place([point for point in one.points if point.at not in rows])
 
 
-def passes(series: Sequence[Series]) -> None:
+def merge_passes(series: Sequence[Series]) -> None:
     """Make one reading of what each pass over the validation data told batch by batch: of a running
     mean the last, else the mean of them.
 
@@ -168,7 +168,7 @@ def settle_splits(all_series: Sequence[Series], warnings: list[str]) -> None:
             beside = [one for one in all_series if one.meaning and one.split == series.split]
             if not any(one.meaning and one.meaning.metric == "loss" for one in beside):
                 series.meaning = None
-    told = {
+    with_split = {
         canonical(series.meaning.metric, series.split)
         for series in all_series
         if series.meaning and series.split and (series.count >= CURVE or series.clocked)
@@ -187,9 +187,9 @@ def settle_splits(all_series: Sequence[Series], warnings: list[str]) -> None:
         ):
             continue
         of_batches = series.meaning.metric == "accuracy" and any(
-            _told_together(loss, series) for loss in losses
+            _logged_together(loss, series) for loss in losses
         )
-        if not of_batches and canonical(series.meaning.metric, "val") not in told:
+        if not of_batches and canonical(series.meaning.metric, "val") not in with_split:
             series.split = "val"
             warnings.append(
                 f"{series.name} does not say of which split it is: taken for validation"
@@ -236,7 +236,7 @@ def name_series(all_series: Iterable[Series]) -> dict[str, Series]:
     return named
 
 
-def _told_together(loss: Series, score: Series) -> bool:
+def _logged_together(loss: Series, score: Series) -> bool:
     """Whether a score is told of what a loss is told of: in the same rows, or as often."""
     rows = {point.at for point in loss.points}
     as_often = score.count >= loss.count >= CURVE
@@ -275,7 +275,9 @@ def _share_of_a_split(all_series: Sequence[Series], warnings: list[str]) -> None
             and series.count > 1
         ):
             falls = series.points[-1].value < series.points[0].value
-            series.meaning = Known(metric="wer" if falls else "accuracy", percent=True, rank=90)
+            series.meaning = MetricName(
+                metric="wer" if falls else "accuracy", percent=True, rank=90
+            )
             series.split = SPLITS[bare]
             series.place([replace_value(point, series.meaning) for point in series.points])
             warnings.append(
@@ -284,7 +286,7 @@ def _share_of_a_split(all_series: Sequence[Series], warnings: list[str]) -> None
             )
 
 
-def replace_value(point: Point, meaning: Known) -> Point:
+def replace_value(point: Point, meaning: MetricName) -> Point:
     """A reading taken before its name was understood, in the unit that the name tells."""
     return point._replace(
         value=point.value / 100
@@ -376,22 +378,22 @@ not for half of a run.
 
 
 def as_shares(
-    curves: dict[str, Curve], told: set[str], warnings: list[str], *, likely: bool
+    curves: dict[str, Curve], unit_known: set[str], warnings: list[str], *, likely: bool
 ) -> None:
     """Divide percent by 100. A metric of train and validation is in one unit; so are all error
     rates where one is surely percent.
 
-    told: curves whose unit the log tells. likely: whether shares are expected.
+    unit_known: curves whose unit the log tells. likely: whether shares are expected.
     """
     # No error rate passes 1 + emitted / target tokens.
     most = 1 + max(_finite(curves, ("train_emission_ratio", "val_emission_ratio")), default=0.0)
-    untold = {
-        metric: [name for name in curves if name not in told and metric_of(name) == metric]
+    unit_unknown = {
+        metric: [name for name in curves if name not in unit_known and metric_of(name) == metric]
         for metric, one in MEASURED.items()
         if one.share
     }
     values = {
-        metric: found for metric, names in untold.items() if (found := _finite(curves, names))
+        metric: found for metric, names in unit_unknown.items() if (found := _finite(curves, names))
     }
     rates = [metric for metric in values if MEASURED[metric].kind == "error rate"]
     percent = {
@@ -407,12 +409,12 @@ def as_shares(
     if any(max(values[metric]) > ERROR_RATE_OF_NO_SHARE for metric in percent.intersection(rates)):
         percent |= set(rates)
     for metric in sorted(percent):
-        for name in untold[metric]:
+        for name in unit_unknown[metric]:
             curves[name] = replace(
                 curves[name], values=tuple(value / 100 for value in curves[name].values)
             )
         warnings.append(
-            f"{' and '.join(untold[metric])}: taken for percent, since values reach "
+            f"{' and '.join(unit_unknown[metric])}: taken for percent, since values reach "
             f"{max(values[metric]):g}"
         )
 

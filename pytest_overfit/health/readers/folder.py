@@ -67,16 +67,18 @@ def read_facts(path: Path) -> Facts:
     JSON object of version 1.
     """
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadRun(f"{path}: cut off or not JSON ({error}); mend it or remove it") from error
-    if not isinstance(said, dict):
+    if not isinstance(content, dict):
         raise BadRun(
             f"{path}: must hold one JSON object, with fields such as subject and parameters"
         )
-    if said.get("version", VERSION) != VERSION:
-        raise BadRun(f"{path}: field version is {said['version']!r}, this reader knows {VERSION}")
-    fields = _Fields(path, said)
+    if content.get("version", VERSION) != VERSION:
+        raise BadRun(
+            f"{path}: field version is {content['version']!r}, this reader knows {VERSION}"
+        )
+    fields = _Fields(path, content)
     return Facts(
         subject=fields.text("subject"),
         parameters=fields.count("parameters"),
@@ -96,8 +98,8 @@ def read_facts(path: Path) -> Facts:
 class _Fields:
     """The fields of a run.json, each of its type. A field that is absent or null is None."""
 
-    def __init__(self, path: Path, said: Mapping[str, Any]) -> None:
-        self._path, self._said = path, said
+    def __init__(self, path: Path, content: Mapping[str, Any]) -> None:
+        self._path, self._content = path, content
 
     def text(self, name: str) -> str | None:
         value: str | None = self._checked(name, lambda value: isinstance(value, str), "text")
@@ -123,16 +125,16 @@ class _Fields:
             )
         )
 
-    def _level(self, field: str, said: object) -> Level:
-        if not isinstance(said, dict) or not isinstance(said.get("name"), str):
-            raise self._bad(field, "an object with a name", said)
-        loss = said.get("loss")
+    def _level(self, field: str, content: object) -> Level:
+        if not isinstance(content, dict) or not isinstance(content.get("name"), str):
+            raise self._bad(field, "an object with a name", content)
+        loss = content.get("loss")
         if isinstance(loss, bool) or not isinstance(loss, int | float) or not math.isfinite(loss):
             raise self._bad(f"{field}.loss", "a finite number", loss)
-        return Level(name=said["name"], loss=float(loss))
+        return Level(name=content["name"], loss=float(loss))
 
     def _checked(self, name: str, fits: Callable[[Any], bool], kind: str) -> Any:
-        value = self._said.get(name)
+        value = self._content.get(name)
         if value is not None and not fits(value):
             raise self._bad(name, kind, value)
         return value

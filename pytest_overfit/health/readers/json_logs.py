@@ -94,11 +94,11 @@ def read_trainer_state(path: Path, builder: LogBuilder, progress: Progress) -> N
     loose: list[tuple[Row, Where]] = []
     around: dict[str, int] = {}
     number = 0
-    for number, said in enumerate(_rows(path, builder, progress, around), 1):
-        if not isinstance(said, dict):
+    for number, item in enumerate(_rows(path, builder, progress, around), 1):
+        if not isinstance(item, dict):
             unplaced.add(number)
             continue
-        found, where = row(flattened(said)), Where(path, number, "row")
+        found, where = row(flattened(item)), Where(path, number, "row")
         if found.placed or found.of_the_whole_run:
             found.give(builder, where)
         elif found.values and len(loose) < MOST_LOOSE:
@@ -170,27 +170,27 @@ LEAST_READINGS = 2
 """Readings that make a list a curve."""
 
 
-def curves_in(said: object) -> dict[str, list[Any]]:
+def curves_in(content: object) -> dict[str, list[Any]]:
     """The lists of numbers of an object, by their names with those of what holds them."""
-    return dict(_lists(said, "", 0)) if isinstance(said, dict) else {}
+    return dict(_lists(content, "", 0)) if isinstance(content, dict) else {}
 
 
-def rows_in(said: object) -> list[tuple[float, Mapping[str, Any]]]:
+def rows_in(content: object) -> list[tuple[float, Mapping[str, Any]]]:
     """The rows of an object that has one under each epoch, {"1": {"loss": 3.1}, "2": {"loss":
     2.0}}, or a list of them, {"history": [...]}.
 
     Each with its epoch, NaN where it must tell that itself.
     """
-    if not isinstance(said, dict):
+    if not isinstance(content, dict):
         return []
     listed = max(
-        (_rows_of_list(one) for one in _values(said, 0) if isinstance(one, list)),
+        (_rows_of_list(one) for one in _values(content, 0) if isinstance(one, list)),
         key=len,
         default=[],
     )
     if listed:
         return listed
-    found = [(_epoch(name), one) for name, one in said.items() if isinstance(one, dict)]
+    found = [(_epoch(name), one) for name, one in content.items() if isinstance(one, dict)]
     rows: list[tuple[float, Mapping[str, Any]]] = [
         (epoch, one) for epoch, one in found if epoch is not None
     ]
@@ -208,16 +208,16 @@ def read_object(path: Path, builder: LogBuilder, progress: Progress) -> None:
             f"{path}: one JSON object of more than {LARGEST_OBJECT >> 20} MiB; give one object a line"
         )
     try:
-        said = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+        content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except (ValueError, RecursionError) as error:
         raise BadRun(f"{path}: cut off or not JSON ({error}); give one object a line") from error
     progress.advance(size)
-    for number, (epoch, one) in enumerate(rows_in(said), 1):
+    for number, (epoch, one) in enumerate(rows_in(content), 1):
         found = row(flattened(one))
         found.epoch = epoch if not found.placed else found.epoch
         found.give(builder, Where(path, number, "row"))
     if builder.empty:
-        _read_lists(path, curves_in(said), builder)
+        _read_lists(path, curves_in(content), builder)
 
 
 def _read_lists(path: Path, lists: Mapping[str, list[Any]], builder: LogBuilder) -> None:
@@ -242,8 +242,8 @@ def _read_lists(path: Path, lists: Mapping[str, list[Any]], builder: LogBuilder)
             )
 
 
-def _values(said: Mapping[str, Any], depth: int) -> Iterator[Any]:
-    for one in said.values():
+def _values(content: Mapping[str, Any], depth: int) -> Iterator[Any]:
+    for one in content.values():
         yield one
         if isinstance(one, dict) and depth < DEEPEST:
             yield from _values(one, depth + 1)
@@ -251,12 +251,12 @@ def _values(said: Mapping[str, Any], depth: int) -> Iterator[Any]:
 
 def _rows_of_list(values: list[Any]) -> list[tuple[float, Mapping[str, Any]]]:
     rows = [one for one in values if isinstance(one, dict)]
-    told = (
+    of_metrics = (
         len(rows) >= LEAST_READINGS
         and len(rows) == len(values)
         and any(known(name) for one in rows for name, _ in row(flattened(one)).values)
     )
-    return [(math.nan, one) for one in rows] if told else []
+    return [(math.nan, one) for one in rows] if of_metrics else []
 
 
 def _clock(name: str) -> str | None:
@@ -264,8 +264,8 @@ def _clock(name: str) -> str | None:
     return clock(own) or clock(own.removesuffix("s"))
 
 
-def _lists(said: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, list[Any]]]:
-    for name, one in said.items():
+def _lists(content: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, list[Any]]]:
+    for name, one in content.items():
         if isinstance(one, dict) and depth < DEEPEST:
             yield from _lists(one, f"{prefix}{name}/", depth + 1)
         elif (

@@ -24,13 +24,13 @@ def read_notebook(
     recognised.
     """
     try:
-        said = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+        content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except (ValueError, RecursionError) as error:
         raise BadRun(
             f"{path}: not the JSON of a notebook ({error}); save it again, or give the log"
         ) from error
     log = PlainLog(builder)
-    for number, line in enumerate(_printed(said), 1):
+    for number, line in enumerate(_printed(content), 1):
         log.line(Where(path, number, "printed line"), line)
         if number == most_lines:
             break
@@ -64,10 +64,14 @@ def _printed(notebook: object) -> Iterator[str]:
         yield from stream.split("\n") if stream else ()
 
 
-def _text(said: object) -> str:
+def _text(value: object) -> str:
     """A text, which notebooks hold whole or as a list of its lines."""
     return (
-        "".join(map(str, said)) if isinstance(said, list) else said if isinstance(said, str) else ""
+        "".join(map(str, value))
+        if isinstance(value, list)
+        else value
+        if isinstance(value, str)
+        else ""
     )
 
 

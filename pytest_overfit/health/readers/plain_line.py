@@ -312,8 +312,8 @@ def _qualified(
     for name, whole, split, value in qualified:
         meaning = known(name)
         if any(
-            (one := known(told)) and meaning and (one.metric, of) == (meaning.metric, split)
-            for told, of, _ in line.values
+            (one := known(name)) and meaning and (one.metric, of) == (meaning.metric, split)
+            for name, of, _ in line.values
         ):
             unknown.append((whole, split, value))
         else:
@@ -366,7 +366,7 @@ def _value(
         return scope
     value_of = (_signed(name or "loss", match), split, value)
     # Of a name told twice, as `loss=3.2 ... tot_loss[loss=3.4]`, the first is of now.
-    if all(told[:2] != value_of[:2] for told in line.values):
+    if all(earlier[:2] != value_of[:2] for earlier in line.values):
         line.values.append(value_of)
     return own_split if own_split and spaced else scope
 

@@ -68,7 +68,7 @@ of their number; and how many are read.
 TIMES = {"": 1, "K": 1_000, "T": 1_000, "M": 1_000_000, "B": 1_000_000_000}
 """By the first letter of the word or sign behind a number."""
 OBJECT = re.compile(r"\{\s*['\"].*\}")
-MOST_LOOSE = 20_000
+MOST_PENDING = 20_000
 """Lines within an epoch that are kept until it is named."""
 BACK = re.compile("\b+")
 """How a progress bar goes back over what it wrote."""
@@ -76,7 +76,7 @@ COMPLETE = re.compile(r"(?<![\d/])(\d{1,12})/\1(?![\d/])")
 """A progress bar at its end."""
 NEARLY = 0.9
 """Share of the batches of an epoch that a log which tells every so many of them comes to."""
-_Loose = tuple[Where, ParsedLine, str]
+_PendingLine = tuple[Where, ParsedLine, str]
 """Such a line, with the split that was told before it."""
 MOST_QUOTED = 80
 """Characters that are quoted of what a trainer says at its end."""
@@ -107,7 +107,7 @@ def table_cells(text: str) -> list[str]:
 
 
 @dataclass(slots=True)
-class _Shown:
+class _PendingPrediction:
     """A prediction between two epochs."""
 
     before: float | None
@@ -116,7 +116,7 @@ class _Shown:
     prediction: tuple[str, ...]
 
 
-def _told_again(before: ParsedLine, after: ParsedLine) -> bool:
+def _covers(before: ParsedLine, after: ParsedLine) -> bool:
     """Whether a line tells all that one before it told."""
     return {value[:2] for value in before.values} <= {value[:2] for value in after.values}
 
@@ -149,10 +149,10 @@ class PlainLog:
         self._split = ""
         self._target: tuple[str, ...] | None = None
         self._prediction: tuple[str, ...] | None = None
-        self._shown: dict[str, deque[_Shown]] = {}
-        self._waiting: deque[_Shown] = deque(maxlen=2 * MOST_PREDICTIONS)
+        self._predictions: dict[str, deque[_PendingPrediction]] = {}
+        self._waiting: deque[_PendingPrediction] = deque(maxlen=2 * MOST_PREDICTIONS)
         self._leading = False
-        self._loose: list[_Loose] = []
+        self._pending_lines: list[_PendingLine] = []
         self._columns: list[str] = []
         self._shown_last: dict[str, float] = {}
         self._bar: tuple[Where, ParsedLine] | None = None
@@ -173,7 +173,7 @@ class PlainLog:
         if len(text) > USUAL_LENGTH:
             text = " ".join(text.split())[:MOST_CHARACTERS]
         text = in_english(text).translate(BARS)
-        if self._row(where, text) or self._in_table(where, text) or self._spoken(text):
+        if self._row(where, text) or self._in_table(where, text) or self._prediction_line(text):
             return
         if ended := ENDED.search(text):
             self._builder.end(
@@ -246,39 +246,41 @@ class PlainLog:
 
     def _begin(self, line: ParsedLine) -> None:
         epoch = line.epoch
-        self._named_at_end = self._named_at_end or (self._epoch is None and bool(self._loose))
+        self._named_at_end = self._named_at_end or (
+            self._epoch is None and bool(self._pending_lines)
+        )
         self._stepped = self._stepped and epoch == self._epoch
         self._closes = self._stepped and line.step is None and line.batch is None
         self._epoch, self._step, self._split = epoch, None, ""
         if self._named_at_end:
-            self._place_loose()
+            self._place_pending()
         for shown in self._waiting:
             shown.after = epoch
         self._waiting.clear()
         if line.epochs:
             self._builder.facts["epochs"] = line.epochs
 
-    def _place_loose(self) -> None:
+    def _place_pending(self) -> None:
         """Lines told since the last epoch was named belong to the one that is named now."""
-        for where, line, split in self._taken_loose():
+        for where, line, split in self._take_pending():
             self._split = split
             self._add(where, line)
         self._split = ""
 
-    def _taken_loose(self) -> list[_Loose]:
-        taken = self._loose
-        self._loose = []
+    def _take_pending(self) -> list[_PendingLine]:
+        taken = self._pending_lines
+        self._pending_lines = []
         return taken
 
-    def _count_loose(self) -> None:
+    def _count_pending(self) -> None:
         """Without any epoch, batches are steps; where they start again when they had come to their
         number, each time is an epoch.
         """
-        batches = [line.batch for _, line, _ in self._loose if line.batch]
+        batches = [line.batch for _, line, _ in self._pending_lines if line.batch]
         ends = [a[0] >= NEARLY * a[1] for a, b in pairwise(batches) if b[0] <= a[0]]
         restarts = sum(ends) > len(ends) / 2
         last = 0
-        for where, line, split in self._taken_loose():
+        for where, line, split in self._take_pending():
             far = line.batch[0] if line.batch else last
             if restarts and (self._epoch is None or (line.batch and far <= last)):
                 self._epoch = (self._epoch or 0.0) + 1
@@ -295,7 +297,7 @@ class PlainLog:
         if (
             self._bar is not None
             and line.epoch is not None
-            and (line.epoch != self._bar[1].epoch or not _told_again(self._bar[1], line))
+            and (line.epoch != self._bar[1].epoch or not _covers(self._bar[1], line))
         ):
             self._end_bar()
         if (
@@ -325,10 +327,10 @@ class PlainLog:
             and (self._epoch is None or self._named_at_end)
             and not self._counted
         )
-        if waits and (line.batch is not None or self._loose):
-            self._loose.append((where, line, self._split))
-            if len(self._loose) == MOST_LOOSE:
-                self._place_loose() if self._named_at_end else self._count_loose()
+        if waits and (line.batch is not None or self._pending_lines):
+            self._pending_lines.append((where, line, self._split))
+            if len(self._pending_lines) == MOST_PENDING:
+                self._place_pending() if self._named_at_end else self._count_pending()
             return
         if self._epoch is None and self._step is None and line.batch is None:
             self.unplaced.add(where.number)
@@ -389,7 +391,7 @@ class PlainLog:
         ):
             self._split, self._of_clock = self._split if scope in ("", "best") else scope, clocked
 
-    def _spoken(self, text: str) -> bool:
+    def _prediction_line(self, text: str) -> bool:
         """Whether a line is a target, a prediction, or both."""
         roles = list(ROLE.finditer(text)) if ":" in text or "=" in text else []
         ends = [*(role.start() for role in roles[1:]), len(text)]
@@ -409,9 +411,9 @@ class PlainLog:
         return bool(roles)
 
     def _show(self, split: str, target: tuple[str, ...], prediction: tuple[str, ...]) -> None:
-        shown = _Shown(self._epoch, None, target, prediction)
+        shown = _PendingPrediction(self._epoch, None, target, prediction)
         self._leading = self._leading or self._epoch is None
-        self._shown.setdefault(split, deque(maxlen=MOST_PREDICTIONS)).append(shown)
+        self._predictions.setdefault(split, deque(maxlen=MOST_PREDICTIONS)).append(shown)
         self._waiting.append(shown)
 
     def _facts(self, text: str) -> None:
@@ -434,11 +436,11 @@ class PlainLog:
         self._end_bar()
         if self._named_at_end and self._epoch is not None:
             self._epoch += 1
-            self._place_loose()
-        elif self._loose:
-            self._count_loose()
+            self._place_pending()
+        elif self._pending_lines:
+            self._count_pending()
         first = self._leading and not self._waiting
-        for split, shown in self._shown.items():
+        for split, shown in self._predictions.items():
             for one in shown:
                 self._builder.predict(
                     Prediction(

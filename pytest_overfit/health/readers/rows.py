@@ -266,11 +266,11 @@ def _text(found: Row, name: str, value: str) -> None:
 
 
 def flattened(
-    said: Mapping[str, object], prefix: str = "", depth: int = 0
+    content: Mapping[str, object], prefix: str = "", depth: int = 0
 ) -> list[tuple[str, object]]:
     """Nested objects as one level: {"val": {"loss": 4.9}} is [("val/loss", 4.9)]."""
     fields: list[tuple[str, object]] = []
-    for name, value in said.items():
+    for name, value in content.items():
         if isinstance(value, dict):
             fields += flattened(value, f"{prefix}{name}/", depth + 1) if depth < DEEPEST else []
         else:
@@ -296,13 +296,13 @@ def as_number(value: object) -> tuple[float | None, bool]:
         return math.inf if value > 0 else -math.inf, False
 
 
-def tokens(said: object) -> tuple[str, ...]:
+def tokens(words: object) -> tuple[str, ...]:
     """Words of a target or prediction: of a list its items, of text its words, with brackets,
     quotes and commas around them taken off.
     """
-    if isinstance(said, list):
-        return tuple(str(item) for item in said)
-    text = str(said).strip()
+    if isinstance(words, list):
+        return tuple(str(item) for item in words)
+    text = str(words).strip()
     if text.lower() in EMPTY:
         return ()
     if text[:1] in "[(" and text[-1:] in "])":
@@ -330,10 +330,10 @@ def split_cells(text: str, delimiter: str) -> list[str]:
 def json_row(text: str) -> Row | None:
     """The row of a line that holds one JSON object; None where it holds something else."""
     try:
-        said = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return row(flattened(said)) if isinstance(said, dict) else None
+    return row(flattened(content)) if isinstance(content, dict) else None
 
 
 NOT_A_NUMBER = re.compile(r"\b(?:nan|inf(?:inity)?)\b")
@@ -345,7 +345,7 @@ def object_row(text: str) -> Row | None:
     if found is not None:
         return found
     try:
-        said = ast.literal_eval(
+        content = ast.literal_eval(
             NOT_A_NUMBER.sub(lambda match: f"'{match[0]}'", text)
             if "nan" in text or "inf" in text
             else text
@@ -353,8 +353,8 @@ def object_row(text: str) -> Row | None:
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
     return (
-        row(flattened(said))
-        if isinstance(said, dict) and all(isinstance(name, str) for name in said)
+        row(flattened(content))
+        if isinstance(content, dict) and all(isinstance(name, str) for name in content)
         else None
     )
 

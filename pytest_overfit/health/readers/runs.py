@@ -50,7 +50,7 @@ class _MergedRun:
     """A run as some logs tell it; the first is the richest."""
 
     log_sets: tuple[LogSet, ...]
-    reading: LogContents
+    contents: LogContents
 
 
 def read_run(
@@ -180,7 +180,7 @@ def _runs_of(
         + (predictions_file.stat().st_size if predictions_file else 0),
         on_progress=progress,
     )
-    readings, left_out = _readings(
+    logs_read, left_out = _read_all(
         path,
         run_logs.log_sets,
         on_progress,
@@ -190,28 +190,28 @@ def _runs_of(
     if predictions_file is not None:
         read_predictions(predictions_file, shown, on_progress)
     runs = []
-    for told in _told(path, readings):
-        reading = (
-            replace(told.reading, predictions=shown.contents().predictions)
+    for merged in _by_run(path, logs_read):
+        contents = (
+            replace(merged.contents, predictions=shown.contents().predictions)
             if predictions_file
-            else told.reading
+            else merged.contents
         )
         runs.append(
             Run(
-                name=reading.run or path.resolve().name,
+                name=contents.run or path.resolve().name,
                 sources=(
-                    *(log.path for log_set in told.log_sets for log in log_set.logs),
+                    *(log.path for log_set in merged.log_sets for log in log_set.logs),
                     *(file for file in (facts_file, predictions_file) if file),
                 ),
-                clock=reading.clock,
-                curves=reading.curves,
-                predictions=reading.predictions,
-                facts=_with_told(facts, reading),
-                warnings=(*reading.warnings, *left_out, *shown.warnings),
+                clock=contents.clock,
+                curves=contents.curves,
+                predictions=contents.predictions,
+                facts=_with_logged(facts, contents),
+                warnings=(*contents.warnings, *left_out, *shown.warnings),
                 checkpoint=newest_checkpoint(folders),
-                finished=reading.finished,
-                planned_steps=reading.planned_steps,
-                not_understood=reading.not_understood,
+                finished=contents.finished,
+                planned_steps=contents.planned_steps,
+                not_understood=contents.not_understood,
             )
         )
     if progress is not None:
@@ -234,48 +234,52 @@ def _folders(path: Path, run_logs: RunLogs) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _readings(
+def _read_all(
     path: Path, log_sets: Sequence[LogSet], progress: Progress, empty: LogBuilder
 ) -> tuple[list[tuple[LogSet, LogContents]], tuple[str, ...]]:
     """What each set of logs tells, and a warning for each that cannot be read.
 
     Raises BadRun where none can.
     """
-    readings: list[tuple[LogSet, LogContents]] = []
+    logs_read: list[tuple[LogSet, LogContents]] = []
     refused: list[str] = []
     for log_set in sorted(log_sets, key=lambda log_set: log_set.size):
         if log_set.size > LARGE and any(
-            {"train_loss", "val_loss"} <= reading.curves.keys() for _, reading in readings
+            {"train_loss", "val_loss"} <= contents.curves.keys() for _, contents in logs_read
         ):
             progress.advance(log_set.size)
             continue
         try:
-            readings += [
-                (log_set, reading)
-                for reading in _read(
-                    log_set, progress, empty.anew(split=_split_of(log_set, log_sets))
+            logs_read += [
+                (log_set, contents)
+                for contents in _read(
+                    log_set, progress, empty.empty_copy(split=_split_of(log_set, log_sets))
                 )
             ]
         except BadRun as error:
             refused.append(str(error))
-    if not readings:
+    if not logs_read:
         raise BadRun(refused[0])
-    unmet = [
-        name for name in empty.meanings if all(name in reading.unmet for _, reading in readings)
+    not_found = [
+        name
+        for name in empty.meanings
+        if all(name in contents.not_found for _, contents in logs_read)
     ]
-    if unmet:
+    if not_found:
         there = naming(
             sorted(
                 {
                     name
-                    for _, reading in readings
-                    for name in (*reading.not_understood, *reading.curves)
+                    for _, contents in logs_read
+                    for name in (*contents.not_understood, *contents.curves)
                 }
             ),
             20,
         )
-        raise BadRun(f"{path}: --overfit-metric: no column or tag {unmet[0]!r}; there are {there}")
-    return readings, tuple(refused)
+        raise BadRun(
+            f"{path}: --overfit-metric: no column or tag {not_found[0]!r}; there are {there}"
+        )
+    return logs_read, tuple(refused)
 
 
 def _split_of(log_set: LogSet, log_sets: Sequence[LogSet]) -> str:
@@ -299,29 +303,29 @@ def _read(log_set: LogSet, progress: Progress, builder: LogBuilder) -> list[LogC
         raise BadRun(
             f"{paths[0]}: cannot be read ({os.strerror(error.errno) if error.errno else error})"
         ) from error
-    runs = [replace(one.contents(), run=name) for name, one in builder.apart.items()]
+    runs = [replace(one.contents(), run=name) for name, one in builder.runs.items()]
     if runs:
         return [replace(run, warnings=(*builder.warnings, *run.warnings)) for run in runs]
-    reading = builder.contents()
-    if not reading.curves:
-        reasons = f" ({reading.warnings[0]})" if reading.warnings else ""
+    contents = builder.contents()
+    if not contents.curves:
+        reasons = f" ({contents.warnings[0]})" if contents.warnings else ""
         raise BadRun(
             f"{paths[0]}: no metric with an epoch or a step in this "
             f"{log_set.format.name}{reasons}; give a log with both"
         )
-    return [reading]
+    return [contents]
 
 
-def _told(path: Path, readings: Sequence[tuple[LogSet, LogContents]]) -> list[_MergedRun]:
-    """The runs that these readings tell of, each from its richest log."""
+def _by_run(path: Path, logs_read: Sequence[tuple[LogSet, LogContents]]) -> list[_MergedRun]:
+    """The runs that these logs are of, each from its richest log."""
     runs: list[list[tuple[LogSet, LogContents]]] = []
-    for one in sorted(readings, key=lambda one: _richness(one[1]), reverse=True):
+    for one in sorted(logs_read, key=lambda one: _richness(one[1]), reverse=True):
         own = next((run for run in runs if all(_one_run(one, other) for other in run)), None)
         if own is None:
             runs.append([one])
         else:
             own.append(one)
-    in_order = [id(reading) for _, reading in readings]
+    in_order = [id(contents) for _, contents in logs_read]
     runs.sort(key=lambda run: in_order.index(id(run[0][1])) if run[0][1].run else 0)
     return [_merged(path, run) for run in runs]
 
@@ -339,16 +343,18 @@ def _one_run(a: tuple[LogSet, LogContents], b: tuple[LogSet, LogContents]) -> bo
     compared = [
         abs(x - y) <= AGREES * max(abs(x), abs(y))
         for name in shared
-        for x, y in _both(one, other, name)
+        for x, y in _values_at_same_place(one, other, name)
     ]
     return sum(compared) > len(compared) / 2 if compared else not shared
 
 
-def _both(one: LogContents, other: LogContents, name: str) -> list[tuple[float, float]]:
+def _values_at_same_place(
+    one: LogContents, other: LogContents, name: str
+) -> list[tuple[float, float]]:
     """The readings of a metric that both logs tell, by step where both know it."""
     a, b = (
-        {(p.step if p.step == p.step else p.epoch): p.value for p in told.curves[name].points}
-        for told in (one, other)
+        {(p.step if p.step == p.step else p.epoch): p.value for p in contents.curves[name].points}
+        for contents in (one, other)
     )
     return [
         (a[at], b[at])
@@ -357,13 +363,13 @@ def _both(one: LogContents, other: LogContents, name: str) -> list[tuple[float, 
     ]
 
 
-def _merged(path: Path, told: Sequence[tuple[LogSet, LogContents]]) -> _MergedRun:
-    (best, reading), *others = told
-    formats = {log_set.format.name for log_set, _ in told}
-    warnings = reading.warnings
+def _merged(path: Path, parts: Sequence[tuple[LogSet, LogContents]]) -> _MergedRun:
+    (best, contents), *others = parts
+    formats = {log_set.format.name for log_set, _ in parts}
+    warnings = contents.warnings
     if others and formats not in ALIKE:
         names = ", ".join(sorted({log.path.name for log_set, _ in others for log in log_set.logs}))
-        what = "two formats of one run" if len(formats) > 1 else f"{len(told)} logs of one run"
+        what = "two formats of one run" if len(formats) > 1 else f"{len(parts)} logs of one run"
         where = best.format.name if len(formats) > 1 else best.logs[0].path.name
         warnings = (
             f"{path}: {what}; read from the {where}, which tells no less than {names}",
@@ -372,30 +378,32 @@ def _merged(path: Path, told: Sequence[tuple[LogSet, LogContents]]) -> _MergedRu
     log_sets = [best]
     for log_set, other in others:
         if formats not in ALIKE:
-            reading = replace(
-                reading,
-                curves={name: _finer(name, curve, other) for name, curve in reading.curves.items()},
+            contents = replace(
+                contents,
+                curves={
+                    name: _finer(name, curve, other) for name, curve in contents.curves.items()
+                },
             )
         more = {
             name: curve
             for name, curve in other.curves.items()
-            if name not in reading.curves and metric(name)
+            if name not in contents.curves and metric(name)
         }
-        if more and other.clock == reading.clock and formats not in ALIKE:
-            reading, log_sets = (
-                replace(reading, curves={**reading.curves, **more}),
+        if more and other.clock == contents.clock and formats not in ALIKE:
+            contents, log_sets = (
+                replace(contents, curves={**contents.curves, **more}),
                 [*log_sets, log_set],
             )
             warnings += (f"{', '.join(sorted(more))} from {log_set.logs[0].path.name}",)
-        if other.predictions and not reading.predictions and other.clock == reading.clock:
-            reading = replace(reading, predictions=other.predictions)
+        if other.predictions and not contents.predictions and other.clock == contents.clock:
+            contents = replace(contents, predictions=other.predictions)
             warnings += (f"predictions are from the {log_set.format.name}",)
-        reading = replace(
-            reading,
-            finished=reading.finished or other.finished,
-            facts={**other.facts, **reading.facts},
+        contents = replace(
+            contents,
+            finished=contents.finished or other.finished,
+            facts={**other.facts, **contents.facts},
         )
-    return _MergedRun(log_sets=tuple(log_sets), reading=replace(reading, warnings=warnings))
+    return _MergedRun(log_sets=tuple(log_sets), contents=replace(contents, warnings=warnings))
 
 
 def _finer(name: str, curve: Curve, other: LogContents) -> Curve:
@@ -408,22 +416,24 @@ def _finer(name: str, curve: Curve, other: LogContents) -> Curve:
     exact = {
         (point.step if point.step == point.step else point.epoch): point for point in rival.points
     }
-    told = [
+    pairs = [
         (point, exact.get(point.step if point.step == point.step else point.epoch))
         for point in curve.points
     ]
     return Curve.of(
         point if finer is None else point._replace(value=finer.value, where=finer.where)
-        for point, finer in told
+        for point, finer in pairs
     )
 
 
-def _richness(reading: LogContents) -> tuple[int, int]:
-    canonical = [name for name in reading.curves if metric(name)]
-    return len(canonical), sum(len(reading.curves[name]) for name in canonical)
+def _richness(contents: LogContents) -> tuple[int, int]:
+    canonical = [name for name in contents.curves if metric(name)]
+    return len(canonical), sum(len(contents.curves[name]) for name in canonical)
 
 
-def _with_told(facts: Facts, reading: LogContents) -> Facts:
+def _with_logged(facts: Facts, contents: LogContents) -> Facts:
     """Facts from run.json, and where it is silent from the log's text."""
-    missing = {name: value for name, value in reading.facts.items() if getattr(facts, name) is None}
-    return replace(facts, **missing)  # type: ignore[arg-type]  # told holds counts only
+    missing = {
+        name: value for name, value in contents.facts.items() if getattr(facts, name) is None
+    }
+    return replace(facts, **missing)  # type: ignore[arg-type]  # the log's facts are counts only

@@ -79,7 +79,7 @@ def read_csv(path: Path, builder: LogBuilder, progress: Progress) -> None:
             continue
         if not columns:
             delimiter, columns = header(text)
-            columns = _told(losses_of_splits(columns), 0)
+            columns = _trimmed(losses_of_splits(columns), 0)
             if columns[0].lower() in UNNAMED and not any(map(clock, columns)):
                 columns[0] = "epoch"
             counts = any(map(clock, columns))
@@ -93,7 +93,7 @@ def read_csv(path: Path, builder: LogBuilder, progress: Progress) -> None:
         cells = split_cells(unwrapped(text), delimiter)
         if delimiter == ";":
             cells = [cell.replace(",", ".") if COMMA.fullmatch(cell) else cell for cell in cells]
-        cells = _told(cells, len(columns))
+        cells = _trimmed(cells, len(columns))
         if len(cells) == len(columns):
             found = row(
                 (name, cell)
@@ -139,7 +139,7 @@ def read_csv(path: Path, builder: LogBuilder, progress: Progress) -> None:
     )
 
 
-def _told(cells: list[str], least: int) -> list[str]:
+def _trimmed(cells: list[str], least: int) -> list[str]:
     """Cells without empty ones at the end, as far as there are more than `least`."""
     while len(cells) > max(least, 1) and not cells[-1]:
         cells = cells[:-1]
@@ -258,8 +258,8 @@ def _whole(path: Path, progress: Progress) -> str:
 
 def _epoch_row(path: Path, text: str) -> Row:
     """What a file tells of its epoch, which is the number at the end of its name where it has none."""
-    said = json_in(text) if path.suffix == ".json" else dict(YAML.findall(text))
-    found = row(flattened(said)) if isinstance(said, dict) else Row()
+    content = json_in(text) if path.suffix == ".json" else dict(YAML.findall(text))
+    found = row(flattened(content)) if isinstance(content, dict) else Row()
     number = NUMBERED.search(path.stem)
     if found.epoch != found.epoch and number:
         found.epoch = float(number[1])

@@ -117,8 +117,10 @@ def _session_start(path: Path) -> float:
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-    unheard = LogBuilder()
-    for _, record in islice(_event_records(path, unheard, Progress(bytes_total=1)), FIRST_RECORDS):
+    discarded = LogBuilder()
+    for _, record in islice(
+        _event_records(path, discarded, Progress(bytes_total=1)), FIRST_RECORDS
+    ):
         try:
             event: Any = Event.FromString(record)
         except DecodeError:
@@ -168,7 +170,7 @@ def _event_records(
     path: Path, builder: LogBuilder, progress: Progress
 ) -> Iterator[tuple[int, bytes]]:
     """Where each record starts, and its content."""
-    size, place, told, passed_over = path.stat().st_size, 0, 0, 0
+    size, place, reported, passed_over = path.stat().st_size, 0, 0, 0
     wrong = ""
     with path.open("rb") as file:
         while place < size:
@@ -187,10 +189,10 @@ def _event_records(
                 yield place, file.read(length)
             file.seek(4, 1)
             place += RECORD_HEAD.size + length + 4
-            if place - told > BLOCK:
-                progress.advance(place - told)
-                told = place
-    progress.advance(size - told)
+            if place - reported > BLOCK:
+                progress.advance(place - reported)
+                reported = place
+    progress.advance(size - reported)
     if wrong:
         builder.warnings.append(f"{path}: the record at byte {place} {wrong}")
     if passed_over:
@@ -252,7 +254,7 @@ def read_offline_history(path: Path, builder: LogBuilder, progress: Progress) ->
 
 
 def _history_row(message: bytes) -> dict[str, object]:
-    said: dict[str, object] = {}
+    fields: dict[str, object] = {}
     for field, item in _protobuf_fields(message):
         if field != ITEM:
             continue
@@ -260,18 +262,18 @@ def _history_row(message: bytes) -> dict[str, object]:
         names = [
             value.decode("utf-8", "replace") for field, value in parts if field in (KEY, NESTED_KEY)
         ]
-        told = next((value for field, value in parts if field == VALUE_JSON), b"null")
-        said["/".join(names)] = json.loads(told)
+        value_json = next((value for field, value in parts if field == VALUE_JSON), b"null")
+        fields["/".join(names)] = json.loads(value_json)
     # Its own counter goes on at every call; where the user counts, that counts.
     steps = [
         name
-        for name in said
+        for name in fields
         if name != "_step" and name.rsplit("/", 1)[-1] in ("step", "global_step")
     ]
     if steps:
-        said.pop("_step", None)
+        fields.pop("_step", None)
     return {
-        name: value for name, value in said.items() if not name.startswith("_") or name == "_step"
+        name: value for name, value in fields.items() if not name.startswith("_") or name == "_step"
     }
 
 
@@ -384,14 +386,14 @@ def read_scalar_exports(
         tag = TAG.search(path.stem)
         name = tag[1] if tag else path.stem
         malformed = LeftOut()
-        for number, said in _exported(path, progress):
-            cells = [as_number(cell)[0] for cell in said]
+        for number, values in _exported(path, progress):
+            cells = [as_number(cell)[0] for cell in values]
             if len(cells) == len(EXPORT_COLUMNS) and None not in cells:
                 time, step, value = cells
                 where = Where(path, number)
                 builder.add([(name, value or 0.0)], step=step or 0.0, where=where, order=time)
             else:
-                malformed.add(number, shortened(str(said)))
+                malformed.add(number, shortened(str(values)))
         builder.warnings += malformed.warning(path, "left out: no time, step and value")
 
 

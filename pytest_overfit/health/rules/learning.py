@@ -175,8 +175,8 @@ def loss_never_falls(run: Run) -> Finding | None:
         and _stands(run, "val_loss")
     ):
         return None
-    split, told = ("training", "train_loss") if unmoved else ("validation", "val_loss")
-    exact = finite(run.curve(told))
+    split, name = ("training", "train_loss") if unmoved else ("validation", "val_loss")
+    exact = finite(run.curve(name))
     third = len(exact) // 3
     before, after = median(exact.values[:third]), median(exact.values[-third:])
     return LOSS_NEVER_FALLS.finding(
@@ -185,8 +185,8 @@ def loss_never_falls(run: Run) -> Finding | None:
             f"{number(after)} now"
         ),
         evidence=(
-            f"{counted(len(exact), 'reading')} of {split} loss from {seen(run, told, exact.at[0])} "
-            f"to {seen(run, told, exact.at[-1])}, medians "
+            f"{counted(len(exact), 'reading')} of {split} loss from {seen(run, name, exact.at[0])} "
+            f"to {seen(run, name, exact.at[-1])}, medians "
             "of the first and the last third",
         ),
         try_=(
@@ -256,9 +256,11 @@ NOTHING_LEARNT = Record(
         "The training loss stands on a level that is reached without looking at the input: "
         "uniform, all blank, or the frequencies of tokens."
     ),
-    detected="The last losses are compared with those levels, which follow from the targets and "
-    "steps of the run, once the loss stands still "
-    "or creeps.",
+    detected=(
+        "The last training losses are within 15 % of one of those levels, which follow from "
+        "the targets and steps of the run, and the loss stands still, or creeps so slowly "
+        "that as long a run again would not leave them."
+    ),
     mend="See whether the network can memorise a few clips at all (pytest -m overfit).",
     no_remedy=(
         "a log cannot be trained again; the next command to run is printed, the ladder of this tool"
@@ -272,7 +274,10 @@ NOTHING_CARRIES_OVER = Record(
         "Validation loss stands on a level that is reached without looking at the input, while "
         "training loss has left it."
     ),
-    detected="Both losses are compared with those levels once validation stands still.",
+    detected=(
+        "Validation loss stands still within 15 % of one of those levels; training loss is on "
+        "none of them, and lower."
+    ),
     mend="See whether both splits are prepared alike; then more data or augmentation.",
     no_remedy=(
         "a log cannot be trained again; the next command to run is printed, with more dropout and "
@@ -284,7 +289,13 @@ LOSS_NEVER_FALLS = Record(
     name="loss_never_falls",
     stage="run",
     means="The loss is where it began, after all that was read of the run.",
-    detected="The first third of the readings is compared with the last, beyond their noise.",
+    detected=(
+        "From the first third of the readings to the last, training loss does not fall beyond "
+        "its noise, and is never more than a tenth below its beginning; or validation loss "
+        "was never below its beginning in ten readings or more, and both losses stand still "
+        "for nearly all of the run. Not where the log begins late in the run, most of its "
+        "plan is still to come, or an error rate below 50 % shows that it had learnt before."
+    ),
     mend=(
         "See whether the optimiser has the parameters and the learning rate is above zero; climb "
         "the ladder (pytest -m overfit)."
@@ -298,7 +309,10 @@ LEARNING_RATE_ZERO = Record(
     name="learning_rate_zero",
     stage="run",
     means="The learning rate is zero while epochs are still trained: they change nothing.",
-    detected="Every reading of the rate is compared with the highest.",
+    detected=(
+        "The last three readings or more are no larger than a hundred-thousandth of the "
+        "highest; fewer, where more epochs are planned."
+    ),
     mend="Set a schedule as long as the run, and a learning rate above zero.",
     no_remedy="a log cannot be trained again; the next command to run is printed",
     planted=("rate_zero",),

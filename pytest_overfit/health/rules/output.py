@@ -143,16 +143,16 @@ def _never_changes(run: Run) -> Finding | None:
         or times < (CONSTANT * len(read) if reads(run, "val") is False else len(read))
     ):
         return None
-    what, said, name = called(run, "val"), value_words(run, "val", value), run.read_by("val") or ""
+    what, shown, name = called(run, "val"), value_words(run, "val", value), run.read_by("val") or ""
     began = read.at[since]
     return VALIDATION_WER_STUCK.finding(
         headline=(
-            f"{what} is {said} at {times} of {counted(len(read), 'reading')}: the output does not "
+            f"{what} is {shown} at {times} of {counted(len(read), 'reading')}: the output does not "
             "change"
         ),
         evidence=(
             (
-                f"{what} {said} at {seen(run, name, began)}, and to the last digit the same at "
+                f"{what} {shown} at {seen(run, name, began)}, and to the last digit the same at "
                 f"{counted(times - 1, 'later reading')}"
             ),
         ),
@@ -348,10 +348,20 @@ def outputs(run: Run) -> str | None:
 VALIDATION_WER_STUCK = Record(
     name="validation_wer_stuck",
     stage="run",
-    means="The error rate of validation was never below 85 % and no longer falls, nor does the "
-    "loss that should bring it down; or it is the "
-    "same to the last digit at every reading.",
-    detected="The error rate and the loss are asked whether they still fall, beyond their noise.",
+    means=(
+        "The error rate of validation was never below 85 % and no longer falls, nor does the "
+        "loss that should bring it down; or it is the same to the last digit at every "
+        "reading."
+    ),
+    detected=(
+        "The error rate, single readings aside, was never below 85 %, and one of three holds: "
+        "it stands still and so does the loss; neither has moved since the beginning; or the "
+        "run is over, and its last third, which brought nothing, would not bring it below 85 "
+        "% if repeated. Suspected where a single reading was below 85 %, never where one was "
+        "below 80 %. Or one value makes up every reading (three of four, the others within a "
+        "point of it, where next to nothing is read); 100 % counts once the learning rate has "
+        "come down, 0 % never."
+    ),
     mend=(
         "See whether the network can memorise a few clips at all (pytest -m overfit); where it "
         "can, more data, augmentation or regularisation."
@@ -368,8 +378,9 @@ PREDICTIONS_TOO_SHORT = Record(
     "no longer falls: the blank phase that "
     "every CTC run begins with was never left.",
     detected=(
-        "Emitted tokens are counted against those of the targets, over the whole split or the "
-        "predictions that the log shows."
+        "While the loss stands still, emitted over target tokens stays below a third, beyond "
+        "its noise, and does not rise: over the whole split, or, where the log does not have "
+        "that ratio, over three predictions or more, four of five of which are that short."
     ),
     mend=(
         "See whether the network can memorise a few clips at all (pytest -m overfit); a smaller "

@@ -150,10 +150,10 @@ def learning_undone(run: Run) -> Finding | None:
     undone, short of running away.
     """
     train = thinned(run.curve("train_loss"))
-    told = _undone(run, train) if len(train) >= 3 and not stands_blind(run, "train") else None
-    if told is None or training_diverges(run):
+    undone = _undone(run, train) if len(train) >= 3 and not stands_blind(run, "train") else None
+    if undone is None or training_diverges(run):
         return None
-    name, rise = told
+    name, rise = undone
     then, end = reading_at(train, rise.since), train.at[-1]
     low, high = (
         number(value) if name.endswith("loss") else value_words(run, "val", value)
@@ -292,16 +292,16 @@ def loss_oscillates(run: Run) -> Finding | None:
     most = (
         BLOCKS if run.clock == "epoch" else max(min(BLOCKS, len(whole) // BATCHES), 1)
     )  # batches differ, their median less
-    told = _swings(run, thinned(whole, most), SWING, AWAY)
+    swings = _swings(run, thinned(whole, most), SWING, AWAY)
     split = "training"
-    if told is None:
-        split, told = (
+    if swings is None:
+        split, swings = (
             "validation",
             _swings(run, thinned(run.curve("val_loss")), SWING_OF_VALIDATION, math.inf),
         )
-    if told is None or (split == "validation" and reads_better(run, told[0].at[0])):
+    if swings is None or (split == "validation" and reads_better(run, swings[0].at[0])):
         return None
-    half, how = told
+    half, how = swings
     turns, surely = _turns(half), split == "training" or run.read_by("val") is not None
     return LOSS_OSCILLATES.finding(
         headline=f"{split} loss {how}, and no longer falls since {place(run, half.at[0])}",
@@ -402,8 +402,10 @@ LOSS_NOT_FINITE = Record(
     stage="run",
     means="A loss is NaN or infinite. Once weights are, nothing that comes later is worth "
     "anything.",
-    detected="Every reading of a loss is looked at; it is confirmed where the last one is not "
-    "finite.",
+    detected=(
+        "Every reading of a loss is looked at. Confirmed where the last one is not finite, "
+        "else suspected."
+    ),
     mend=(
         "Take a smaller learning rate and gradient clipping, compute CTC in float32, and look for "
         "clips whose target does not fit in their steps."
@@ -419,8 +421,11 @@ TRAINING_DIVERGES = Record(
     stage="run",
     means="The training loss has run away from its lowest value and does not come back.",
     detected=(
-        "The loss, single readings aside, stands at twice its lowest or more, beyond its noise, "
-        "and most of the way there is undone."
+        "The last third of the readings after the lowest stands at twice it or more, beyond "
+        "the noise of the curve; the loss was as low as that after three quarters of the way "
+        "to its lowest already; it does not come down again, and no rise as large came back "
+        "before. Single readings do not count, nor do those soon after a warm restart of the "
+        "learning rate."
     ),
     mend=(
         "Take a smaller learning rate, a warm-up or gradient clipping; go on from the checkpoint "
@@ -436,12 +441,16 @@ LEARNING_UNDONE = Record(
     name="learning_undone",
     stage="run",
     means=(
-        "Validation has got worse for good, and training with it: what was learnt is undone, short "
-        "of running away."
+        "Validation has got worse for good, and training with it: what was learnt is undone, "
+        "short of running away."
     ),
     detected=(
-        "A lasting rise of validation, beyond its noise, while the training loss stands above what "
-        "it was at the best reading."
+        "Validation has a lasting rise, beyond its noise, of four readings or more, and stays "
+        "where it rose to, while training loss ends 15 % or more above what it was at the "
+        "best reading; of fewer than eight readings, loss and error rate must both say so. Or "
+        "training loss itself has risen by a quarter for good and no validation has done "
+        "better since. Not where training loss stands on a level that takes no look at the "
+        "input."
     ),
     mend=(
         "Go back to the checkpoint of the best reading; take a smaller learning rate, a warm-up or "
@@ -461,8 +470,10 @@ LOSS_SPIKES = Record(
         "network back."
     ),
     detected=(
-        "Readings that are three times those before and behind, and further off than readings "
-        "scatter."
+        "At least two readings, and one in a thousand, are more than three times the median "
+        "of the three before and of the three behind, and eight deviations further off than "
+        "readings scatter, by logarithms. Validation loss is asked only where it has more "
+        "readings than training loss. Never more than suspected: a hard batch does the same."
     ),
     mend="Clip gradients, take a smaller learning rate, and look at the clips of those batches.",
     no_remedy="a log cannot be trained again; the next command to run is printed",
@@ -472,9 +483,13 @@ LOSS_OSCILLATES = Record(
     name="loss_oscillates",
     stage="run",
     means="The loss swings up and down and gets nowhere.",
-    detected="In the later half of the run the loss no longer falls, turns at nearly every "
-    "reading, and swings by a share of its level; or "
-    "it runs away and comes back.",
+    detected=(
+        "In the later half of the run the loss no longer falls by a tenth, turns at four of "
+        "ten readings or more, and swings between neighbours by a quarter of its level "
+        "(validation loss: by half); or training loss runs away to five times its lowest and "
+        "comes back. Validation loss counts only where the error rate does not fall, and is "
+        "suspected where there is none."
+    ),
     mend="Take a smaller learning rate, or larger batches (accumulation).",
     no_remedy=(
         "a log cannot be trained again; the next command to run is printed, with a smaller "
@@ -489,7 +504,11 @@ STEPS_OUT_OF_ORDER = Record(
         "The log goes back in time, or tells one epoch twice and differently: two runs in one "
         "file, or one that was resumed."
     ),
-    detected="The places of readings are compared with those before them.",
+    detected=(
+        "The place of each reading of the losses (of the other metrics, where no loss is "
+        "logged) is compared with the one before it. A clock that goes back more often than "
+        "at one reading in eight is taken for none."
+    ),
     mend=(
         "Keep one log for each run: a resumed one must go on where the other ended, or lie in a "
         "folder of its own."

@@ -39,11 +39,11 @@ def share(value: float) -> str:
 
 def sureness(rise: Rise) -> str:
     """How sure a rise is: "8 readings after it, 35 % of the run; 12 times the noise"."""
-    told = f"{counted(rise.readings, 'reading')} after it, {100 * rise.lasted:.0f} % of the run"
+    length = f"{counted(rise.readings, 'reading')} after it, {100 * rise.lasted:.0f} % of the run"
     if rise.noises is None:
-        return f"how sure: {told}; too few to measure the noise, none is as low again"
+        return f"how sure: {length}; too few to measure the noise, none is as low again"
     return (
-        f"how sure: {told}; the rise is "
+        f"how sure: {length}; the rise is "
         f"{'far more than' if rise.noises > 100 else f'{rise.noises:.1f} times'} the noise"
     )
 
