@@ -15,8 +15,9 @@ from pathlib import Path
 from examination.health_runs import HealthRun
 from examination.health_training import METRICS, RESULT
 from pytest_overfit.health.checkup import Checkup, check_up
+from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.readers import read_run
-from pytest_overfit.health.run import BadRun, Curve, Run
+from pytest_overfit.health.run import BadRun, Run
 
 FOLDER, CSV, EVENTS = "folder", "metrics.csv alone", "TensorBoard alone"
 FORMS = (FOLDER, CSV, EVENTS)

@@ -33,8 +33,10 @@ from examination.real_logs_rivals import installed
 from examination.real_logs_rivals import totals as rivals_totals
 from pytest_overfit.finding import Finding
 from pytest_overfit.health.checkup import Checkup, check_up
+from pytest_overfit.health.curves.curve import Curve, Point
+from pytest_overfit.health.curves.metric import metric
 from pytest_overfit.health.readers import read_run
-from pytest_overfit.health.run import BadRun, Curve, Point, Run, metric
+from pytest_overfit.health.run import BadRun, Run
 
 LABEL = "label.json"
 NEAR = 0.006

@@ -16,8 +16,9 @@ import pytest
 from pytest_overfit.health import comparison, page, report
 from pytest_overfit.health.checkpoint import CheckpointReading, examine_checkpoint
 from pytest_overfit.health.checkup import Checkup, check_up
+from pytest_overfit.health.curves.metric import MEASURED, WITHOUT_SPLIT, metric
 from pytest_overfit.health.readers import read_runs
-from pytest_overfit.health.run import MEASURED, WITHOUT_SPLIT, BadRun, metric
+from pytest_overfit.health.run import BadRun
 from pytest_overfit.plugin.live import CLEAR
 from pytest_overfit.plugin.options import is_worker, report_folder, settings, subjects, worker_input
 from pytest_overfit.plugin.session import watched

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pytest_overfit.finding import Finding, counted
-from pytest_overfit.health.missing import more_evidence
+from pytest_overfit.health.curves.curve import Curve
+from pytest_overfit.health.curves.metric import metric
+from pytest_overfit.health.more_evidence import more_evidence
 from pytest_overfit.health.next_command import next_command
 from pytest_overfit.health.rules import RULES
 from pytest_overfit.health.rules.course import hardly_begun, is_a_piece, still_since
@@ -47,7 +49,7 @@ from pytest_overfit.health.rules.trend import (
     thinned,
 )
 from pytest_overfit.health.rules.words import number, place, seen
-from pytest_overfit.health.run import Curve, Run, metric
+from pytest_overfit.health.run import Run
 
 ENOUGH = 12
 """Readings below which a run that is not over may still go anywhere."""

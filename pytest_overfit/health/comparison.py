@@ -16,8 +16,10 @@ from rich.table import Table
 
 from pytest_overfit.health import report
 from pytest_overfit.health.checkup import Checkup
+from pytest_overfit.health.curves.curve import Point
+from pytest_overfit.health.curves.metric import MEASURED, metric
 from pytest_overfit.health.rules.words import number, place, share
-from pytest_overfit.health.run import MEASURED, Point, Run, metric
+from pytest_overfit.health.run import Run
 from pytest_overfit.plugin.wording import WIDTH, rendered
 
 ORDER = ("error rate", "score", "loss")

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_overfit.health.comparison import best_point, broke, measure_of, ranked, words_of
+from pytest_overfit.health.curves.curve import Curve
+from pytest_overfit.health.curves.metric import metric
 from pytest_overfit.health.panels import number, smoothed, thinned, write_names
 from pytest_overfit.health.pictures import (
     DPI,
@@ -20,7 +22,7 @@ from pytest_overfit.health.pictures import (
     WIDTH,
     save_figure,
 )
-from pytest_overfit.health.run import Curve, Run, metric
+from pytest_overfit.health.run import Run
 
 try:
     import matplotlib

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.health.live import HealthWarning, checked_names, understood, write_report
+from pytest_overfit.health.callbacks import HealthWarning, checked_names, understood, write_report
 from pytest_overfit.health.run import Facts
 from pytest_overfit.health.watch import Watch
 

@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_overfit.health.live import (
+from pytest_overfit.health.callbacks import (
     REPORT,
     HealthWarning,
     checked_names,

@@ -12,9 +12,11 @@ from pathlib import Path
 from pytest_overfit.finding import Finding
 from pytest_overfit.health import report
 from pytest_overfit.health.checkup import Checkup
+from pytest_overfit.health.curves.curve import Curve
+from pytest_overfit.health.curves.metric import metric
 from pytest_overfit.health.rules.reading import SPLITS
 from pytest_overfit.health.rules.trend import finite
-from pytest_overfit.health.run import Curve, Run, metric
+from pytest_overfit.health.run import Run
 from pytest_overfit.plugin.page import template
 
 TEMPLATE = "page_of_runs.html.j2"
@@ -31,7 +33,7 @@ Place = Callable[[float], float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Panel:
+class Chart:
     """Curves of one quantity over the run. lines: split and points; marks: where findings began.
 
     marks: x, and the numbers of the findings that began there. ticks: place on the axis and number.
@@ -61,7 +63,7 @@ def _run(checkup: Checkup) -> dict[str, object]:
         "title": report.title(run),
         "verdict": checkup.verdict,
         "reasons": checkup.reasons,
-        "panels": panels(run, checkup.findings),
+        "charts": charts(run, checkup.findings),
         "table": report.table(run),
         "findings": [
             ("finding" if finding.fails() else "warning", report.finding_rows_of(run, finding))
@@ -71,7 +73,7 @@ def _run(checkup: Checkup) -> dict[str, object]:
     }
 
 
-def panels(run: Run, findings: Sequence[Finding]) -> list[Panel]:
+def charts(run: Run, findings: Sequence[Finding]) -> list[Chart]:
     """Loss, what reading is judged by, and the learning rate, where the log tells them."""
     judged = next((name for split in SPLITS if (name := run.read_by(split))), "")
     what = judged.partition("_")[2]
@@ -81,13 +83,13 @@ def panels(run: Run, findings: Sequence[Finding]) -> list[Panel]:
     asked += [("learning rate", ("lr",))]
     drawn = [(words, {name: finite(run.curve(name)) for name in names}) for words, names in asked]
     return [
-        _panel(words, {name: curve for name, curve in curves.items() if len(curve)}, run, findings)
+        _chart(words, {name: curve for name, curve in curves.items() if len(curve)}, run, findings)
         for words, curves in drawn
         if any(len(curve) > 1 for curve in curves.values())
     ]
 
 
-def _panel(words: str, curves: dict[str, Curve], run: Run, findings: Sequence[Finding]) -> Panel:
+def _chart(words: str, curves: dict[str, Curve], run: Run, findings: Sequence[Finding]) -> Chart:
     """Curves of one quantity on shared axes, logarithmic where values differ widely."""
     places = [at for curve in curves.values() for at in curve.at]
     values = [value for curve in curves.values() for value in curve.values]
@@ -110,7 +112,7 @@ def _panel(words: str, curves: dict[str, Curve], run: Run, findings: Sequence[Fi
     for number, finding in enumerate(findings, 1):
         if finding.began is not None and first <= finding.began <= last:
             began.setdefault(finding.began, []).append(str(number))
-    return Panel(
+    return Chart(
         title=f"{words} ({unit})" if words == "loss" and unit != "unknown" else words,
         lines=tuple(
             ("val" if name.startswith("val_") else "train", _points(curve, x, y))

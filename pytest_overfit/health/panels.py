@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pytest_overfit.finding import Finding
-from pytest_overfit.health.run import Curve
+from pytest_overfit.health.curves.curve import Curve
 
 try:
     from matplotlib.axes import Axes

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_overfit.finding import Finding
+from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.panels import COLOURS, ONSET, Panel, draw_panel, number, number_findings
-from pytest_overfit.health.run import Curve, Run
+from pytest_overfit.health.run import Run
 from pytest_overfit.levels import Level
 
 try:

@@ -15,10 +15,11 @@ from rich.table import Table
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.health.checkpoint import CheckpointReading
 from pytest_overfit.health.checkup import Checkup
+from pytest_overfit.health.curves.metric import metric
 from pytest_overfit.health.rules.reading import SPLITS, called
 from pytest_overfit.health.rules.trend import finite, lowest, reading_at
 from pytest_overfit.health.rules.words import number, place, share
-from pytest_overfit.health.run import Run, metric
+from pytest_overfit.health.run import Run
 from pytest_overfit.plugin.failure import module_table
 from pytest_overfit.plugin.findings_text import finding_rows
 from pytest_overfit.plugin.report_json import strict

@@ -22,23 +22,17 @@ from typing import Any, Literal, SupportsFloat
 
 from pytest_overfit.finding import Finding
 from pytest_overfit.health.checkup import Checkup, check_up
+from pytest_overfit.health.curves.curve import CurveBuilder
+from pytest_overfit.health.curves.metric import MEASURED, WITHOUT_SPLIT
 from pytest_overfit.health.curves.series import as_shares
-from pytest_overfit.health.run import (
-    MEASURED,
-    WITHOUT_SPLIT,
-    BadRun,
-    CurveBuilder,
-    Facts,
-    Prediction,
-    Run,
-)
+from pytest_overfit.health.run import BadRun, Facts, Prediction, Run
 
 OF_A_SPLIT = tuple(name for name in MEASURED if name not in WITHOUT_SPLIT)
 METRICS = (
     *(f"{split}_{metric}" for split, metric in product(("train", "val"), OF_A_SPLIT)),
     *sorted(WITHOUT_SPLIT, reverse=True),
 )
-"""What rules read, see `health.run.MEASURED`."""
+"""What rules read, see `curves.metric.MEASURED`."""
 GONE_READINGS = 10
 """Readings for which a finding must have been gone to be told again."""
 SELDOM = {"epoch": 1000, "step": 50}

@@ -15,7 +15,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from pytest_overfit.health.run import Curve, Facts, Prediction, Run
+from pytest_overfit.health.curves.curve import Curve
+from pytest_overfit.health.run import Facts, Prediction, Run
 from pytest_overfit.levels import Level
 
 LEVELS = (

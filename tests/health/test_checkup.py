@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from pytest_overfit.health import report
 from pytest_overfit.health.checkup import check_up
+from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.rules import RULES
-from pytest_overfit.health.run import Curve, Facts, Prediction, Run
+from pytest_overfit.health.run import Facts, Prediction, Run
 from tests.health.made_runs import LEVELS, SICK, SOUND, curve, decay, noisy
 
 FEW = (1, 25, 50, 60)

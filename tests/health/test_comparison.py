@@ -12,8 +12,9 @@ import pytest
 from pytest_overfit.health import comparison
 from pytest_overfit.health.checkup import Checkup, check_up
 from pytest_overfit.health.comparison_picture import draw, save_comparison
+from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.readers import read_runs
-from pytest_overfit.health.run import BadRun, Curve, Run
+from pytest_overfit.health.run import BadRun, Run
 
 
 def checked(name: str, clock: str = "epoch", **values: list[float]) -> Checkup:

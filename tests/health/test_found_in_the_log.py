@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pytest_overfit.health.checkup import Checkup, check_up
+from pytest_overfit.health.curves.metric import metric
 from pytest_overfit.health.readers import read_run
-from pytest_overfit.health.run import metric
 from tests.health.made_runs import SICK
 
 CITED = re.compile(

@@ -18,7 +18,8 @@ from examination.health_page import Compared, Row, blank_until, names_it, page, 
 from examination.health_rivals import FITTING, ftdoctor_says, losslint_says, rows_of
 from examination.health_runs import CURE, CURE_RUNS, RUNS, SICK, HealthRun
 from examination.health_training import train_missing, trained
-from pytest_overfit.health.run import BadRun, Curve, Run
+from pytest_overfit.health.curves.curve import Curve
+from pytest_overfit.health.run import BadRun, Run
 
 TINY = "mobilenetv3 --hidden_dim 16 --sentences 8 --val_sentences 4 --batch_size 4"
 FROZEN = HealthRun(

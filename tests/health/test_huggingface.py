@@ -14,8 +14,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from pytest_overfit.health.callbacks import HealthWarning  # noqa: E402
 from pytest_overfit.health.huggingface import HealthTrainerCallback  # noqa: E402
-from pytest_overfit.health.live import HealthWarning  # noqa: E402
 from pytest_overfit.health.run import BadRun  # noqa: E402
 
 OVERFITS = (

@@ -9,17 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from pytest_overfit import check_up, read_run
-from pytest_overfit.health.page import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, page, panels
+from pytest_overfit.health.page import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, charts, page
 
 TEAM = Path(__file__).parent / "specimens" / "team.log"
 
 
 def test_curves_lie_inside_their_picture_and_marks_where_findings_began() -> None:
     checkup = check_up(read_run(TEAM))
-    loss, rate = panels(checkup.run, checkup.findings)
+    loss, rate = charts(checkup.run, checkup.findings)
     assert [split for split, _ in loss.lines] == ["train", "val"]
-    for panel in (loss, rate):
-        for _, points in panel.lines:
+    for chart in (loss, rate):
+        for _, points in chart.lines:
             for x, y in (map(float, point.split(",")) for point in points.split()):
                 assert LEFT <= x <= WIDTH - RIGHT
                 assert TOP <= y <= HEIGHT - BOTTOM

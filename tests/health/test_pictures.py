@@ -22,9 +22,10 @@ from matplotlib.text import Text
 
 from pytest_overfit.finding import Finding
 from pytest_overfit.health.checkup import check_up
+from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.panels import DRAWN, thinned
 from pytest_overfit.health.pictures import best, draw, emitted_in, save_pictures, to_tensorboard
-from pytest_overfit.health.run import Curve, Facts, Prediction, Run
+from pytest_overfit.health.run import Facts, Prediction, Run
 from tests.health.made_runs import LEVELS, SICK, SOUND
 
 

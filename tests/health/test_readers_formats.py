@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_overfit.health.curves.metric import metric
 from pytest_overfit.health.readers import read_run
-from pytest_overfit.health.run import Run, metric
+from pytest_overfit.health.run import Run
 
 Points = list[tuple[float, float]]
 

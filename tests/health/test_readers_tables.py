@@ -15,8 +15,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.readers import read_run
-from pytest_overfit.health.run import Curve, Run
+from pytest_overfit.health.run import Run
 
 SPECIMENS = Path(__file__).parent / "specimens"
 LOSSES = st.floats(min_value=-1e6, max_value=1e6) | st.sampled_from([math.nan, math.inf, -math.inf])

@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.rules import RULES
 from pytest_overfit.health.rules.overfitting import is_sure
 from pytest_overfit.health.rules.trend import Rise
-from pytest_overfit.health.run import Curve, Facts, Prediction, Run
+from pytest_overfit.health.run import Facts, Prediction, Run
 from tests.health.made_runs import LEVELS, curve, decay, noisy
 
 RULE = {rule.name: rule for rule in RULES}

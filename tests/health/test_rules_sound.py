@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from pytest_overfit.health.checkup import check_up
+from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.rules import RULES
-from pytest_overfit.health.run import Curve, Facts
+from pytest_overfit.health.run import Facts
 from tests.health.made_runs import SICK, SOUND, until
 
 SEEDS = range(100, 112)

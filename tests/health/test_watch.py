@@ -17,7 +17,8 @@ import torch
 from pytest_overfit.finding import Finding
 from pytest_overfit.health import watch as watching
 from pytest_overfit.health.checkup import Checkup, check_up
-from pytest_overfit.health.run import MOST_POINTS, BadRun, Curve, Run
+from pytest_overfit.health.curves.curve import MOST_POINTS, Curve
+from pytest_overfit.health.run import BadRun, Run
 from pytest_overfit.health.watch import GONE_READINGS, MOST_PREDICTIONS, Watch
 from tests.health.made_runs import SICK, SOUND
 

@@ -24,8 +24,8 @@ from statistics import median
 from typing import Literal
 
 from pytest_overfit.finding import counted
+from pytest_overfit.health.curves.curve import CurveBuilder, Point
 from pytest_overfit.health.curves.series import Series
-from pytest_overfit.health.run import CurveBuilder, Point
 
 MOST_EPOCHS = 20_000
 """Epochs whose last step is remembered."""

@@ -22,6 +22,8 @@ from pytest_overfit.health.curves.clock import (
     one_axis,
     placed,
 )
+from pytest_overfit.health.curves.curve import Curve, Point, Where
+from pytest_overfit.health.curves.metric import MEASURED, WITHOUT_SPLIT
 from pytest_overfit.health.curves.metric_names import MetricName, known, words
 from pytest_overfit.health.curves.series import (
     Series,
@@ -34,7 +36,7 @@ from pytest_overfit.health.curves.series import (
     not_understood,
     settle_splits,
 )
-from pytest_overfit.health.run import MEASURED, WITHOUT_SPLIT, Curve, Point, Prediction, Where
+from pytest_overfit.health.run import Prediction
 
 NAN = math.nan
 MOST_PREDICTIONS = 200

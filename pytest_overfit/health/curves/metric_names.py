@@ -1,4 +1,4 @@
-"""The many names that logs use -> the canonical ones of `health.run`.
+"""The many names that logs use -> the canonical ones of `curves.metric`.
 
 A name is read as a set of words: a split (train, val), a level (step, epoch), what is measured, and
 words that change nothing of that, such as `avg`. So `loss/val`, `Validation Loss`, `eval_loss` and
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from pytest_overfit.health.run import WITHOUT_SPLIT
+from pytest_overfit.health.curves.metric import WITHOUT_SPLIT
 
 SPLITS = {
     **dict.fromkeys(("train", "training", "trn", "tr"), "train"),

@@ -9,6 +9,8 @@ from dataclasses import replace
 from itertools import groupby
 from statistics import fmean, median
 
+from pytest_overfit.health.curves.curve import MOST_POINTS, Curve, CurveBuilder, Point, Where
+from pytest_overfit.health.curves.metric import MEASURED, WITHOUT_SPLIT
 from pytest_overfit.health.curves.metric_names import (
     NOT_OF_NOW,
     SPLITS,
@@ -16,15 +18,6 @@ from pytest_overfit.health.curves.metric_names import (
     canonical,
     known,
     words,
-)
-from pytest_overfit.health.run import (
-    MEASURED,
-    MOST_POINTS,
-    WITHOUT_SPLIT,
-    Curve,
-    CurveBuilder,
-    Point,
-    Where,
 )
 
 RUNNING = frozenset({"avg", "average", "mean", "running"})

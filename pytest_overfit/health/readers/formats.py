@@ -126,7 +126,7 @@ class Format:
     has; in a folder much else is csv and JSON.
 
     read: takes the files of one run and the prefixes of their metrics' names, "" where there is
-    none. together: whether several files of this kind in one place are one run.
+    none. together: whether several files of this kind in one place are one run. binary: it is no text.
     """
 
     name: str
@@ -134,6 +134,7 @@ class Format:
     read: Callable[[Sequence[Path], Sequence[str], LogBuilder, Progress], None]
     holds_a_run: Callable[[Head], bool] = _always
     together: bool = False
+    binary: bool = False
 
 
 def head_of(path: Path) -> Head:
@@ -146,7 +147,7 @@ def format_of(head: Head) -> Format:
     """What a file is. Raises BadRun for one that is empty, binary, or JSON of no run."""
     if not head.raw.strip():
         raise BadRun(f"{head.path}: empty; give the log of a run that has logged an epoch")
-    found = next((one for one in BINARY if one.matches(head)), None)
+    found = next((one for one in FORMATS if one.binary and one.matches(head)), None)
     if found is not None:
         return found
     for start, (what, advice) in FOREIGN.items():
@@ -154,7 +155,7 @@ def format_of(head: Head) -> Format:
             raise BadRun(f"{head.path}: {what}; {advice}")
     if head.binary:
         raise BadRun(f"{head.path}: binary, and no TensorBoard event file; give a log")
-    found = next(one for one in TEXT if one.matches(head))
+    found = next(one for one in FORMATS if not one.binary and one.matches(head))
     if found.name == "plain log" and re.match(r"\{\s*(?:\n|$)", head.text):
         raise BadRun(f"{head.path}: {JSON_WITHOUT_ROWS}")
     return found
@@ -254,20 +255,20 @@ def _plain_holds_a_run(head: Head) -> bool:
     return _has_losses_or_rates(builder)
 
 
-BINARY = (
+FORMATS = (
     Format(
         name="TensorBoard events",
         matches=lambda head: is_event_file(head.raw),
         read=read_events,
         together=True,
+        binary=True,
     ),
     Format(
         name="Weights & Biases history",
         matches=lambda head: is_offline_history(head.raw),
         read=_alone(read_offline_history),
+        binary=True,
     ),
-)
-TEXT = (
     Format(
         name="MLflow metrics",
         matches=lambda head: is_metric_file(head.path, head.text),
@@ -327,4 +328,4 @@ TEXT = (
         name="plain log", matches=_always, read=_alone(read_plain), holds_a_run=_plain_holds_a_run
     ),
 )
-FORMATS = (*BINARY, *TEXT)
+"""Every format; the first that matches reads."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pytest_overfit.health.curves.curve import Where
 from pytest_overfit.health.curves.log_builder import LogBuilder
 from pytest_overfit.health.curves.metric_names import clock, known
 from pytest_overfit.health.readers.rows import (
@@ -30,7 +31,7 @@ from pytest_overfit.health.readers.rows import (
     shortened,
     warn_left_out,
 )
-from pytest_overfit.health.run import BadRun, Where
+from pytest_overfit.health.run import BadRun
 
 LEAST = 3
 """Rows without a clock of which a log consists."""

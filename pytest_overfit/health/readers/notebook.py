@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 
+from pytest_overfit.health.curves.curve import Where
 from pytest_overfit.health.curves.log_builder import LogBuilder
 from pytest_overfit.health.readers.plain_log import PlainLog
 from pytest_overfit.health.readers.rows import Progress
-from pytest_overfit.health.run import BadRun, Where
+from pytest_overfit.health.run import BadRun
 
 
 def read_notebook(

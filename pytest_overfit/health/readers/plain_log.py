@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from pytest_overfit.health.curves.curve import Where
 from pytest_overfit.health.curves.log_builder import MOST_PREDICTIONS, NAN, LogBuilder
 from pytest_overfit.health.curves.metric_names import clock, known
 from pytest_overfit.health.readers.plain_line import (
@@ -32,7 +33,7 @@ from pytest_overfit.health.readers.plain_line import (
 )
 from pytest_overfit.health.readers.rows import LeftOut, Progress, TextLines, object_row, row, tokens
 from pytest_overfit.health.readers.tables import losses_of_splits
-from pytest_overfit.health.run import Prediction, Where
+from pytest_overfit.health.run import Prediction
 
 TARGET = r"targets?|references?|refs?|ground[ _-]?truth|gt|truth"
 PREDICTION = r"predictions?|predicted|preds?|hypothesis|hyps?"

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pytest_overfit.health.curves.curve import Where
 from pytest_overfit.health.curves.log_builder import NAN, LogBuilder
 from pytest_overfit.health.curves.metric_names import SPLITS, clock, words
-from pytest_overfit.health.run import Prediction, Where
+from pytest_overfit.health.run import Prediction
 
 BLOCK = 1 << 20
 LONGEST = 1 << 20

@@ -17,7 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pytest_overfit.finding import naming
+from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.curves.log_builder import LogBuilder, LogContents
+from pytest_overfit.health.curves.metric import metric
 from pytest_overfit.health.readers.folder import (
     RUN_JSON,
     LogFile,
@@ -33,7 +35,7 @@ from pytest_overfit.health.readers.folder import (
 )
 from pytest_overfit.health.readers.formats import PREDICTIONS, format_of, head_of
 from pytest_overfit.health.readers.rows import Progress
-from pytest_overfit.health.run import BadRun, Curve, Facts, Run, metric
+from pytest_overfit.health.run import BadRun, Facts, Run
 
 LARGE = 64 << 20
 """Bytes of a log that is not read where a smaller one of the same run has both losses."""

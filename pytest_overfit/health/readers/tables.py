@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_overfit.finding import naming
+from pytest_overfit.health.curves.curve import Where
 from pytest_overfit.health.curves.log_builder import LogBuilder
+from pytest_overfit.health.curves.metric import MEASURED
 from pytest_overfit.health.curves.metric_names import SPLITS, clock, known, words
 from pytest_overfit.health.readers.rows import (
     LeftOut,
@@ -25,7 +27,7 @@ from pytest_overfit.health.readers.rows import (
     unwrapped,
     warn_left_out,
 )
-from pytest_overfit.health.run import MEASURED, BadRun, Where
+from pytest_overfit.health.run import BadRun
 
 DELIMITERS = ",;\t|"
 LEAST = 3

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_overfit.finding import counted
+from pytest_overfit.health.curves.curve import Where
 from pytest_overfit.health.curves.log_builder import LogBuilder
 from pytest_overfit.health.curves.metric_names import clock
 from pytest_overfit.health.readers.rows import (
@@ -42,7 +43,7 @@ from pytest_overfit.health.readers.rows import (
     shortened,
     split_cells,
 )
-from pytest_overfit.health.run import BadRun, Where
+from pytest_overfit.health.run import BadRun
 
 NEEDED = "pip install pytest-overfit[curves]"
 RECORD_HEAD = struct.Struct("<QI")

@@ -7,6 +7,7 @@ from __future__ import annotations
 from itertools import accumulate, pairwise
 from statistics import median
 
+from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.rules.reading import errors
 from pytest_overfit.health.rules.trend import (
     CREEP,
@@ -22,7 +23,7 @@ from pytest_overfit.health.rules.trend import (
     thinned,
 )
 from pytest_overfit.health.rules.words import place
-from pytest_overfit.health.run import Curve, Run
+from pytest_overfit.health.run import Run
 
 THROWN_BACK_SHARE = 0.15
 """Share of its lowest value by which a training loss that was thrown back stands above it."""

@@ -13,6 +13,7 @@ from statistics import median
 
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
+from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.rules.course import RESTED, still_since, too_early
 from pytest_overfit.health.rules.learning import CLIMB
 from pytest_overfit.health.rules.reading import (
@@ -39,7 +40,7 @@ from pytest_overfit.health.rules.trend import (
     thinned,
 )
 from pytest_overfit.health.rules.words import number, place, seen, span
-from pytest_overfit.health.run import Curve, Prediction, Run
+from pytest_overfit.health.run import Prediction, Run
 
 WER_CREEP = 0.02
 """Points (as a share) by which an error rate that stands may still sink."""

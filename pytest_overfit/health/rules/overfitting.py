@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
+from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.rules.course import is_a_piece, settled_rate, still_since, thrown_back
 from pytest_overfit.health.rules.learning import stands_blind
 from pytest_overfit.health.rules.reading import (
@@ -33,7 +34,7 @@ from pytest_overfit.health.rules.trend import (
     thinned,
 )
 from pytest_overfit.health.rules.words import number, place, seen, share, span, sureness
-from pytest_overfit.health.run import Curve, Run
+from pytest_overfit.health.run import Run
 
 LEARNT = 0.1
 """Share of its value at the best reading by which training loss must have fallen since, where it

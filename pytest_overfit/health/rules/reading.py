@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from pytest_overfit.health.curves.curve import Curve
+from pytest_overfit.health.curves.metric import MEASURED, Metric
 from pytest_overfit.health.rules.trend import CREEP, FEW, between, falls, finite, thinned
 from pytest_overfit.health.rules.words import number, share
-from pytest_overfit.health.run import MEASURED, Curve, Metric, Run
+from pytest_overfit.health.run import Run
 
 STUCK = 0.85
 """Error rate above which next to nothing is read."""

@@ -11,6 +11,8 @@ from statistics import median
 
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.record import Record
+from pytest_overfit.health.curves.curve import Curve
+from pytest_overfit.health.curves.metric import metric
 from pytest_overfit.health.rules.course import THROWN_BACK_SHARE, settled_rate
 from pytest_overfit.health.rules.learning import stands_blind
 from pytest_overfit.health.rules.overfitting import rise_of
@@ -30,7 +32,7 @@ from pytest_overfit.health.rules.trend import (
     thinned,
 )
 from pytest_overfit.health.rules.words import number, place, seen, share, sureness
-from pytest_overfit.health.run import Curve, Run, metric
+from pytest_overfit.health.run import Run
 
 LOSSES = ("train_loss", "val_loss")
 WORDS = {"train_loss": "training loss", "val_loss": "validation loss"}

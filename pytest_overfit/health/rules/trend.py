@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from pytest_overfit.health.run import Curve
+from pytest_overfit.health.curves.curve import Curve
 
 MOST_READINGS = 120
 """Readings that a trend is taken over; of more, blocks of neighbours give their median."""
