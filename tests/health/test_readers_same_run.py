@@ -1,6 +1,5 @@
-"""Forms that logs come in: other languages, notebooks, OCR trainers, tables of several runs.
-
-Each tells the same twelve epochs.
+"""The same twelve epochs in every form that logs come in: other languages, notebooks, OCR trainers,
+tables of several runs.
 """
 
 from __future__ import annotations
