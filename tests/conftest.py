@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.portability.child import sitecustomize
 from tests.portability.record import CACHED, TRAINED
@@ -18,6 +19,9 @@ from tests.portability.record import CACHED, TRAINED
 CHILD = str(Path(sitecustomize.__file__).parent)
 STEPS_FILE = pytest.StashKey[Path]()
 sitecustomize.begin()  # before another conftest imports torch
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("no deadline", settings(deadline=None))
+settings.load_profile("no deadline")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -125,7 +125,7 @@ def test_the_bag_level_is_what_the_best_constant_over_the_clips_own_tokens_reach
     assert level == pytest.approx(numeric, rel=0.08)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=6), min_size=1, max_size=4),
     st.integers(12, 60),
@@ -188,7 +188,6 @@ def test_the_levels_stand_in_the_order_in_which_a_run_passes_them():
     assert uniform > blank > unigram > bag > 0
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_clip_losses_reduce_to_what_torch_reduces_to(data):
     batch = data.draw(st.integers(1, 4))
@@ -381,7 +380,6 @@ def test_a_chance_level_is_told_only_of_targets_with_tokens_missing(target, data
     assert ctc.chance_level([*hypothesis, 5], target) is None
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 3), min_size=1, max_size=3), st.integers(0, 2), st.integers(0, 2**31)
 )

@@ -375,7 +375,7 @@ FACTS = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     curves=CURVES, predictions=PREDICTIONS, facts=FACTS, clock=st.sampled_from(["epoch", "step"])
 )
@@ -394,7 +394,7 @@ def test_any_log_is_judged_and_told_in_a_report_that_fits(curves, predictions, f
         assert "nan" not in finding.headline
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32), scale=st.floats(0.05, 20), shift=st.integers(0, 3))
 def test_a_verdict_does_not_hang_on_the_unit_of_the_loss_but_for_the_gap(seed, scale, shift):
     kind = ("steady", "restarts", "plateau_then_drop", "regularised")[shift]

@@ -38,7 +38,7 @@ def extent_of(frames: list[int]) -> tuple[Tensor, Extent]:
 
 
 @given(frames=st.integers(1, 60), kernel=st.sampled_from([1, 3, 5, 7]), stride=st.integers(1, 5))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_convolution_gives_the_steps_it_says(frames: int, kernel: int, stride: int) -> None:
     conv = TemporalConv(8, 4, kernel, stride=stride)
     assert conv(torch.randn(2, frames, 8)).shape == (2, conv.steps(frames), 4)
@@ -53,7 +53,7 @@ def test_a_convolution_gives_the_steps_it_says(frames: int, kernel: int, stride:
     frames=st.lists(st.integers(1, 40), min_size=1, max_size=4),
     strides=st.lists(st.integers(1, 3), min_size=1, max_size=3),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_stages_give_the_steps_they_say(frames: list[int], strides: list[int]) -> None:
     stages = Stages(
         [
@@ -70,7 +70,7 @@ def test_stages_give_the_steps_they_say(frames: list[int], strides: list[int]) -
 
 
 @given(frames=st.lists(st.integers(1, 9), min_size=1, max_size=5))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_packing_keeps_real_steps_and_clears_the_padding(frames: list[int]) -> None:
     features, extent = extent_of(frames)
     rows = extent.pack(features)

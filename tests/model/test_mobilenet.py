@@ -31,7 +31,7 @@ def small(variant: str | None = None, *, width: int = 1629) -> MobileNetV3CTC:
 
 
 @given(frames=st.lists(st.integers(1, 60), min_size=1, max_size=3), variant=st.sampled_from(NAMES))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_gives_as_many_steps_as_frames(frames: list[int], variant: str | None) -> None:
     log_probs, steps = small(variant).eval()(*clips(frames))
     assert log_probs.shape == (max(frames), len(frames), VOCABULARY)

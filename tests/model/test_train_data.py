@@ -133,7 +133,7 @@ def test_altered_landmarks_move_a_little_and_leave_the_unseen_unseen() -> None:
     assert 0 < np.abs(still.points - 1).max() < 0.4
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(frames=st.integers(1, 40), seed=st.integers(0, 2**32 - 1))
 def test_altered_features_keep_their_length_and_where_nothing_was_seen_stay_zero(
     frames: int, seed: int
@@ -150,7 +150,7 @@ def test_altered_features_keep_their_length_and_where_nothing_was_seen_stay_zero
 # -- order and memory ------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     count=st.integers(1, 30),
     world=st.integers(1, 5),
