@@ -20,12 +20,16 @@ from pytest_overfit.climb.ladder import Rung
 ADDRESS = re.compile(" at 0x[0-9a-f]+")
 
 
-def identity(rung: Rung, *, seed: int, samples: str, network: str, code: Mapping[str, str]) -> str:
-    """What a course depends on, as one hash. samples, network: as `content_of` and `structure_of`.
+def identity(
+    rung: Rung, *, key: str, seed: int, samples: str, network: str, code: Mapping[str, str]
+) -> str:
+    """What a course depends on, as one hash. key: of its ladder, since one file may hold networks
+    that differ in nothing but how they begin. samples, network: as `content_of` and `structure_of`.
     code: the hash of each file.
     """
     return hash_of(
         {
+            "key": key,
             "code": code,
             "network": network,
             "samples": samples,

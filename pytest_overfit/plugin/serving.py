@@ -111,6 +111,7 @@ class Serving:
             self.cache,
             identity(
                 rung,
+                key=key,
                 seed=seed,
                 samples=content,
                 network=structure,

@@ -35,6 +35,7 @@ RUNG = Rung(
     criteria=criteria_for(1),
 )
 PARTS = {
+    "key": "test_learns.py::test_overfits-a",
     "seed": 0,
     "samples": "s",
     "code": {"net.py": "c"},
@@ -120,6 +121,7 @@ def test_a_file_imported_while_it_trained_counts_too(tmp_path, tree):
     [
         {"code": {"net.py": "d"}},
         {"samples": "t"},
+        {"key": "test_learns.py::test_overfits-b"},
         {"seed": 1},
         {"network": structure_of(torch.nn.Linear(2, 4))},
         {"rung": replace(RUNG, recipe=Recipe(lr=0.1))},
