@@ -145,7 +145,14 @@ def blame(plant: Edit, beside: tuple[Edit, ...]) -> tuple[PairVerdict, tuple[Gui
 
             def trial(change: Change) -> PairVerdict | None:
                 with put_back(copy, change):
-                    return judge(pairs, test, budget, runner(copy))
+                    return judge(
+                        pairs,
+                        test,
+                        budget,
+                        ratio=test.standing(pairs).ratio,
+                        ours=runner(copy),
+                        base=runner(base),
+                    )
 
             return verdict, search(changes(tree, "HEAD", FILES), trial)
 

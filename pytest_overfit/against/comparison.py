@@ -170,8 +170,8 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Worse:
-    """A rung that ours learns worse, or where its steps take longer. files: that either side
-    imported, relative to its tree.
+    """A rung that ours learns worse, or where its steps take longer. ratio: of steps. files: that
+    either side imported, relative to its tree.
     """
 
     pairs: tuple[Pair, ...]
@@ -179,6 +179,7 @@ class Worse:
     files: tuple[str, ...]
     key: str
     samples: int
+    ratio: float
     slower: bool
 
 
@@ -233,6 +234,7 @@ def compare(
         files=tuple(dict.fromkeys((*own["files"], *theirs["files"]))),
         key=key,
         samples=samples,
+        ratio=standing.ratio,
         slower=verdict != "worse",
     )
     return Comparison(

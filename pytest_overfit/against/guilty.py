@@ -69,32 +69,39 @@ class Recorded:
 
 
 def judge(
-    pairs: Sequence[Pair], test: PairTest, budget: int, runner: Callable[[int], Runner]
+    pairs: Sequence[Pair],
+    test: PairTest,
+    budget: int,
+    *,
+    ratio: float,
+    ours: Callable[[int], Runner],
+    base: Callable[[int], Runner],
 ) -> PairVerdict | None:
-    """What the seeds of a comparison say of another network in our place. runner: of a seed.
+    """The verdict on another network in our place; None where it is left open. ratio: that was
+    found before. ours, base: of a seed.
 
-    None where they decide nothing.
+    `as good` has at most `alpha` to be said of a network that is still as slow as it was: that a
+    change is guilty is an accusation too. The seeds that accused come first, whose other side is
+    known.
     """
-    test = replace(test, most=len(pairs) + 1, below=())
+    test = replace(test, below=(), beta=test.alpha, slow=max(ratio, test.tolerance**2))
+    known = {pair.seed: pair.base for pair in pairs if pair.base.held}
+    first = pairs[0].seed
+    seeds = [*known, *(seed for seed in range(first, first + test.most) if seed not in known)]
     again: list[Pair] = []
-    for pair in pairs:
-        if not pair.base.held:
-            continue
+    for seed in seeds[: test.most]:
         again.append(
             climb_both(
-                runner(pair.seed),
-                Recorded(pair.base),
-                seed=pair.seed,
+                ours(seed),
+                Recorded(known[seed]) if seed in known else base(seed),
+                seed=seed,
                 budget=budget,
                 settled=test.settled(again),
             )
         )
-        if (standing := test.standing(again)).verdict:
+        if (standing := test.standing(again)).decided:
             return standing.verdict
-    # Those seeds accused: with the same ones a network within the tolerance is mended.
-    ratios = [bounds for pair in again if (bounds := pair.log_ratio)]
-    edge = test.edge
-    return "as good" if ratios and all(high <= edge for _, high in ratios) else None
+    return None
 
 
 def search(

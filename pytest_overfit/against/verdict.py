@@ -79,7 +79,8 @@ class PairTest:
     below: the rungs below, each with its scale and what its pairs said.
 
     alpha: largest chance to say `worse`, or `better`, of a network that is not.
-    beta: largest chance to say `as good` of one that takes tolerance squared times the steps.
+    beta: largest chance to say `as good` of one that takes `slow` times the steps, or more; where
+    that is None, tolerance squared.
     """
 
     tolerance: float = TOLERANCE
@@ -88,6 +89,7 @@ class PairTest:
     most: int = MOST_PAIRS
     scale: float = SCALES[1]
     below: tuple[tuple[float, tuple[Bounds, ...]], ...] = ()
+    slow: float | None = None
 
     def __post_init__(self) -> None:
         if not 1 < self.tolerance < 3:
@@ -145,10 +147,11 @@ class PairTest:
     def _claim(self, own: Mapping[float, float]) -> tuple[PairVerdict | None, float]:
         """The first claim that passes its bound, and the chance that it is false. own: `weighed`."""
         edge = self.edge
+        slow = min(math.log(self.slow), FAR) if self.slow else 2 * edge
         claims: tuple[tuple[PairVerdict, float, Bounds, Bounds], ...] = (
             ("worse", self.alpha, (edge, math.inf), (-math.inf, edge)),
             ("better", self.alpha, (-math.inf, -edge), (-edge, math.inf)),
-            ("as good", self.beta, (-edge / 2, edge / 2), (2 * edge, math.inf)),
+            ("as good", self.beta, (-edge / 2, edge / 2), (slow, math.inf)),
         )
         for verdict, most, claimed, contradicts in claims:
             error = math.exp(_likeliest(own, contradicts) - _average(own, claimed))

@@ -105,7 +105,12 @@ class Versus:
                     at = worse.key, worse.samples
                     if not worse.slower:
                         return judge(
-                            worse.pairs, test, worse.budget, lambda seed: Asked(side, *at, seed)
+                            worse.pairs,
+                            test,
+                            worse.budget,
+                            ratio=worse.ratio,
+                            ours=lambda seed: Asked(side, *at, seed),
+                            base=lambda seed: Asked(base, *at, seed),
                         )
                     ratios = timed(
                         lambda course: (

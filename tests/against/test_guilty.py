@@ -3,9 +3,12 @@
 import pytest
 
 from pytest_overfit.against.changes import changes, copy_of, enclosing, put_back
-from pytest_overfit.against.guilty import Guilty, search
+from pytest_overfit.against.guilty import Guilty, judge, search
+from pytest_overfit.against.pairing import Pair, Way
 from pytest_overfit.against.sides import SideFailed
+from pytest_overfit.against.verdict import PairTest
 from tests.against.repository import FAINT, NETWORK, git, make_repository
+from tests.against.test_pairing import Scripted
 
 OTHER = FAINT.replace("width=32", "width=31").replace("Each frame", "Every frame")
 
@@ -15,6 +18,35 @@ def folder(tmp_path):
     make_repository(tmp_path / "team")
     (tmp_path / "team" / "network.py").write_text(OTHER, encoding="utf-8")
     return tmp_path / "team"
+
+
+SLOW_PAIRS = [
+    Pair(
+        seed=seed,
+        ours=Way(steps=90, held=True, readings=((90, 0.1, 0.0),)),
+        base=Way(steps=30, held=True, readings=((30, 0.2, 0.0),)),
+        budget=400,
+    )
+    for seed in (0, 1)
+]
+
+
+@pytest.mark.parametrize(
+    ("holds_at", "verdict"), [(30, "as good"), (90, "worse"), (44, None), (10, "better")]
+)
+def test_a_change_mends_only_what_is_as_good_without_it(holds_at, verdict):
+    """Two seeds accused; those after them are climbed on both sides."""
+    log = []
+    found = judge(
+        SLOW_PAIRS,
+        PairTest(scale=0.25, most=4),
+        400,
+        ratio=3.0,
+        ours=lambda seed: Scripted("ours", log, holds_at=holds_at),
+        base=lambda seed: Scripted(f"base {seed}", log, holds_at=30),
+    )
+    assert found == verdict
+    assert {"base 0", "base 1"}.isdisjoint(log)
 
 
 def test_a_change_has_a_place_and_can_be_put_back_alone(folder):
