@@ -35,6 +35,15 @@ RESTARTING = 0.5
 """Share of epochs whose last step is no further than that of an epoch before, from which on steps
 are held to be counted anew in each.
 """
+Clock = Literal["epoch", "step"]
+LEAST = 3
+"""Readings that a clock is learnt from, and that a run has before another one can follow it."""
+FASTER = 4.0
+"""Steps of training between two readings of validation, for each that validation counts, from which
+on it counts another thing.
+"""
+Placed = Mapping[str, Sequence[tuple[float, Point]]]
+"""Of each metric its readings with their places on the axis, each with its order in the log."""
 
 
 class Epochs:
@@ -197,15 +206,6 @@ def gaps(epochs: tuple[float, ...]) -> tuple[int, tuple[tuple[int, int], ...]]:
     return sum((last - first) // usual + 1 for first, last in holes), tuple(holes)
 
 
-Clock = Literal["epoch", "step"]
-LEAST = 3
-"""Readings that a clock is learnt from, and that a run has before another one can follow it."""
-FASTER = 4.0
-"""Steps of training between two readings of validation, for each that validation counts, from which
-on it counts another thing.
-"""
-
-
 def one_axis(series: Sequence[Series], epochs: Epochs, warnings: list[str]) -> tuple[Clock, Epochs]:
     """Give every reading an epoch or a step where its log left that open.
 
@@ -222,10 +222,6 @@ def one_axis(series: Sequence[Series], epochs: Epochs, warnings: list[str]) -> t
         )
         return "step", epochs
     return ("epoch" if epochs.any else "step"), epochs
-
-
-Placed = Mapping[str, Sequence[tuple[float, Point]]]
-"""Of each metric its readings with their places on the axis, each with its order in the log."""
 
 
 def placed(one: Series, clock: Clock, steps: StepMap) -> list[tuple[float, Point]]:

@@ -47,6 +47,8 @@ nothing.
 """
 MOST_UNKNOWN = 200
 """Curves kept of names that are not canonical."""
+GOES_ON = 0.15
+"""Share of what a loss has come by which it may differ after its run was resumed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,10 +354,6 @@ def _disorders(curves: Mapping[str, Curve], clock: str) -> list[str]:
 def _disorder(curve: Curve) -> tuple[int, int]:
     """How often a curve goes back, and how often it repeats a place."""
     return sum(b < a for a, b in pairwise(curve.at)), sum(a == b for a, b in pairwise(curve.at))
-
-
-GOES_ON = 0.15
-"""Share of what a loss has come by which it may differ after its run was resumed."""
 
 
 def last_run(curves: Placed, warnings: list[str]) -> dict[str, Curve]:

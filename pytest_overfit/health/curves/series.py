@@ -30,6 +30,37 @@ CURVE = 3
 """Readings of a curve; a single one of the same meaning told after it, at no later place, is its
 summary.
 """
+OF_MACHINE = frozenset(
+    {
+        "time",
+        "second",
+        "seconds",
+        "runtime",
+        "memory",
+        "mem",
+        "gpu",
+        "cpu",
+        "eta",
+        "samples",
+        "speed",
+        "flos",
+        "ips",
+        "fps",
+        "count",
+        "wall",
+    }
+)
+"""Words of names that tell of the machine, not of learning."""
+ERROR_RATE_OF_NO_SHARE = 20.0
+"""Error rates are percent where one is above this, which no share reaches with 20 steps a token,
+...
+"""
+USUAL_ERROR_RATE = 1.5
+"""...
+
+or where the median is above this: a fresh network emits at every step and has a share of 5 once,
+not for half of a run.
+"""
 
 
 class Series:
@@ -335,39 +366,6 @@ def not_understood(named: Mapping[str, Series]) -> tuple[str, ...]:
         for name, series in named.items()
         if series.meaning is None and (OF_MACHINE | NOT_OF_NOW).isdisjoint(words(name))
     )
-
-
-OF_MACHINE = frozenset(
-    {
-        "time",
-        "second",
-        "seconds",
-        "runtime",
-        "memory",
-        "mem",
-        "gpu",
-        "cpu",
-        "eta",
-        "samples",
-        "speed",
-        "flos",
-        "ips",
-        "fps",
-        "count",
-        "wall",
-    }
-)
-"""Words of names that tell of the machine, not of learning."""
-ERROR_RATE_OF_NO_SHARE = 20.0
-"""Error rates are percent where one is above this, which no share reaches with 20 steps a token,
-...
-"""
-USUAL_ERROR_RATE = 1.5
-"""...
-
-or where the median is above this: a fresh network emits at every step and has a share of 5 once,
-not for half of a run.
-"""
 
 
 def as_shares(

@@ -28,6 +28,66 @@ from pytest_overfit.levels import Level
 RUN_JSON = "run.json"
 CHECKPOINTS = (".ckpt", ".pt", ".pth", ".safetensors")
 VERSION = 1
+DEEPEST = 4
+MOST_FILES = 5_000
+"""Files of a folder that are looked at."""
+PROSE = (".md", ".ipynb", ".html", ".htm")
+"""Endings of what tells of a run besides much else: taken where a folder has no other log."""
+SETTINGS = (".yaml", ".yml")
+"""Endings of what holds settings, but for a file for each epoch."""
+LOGS = (
+    "",
+    ".log",
+    ".txt",
+    ".out",
+    ".err",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".jsonl",
+    ".ndjson",
+    ".wandb",
+    ".report",
+    *SETTINGS,
+    *PROSE,
+)
+"""Endings of what may be a log in a folder; event files are taken with any."""
+WRITERS = frozenset(
+    {
+        "csv",
+        "csv_logs",
+        "tensorboard",
+        "tb",
+        "tb_logs",
+        "events",
+        "runs",
+        "logs",
+        "lightning_logs",
+        "log",
+        "files",
+    }
+)
+"""Folders named after what writes into them: `csv/version_0` and `tb/version_0` are one run."""
+STATE = "trainer_state.json"
+OWN = (
+    "health.txt",
+    "health.json",
+    "overfitting_health_report.txt",
+    "overfitting_health_report.json",
+    "result.json",
+)
+SUMMARIES = (
+    "all_results.json",
+    "train_results.json",
+    "eval_results.json",
+    "wandb-summary.json",
+    "wandb-metadata.json",
+)
+"""What was written about a run, after it: by this tool, and by trainers."""
+LOOKED_FOR = (
+    "TensorBoard events, csv, JSON, trainer_state.json, plain logs with epochs, and the files of "
+    "MLflow, Weights & Biases and Kaldi"
+)
 
 
 def find_beside(name: str, folders: Sequence[Path]) -> Path | None:
@@ -161,68 +221,6 @@ def read_predictions(path: Path, builder: LogBuilder, progress: Progress) -> Non
         path, "left out: no object with a target and a prediction"
     )
     builder.warnings += lines.warnings()
-
-
-DEEPEST = 4
-MOST_FILES = 5_000
-"""Files of a folder that are looked at."""
-PROSE = (".md", ".ipynb", ".html", ".htm")
-"""Endings of what tells of a run besides much else: taken where a folder has no other log."""
-SETTINGS = (".yaml", ".yml")
-"""Endings of what holds settings, but for a file for each epoch."""
-LOGS = (
-    "",
-    ".log",
-    ".txt",
-    ".out",
-    ".err",
-    ".csv",
-    ".tsv",
-    ".json",
-    ".jsonl",
-    ".ndjson",
-    ".wandb",
-    ".report",
-    *SETTINGS,
-    *PROSE,
-)
-"""Endings of what may be a log in a folder; event files are taken with any."""
-WRITERS = frozenset(
-    {
-        "csv",
-        "csv_logs",
-        "tensorboard",
-        "tb",
-        "tb_logs",
-        "events",
-        "runs",
-        "logs",
-        "lightning_logs",
-        "log",
-        "files",
-    }
-)
-"""Folders named after what writes into them: `csv/version_0` and `tb/version_0` are one run."""
-STATE = "trainer_state.json"
-OWN = (
-    "health.txt",
-    "health.json",
-    "overfitting_health_report.txt",
-    "overfitting_health_report.json",
-    "result.json",
-)
-SUMMARIES = (
-    "all_results.json",
-    "train_results.json",
-    "eval_results.json",
-    "wandb-summary.json",
-    "wandb-metadata.json",
-)
-"""What was written about a run, after it: by this tool, and by trainers."""
-LOOKED_FOR = (
-    "TensorBoard events, csv, JSON, trainer_state.json, plain logs with epochs, and the files of "
-    "MLflow, Weights & Biases and Kaldi"
-)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,18 @@ LEAST = 3
 """Rows without a clock of which a log consists."""
 MOST_LOOSE = 20_000
 """Rows without a clock that are kept, for a log that has no others."""
+HISTORY = re.compile(r'"log_history"\s*:\s*\[')
+OPENED = re.compile(r"\A\s*\[")
+BETWEEN = re.compile(r"[\s,]*")
+DECODE = json.JSONDecoder().raw_decode
+PLANNED = {
+    name: re.compile(rf'"{name}"\s*:\s*(\d{{1,12}})\b')
+    for name in ("num_train_epochs", "max_steps", "global_step")
+}
+LARGEST_OBJECT = 256 << 20
+"""Bytes of a file that is read as one object."""
+LEAST_READINGS = 2
+"""Readings that make a list a curve."""
 
 
 def read_jsonl(path: Path, builder: LogBuilder, progress: Progress) -> None:
@@ -74,16 +86,6 @@ def read_jsonl(path: Path, builder: LogBuilder, progress: Progress) -> None:
         cut=not whole and lines.cut,
         number=number,
     )
-
-
-HISTORY = re.compile(r'"log_history"\s*:\s*\[')
-OPENED = re.compile(r"\A\s*\[")
-BETWEEN = re.compile(r"[\s,]*")
-DECODE = json.JSONDecoder().raw_decode
-PLANNED = {
-    name: re.compile(rf'"{name}"\s*:\s*(\d{{1,12}})\b')
-    for name in ("num_train_epochs", "max_steps", "global_step")
-}
 
 
 def read_trainer_state(path: Path, builder: LogBuilder, progress: Progress) -> None:
@@ -163,12 +165,6 @@ def _blocks(path: Path, progress: Progress) -> Iterator[str]:
         while block := file.read(BLOCK):
             progress.advance(len(block))
             yield decoder.decode(block)
-
-
-LARGEST_OBJECT = 256 << 20
-"""Bytes of a file that is read as one object."""
-LEAST_READINGS = 2
-"""Readings that make a list a curve."""
 
 
 def curves_in(content: object) -> dict[str, list[Any]]:

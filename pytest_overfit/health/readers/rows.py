@@ -22,6 +22,25 @@ from pytest_overfit.health.run import Prediction
 BLOCK = 1 << 20
 LONGEST = 1 << 20
 """Bytes of a line beyond which it is left out."""
+NUMBER = r"[-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
+ARRAY = re.compile(
+    rf"(?:\btensor|\b(?:np|numpy|jnp)\.\w+|\b\w*[aA]rray)\(\[?\s*({NUMBER})\s*\]?(?:,(?:[^()]|\([^()]*\))*)?\)|<tf\.Tensor:[^>]*numpy=({NUMBER})>"
+)
+"""A number as torch, NumPy 2, JAX or TensorFlow print it."""
+SPLIT_FIELDS = frozenset({"split", "phase", "mode", "stage", "subset", "set", "name"})
+METRIC_FIELDS = frozenset({"metric", "metric_name", "key", "tag"})
+TARGET_FIELDS = frozenset({"target", "ref", "reference", "truth", "ground truth", "gt"})
+PREDICTION_FIELDS = frozenset({"prediction", "pred", "predicted", "hyp", "hypothesis"})
+EMPTY = frozenset({"", "<empty>", "(empty)", "[]", "none", "<none>"})
+OF_THE_WHOLE_RUN = "train_runtime"
+"""Names the last row of a run that Hugging Face's trainer finished, whose `train_loss` is the mean
+over all of it.
+"""
+NUMBERED = re.compile(r"(?:epoch|step|iter(?:ation)?)\W{0,3}(\d{1,12})", re.IGNORECASE)
+"""A cell that says what it counts: `Epoch 3`."""
+DEEPEST = 5
+"""Levels of nested objects that are flattened."""
+NOT_A_NUMBER = re.compile(r"\b(?:nan|inf(?:inity)?)\b")
 
 
 @dataclass(kw_only=True)
@@ -122,13 +141,6 @@ class TextLines:
         )
 
 
-NUMBER = r"[-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
-ARRAY = re.compile(
-    rf"(?:\btensor|\b(?:np|numpy|jnp)\.\w+|\b\w*[aA]rray)\(\[?\s*({NUMBER})\s*\]?(?:,(?:[^()]|\([^()]*\))*)?\)|<tf\.Tensor:[^>]*numpy=({NUMBER})>"
-)
-"""A number as torch, NumPy 2, JAX or TensorFlow print it."""
-
-
 def unwrapped(text: str) -> str:
     """A text with bare numbers in the place of arrays that hold one."""
     return (
@@ -136,21 +148,6 @@ def unwrapped(text: str) -> str:
         if "(" in text or "<tf." in text
         else text
     )
-
-
-SPLIT_FIELDS = frozenset({"split", "phase", "mode", "stage", "subset", "set", "name"})
-METRIC_FIELDS = frozenset({"metric", "metric_name", "key", "tag"})
-TARGET_FIELDS = frozenset({"target", "ref", "reference", "truth", "ground truth", "gt"})
-PREDICTION_FIELDS = frozenset({"prediction", "pred", "predicted", "hyp", "hypothesis"})
-EMPTY = frozenset({"", "<empty>", "(empty)", "[]", "none", "<none>"})
-OF_THE_WHOLE_RUN = "train_runtime"
-"""Names the last row of a run that Hugging Face's trainer finished, whose `train_loss` is the mean
-over all of it.
-"""
-NUMBERED = re.compile(r"(?:epoch|step|iter(?:ation)?)\W{0,3}(\d{1,12})", re.IGNORECASE)
-"""A cell that says what it counts: `Epoch 3`."""
-DEEPEST = 5
-"""Levels of nested objects that are flattened."""
 
 
 @dataclass(kw_only=True)
@@ -335,9 +332,6 @@ def json_row(text: str) -> Row | None:
     except (ValueError, RecursionError):
         return None
     return row(flattened(content)) if isinstance(content, dict) else None
-
-
-NOT_A_NUMBER = re.compile(r"\b(?:nan|inf(?:inity)?)\b")
 
 
 def object_row(text: str) -> Row | None:

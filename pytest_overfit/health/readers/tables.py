@@ -57,6 +57,17 @@ COMMA = re.compile(r"[-+]?\d+,\d+%?")
 """A number with a decimal comma."""
 OF_SEVERAL = ("__MIN", "__MAX")
 """Ends of columns that Weights & Biases exports beside each metric."""
+EPOCH_FILES = (".json", ".yaml", ".yml")
+NUMBERED = re.compile(r"(?:^|\D)(\d{1,6})$")
+YAML = re.compile(r"^(\w[\w./-]*):[ \t]+(\S+)[ \t]*$", re.MULTILINE)
+"""A field of plain YAML; what is nested is passed over."""
+KALDI_FILE = re.compile(r"compute_prob_(train|valid)\.(\d+)\.log")
+PROBABILITY = re.compile(
+    r"Overall (?:log-(?:probability|likelihood)|objective)(?: per frame)? for '?output'? is "
+    r"(-?[\d.]+(?:e-?\d+)?)",
+    re.IGNORECASE,
+)
+ACCURACY = re.compile(r"Overall accuracy for '?output'? is ([\d.]+)", re.IGNORECASE)
 
 
 def read_csv(path: Path, builder: LogBuilder, progress: Progress) -> None:
@@ -228,12 +239,6 @@ def is_header(cells: list[str]) -> bool:
     )
 
 
-EPOCH_FILES = (".json", ".yaml", ".yml")
-NUMBERED = re.compile(r"(?:^|\D)(\d{1,6})$")
-YAML = re.compile(r"^(\w[\w./-]*):[ \t]+(\S+)[ \t]*$", re.MULTILINE)
-"""A field of plain YAML; what is nested is passed over."""
-
-
 def is_epoch_file(path: Path, text: str) -> bool:
     """Whether it holds what was measured at one epoch alone: an object with a loss or an error rate,
     in a file that ends with a number.
@@ -266,15 +271,6 @@ def _epoch_row(path: Path, text: str) -> Row:
     if found.epoch != found.epoch and number:
         found.epoch = float(number[1])
     return found
-
-
-KALDI_FILE = re.compile(r"compute_prob_(train|valid)\.(\d+)\.log")
-PROBABILITY = re.compile(
-    r"Overall (?:log-(?:probability|likelihood)|objective)(?: per frame)? for '?output'? is "
-    r"(-?[\d.]+(?:e-?\d+)?)",
-    re.IGNORECASE,
-)
-ACCURACY = re.compile(r"Overall accuracy for '?output'? is ([\d.]+)", re.IGNORECASE)
 
 
 def is_kaldi(path: Path) -> bool:

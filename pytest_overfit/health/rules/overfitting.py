@@ -389,10 +389,10 @@ GAP_WIDE = Record(
         "validation error rate is above 50 %. Validation loss stands still, training loss has "
         "fallen by a tenth or more, is on no level that takes no look at the input, and "
         "training clips are read as far as their error rate is logged. Confirmed only in nats "
-        "per token, where reading does not improve either. In a log that begins when most of "
-        "its run is over: training loss is a twentieth of validation loss or less at every "
-        "reading, which does not fall, and neither does the error rate; confirmed where an "
-        "error rate is logged."
+        "per token, where reading does not improve either. In an unknown unit, in a log that "
+        "begins when most of its run is over: training loss is a twentieth of validation loss "
+        "or less at every reading, validation loss does not fall, and neither does the error "
+        "rate, which ends at 20 % or more; confirmed where an error rate is logged."
     ),
     mend="Train with more dropout, weight decay, augmentation or data, or a smaller network.",
     no_remedy=(

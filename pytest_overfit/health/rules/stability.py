@@ -424,10 +424,10 @@ TRAINING_DIVERGES = Record(
     means="The training loss has run away from its lowest value and does not come back.",
     detected=(
         "The last third of the readings after the lowest stands at twice it or more, beyond "
-        "the noise of the curve; the loss was as low as that after three quarters of the way "
-        "to its lowest already; it does not come down again, and no rise as large came back "
-        "before. Single readings do not count, nor do those soon after a warm restart of the "
-        "learning rate."
+        "the noise of the curve; the loss was as low as that within the first three quarters "
+        "of the way to its lowest; it does not come down again, and no rise as large came "
+        "back before. Single readings do not count, nor do those soon after a warm restart of "
+        "the learning rate."
     ),
     mend=(
         "Take a smaller learning rate, a warm-up or gradient clipping; go on from the checkpoint "
