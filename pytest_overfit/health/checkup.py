@@ -16,8 +16,8 @@ from pytest_overfit.health.curves.metric import metric
 from pytest_overfit.health.more_evidence import more_evidence
 from pytest_overfit.health.next_command import next_command
 from pytest_overfit.health.rules import RULES
-from pytest_overfit.health.rules.course import hardly_begun, is_a_piece, still_since
-from pytest_overfit.health.rules.learning import last_standing
+from pytest_overfit.health.rules.course import early_in_plan, is_excerpt, still_since
+from pytest_overfit.health.rules.learning import final_level
 from pytest_overfit.health.rules.output import VALIDATION_WER_STUCK
 from pytest_overfit.health.rules.overfitting import (
     GAP_SHARE,
@@ -31,9 +31,9 @@ from pytest_overfit.health.rules.reading import (
     SPLITS,
     STUCK,
     Split,
-    called,
     error_rate,
     errors,
+    metric_words,
     value_words,
 )
 from pytest_overfit.health.rules.stability import LEARNING_UNDONE, TRAINING_DIVERGES
@@ -48,7 +48,7 @@ from pytest_overfit.health.rules.trend import (
     reading_at,
     thinned,
 )
-from pytest_overfit.health.rules.words import number, place, seen
+from pytest_overfit.health.rules.words import cited_place, number, place
 from pytest_overfit.health.run import Run
 
 ENOUGH = 12
@@ -148,7 +148,7 @@ def _verdict(
     if reasons:
         return "go on", tuple(reasons)
     if early := [] if run.finished else _early(run):
-        return ("cannot tell" if _is_a_still_piece(run) else "go on"), tuple(early)
+        return ("cannot tell" if _is_flat_excerpt(run) else "go on"), tuple(early)
     if unread := _unread(run):
         return "go on", (*unread, *run.finished)
     if run.finished:
@@ -165,7 +165,7 @@ def _verdict(
     )
 
 
-def _is_a_still_piece(run: Run) -> bool:
+def _is_flat_excerpt(run: Run) -> bool:
     """Whether a log is a piece of a run in which neither what is read nor validation loss is best at
     its end.
     """
@@ -173,17 +173,17 @@ def _is_a_still_piece(run: Run) -> bool:
         curve for curve in (errors(run, "val"), finite(run.curve("val_loss"))) if len(curve)
     ]
     improves = any(lowest(curve) == len(curve) - 1 for curve in measured)
-    return is_a_piece(run) and not improves
+    return is_excerpt(run) and not improves
 
 
 def _early(run: Run) -> list[str]:
     """Why it is too early to call a run healthy."""
-    if begun := hardly_begun(run):
+    if begun := early_in_plan(run):
         return [f"too early to tell: {begun}"]
     if (measured := len(errors(run, "val"))) < FEWEST:
         return [
             (
-                f"too early to tell: {called(run, 'val')} was measured {measured} "
+                f"too early to tell: {metric_words(run, 'val')} was measured {measured} "
                 f"time{'s' * (measured > 1)}"
             )
         ]
@@ -217,7 +217,7 @@ def _unread(run: Run) -> list[str]:
     ]
     return [
         (
-            f"nothing found, but {called(run, split)} is "
+            f"nothing found, but {metric_words(run, split)} is "
             f"{value_words(run, split, errors(run, split).values[-1])}"
         )
         for split in badly
@@ -233,9 +233,9 @@ def best_checkpoint(run: Run) -> tuple[str, ...]:
         best = lowest(curve)
         return (
             (
-                f"best checkpoint: {called(run, 'val')} "
+                f"best checkpoint: {metric_words(run, 'val')} "
                 f"{value_words(run, 'val', curve.values[best])} at "
-                f"{seen(run, name, curve.at[best])}"
+                f"{cited_place(run, name, curve.at[best])}"
             ),
         )
     curve = finite(run.curve("val_loss"))
@@ -244,7 +244,7 @@ def best_checkpoint(run: Run) -> tuple[str, ...]:
         (
             (
                 f"best checkpoint: validation loss {number(curve.values[best])} at "
-                f"{seen(run, 'val_loss', curve.at[best])}"
+                f"{cited_place(run, 'val_loss', curve.at[best])}"
             ),
         )
         if len(curve)
@@ -259,7 +259,7 @@ def still_improving(run: Run) -> str | None:
     """
     curves = {
         "validation loss": ("val_loss", run.curve("val_loss")),
-        called(run, "val"): (run.read_by("val") or "", errors(run, "val")),
+        metric_words(run, "val"): (run.read_by("val") or "", errors(run, "val")),
     }
     read = {what: (name, curve) for what, (name, curve) in curves.items() if len(finite(curve))}
     rate = error_rate(run, "val")
@@ -322,7 +322,7 @@ def _notes(run: Run, findings: tuple[Finding, ...], verdict: Verdict) -> tuple[s
 
 
 def _level_note(run: Run, split: Split) -> str | None:
-    stands = last_standing(run, split)
+    stands = final_level(run, split)
     if stands is None:
         return None
     return (

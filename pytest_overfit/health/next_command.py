@@ -43,13 +43,13 @@ def next_command(run: Run, findings: Sequence[Finding], verdict: str) -> str | N
     if verdict == "cannot tell":
         return f"{log}  # once an error rate of validation is logged beside the loss"
     if verdict == "go on":
-        return onwards(run) or (None if run.finished else f"{log}  # when more is logged")
+        return resume_command(run) or (None if run.finished else f"{log}  # when more is logged")
     answers = {rule.name: rule for rule in RULES}
     slower = answers[findings[0].name].slower
     if slower is not None:
-        return afresh(run, ((RATE, lambda rate: rate * slower),)) or ladder(run)
+        return fresh_command(run, ((RATE, lambda rate: rate * slower),)) or ladder(run)
     if memorises(run) and any(answers[finding.name].overfits for finding in findings):
-        return afresh(run, LESS_OVERFITTING) or ladder(run)
+        return fresh_command(run, LESS_OVERFITTING) or ladder(run)
     return ladder(run)
 
 
@@ -69,7 +69,7 @@ def ladder(run: Run) -> str:
     )
 
 
-def onwards(run: Run) -> str | None:
+def resume_command(run: Run) -> str | None:
     """The run's own command, resumed; with twice the epochs where those it was given are over.
 
     None where the command is not known.
@@ -83,7 +83,7 @@ def onwards(run: Run) -> str | None:
     return shlex.join([*words, RESUME])
 
 
-def afresh(run: Run, changes: Sequence[Change]) -> str | None:
+def fresh_command(run: Run, changes: Sequence[Change]) -> str | None:
     """The run's own command with options changed, from the start and into a folder of its own; None
     where it has none of the options.
 

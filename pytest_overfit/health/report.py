@@ -16,7 +16,7 @@ from pytest_overfit.finding import Finding, counted
 from pytest_overfit.health.checkpoint import CheckpointReading
 from pytest_overfit.health.checkup import Checkup
 from pytest_overfit.health.curves.metric import metric
-from pytest_overfit.health.rules.reading import SPLITS, called
+from pytest_overfit.health.rules.reading import SPLITS, metric_words
 from pytest_overfit.health.rules.trend import finite, lowest, reading_at
 from pytest_overfit.health.rules.words import number, place, share
 from pytest_overfit.health.run import Run
@@ -131,7 +131,7 @@ def table(run: Run) -> str:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("", "readings", "first", f"best ({run.clock})", f"last ({run.clock})"):
         table.add_column(column, justify="right" if column else "left")
-    judged = {name: called(run, split) for split in SPLITS if (name := run.read_by(split))}
+    judged = {name: metric_words(run, split) for split in SPLITS if (name := run.read_by(split))}
     for name, words in {**METRICS, **judged}.items():
         if name in run.curves:
             table.add_row(words, *_row(run, name))

@@ -37,7 +37,7 @@ EARLY = 1 / 3
 """Share of its plan before which a run that never moved may still do so."""
 
 
-def is_a_piece(run: Run) -> bool:
+def is_excerpt(run: Run) -> bool:
     """Whether a log begins so late in its run that most of that was before it."""
     places = [at for curve in run.curves.values() for at in curve.at]
     return bool(places) and min(places) > max(places) - min(places)
@@ -128,10 +128,10 @@ def too_early(run: Run, name: str) -> bool:
     few_steps = (
         run.clock == "step" and name.startswith("train") and curve.at[-1] - curve.at[0] < STEPS
     )
-    return few_steps or hardly_begun(run) is not None
+    return few_steps or early_in_plan(run) is not None
 
 
-def hardly_begun(run: Run) -> str | None:
+def early_in_plan(run: Run) -> str | None:
     """In words, that most of a run's plan is still to come: fewer than EARLY of its epochs or steps
     are done, or its learning rate still rises.
     """

@@ -21,7 +21,7 @@ from pytest_overfit.health.rules.trend import (
     smoothed,
     thinned,
 )
-from pytest_overfit.health.rules.words import number, place, seen
+from pytest_overfit.health.rules.words import cited_place, number, place
 from pytest_overfit.health.run import Run
 from pytest_overfit.levels import LevelMatch, match_level
 
@@ -38,7 +38,7 @@ beginning.
 CLIMB = "see whether the network can memorise a few clips at all (pytest -m overfit)"
 
 
-def last_standing(run: Run, split: str) -> LevelMatch | None:
+def final_level(run: Run, split: str) -> LevelMatch | None:
     """The level that a split's loss stands on at the end of a run, by the median of its last
     readings.
     """
@@ -50,7 +50,7 @@ def nothing_learnt(run: Run) -> Finding | None:
     """Training loss stands still on a level that is reached without looking at the input, or sinks
     so slowly that it would not leave it soon.
     """
-    stands, still = last_standing(run, "train"), still_since(run, "train_loss")
+    stands, still = final_level(run, "train"), still_since(run, "train_loss")
     if stands is None or not _on(stands):
         return None
     goes = "stands still" if still is not None else "creeps"
@@ -72,9 +72,9 @@ def nothing_learnt(run: Run) -> Finding | None:
 def nothing_carries_over(run: Run) -> Finding | None:
     """Validation loss stands still on such a level, while training loss has left it."""
     stands, still, train = (
-        last_standing(run, "val"),
+        final_level(run, "val"),
         still_since(run, "val_loss"),
-        last_standing(run, "train"),
+        final_level(run, "train"),
     )
     if stands is None or still is None or not _on(stands) or train is None or _on(train):
         return None
@@ -122,11 +122,11 @@ def _creeping_since(run: Run, stands: LevelMatch) -> float | None:
     return curve.at[first] if median(last[-third:]) - pace * length > floor else None
 
 
-def stands_blind(run: Run, split: str) -> bool:
+def ignores_input(run: Run, split: str) -> bool:
     """Whether a split's loss is on a level that takes no look at the input, as far as levels are
     known.
     """
-    stands = last_standing(run, split)
+    stands = final_level(run, split)
     return stands is not None and _on(stands)
 
 
@@ -185,8 +185,8 @@ def loss_never_falls(run: Run) -> Finding | None:
             f"{number(after)} now"
         ),
         evidence=(
-            f"{counted(len(exact), 'reading')} of {split} loss from {seen(run, name, exact.at[0])} "
-            f"to {seen(run, name, exact.at[-1])}, medians "
+            f"{counted(len(exact), 'reading')} of {split} loss from {cited_place(run, name, exact.at[0])} "
+            f"to {cited_place(run, name, exact.at[-1])}, medians "
             "of the first and the last third",
         ),
         try_=(
@@ -237,7 +237,7 @@ def learning_rate_zero(run: Run) -> Finding | None:
         ),
         evidence=(
             (
-                f"lr {rates.values[start]:g} at {seen(run, 'lr', began)}, trained on to "
+                f"lr {rates.values[start]:g} at {cited_place(run, 'lr', began)}, trained on to "
                 f"{place(run, last)}{left}; highest {max(rates.values):g}"
             ),
         ),

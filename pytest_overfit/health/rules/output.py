@@ -19,9 +19,9 @@ from pytest_overfit.health.rules.learning import CLIMB
 from pytest_overfit.health.rules.reading import (
     KNOWS,
     STUCK,
-    called,
     error_rate,
     errors,
+    metric_words,
     reads,
     span_words,
     value_words,
@@ -39,7 +39,7 @@ from pytest_overfit.health.rules.trend import (
     smoothed,
     thinned,
 )
-from pytest_overfit.health.rules.words import number, place, seen, span
+from pytest_overfit.health.rules.words import cited_place, number, place, span
 from pytest_overfit.health.run import Prediction, Run
 
 WER_CREEP = 0.02
@@ -87,12 +87,12 @@ def _stuck(run: Run, rate: Curve) -> Finding | None:
     best = lowest(rate)
     shown = [
         (
-            f"{called(run, 'val')} {span_words(run, 'val', stuck.values)} at "
-            f"{counted(len(stuck), 'reading')} from {seen(run, name, still)} on"
+            f"{metric_words(run, 'val')} {span_words(run, 'val', stuck.values)} at "
+            f"{counted(len(stuck), 'reading')} from {cited_place(run, name, still)} on"
         ),
         (
             f"its best is {value_words(run, 'val', rate.values[best])} at "
-            f"{seen(run, name, rate.at[best])}"
+            f"{cited_place(run, name, rate.at[best])}"
         ),
     ]
     loss = loss_still_since(run, "val")
@@ -105,7 +105,7 @@ def _stuck(run: Run, rate: Curve) -> Finding | None:
     shown += (
         [
             (
-                f"{called(run, 'train')} {value_words(run, 'train', train.values[-1])} at "
+                f"{metric_words(run, 'train')} {value_words(run, 'train', train.values[-1])} at "
                 f"{place(run, train.at[-1])}"
             )
         ]
@@ -114,7 +114,7 @@ def _stuck(run: Run, rate: Curve) -> Finding | None:
     )
     return VALIDATION_WER_STUCK.finding(
         headline=(
-            f"{called(run, 'val')} stands at {span_words(run, 'val', stuck.values)} since "
+            f"{metric_words(run, 'val')} stands at {span_words(run, 'val', stuck.values)} since "
             f"{place(run, still)}"
         ),
         evidence=tuple(shown),
@@ -144,7 +144,11 @@ def _never_changes(run: Run) -> Finding | None:
         or times < (CONSTANT * len(read) if reads(run, "val") is False else len(read))
     ):
         return None
-    what, shown, name = called(run, "val"), value_words(run, "val", value), run.read_by("val") or ""
+    what, shown, name = (
+        metric_words(run, "val"),
+        value_words(run, "val", value),
+        run.read_by("val") or "",
+    )
     began = read.at[since]
     return VALIDATION_WER_STUCK.finding(
         headline=(
@@ -153,7 +157,7 @@ def _never_changes(run: Run) -> Finding | None:
         ),
         evidence=(
             (
-                f"{what} {shown} at {seen(run, name, began)}, and to the last digit the same at "
+                f"{what} {shown} at {cited_place(run, name, began)}, and to the last digit the same at "
                 f"{counted(times - 1, 'later reading')}"
             ),
         ),
@@ -274,7 +278,7 @@ def _short_by_ratio(run: Run, split: str, still: float) -> Finding | None:
     shown = [
         (
             f"emitted / target tokens {span(ratios.values)} at {counted(len(ratios), 'reading')} "
-            f"from {seen(run, name, ratios.at[0])} on"
+            f"from {cited_place(run, name, ratios.at[0])} on"
         )
     ]
     return _finding(

@@ -9,14 +9,14 @@ from __future__ import annotations
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
 from pytest_overfit.health.curves.curve import Curve
-from pytest_overfit.health.rules.course import is_a_piece, settled_rate, still_since, thrown_back
-from pytest_overfit.health.rules.learning import stands_blind
+from pytest_overfit.health.rules.course import is_excerpt, settled_rate, still_since, thrown_back
+from pytest_overfit.health.rules.learning import ignores_input
 from pytest_overfit.health.rules.reading import (
     KNOWS,
     STUCK,
-    called,
     error_rate,
     errors,
+    metric_words,
     reads,
     reads_better,
     value_words,
@@ -33,7 +33,7 @@ from pytest_overfit.health.rules.trend import (
     reading_at,
     thinned,
 )
-from pytest_overfit.health.rules.words import number, place, seen, share, span, sureness
+from pytest_overfit.health.rules.words import certainty, cited_place, number, place, share, span
 from pytest_overfit.health.run import Run
 
 LEARNT = 0.1
@@ -78,7 +78,7 @@ def validation_loss_rises(run: Run) -> Finding | None:
     if (
         rise is None
         or not _goes_on(finite(run.curve("val_loss")), rise)
-        or stands_blind(run, "train")
+        or ignores_input(run, "train")
     ):
         return None
     trained, learns = learns_on(run, rise), reads_better(run, rise.since)
@@ -87,11 +87,11 @@ def validation_loss_rises(run: Run) -> Finding | None:
     exact, train = finite(run.curve("val_loss")), finite(run.curve("train_loss"))
     best, low, end = exact.at[lowest(exact)], min(exact.values), exact.at[-1]
     shown = [
-        f"validation loss {number(low)} at {seen(run, 'val_loss', best)}, the best of "
+        f"validation loss {number(low)} at {cited_place(run, 'val_loss', best)}, the best of "
         f"{counted(len(exact), 'reading')}; "
-        f"{number(exact.values[-1])} at {seen(run, 'val_loss', end)}"
+        f"{number(exact.values[-1])} at {cited_place(run, 'val_loss', end)}"
         + (f" ({share(exact.values[-1] / low - 1)} above it)" if low > 0 else ""),
-        sureness(rise),
+        certainty(rise),
     ]
     if len(train):
         shown.append(
@@ -147,7 +147,7 @@ def _read_since(run: Run, best: float, learns: bool) -> list[str]:
     )
     goes = "still falls" if learns else "does not make up for it"
     return [
-        f"{called(run, 'val')} {goes}: {then} -> {now}"
+        f"{metric_words(run, 'val')} {goes}: {then} -> {now}"
         + ("; the loss alone gets worse" if learns else "")
     ]
 
@@ -182,14 +182,14 @@ def validation_error_rises(run: Run) -> Finding | None:
     if len(loss) >= 2 and falls(thinned(loss)):
         return None
     shown = [
-        f"{called(run, 'val')} {value_words(run, 'val', min(exact.values))} at "
-        f"{seen(run, name, best)}, the best of "
+        f"{metric_words(run, 'val')} {value_words(run, 'val', min(exact.values))} at "
+        f"{cited_place(run, name, best)}, the best of "
         f"{counted(len(exact), 'reading')}; {value_words(run, 'val', exact.values[-1])} at "
-        f"{seen(run, name, end)}",
-        sureness(rise),
+        f"{cited_place(run, name, end)}",
+        certainty(rise),
     ]
     return VALIDATION_ERROR_RISES.finding(
-        headline=f"{called(run, 'val')} gets worse since {place(run, best)}",
+        headline=f"{metric_words(run, 'val')} gets worse since {place(run, best)}",
         evidence=tuple(shown),
         try_=(
             f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation "
@@ -221,8 +221,8 @@ def gap_wide(run: Run) -> Finding | None:
         ),
         None,
     )
-    if not known and is_a_piece(run):
-        return _gap_of_a_piece(run, val, rate, gaps)
+    if not known and is_excerpt(run):
+        return _gap_of_excerpt(run, val, rate, gaps)
     if still is None or bound is None or not _learnt(run, train):
         return None
     if not known and not (len(rate) and rate.values[-1] > KNOWS):
@@ -244,9 +244,13 @@ def gap_wide(run: Run) -> Finding | None:
     return GAP_WIDE.finding(
         headline=headline,
         evidence=(
-            f"{fact} from {seen(run, 'val_loss', began)} on",
-            f"validation loss stands still since {seen(run, 'val_loss', still)}",
-            *(() if known else (f"{called(run, 'val')} {share(rate.values[-1])} at the end",)),
+            f"{fact} from {cited_place(run, 'val_loss', began)} on",
+            f"validation loss stands still since {cited_place(run, 'val_loss', still)}",
+            *(
+                ()
+                if known
+                else (f"{metric_words(run, 'val')} {share(rate.values[-1])} at the end",)
+            ),
         ),
         try_="more dropout, weight decay, augmentation or data; a smaller network",
         status="confirmed" if known and not reads_better(run, still) else "suspected",
@@ -254,7 +258,7 @@ def gap_wide(run: Run) -> Finding | None:
     )
 
 
-def _gap_of_a_piece(
+def _gap_of_excerpt(
     run: Run, val: Curve, rate: Curve, gaps: list[tuple[float, float]]
 ) -> Finding | None:
     """In a log that begins when validation had long turned, the gap is all that shows it: training
@@ -272,9 +276,11 @@ def _gap_of_a_piece(
         f"not fall: it turned before {place(run, low)}, where the log begins",
         evidence=(
             f"training loss {span(train.values)}, validation loss {span(val.values)} in "
-            f"{counted(len(val), 'reading')} from {seen(run, 'val_loss', low)} on",
+            f"{counted(len(val), 'reading')} from {cited_place(run, 'val_loss', low)} on",
             *(
-                (f"{called(run, 'val')} {value_words(run, 'val', errors(run, 'val').values[-1])}",)
+                (
+                    f"{metric_words(run, 'val')} {value_words(run, 'val', errors(run, 'val').values[-1])}",
+                )
                 if len(rate)
                 else ()
             ),
@@ -309,7 +315,7 @@ def _learnt(run: Run, train: Curve) -> bool:
     return (
         train.values[-1] < (1 - LEARNT) * train.values[0]
         and reads(run, "train") is not False
-        and not stands_blind(run, "train")
+        and not ignores_input(run, "train")
     )
 
 

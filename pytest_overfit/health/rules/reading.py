@@ -52,7 +52,7 @@ def error_rate(run: Run, split: Split) -> Curve:
     return errors(run, split) if rate else Curve(at=(), values=())
 
 
-def called(run: Run, split: Split) -> str:
+def metric_words(run: Run, split: Split) -> str:
     """What a split is read by, in words: "validation WER"."""
     name = run.read_by(split)
     return f"{SPLITS[split]} {_measured(name).words if name else 'error rate'}"

@@ -14,9 +14,9 @@ from pytest_overfit.findings.record import Record
 from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.curves.metric import metric
 from pytest_overfit.health.rules.course import THROWN_BACK_SHARE, settled_rate
-from pytest_overfit.health.rules.learning import stands_blind
+from pytest_overfit.health.rules.learning import ignores_input
 from pytest_overfit.health.rules.overfitting import rise_of
-from pytest_overfit.health.rules.reading import called, errors, reads_better, value_words
+from pytest_overfit.health.rules.reading import errors, metric_words, reads_better, value_words
 from pytest_overfit.health.rules.trend import (
     FEW,
     Rise,
@@ -31,7 +31,7 @@ from pytest_overfit.health.rules.trend import (
     smoothed,
     thinned,
 )
-from pytest_overfit.health.rules.words import number, place, seen, share, sureness
+from pytest_overfit.health.rules.words import certainty, cited_place, number, place, share
 from pytest_overfit.health.run import Run
 
 LOSSES = ("train_loss", "val_loss")
@@ -83,7 +83,7 @@ def loss_not_finite(run: Run) -> Finding | None:
             f"{place(run, began)}",
             evidence=(
                 (
-                    f"{curve.values[bad[0]]} at {seen(run, name, began)}{before}; {len(bad)} of "
+                    f"{curve.values[bad[0]]} at {cited_place(run, name, began)}{before}; {len(bad)} of "
                     f"{counted(len(curve), 'reading')} not finite"
                 ),
             ),
@@ -132,7 +132,7 @@ def training_diverges(run: Run) -> Finding | None:
         headline=f"training diverges since {place(run, tail.at[0])}",
         evidence=(
             (
-                f"training loss {number(low)} at {seen(run, 'train_loss', tail.at[0])}, "
+                f"training loss {number(low)} at {cited_place(run, 'train_loss', tail.at[0])}, "
                 f"{number(high)} at the end"
             )
             + (f" ({high / low:.1f} times as much)" if low > 0 else ""),
@@ -152,7 +152,7 @@ def learning_undone(run: Run) -> Finding | None:
     undone, short of running away.
     """
     train = thinned(run.curve("train_loss"))
-    undone = _undone(run, train) if len(train) >= 3 and not stands_blind(run, "train") else None
+    undone = _undone(run, train) if len(train) >= 3 and not ignores_input(run, "train") else None
     if undone is None or training_diverges(run):
         return None
     name, rise = undone
@@ -161,7 +161,7 @@ def learning_undone(run: Run) -> Finding | None:
         number(value) if name.endswith("loss") else value_words(run, "val", value)
         for value in (rise.low, rise.high)
     )
-    what = WORDS.get(name) or called(run, "val")
+    what = WORDS.get(name) or metric_words(run, "val")
     return LEARNING_UNDONE.finding(
         headline=(
             f"{what} is worse for good since {place(run, rise.since)}, and training does not make "
@@ -169,14 +169,14 @@ def learning_undone(run: Run) -> Finding | None:
         ),
         evidence=(
             (
-                f"{what} {low} at {seen(run, name, rise.since)}, {high} in the later half of what "
+                f"{what} {low} at {cited_place(run, name, rise.since)}, {high} in the later half of what "
                 f"came after ({share(rise.share)} worse)"
             ),
             (
                 f"training loss {number(then)} then, {number(train.values[-1])} at "
-                f"{seen(run, 'train_loss', end)}"
+                f"{cited_place(run, 'train_loss', end)}"
             ),
-            sureness(rise),
+            certainty(rise),
         ),
         try_=(
             f"go back to {place(run, rise.since)}; a smaller learning rate, a warm-up, gradient "
@@ -257,7 +257,7 @@ def loss_spikes(run: Run) -> Finding | None:
             evidence=(
                 f"spikes at {naming([place(run, curve.at[i]) for i in spikes])}",
                 f"the highest is {number(curve.values[worst])} at "
-                f"{seen(run, name, curve.at[worst])}, between {number(curve.values[worst - 1])} "
+                f"{cited_place(run, name, curve.at[worst])}, between {number(curve.values[worst - 1])} "
                 f"and {number(curve.values[worst + 1])}",
             ),
             try_="gradient clipping, a smaller learning rate; look at the clips of those batches",

@@ -65,7 +65,7 @@ class Rise:
     risen to.
 
     share: the rise as a share of `low`. noises: as a multiple of the noise; infinite where none was
-    seen, None where too few readings tell. readings: after the best. lasted: the share of the run
+    cited_place, None where too few readings tell. readings: after the best. lasted: the share of the run
     since then.
     """
 
@@ -176,7 +176,7 @@ def rising_fit(values: Sequence[float]) -> list[float]:
     return [mean for mean, size in blocks for _ in range(size)]
 
 
-def _left(values: Sequence[float]) -> list[float]:
+def _residuals(values: Sequence[float]) -> list[float]:
     """What the nearer of a rising and a falling fit leaves of values."""
     up, down = rising_fit(values), [-value for value in rising_fit([-value for value in values])]
     rests = ([value - fit for value, fit in zip(values, fits, strict=True)] for fits in (up, down))
@@ -193,7 +193,7 @@ def memory(values: Sequence[float]) -> float:
     if len(values) < FEW:
         return 1.0
     scale = max(map(abs, values))
-    left = _left([value / scale for value in values]) if scale else []
+    left = _residuals([value / scale for value in values]) if scale else []
     energy = sum(value * value for value in left)
     if energy <= 1e-18:
         return 1.0
@@ -267,7 +267,7 @@ def lasting_rise(curve: Curve, best: int | None = None) -> Rise | None:
         max(smoothed(_tail(curve, best)).values),
     )
     back = median(after[-max(len(after) // 4, 1) :]) < low + CAME_BACK_SHARE * (peak - low)
-    if back or risen <= _least(values, best):
+    if back or risen <= _least_rise(values, best):
         return None
     scatter = None
     if len(curve) >= FEW:
@@ -294,7 +294,7 @@ def lasting_rise(curve: Curve, best: int | None = None) -> Rise | None:
     )
 
 
-def _least(values: Sequence[float], best: int) -> float:
+def _least_rise(values: Sequence[float], best: int) -> float:
     """By how much a curve must have risen since its best: a share of its level, or of the fall
     before it where that is less; more after few.
     """

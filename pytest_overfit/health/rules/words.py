@@ -15,7 +15,7 @@ def place(run: Run, at: float) -> str:
     return f"{run.clock} {at:.0f}" if at == round(at) else f"{run.clock} {at:.1f}"
 
 
-def seen(run: Run, name: str, at: float) -> str:
+def cited_place(run: Run, name: str, at: float) -> str:
     """A place with where the log tells it of a metric: "epoch 25 (train.log:312)"; of a median no
     more than the place is known.
     """
@@ -37,7 +37,7 @@ def share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def sureness(rise: Rise) -> str:
+def certainty(rise: Rise) -> str:
     """How sure a rise is: "8 readings after it, 35 % of the run; 12 times the noise"."""
     length = f"{counted(rise.readings, 'reading')} after it, {100 * rise.lasted:.0f} % of the run"
     if rise.noises is None:
