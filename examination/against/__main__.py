@@ -86,8 +86,8 @@ def main(arguments: list[str]) -> int:
     torch.set_num_threads(1)
     if options.what == "blame":
         with lent(1):
-            for line in blame.figures():
-                print(line, flush=True)
+            for line in blame.figures(options.results.with_suffix(".blame.txt")):
+                print(line)
         return 0
     if options.what != "read":
         options.results.parent.mkdir(parents=True, exist_ok=True)

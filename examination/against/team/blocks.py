@@ -16,10 +16,9 @@ class Block(nn.Module):
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
         self.over_time = depthwise(width, dilation)
-        self.norm = nn.GroupNorm(4, width)
         self.mix = nn.Conv1d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.norm(self.over_time(x))
+        hidden = self.over_time(x)
         mixed = self.mix(hidden.relu())
         return x + mixed
