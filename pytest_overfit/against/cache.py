@@ -81,7 +81,7 @@ class Cache:
     def remove_unused(self) -> None:
         """Take away what nobody has used for KEPT_DAYS."""
         oldest = time.time() - KEPT_DAYS * 24 * 3600
-        for path in self.folder.glob("*.course"):
+        for path in self.folder.glob("*.course*"):  # what a killed process left among them
             if path.stat().st_mtime < oldest:
                 path.unlink(missing_ok=True)
 
