@@ -6,13 +6,13 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from statistics import median
 from typing import Any
 
 from examination.against.networks import NORMS, PLANTED, SOUND_SUBJECTS
-from pytest_overfit.against.pairing import Pair, climb_both
+from pytest_overfit.against.pairing import Pair, Way, climb_both
 from pytest_overfit.against.verdict import Bounds, PairTest, Standing, clipped, scale_of
 from pytest_overfit.recipe import default_recipe
 
@@ -69,25 +69,32 @@ class Compared:
         return sum(pair.ours.steps + pair.base.steps for pair in self.pairs)
 
 
-def compared(ours: Courses, base: Courses, rungs: Sequence[int] = RUNGS) -> list[Compared]:
-    """A ladder compared, rung by rung. Raises StopIteration where a rung's courses are used up."""
+def compared(
+    ours: Courses, base: Courses, rungs: Sequence[int] = RUNGS, *, slower: float = 1.0
+) -> list[Compared]:
+    """A ladder compared, rung by rung. slower: times the steps that each course of ours is taken to
+    need. Raises StopIteration where a rung's courses are used up.
+    """
     done: list[Compared] = []
     for samples in rungs:
         below = tuple((scale_of(one.samples), _bounds(one.pairs)) for one in unaccused(done))
         test = PairTest(scale=scale_of(samples), below=below)
         pairs: list[Pair] = []
         while not (pairs and (standing := test.standing(pairs)).verdict):
-            pairs.append(
-                climb_both(
-                    Replayed(next(ours[samples])),
-                    Replayed(next(base[samples])),
-                    seed=len(pairs),
-                    budget=default_recipe(samples).budget,
-                    settled=test.settled(pairs),
-                )
+            rows = next(ours[samples]), next(base[samples])
+            pair = climb_both(
+                *map(Replayed, rows),
+                seed=len(pairs),
+                budget=default_recipe(samples).budget,
+                settled=test.settled(pairs) if slower == 1 else lambda _: False,
             )
+            pairs.append(replace(pair, ours=_slowed(pair.ours, slower)))
         done.append(Compared(samples=samples, standing=standing, pairs=tuple(pairs)))
     return done
+
+
+def _slowed(way: Way, slower: float) -> Way:
+    return replace(way, steps=round(slower * way.steps))
 
 
 def unaccused(done: Sequence[Compared]) -> list[Compared]:
@@ -155,6 +162,19 @@ def sound(rows: Rows) -> list[str]:
     lines += _rates("another norm, at most 1.25 times the steps in truth", ladders)
     words = Counter(rung.word for ladder in truly for rung in ladder)
     return [*lines, f"another norm that takes more in truth: {dict(words)}"]
+
+
+def at_the_tolerance(rows: Rows) -> list[str]:
+    """The same network with other seeds, ours taken to need just so many steps more as are allowed:
+    where a false claim is likeliest. Courses are drawn anew for each ladder.
+    """
+    edge = PairTest().tolerance
+    ladders = [
+        compared(_drawn(rows, name, i), _drawn(rows, name, -1 - i), slower=edge)
+        for name in SOUND_SUBJECTS
+        for i in range(DRAWS)
+    ]
+    return _rates(f"the same network, taken to need {edge:g} times the steps", ladders)
 
 
 def planted(rows: Rows) -> list[str]:
