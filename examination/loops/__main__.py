@@ -2,7 +2,7 @@
 was said of them.
 
 A results file holds a line a change, so that an examination that was cut off, or given some minutes
-at a time, goes on; the page is written once it is complete. Without `--held-out` what was set aside
+at a time, goes on; the page says how many changes are left. Without `--held-out` what was set aside
 is left alone, and no page is written.
 """
 
@@ -47,15 +47,16 @@ def main(arguments: Sequence[str]) -> int:
         {} if options.fresh else {(row["kind"], row["name"]): row for row in read(options.results)}
     )
     if options.workers:
-        left = [job for job in jobs if job not in done]
-        run(left, options.results, options.workers, time.time() + 60 * options.minutes)
+        until = time.time() + 60 * options.minutes
+        run([job for job in jobs if job not in done], options.results, options.workers, until)
     known = {(row["kind"], row["name"]): row for row in read(options.results)}
     rows = [known[job] for job in jobs if job in known]
     print("\n".join((*told(rows), *page.summary(rows))))
-    if missing := [job for job in jobs if job not in known]:
-        print(f"{len(missing)} of {len(jobs)} are left: the same command goes on")
-    elif options.held_out and not options.names and options.kinds == _ALL:
-        options.page.write_text(page.page(rows), encoding="utf-8")
+    left = len(jobs) - len(rows)
+    if left:
+        print(f"{left} of {len(jobs)} are left: the same command goes on")
+    if options.held_out and not options.names and options.kinds == _ALL:
+        options.page.write_text(page.page(rows, left), encoding="utf-8")
         if others := rivals.rows():
             beside = options.page.with_name("loop_rivals.md")
             beside.write_text(page.rivals_page(rows, others), encoding="utf-8")

@@ -51,9 +51,12 @@ def rivals_page(rows: Sequence[Result], rivals: Sequence[Result]) -> str:
     return "\n".join([title, "", *_rivals_words(), "", *rivals_table(rows, rivals)]) + "\n"
 
 
-def page(rows: Sequence[Result]) -> str:
-    """The whole page, as Markdown."""
-    lines = ["# Loops with planted faults", "", *_words(), "", *summary(rows), ""]
+def page(rows: Sequence[Result], left: int = 0) -> str:
+    """The whole page, as Markdown. left: changes that were not examined, and are not in it."""
+    lines = ["# Loops with planted faults", "", *_words(), ""]
+    if left:
+        lines += [f"**{left} more changes were not examined yet.**", ""]
+    lines += [*summary(rows), ""]
     for kind in KINDS:
         of_kind = [row for row in rows if row["kind"] == kind]
         faults, sound = (

@@ -137,7 +137,7 @@ def test_where_one_exchange_mends_nothing_a_pair_of_them_does(
     train = trained(
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e-9),
         backward=zeroed_at_once,
-        epochs=25,
+        epochs=12,
     )
     _, diagnosis = diagnosed(plain(train))
     assert diagnosis.confirmed is not None

@@ -135,6 +135,8 @@ def test_the_page_has_a_row_for_each_change(tmp_path: Path) -> None:
     text = page.page(rows)
     assert "| fault | loss |  | `rate_dies` | **scheduler** | R2 |" in text
     assert "| as_it_is |  | nothing |" in text
+    assert "not examined" not in text
+    assert "**3 more changes were not examined yet.**" in page.page(rows, 3)
 
 
 def test_the_sound_networks_are_not_accused_by_their_own_contracts(tmp_path: Path) -> None:
