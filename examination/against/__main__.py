@@ -101,11 +101,7 @@ def main(arguments: list[str]) -> int:
     rows = read(options.results)
     print("\n".join(figures.spread(rows)))
     if options.what != "spread":
-        print(
-            "\n".join(
-                [*figures.sound(rows), *figures.at_the_tolerance(rows), *figures.planted(rows)]
-            )
-        )
+        print("\n".join([*figures.sound(rows), *figures.slowed(rows), *figures.planted(rows)]))
     return 0
 
 

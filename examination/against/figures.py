@@ -22,6 +22,8 @@ Courses = Mapping[int, Iterator[dict[str, Any]]]
 RUNGS = (1, 2, 5)
 DRAWS = 40
 """Ladders that are drawn of each planted slow-down."""
+SLOWED = {PairTest().tolerance: 40, 1.4: 10, 1.5: 10, 1.7: 10, 2.0: 10}
+"""Times the steps -> ladders that are drawn of each sound network."""
 CLEAR = 2.0
 """Times the steps that a planted slow-down has to take to count as one: below, a miss is no fault.
 """
@@ -164,17 +166,20 @@ def sound(rows: Rows) -> list[str]:
     return [*lines, f"another norm that takes more in truth: {dict(words)}"]
 
 
-def at_the_tolerance(rows: Rows) -> list[str]:
-    """The same network with other seeds, ours taken to need just so many steps more as are allowed:
-    where a false claim is likeliest. Courses are drawn anew for each ladder.
+def slowed(rows: Rows) -> list[str]:
+    """The same network with other seeds, ours taken to need so many times the steps on every rung:
+    at the tolerance, where a false claim is likeliest, and beyond. Courses are drawn anew for each
+    ladder.
     """
-    edge = PairTest().tolerance
-    ladders = [
-        compared(_drawn(rows, name, i), _drawn(rows, name, -1 - i), slower=edge)
-        for name in SOUND_SUBJECTS
-        for i in range(DRAWS)
-    ]
-    return _rates(f"the same network, taken to need {edge:g} times the steps", ladders)
+    lines = []
+    for slower, draws in SLOWED.items():
+        ladders = [
+            compared(_drawn(rows, name, i), _drawn(rows, name, -1 - i), slower=slower)
+            for name in SOUND_SUBJECTS
+            for i in range(draws)
+        ]
+        lines += _rates(f"the same network, taken to need {slower:g} times the steps", ladders)
+    return lines
 
 
 def planted(rows: Rows) -> list[str]:
