@@ -19,6 +19,9 @@ from pytest_overfit.against.verdict import (
     scale_of,
 )
 
+HOPELESS = 2
+"""Pairs after which a rung is given up that neither side holds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -125,8 +128,17 @@ class Compared:
             )
             if self.memory is None:
                 self.memory = tuple(one.ask(do="memory")["bytes"] for one in (self.ours, self.base))
-            if (standing := self.test.standing(self.pairs)).verdict:
+            if (standing := self.test.standing(self.pairs)).verdict or self.hopeless:
                 return standing
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether neither side has held with any of the first seeds: more of them cost a whole
+        budget each, and tell no ratio.
+        """
+        return len(self.pairs) >= HOPELESS and not any(
+            pair.log_ratio or pair.same for pair in self.pairs
+        )
 
     def step_time(self, alpha: float) -> TimeRatio | None:
         """Of the turns that both sides climbed, or of some that are taken for it: a course of the
