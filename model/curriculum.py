@@ -11,7 +11,7 @@ stage    a run of its own in `<samples>-sentences/`, which starts from the best 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,12 @@ def rung_recipe(settings: Settings) -> Recipe:
     )
 
 
-def curriculum(settings: Settings, *, command: str = "") -> tuple[Climbed, tuple[Stage, ...]]:
+def curriculum(
+    settings: Settings, *, command: str = "", on_stage: Callable[[Stage], None] = lambda stage: None
+) -> tuple[Climbed, tuple[Stage, ...]]:
     """Climb the rung, then train at each scale; resumed, goes on with the stage that was cut off.
+
+    on_stage: called with each stage as it ends.
 
     Raises RungBroken, BadRunFolder.
     """
@@ -123,6 +127,7 @@ def curriculum(settings: Settings, *, command: str = "") -> tuple[Climbed, tuple
         result = fit(one, one.composed(), folder=here, weights=before, command=command)
         stages.append(Stage(samples=samples, folder=here.name, result=result))
         _write(folder, rung, stages)
+        on_stage(stages[-1])
     return rung, tuple(stages)
 
 

@@ -28,6 +28,7 @@ from fixtures.landmarks import Landmarks, join, resample
 from fixtures.recordings import Recordings, recordings
 from model.augmentation import altered
 from model.data import Data, Remembered
+from pytest_overfit.spilled import KEPT_BYTES
 from pytest_overfit.subject import Sample
 
 TRAIN, VAL, NOISE = 0, 1, 2
@@ -58,7 +59,8 @@ class Sentences:
     label_noise: float = 0.0
 
     def data(self, source: Recordings | None = None) -> Data:
-        """The clips, made when they are read and then kept.
+        """The clips, made when they are read. As many as samples in memory may take are kept; to
+        make one of the others again costs a seventh of a step on it.
 
         Raises BadFeatures for a language without recordings.
         """
@@ -71,8 +73,8 @@ class Sentences:
             "seed": self.seed,
         }
         return Data(
-            train=Remembered(self.train, clips.train),
-            val=Remembered(self.val, clips.val),
+            train=Remembered(self.train, clips.train, KEPT_BYTES),
+            val=Remembered(self.val, clips.val, KEPT_BYTES),
             vocabulary=clips.vocabulary,
             altered=clips.altered,
             described={**described, "label_noise": self.label_noise},
