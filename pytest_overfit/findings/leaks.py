@@ -39,18 +39,18 @@ def output_is_repeatable(bench: Bench) -> tuple[Finding, ...]:
     any seed.
     """
     whole = collate(bench.clips[:1]).to(bench.device)
-    for record, seeds in ((CARRIED_STATE, (1, 1)), (RANDOM_IN_EVAL, (1, 2))):
-        for batch in (bench.batch, whole):
-            first = bench.run(batch.features, batch.frames, seed=seeds[0])[0]
+    for batch in (bench.batch, whole):
+        first = bench.run(batch.features, batch.frames, seed=1)[0]
+        for record, seed in ((CARRIED_STATE, 1), (RANDOM_IN_EVAL, 2)):
             bench.run(-batch.features, batch.frames)  # what it leaves behind must not show
-            again = bench.run(batch.features, batch.frames, seed=seeds[1])[0]
+            again = bench.run(batch.features, batch.frames, seed=seed)[0]
             gap = distance(first.float(), again.float())
             if gap > bench.tolerance:
-                calls = _calls(bench, batch, seed=seeds[0])
+                calls = _calls(bench, batch, seed=1)
                 bench.run(-batch.features, batch.frames)
                 return (
                     _not_repeatable(
-                        record, gap, first_apart(calls, _calls(bench, batch, seed=seeds[1]))
+                        record, gap, first_apart(calls, _calls(bench, batch, seed=seed))
                     ),
                 )
     return ()

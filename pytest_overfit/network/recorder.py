@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
+from pytest_overfit.host import seed_generators
+
 Place = tuple[str, int]
 """Dotted name of a module, and which of its calls in one forward pass (0 is the first)."""
 Watch = Callable[[Place, nn.Module, object], None]
@@ -191,7 +193,7 @@ def undisturbed(network: nn.Module, *, train: bool, seed: int) -> Iterator[None]
             else []
         )
         with torch.random.fork_rng(devices), torch.backends.cudnn.flags(enabled=False):
-            torch.manual_seed(seed)
+            seed_generators(seed)
             yield
     finally:
         with torch.no_grad():

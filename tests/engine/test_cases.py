@@ -14,7 +14,7 @@ from torch import nn
 
 from pytest_overfit import Outcome, Recipe, Sample, Subject, errors, parametrize_with_rungs
 from pytest_overfit.climb.ladder import BadLadder, Rung
-from pytest_overfit.host import denormals_are_flushed, lent
+from pytest_overfit.host import denormals_are_flushed, lent, seed_generators
 from pytest_overfit.plugin.cases import Case, LadderBroken, OverfitRung
 from pytest_overfit.plugin.examinations import Diagnosed, OverfitDiagnosis
 from pytest_overfit.plugin.settings import Settings
@@ -372,3 +372,12 @@ def test_a_diagnosis_of_what_does_not_run_is_no_traceback():
     broken = replace(bigru(), forward=lambda network, features, frames: network.missing)
     with pytest.raises(Diagnosed, match="network_fails"):
         OverfitDiagnosis(subject=broken, settings=Settings()).check()
+
+
+def test_generators_are_seeded_as_torch_does_and_nothing_is_kept_for_later() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    waiting = len(torch.cuda._queued_calls)
+    seed_generators(7)
+    assert torch.equal(torch.rand(3), expected)
+    assert len(torch.cuda._queued_calls) == waiting

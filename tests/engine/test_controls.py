@@ -22,11 +22,16 @@ from tests.engine.subjects import bigru, clips
 
 PARTS = {"left": slice(0, 12), "right": slice(12, 24)}
 
+MEMORISED = 0.02
+"""Nats a token at which every token is read, in eval mode too."""
+
 
 def trained(subject: Subject, samples: list[Sample], steps: int = 120) -> nn.Module:
+    """Until it has memorised the samples, or for so many steps."""
     training = Training(subject, samples, Recipe(budget=steps), seed=0)
-    for _ in training.advance(steps):
-        pass
+    for loss in training.advance(steps):
+        if loss < MEMORISED:
+            break
     return training.network
 
 
@@ -77,14 +82,14 @@ def test_a_decoder_that_yields_tensors_is_read_like_one_that_yields_numbers(
 
 
 def test_each_control_runs_the_network_once(honest: nn.Module) -> None:
-    """On clips as they are, two swaps, three noises, shuffled frames and each clip alone."""
+    """On clips as they are, two swaps, the noise that it answers to, shuffled frames, each alone."""
     passes: list[int] = []
     handle = honest.register_forward_hook(lambda _, given, __: passes.append(len(given[0])))
     try:
         run_controls(bigru(), honest, clips(3))
     finally:
         handle.remove()
-    assert sorted(passes) == [1, 1, 1, 3, 3, 3, 3, 3, 3, 3]
+    assert sorted(passes) == [1, 1, 1, 3, 3, 3, 3, 3]
 
 
 def test_a_single_clip_is_given_noise(honest: nn.Module) -> None:
