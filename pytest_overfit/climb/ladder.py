@@ -34,6 +34,7 @@ from pytest_overfit.climb.criteria import criteria_for as criteria_for
 from pytest_overfit.climb.seeds import ALPHA, BETA, SeedTest
 from pytest_overfit.finding import Finding, naming
 from pytest_overfit.findings.examine import Checked, breaks_rungs, check_feasible, examine
+from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.loop.training import LoopTraining
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import Sample, Subject
@@ -177,13 +178,15 @@ class Rung:
                 if self.recipe.fallbacks and not explained:
                     first.leave_chance()
                 attempts.append(first.attempt(given))
-                if explained or (
-                    first.held and not attempts[-1].held and not any(held)
-                ):  # another seed would meet it again
+                unread = first.held and not attempts[-1].held and not any(held)
+                if explained or (unread and not self._went_deaf(first, attempts[-1])):
+                    # Another seed would meet it again.
                     return replace(outcome, attempts=tuple(attempts), status="broken")
-                if self.recipe.fallbacks and not first.held:
+                if self.recipe.fallbacks and not attempts[-1].held:
                     attempts += self._race(samples, given, seed, on_step)
                 held.append(any(attempt.held for attempt in attempts if attempt.seed == seed))
+                if unread and not held[-1]:
+                    return replace(outcome, attempts=tuple(attempts), status="broken")
                 if status := test.verdict(held):
                     return replace(
                         outcome,
@@ -230,6 +233,13 @@ class Rung:
             if stuck
             else None
         )
+
+    def _went_deaf(self, run: Run, attempt: Attempt) -> bool:
+        """Whether a pass that other inputs do not undo may be the work of its learning rate: no
+        contract finds that a fresh network does not read its input, and there are other rates.
+        """
+        ignored = any(finding.name == INPUT_IGNORED.name for finding in attempt.findings)
+        return bool(self.recipe.fallbacks) and ignored and self._known(run) is None
 
     @cached_property
     def checked(self) -> tuple[Checked, ...]:

@@ -8,6 +8,7 @@ from typing import Literal
 from rich import box
 from rich.table import Table
 
+from pytest_overfit.climb.controls import INFORMATIVE, JUDGED, Control
 from pytest_overfit.climb.ladder import Outcome
 from pytest_overfit.finding import counted
 from pytest_overfit.plugin.wording import (
@@ -17,6 +18,7 @@ from pytest_overfit.plugin.wording import (
     rendered,
     seeds_text,
     thousands,
+    unread_text,
     why_not_tried,
 )
 
@@ -114,13 +116,14 @@ def seeds_lines(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def detour_lines(outcomes: Sequence[Outcome]) -> list[str]:
-    """How rungs that CTC alone does not climb were climbed."""
-    climbed = [
-        (outcome.samples, outcome.telling.detour)
-        for outcome in outcomes
-        if outcome.status == "ok" and outcome.attempts
+    """How rungs were climbed that CTC alone, or the recipe's own rate, does not climb honestly."""
+    climbed = [outcome for outcome in outcomes if outcome.status == "ok" and outcome.attempts]
+    return [
+        f" detour at {outcome.samples}: {text}"
+        for outcome in climbed
+        for text in (detour_text(outcome.telling.detour), unread_text(outcome))
+        if text
     ]
-    return [f" detour at {samples}: {detour_text(detour)}" for samples, detour in climbed if detour]
 
 
 def _controls_line(outcomes: Sequence[Outcome]) -> list[str]:
@@ -129,10 +132,16 @@ def _controls_line(outcomes: Sequence[Outcome]) -> list[str]:
     controls = passed[-1].telling.controls if passed else ()
     if not controls:
         return []
-    words = ", ".join(f"{control.name} {number(control.altered)}" for control in controls)
-    return [
-        (
-            f" controls at {passed[-1].samples} samples (token error rate): as they are "
-            f"{number(controls[0].as_is)}, {words}\n"
-        )
-    ]
+    count = passed[-1].samples
+    judged = [control for control in controls if control.name in JUDGED]
+    rates = (
+        _altered(controls)
+        if count <= INFORMATIVE
+        else f"{_altered(judged)}; of {INFORMATIVE} clips: {_altered(controls[len(judged) :])}"
+    )
+    return [f" controls at {count} samples (token error rate): {rates}\n"]
+
+
+def _altered(controls: Sequence[Control]) -> str:
+    rates = ", ".join(f"{control.name} {number(control.altered)}" for control in controls)
+    return f"as they are {number(controls[0].as_is)}, {rates}"

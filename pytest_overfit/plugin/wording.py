@@ -11,6 +11,7 @@ from rich.table import Table
 from pytest_overfit.climb.ladder import Detour, Outcome, Verdict
 from pytest_overfit.climb.misread import Misread
 from pytest_overfit.finding import counted
+from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.levels import LevelMatch
 
 WIDTH = 120
@@ -62,15 +63,34 @@ def level_text(level_match: LevelMatch) -> str:
     return text
 
 
-def detour_text(detour: Detour) -> str:
-    """ "CTC alone stood on `repeats merged` (0.167 nats/token) after 200 steps; then 60 steps on
-    one path a clip, and CTC again".
+def detour_text(detour: Detour | None) -> str:
+    """Nothing, or "CTC alone stood on `repeats merged` (0.167 nats/token) after 200 steps; then 60
+    steps on one path a clip, and CTC again".
     """
+    if detour is None:
+        return ""
     stood = (
         f"CTC alone stood on `{detour.level.name}` ({number(detour.level.loss)} nats/token) after "
         f"{counted(detour.step, 'step')}"
     )
     return f"{stood}; then {counted(detour.path_steps, 'step')} on one path a clip, and CTC again"
+
+
+def unread_text(outcome: Outcome) -> str:
+    """Nothing, or "trained at lr 0.005 it no longer read its input; at lr 0.0015 it did"."""
+    held = outcome.telling
+    unread = [
+        attempt
+        for attempt in outcome.attempts
+        if attempt.seed == held.seed and attempt.recipe.lr != held.recipe.lr
+        if any(finding.name == INPUT_IGNORED.name for finding in attempt.findings)
+    ]
+    rates = ", ".join(f"{attempt.recipe.lr:g}" for attempt in unread)
+    return (
+        f"trained at lr {rates} it no longer read its input; at lr {held.recipe.lr:g} it did"
+        if unread
+        else ""
+    )
 
 
 def seeds_text(outcome: Outcome) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pytest_overfit import Recipe, Rung, Sample, Subject
 from pytest_overfit.climb.attempt import rank_of, unwatched
@@ -22,9 +22,11 @@ from pytest_overfit.climb.ladder import (
 )
 from pytest_overfit.explain.trials import _holds_as_it_is
 from pytest_overfit.findings.record import Contract, Record
+from pytest_overfit.plugin.wording import unread_text
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.training import Reading, Trace, Training
 from pytest_overfit.trend import stands_still
+from tests.engine.subjects import bigru
 
 VOCABULARY = tuple("-ABCDEFGH")
 
@@ -713,3 +715,44 @@ def test_the_networks_class_is_found_in_its_file():
 def test_an_outcome_without_attempts_has_no_steps():
     outcome = Outcome(subject="toy", samples=5, status="not tried", broke_at=2)
     assert (outcome.steps, outcome.seconds, outcome.seeds_held, outcome.deciding) == (0, 0, 0, ())
+
+
+class Startled(nn.Module):
+    """Reads its features until a step moves its weights by more than 0.003 each, rms; ever after
+    the time alone.
+    """
+
+    def __init__(self, **_: object) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(26, 32, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(64, 25)
+        self.register_buffer("before", self.head.weight.detach().clone())
+        self.register_buffer("reads", torch.ones(()))
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        if self.training:
+            step = (self.head.weight.detach() - self.before).square().mean().sqrt()
+            self.reads.mul_((step <= 0.003).float())
+            self.before.copy_(self.head.weight.detach())
+        at = torch.arange(features.shape[1])
+        clock = torch.stack([at / 50 + 0 * frames[:, None], (frames[:, None] - at) / 50], -1)
+        output, _ = self.rnn(torch.cat([self.reads * features, clock], -1))
+        return self.head(output).log_softmax(-1).transpose(0, 1), frames
+
+
+@pytest.mark.parametrize(("fallbacks", "status"), [((0.3,), "ok"), ((3.0,), "broken")])
+def test_a_network_that_training_made_deaf_is_given_another_rate(fallbacks, status) -> None:
+    outcome = Rung(
+        subject=replace(bigru(), build=Startled),
+        samples=1,
+        recipe=replace(default_recipe(1), fallbacks=fallbacks),
+        criteria=criteria_for(1),
+    ).climb()
+    assert outcome.status == status
+    deaf, *others = outcome.attempts
+    assert [finding.name for finding in deaf.findings] == ["input_ignored"]
+    assert [attempt.held for attempt in others] == [status == "ok"]
+    if status == "ok":
+        assert unread_text(outcome) == (
+            "trained at lr 0.005 it no longer read its input; at lr 0.0015 it did"
+        )
