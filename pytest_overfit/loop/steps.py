@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.record import Record
 from pytest_overfit.loop.located import loop_finding
+from pytest_overfit.loop.recorder import Event
 from pytest_overfit.loop.rehearsal import Rehearsal
 from pytest_overfit.loop.windows import FEWEST, Update, Window
 
@@ -56,12 +57,12 @@ def clipping_is_in_time(rehearsal: Rehearsal) -> tuple[Finding, ...]:
             try_="clip between backward() and optimizer.step()",
         )
     called = [event for window in rehearsal.windows for event in window.of("clip")]
-    if len(called) >= FEWEST and not any(event.of for event in called):
+    if empty := _given_nothing(called):
         return loop_finding(
             NOTHING_CLIPPED,
             "clip",
             headline="clipping is given no parameters: every gradient stays as it is",
-            where=rehearsal.first("clip"),
+            where=empty,
             evidence=(
                 "what parameters() returns is empty once something, as an optimiser, went through it",
             ),
@@ -90,6 +91,19 @@ def clipping_is_in_time(rehearsal: Rehearsal) -> tuple[Finding, ...]:
             try_="a bound near the norm that the gradient has",
         )
     return _one_sided(rehearsal) or (_shrunk_by_hand(rehearsal) if by_size else ())
+
+
+def _given_nothing(clips: Sequence[Event]) -> str | None:
+    """The first line of the user's whose clipping never has a parameter; a library may clip too."""
+    places = {event.where: [one for one in clips if one.where == event.where] for event in clips}
+    return next(
+        (
+            where
+            for where, events in places.items()
+            if where and len(events) >= FEWEST and not any(event.of for event in events)
+        ),
+        None,
+    )
 
 
 def _one_sided(rehearsal: Rehearsal) -> tuple[Finding, ...]:
