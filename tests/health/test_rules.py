@@ -237,6 +237,24 @@ def test_of_few_readings_only_a_plain_rise_is_believed(val, train):
     )
 
 
+def test_a_rise_before_anything_is_learnt_is_no_overfitting():
+    """In the first epochs of CTC both losses are far above what a blank output has."""
+    losses = {"train_loss": (40.2, 33.9, 31.6, 27.9), "val_loss": (40.4, 45.6, 45.2, 46.0)}
+    assert RULE["validation_loss_rises"](run(**losses))
+    blind = {"facts": Facts(levels={"train": LEVELS})}, {"train_wer": (4.96, 6.43, 4.15, 4.77)}
+    for known in blind:
+        assert RULE["validation_loss_rises"](run(**losses, **known)) is None
+
+
+def test_an_error_rate_is_stuck_where_the_loss_rises_with_leaps():
+    leaps = [4.4 + 0.05 * i + 3 * (i in (7, 8)) for i in range(37)]
+    val, rates = [5.4, 5.8, 6.1, 4.4, 7.5, 4.3, 4.3, 4.2, *leaps], [0.97, 0.98] * 22 + [0.97]
+    train = steady(45, 5, 3.4)
+    for end, found in ((45, True), (20, False)):
+        made = run(train_loss=train[:end], val_loss=val[:end], val_wer=rates[:end])
+        assert (RULE["validation_wer_stuck"](made) is not None) == found
+
+
 def test_a_loss_that_rises_while_reading_improves_needs_training_loss_to_be_overfitting():
     val, bleu = (37, 33, 12, 18, 25), (32, 71, 82, 84, 88)
     assert RULE["validation_loss_rises"](run(val_loss=val, val_bleu=bleu)) is None

@@ -10,7 +10,7 @@ from statistics import median
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
 from pytest_overfit.health.rules.course import still_since, too_early
-from pytest_overfit.health.rules.reading import KNOWS, error_rate, reads
+from pytest_overfit.health.rules.reading import KNOWS, Split, error_rate, reads
 from pytest_overfit.health.rules.trend import (
     MANY,
     UNMOVED,
@@ -128,6 +128,17 @@ def ignores_input(run: Run, split: str) -> bool:
     """
     stands = final_level(run, split)
     return stands is not None and _on(stands)
+
+
+def looks_at_input(run: Run, split: Split) -> bool:
+    """Whether a split does better at the end of a run than an output that takes no look at the
+    input: its loss is below those levels, its error rate below the 100 % of an empty output, as far
+    as either is known.
+    """
+    stands, rate = final_level(run, split), error_rate(run, split)
+    blind = [level.loss for level in stands.ladder if level.name in BLIND] if stands else []
+    above = stands is not None and stands.measured >= (1 - NEAR) * min(blind, default=math.inf)
+    return not above and not (len(rate) and rate.values[-1] >= 1)
 
 
 def _on(stands: LevelMatch) -> bool:

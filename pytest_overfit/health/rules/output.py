@@ -14,8 +14,9 @@ from statistics import median
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
 from pytest_overfit.health.curves.curve import Curve
-from pytest_overfit.health.rules.course import RESTED, still_since, too_early
+from pytest_overfit.health.rules.course import RESTED, still_since, thrown_back, too_early
 from pytest_overfit.health.rules.learning import CLIMB
+from pytest_overfit.health.rules.overfitting import rise_of
 from pytest_overfit.health.rules.reading import (
     KNOWS,
     STUCK,
@@ -28,6 +29,7 @@ from pytest_overfit.health.rules.reading import (
 )
 from pytest_overfit.health.rules.trend import (
     FEW,
+    MANY,
     UNMOVED,
     between,
     falls,
@@ -215,13 +217,15 @@ def memorised(run: Run) -> bool:
 
 
 def loss_still_since(run: Run, split: str) -> float | None:
-    """Since when the loss that a split's output depends on stands still: its own, or the other's
-    where its own was not read.
+    """Since when the loss that a split's output depends on stands still, or has risen for MANY
+    readings: its own, or the other's where its own was not read.
     """
     names = [f"{split}_loss", "train_loss", "val_loss"]
-    return still_since(
-        run, next((name for name in names if len(finite(run.curve(name))) >= 3), names[0])
-    )
+    name = next((name for name in names if len(finite(run.curve(name))) >= 3), names[0])
+    if thrown_back(run) or too_early(run, name):
+        return None
+    still, rise = still_since(run, name), rise_of(run, run.curve(name))
+    return rise.since if still is None and rise and rise.readings >= MANY else still
 
 
 def predictions_too_short(run: Run) -> Finding | None:
@@ -360,12 +364,12 @@ VALIDATION_WER_STUCK = Record(
     ),
     detected=(
         "The error rate, single readings aside, was never below 85 %, and one of three holds: "
-        "it stands still and so does the loss; neither has moved since the beginning; or the "
-        "run is over, and its last third, which brought nothing, would not bring it below 85 "
-        "% if repeated. Suspected where a single reading was below 85 %, never where one was "
-        "below 80 %. Or one value makes up every reading (three of four, the others within a "
-        "point of it, where next to nothing is read); 100 % counts once the learning rate has "
-        "come down, 0 % never."
+        "it stands still, and the loss stands still or has risen for thirty readings since "
+        "its best; neither has moved since the beginning; or the run is over, and its last "
+        "third, which brought nothing, would not bring it below 85 % if repeated. Suspected "
+        "where a single reading was below 85 %, never where one was below 80 %. Or one value "
+        "makes up every reading (three of four, the others within a point of it, where next "
+        "to nothing is read); 100 % counts once the learning rate has come down, 0 % never."
     ),
     mend=(
         "See whether the network can memorise a few clips at all (pytest -m overfit); where it "
@@ -383,9 +387,10 @@ PREDICTIONS_TOO_SHORT = Record(
     "no longer falls: the blank phase that "
     "every CTC run begins with was never left.",
     detected=(
-        "While the loss stands still, emitted over target tokens stays below a third, beyond "
-        "its noise, and does not rise: over the whole split, or, where the log does not have "
-        "that ratio, over three predictions or more, four of five of which are that short."
+        "While the loss stands still, or has risen for thirty readings since its best, "
+        "emitted over target tokens stays below a third, beyond its noise, and does not rise: "
+        "over the whole split, or, where the log does not have that ratio, over three "
+        "predictions or more, four of five of which are that short."
     ),
     mend=(
         "See whether the network can memorise a few clips at all (pytest -m overfit); a smaller "

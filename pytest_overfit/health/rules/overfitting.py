@@ -10,7 +10,7 @@ from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
 from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.rules.course import is_excerpt, settled_rate, still_since, thrown_back
-from pytest_overfit.health.rules.learning import ignores_input
+from pytest_overfit.health.rules.learning import ignores_input, looks_at_input
 from pytest_overfit.health.rules.reading import (
     KNOWS,
     STUCK,
@@ -78,7 +78,7 @@ def validation_loss_rises(run: Run) -> Finding | None:
     if (
         rise is None
         or not _goes_on(finite(run.curve("val_loss")), rise)
-        or ignores_input(run, "train")
+        or not looks_at_input(run, "train")
     ):
         return None
     trained, learns = learns_on(run, rise), reads_better(run, rise.since)
@@ -343,10 +343,11 @@ VALIDATION_LOSS_RISES = Record(
     detected=(
         "Validation loss has risen since its best reading, beyond its noise and for 15 % of "
         "the run, and has not come down again, while training loss fell, lies far below it, "
-        "or is not logged. Confirmed where the rise is four times the noise (three times, "
-        "after 30 % of the run), training loss is not known to have stood still, and the "
-        "error rate no longer falls; else suspected: a loss can get worse while reading "
-        "improves."
+        "or is not logged. Not where training does no better than an output that takes no "
+        "look at the input: its loss is not below those levels, or its error rate is 100 % or "
+        "more. Confirmed where the rise is four times the noise (three times, after 30 % of "
+        "the run), training loss is not known to have stood still, and the error rate no "
+        "longer falls; else suspected: a loss can get worse while reading improves."
     ),
     mend=(
         "Go back to the checkpoint of the best reading; train with more dropout, weight decay, "
