@@ -21,6 +21,7 @@ import json
 import math
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -305,7 +306,7 @@ def _as_loss(said: Mapping[str, Any]) -> Mapping[str, Any]:
     """A label's objective that grows towards 0 from below, Kaldi's, as the loss that it is upside
     down.
     """
-    if said.get("first") is None or not said["first"] < said["best"] < 0:
+    if None in (said.get("first"), said.get("best")) or not said["first"] < said["best"] < 0:
         return said
     return said | {key: -said[key] for key in ("first", "best", "last")}
 
@@ -434,7 +435,10 @@ def main(arguments: Sequence[str]) -> int:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument(
-        "folder", type=Path, help="holds a folder for each run, with a label.json in it"
+        "folder",
+        type=Path,
+        nargs="?",
+        help="holds a folder for each run, with its log and a label.json in it",
     )
     parser.add_argument(
         "--rivals",
@@ -445,10 +449,22 @@ def main(arguments: Sequence[str]) -> int:
         "--rivals-in", type=Path, help="the folder that their commands are in, by default the path"
     )
     options = parser.parse_args(arguments)
+    if options.folder is None:
+        parser.error(
+            "needs DIR, a folder of labelled logs of your own, a folder a run: its log and its "
+            f"{LABEL}. The logs of docs/real_logs.md belong to others and are not kept here. "
+            "--help tells what stands in a label"
+        )
     folders = sorted(path.parent for path in options.folder.glob(f"*/{LABEL}"))
     if not folders:
-        parser.error("no folder in it has a label.json")
+        parser.error(
+            f"no folder in {options.folder} has a {LABEL}; --help tells what stands in one"
+        )
     print(table([judge(folder) for folder in folders]))
     if options.rivals or options.rivals_in:
         print("\n" + rivals_totals(folders, LABEL, installed(options.rivals_in), near_onset))
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

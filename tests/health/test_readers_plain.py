@@ -134,6 +134,61 @@ def test_progress_bars_count_as_a_terminal_shows_them(name: str) -> None:
     assert run.warnings == ()
 
 
+def test_a_bar_that_is_drawn_anew_with_validation_counts_once(tmp_path: Path) -> None:
+    """Keras ends the bar of an epoch, lets callbacks print, and ends it again with validation."""
+    log = tmp_path / "keras.log"
+    log.write_text(
+        "".join(
+            f"Epoch {i}/3\n80/80 [====] - 9s 7ms/step - loss: {6 / i:.2f}\nShown: a few words\n"
+            f"80/80 [====] - 12s 9ms/step - loss: {5 / i:.4f} - val_loss: {8 / i:.4f}\n"
+            for i in (1, 2, 3)
+        )
+    )
+    run = read_run(log)
+    assert points(run, "train_loss") == [(1, 5), (2, 2.5), (3, 1.6667)]
+    assert points(run, "val_loss") == [(1, 8), (2, 4), (3, 2.6667)]
+
+
+def test_two_bars_of_an_epoch_that_tell_the_same_are_two_readings(tmp_path: Path) -> None:
+    log = tmp_path / "loops.log"
+    log.write_text(
+        "".join(
+            f"Epoch {i}/3\n80/80 [====] loss: {6 / i:.2f}\nValidation:\n"
+            f"20/20 [====] loss: {8 / i:.2f}\n"
+            for i in (1, 2, 3)
+        )
+    )
+    run = read_run(log)
+    assert run.curves["train_loss"].values == (6, 3, 2)
+    assert run.curves["val_loss"].values == (8, 4, 2.67)
+
+
+def test_a_table_with_emphasis_and_remarks_names_its_metrics_in_brackets(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(
+        "| Schritt (Step) | Verlust (Eval Loss) | Fehler (Eval WER %) |\n| :--- | :--- | :--- |\n"
+        "| **100 (am besten)** | **0.25** | **18.5%** |\n| 200 | 0.40 | 29.0% |\n| 300 | 0.41 | 31.0% |\n"
+    )
+    run = read_run(page)
+    assert points(run, "val_loss") == [(100, 0.25), (200, 0.40), (300, 0.41)]
+    assert run.curves["val_wer"].values == pytest.approx((0.185, 0.29, 0.31))
+
+
+def test_the_validations_of_two_losses_are_no_training(tmp_path: Path) -> None:
+    """JoeyNMT for sign language: recognition and translation in one line."""
+    log = tmp_path / "validations.txt"
+    log.write_text(
+        "".join(
+            f"Steps: {i}00\tRecognition Loss: {9 / i:.3f}\tTranslation Loss: {90 / i:.3f}\t"
+            f"PPL: {20 / i:.3f}\tWER {90 / i:.2f}\t(DEL: 9.00,\tINS: 0.00,\tSUB: 1.00)\n"
+            for i in (1, 2, 3)
+        )
+    )
+    run = read_run(log)
+    assert "train_loss" not in run.curves
+    assert points(run, "val_loss") == [(100, 9), (200, 4.5), (300, 3)]
+
+
 def test_a_metric_without_a_split_beside_the_validation_one_is_the_training_one() -> None:
     run = read_run(SPECIMENS / "keras.log")
     assert run.curves["train_wer"].values == (0.9, 0.45, 0.3)

@@ -266,6 +266,18 @@ def test_a_loss_that_rises_while_reading_improves_needs_training_loss_to_be_over
     )
 
 
+def test_what_was_read_better_after_the_best_loss_is_said_and_kept():
+    """Not the checkpoint of the best loss, which reads far worse."""
+    val = [5.0, 4.0, 3.0, *(3.0 + 0.1 * i for i in range(1, 28))]
+    wer = [0.9, 0.7, 0.6, 0.5, 0.45, 0.42, 0.4, *([0.38, 0.381] * 11), 0.38]
+    found = RULE["validation_loss_rises"](
+        run(val_loss=val, val_wer=wer, train_loss=[9 / i for i in range(1, 31)])
+    )
+    assert found.began == 3
+    assert any("got better and stands still: 60.0 % -> 38.0 %" in one for one in found.evidence)
+    assert "go back to epoch 8;" in found.try_
+
+
 def test_a_rise_after_training_loss_is_far_below_validation_is_suspected():
     """What is memorised need not fall further."""
     val = [5.0, 4.0, 3.0, 3.1, 3.2, 3.3, 3.4, 3.5, 3.6, 3.7, 3.8, 3.9, 4.0]

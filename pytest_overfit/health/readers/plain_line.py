@@ -121,7 +121,7 @@ DRAWN = re.compile(r"%\||\bit/s|\bs/it|━|\bETA\b")
 NUMBERED = re.compile(r"^\s*(?:\|\s*)?#?0*(\d{1,12})(?:\s*\|\s*|:\s+|\t+)(?=[A-Za-z'\"])")
 """A line that starts with its number: `#00000100: loss=3.5`."""
 VALIDATIONS = re.compile(
-    r"^Steps: \d+\t+(?=Loss:|PPL:|[a-z_]+:)|\bSaving dict for global step\b", re.IGNORECASE
+    r"^Steps: \d+\t+(?=[a-z][a-z _-]*:)|\bSaving dict for global step\b", re.IGNORECASE
 )
 """A line of JoeyNMT's `validations.txt`, and of TensorFlow's evaluations, which do not say that
 they tell of validation.

@@ -31,7 +31,15 @@ from pytest_overfit.health.readers.plain_line import (
     scope_in,
     split_in,
 )
-from pytest_overfit.health.readers.rows import LeftOut, Progress, TextLines, object_row, row, tokens
+from pytest_overfit.health.readers.rows import (
+    LeftOut,
+    Progress,
+    TextLines,
+    as_number,
+    object_row,
+    row,
+    tokens,
+)
 from pytest_overfit.health.readers.tables import losses_of_splits
 from pytest_overfit.health.run import Prediction
 
@@ -93,6 +101,8 @@ BLANKS = re.compile(r"\s{2,}|\t")
 BARS = str.maketrans("│┃", "||")
 DATED = re.compile(r"[a-z]\D*(?:\d\d:\d\d|\d{4}-\d\d)", re.IGNORECASE)
 """A time or a date behind a word, which makes a line a remark: `Training started at: 2025-07-16 16:17:57`."""
+EMPHASIS = re.compile(r"\*\*|`")
+REMARK = re.compile(r"(\S.*?) \((.+)\)")
 LOGGED_BEFORE = re.compile(r"^.*(?: : | - |\] )(?=\S)")
 """What a logger writes before the first cell of a line of a table."""
 
@@ -107,6 +117,20 @@ def table_cells(text: str) -> list[str]:
     )
 
 
+def _plain_cell(cell: str) -> str:
+    """A cell without Markdown's emphasis and without its remark: `**250 (best)**` is 250, and
+    `Verlust (Eval Loss)` the metric that it names in brackets.
+    """
+    cell = EMPHASIS.sub("", cell)
+    remark = REMARK.fullmatch(cell)
+    if remark is None or known(cell) is not None or clock(cell):
+        return cell
+    before, within = remark.groups()
+    if as_number(before)[0] is not None:
+        return before
+    return within if known(within.rstrip(" %")) is not None or clock(within) else cell
+
+
 @dataclass(slots=True)
 class _PendingPrediction:
     """A prediction between two epochs."""
@@ -118,8 +142,9 @@ class _PendingPrediction:
 
 
 def _covers(before: ParsedLine, after: ParsedLine) -> bool:
-    """Whether a line tells all that one before it told."""
-    return {value[:2] for value in before.values} <= {value[:2] for value in after.values}
+    """Whether a line tells all that one before it told, and more where neither names its epoch."""
+    told, again = ({value[:2] for value in line.values} for line in (before, after))
+    return told <= again if before.epoch is not None else told < again
 
 
 def read_plain(
@@ -156,7 +181,7 @@ class PlainLog:
         self._pending_lines: list[_PendingLine] = []
         self._columns: list[str] = []
         self._shown_last: dict[str, float] = {}
-        self._bar: tuple[Where, ParsedLine] | None = None
+        self._bar: _PendingLine | None = None
         self._named_at_end, self._counted, self._ended = False, False, False
         self._stepped, self._closes = False, False
         self._of_clock = False
@@ -187,6 +212,8 @@ class PlainLog:
         self._facts(text)
         line = parsed(text)
         if line.epoch is not None:
+            if self._bar is not None and self._bar[1].epoch is None and line.epoch != self._epoch:
+                self._end_bar()
             self._begin(line)
         if line.step is not None:
             if self._of_clock and (line.step != self._step or line.values):
@@ -228,7 +255,7 @@ class PlainLog:
         """Take a line of a table as Markdown or a notebook prints it; returns whether it was
         one.
         """
-        first, *others = table_cells(text)
+        first, *others = map(_plain_cell, table_cells(text))
         cells = [LOGGED_BEFORE.sub("", first), *others]
         metrics = losses_of_splits(cells)
         if (
@@ -295,28 +322,39 @@ class PlainLog:
         A bar at its end is drawn again and again, with more each time: of an epoch the last one
         counts.
         """
+        if self._bar is not None and (line.epoch is not None or self._bar[1].epoch is None):
+            if line.epoch == self._bar[1].epoch and _covers(self._bar[1], line):
+                self._bar = None
+            else:
+                self._end_bar()
         if (
-            self._bar is not None
-            and line.epoch is not None
-            and (line.epoch != self._bar[1].epoch or not _covers(self._bar[1], line))
-        ):
-            self._end_bar()
-        if (
-            line.drawn
-            and line.epoch is not None
+            (line.drawn if line.epoch is not None else self._under_epoch(line))
             and line.batch is not None
             and line.batch[0] == line.batch[1]
         ):
-            self._bar = (where, line)
+            self._bar = (where, line, self._split)
         else:
             self._take(where, line)
 
+    def _under_epoch(self, line: ParsedLine) -> bool:
+        """Whether a bar stands below the epoch that it is of, and tells no validation yet: Keras
+        draws it anew with that, under the lines that callbacks print.
+        """
+        return (
+            line.bar
+            and self._epoch is not None
+            and not (self._split or self._named_at_end or self._stepped)
+            and not any("val" in (split, name[:3].lower()) for name, split, _ in line.values)
+        )
+
     def _end_bar(self) -> None:
-        if self._bar is not None:
-            bar, epoch, self._bar = self._bar, self._epoch, None
-            self._epoch = bar[1].epoch
-            self._take(*bar)
-            self._epoch = epoch
+        if self._bar is None:
+            return
+        (where, line, split), self._bar = self._bar, None
+        epoch, now, self._split = self._epoch, self._split, split
+        self._epoch = epoch if line.epoch is None else line.epoch
+        self._take(where, line)
+        self._epoch, self._split = epoch, now
 
     def _take(self, where: Where, line: ParsedLine) -> None:
         self._ended = self._ended and line.epoch is None and line.step is None

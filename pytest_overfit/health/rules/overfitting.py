@@ -101,6 +101,8 @@ def validation_loss_rises(run: Run) -> Finding | None:
     else:
         shown.append("no training loss in the log: whether training went on learning is not shown")
     shown += _read_since(run, best, learns)
+    read = errors(run, "val")
+    keep = read.at[lowest(read)] if len(read) and _read_gained(run, best) else best
     if run.facts.parameters and run.facts.train_samples:
         shown.append(
             f"{run.facts.parameters / run.facts.train_samples:,.0f} parameters for each of "
@@ -111,7 +113,7 @@ def validation_loss_rises(run: Run) -> Finding | None:
         + (" while training loss falls" if trained else ""),
         evidence=tuple(shown),
         try_=(
-            f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation "
+            f"go back to {place(run, keep)}; train with more dropout, weight decay, augmentation "
             "or data"
         ),
         status="confirmed"
@@ -145,11 +147,26 @@ def _read_since(run: Run, best: float, learns: bool) -> list[str]:
         value_words(run, "val", reading_at(read, best, 1)),
         value_words(run, "val", read.values[-1]),
     )
-    goes = "still falls" if learns else "does not make up for it"
+    goes = (
+        "still falls"
+        if learns
+        else "got better and stands still"
+        if _read_gained(run, best)
+        else "does not make up for it"
+    )
     return [
         f"{metric_words(run, 'val')} {goes}: {then} -> {now}"
         + ("; the loss alone gets worse" if learns else "")
     ]
+
+
+def _read_gained(run: Run, best: float) -> bool:
+    """Whether validation is read better at the end than where its loss was best, beyond what
+    counts as learnt.
+    """
+    read = errors(run, "val")
+    then = reading_at(read, best, 1)
+    return then - read.values[-1] > LEARNT * abs(then)
 
 
 def learns_on(run: Run, rise: Rise) -> bool | None:
