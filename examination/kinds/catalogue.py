@@ -1,5 +1,5 @@
-"""The kinds: each a fault that can be planted at any place. Every third was held out: written with
-the others, and run when all mends were made.
+"""The kinds: each a fault that can be planted at any place. A third was held out: written with the
+others, and run when all mends were made.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from examination.kinds import unseen
 from examination.kinds.places import Place
 from examination.plants import inserted
 from pytest_overfit import ctc
@@ -275,6 +276,32 @@ ALL: tuple[Kind, ...] = (
     put("padding averaged", "padding_leak", PadMean),
     of("padding decoded", "wrong_steps", decodes_whole_batch, also=("wrong_decoder",)),
 )
+UNSEEN: tuple[Kind, ...] = (
+    put("mask inverted", "non_finite_output", unseen.MaskInverted, also=("padding_leak",)),
+    put("weights over clips", "batch_leak", unseen.WeightsOverClips),
+    put("last state for all", "constant_signal", unseen.LastStateForAll, also=("place_lost",)),
+    put("places by clip", "batch_leak", unseen.PlacesByClip),
+    put("layers listed", "parameter_not_trained", unseen.ListedLayers),
+    put("codes without gradient", "detached_branch", unseen.NearestCodes),
+    put("unit vectors", "non_finite_output", unseen.UnitVectors, also=("non_finite_gradient",)),
+    put("rows masked", "non_finite_gradient", unseen.RowsMasked),
+    put("reversed with padding", "padding_leak", unseen.ReversedWithPadding, also=("place_lost",)),
+    put("axes viewed", "place_lost", unseen.AxesViewed, also=("padding_leak", "order_blind")),
+    put("shifted over clips", "batch_leak", unseen.ShiftOverClips),
+    put(
+        "squares in half",
+        "input_ignored",
+        unseen.SquaresInHalf,
+        also=("constant_signal", "dead_input"),
+    ),
+    put("places too loud", "signal_drowned", unseen.PlacesTooLoud),
+    put("dropout inverted", "input_destroyed", unseen.Dropped, also=("noisy_training",)),
+    of("repeats merged", "wrong_targets", unseen.repeats_merged, also=("wrong_loss",)),
+)
 KINDS: dict[str, Kind] = {
-    kind.name: replace(kind, held_out=place % 3 == 2) for place, kind in enumerate(ALL)
+    kind.name: kind
+    for kind in (
+        *(replace(kind, held_out=place % 3 == 2) for place, kind in enumerate(ALL)),
+        *(replace(kind, held_out=kind.name in unseen.ASIDE) for kind in UNSEEN),
+    )
 }

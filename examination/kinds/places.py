@@ -36,5 +36,7 @@ PLACES: dict[str, Place] = {
         _foreign("depth-separable", "enter", 64),
         _foreign("ConvNeXt", "norm", 32),
         _foreign("subsampled pre-norm Transformer", "out", 32),
+        _foreign("shifted frames", "flat", 32),
+        _foreign("retention", "norm", 32),
     )
 }

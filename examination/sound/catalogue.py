@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from examination.others import post_norm_transformer
-from examination.sound import kept_aside, networks, published
+from examination.sound import kept_aside, networks, published, unseen
 from pytest_overfit.subject import Sample, Subject
 from tests.engine.foreign import FOREIGN
 from tests.engine.subjects import VOCABULARY, clips
@@ -156,6 +156,15 @@ SOUND: dict[str, Sound] = {
         ),
         of_transformers(
             "parakeet", published.parakeet, published.read_subsampled, waveforms=False, aside=True
+        ),
+        *(
+            of(
+                network,
+                name,
+                aside=name in unseen.ASIDE,
+                samples=films() if name in unseen.OF_ONE_LENGTH else clips(SAMPLES),
+            )
+            for name, network in unseen.UNSEEN.items()
         ),
     )
 }

@@ -65,7 +65,7 @@ def examine(sound: Sound, seed: int = 0) -> Row:
             broken += [f"rung {samples} is broken"] if outcome.status != "ok" else []
             said += [
                 (f"rung {samples}", finding)
-                for attempt in outcome.attempts
+                for attempt in outcome.deciding
                 for finding in attempt.findings
             ]
             said += [

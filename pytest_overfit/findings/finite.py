@@ -42,7 +42,7 @@ def finding_of(breach: Breach, when: str) -> Finding:
         place = f" at {early.where}" if early.where else ""
         shown.append(
             f"{early.count} of {early.total} numbers that {early.function} gave{place} are "
-            f"infinite, in {early.dtype}"
+            f"not finite, in {early.dtype}"
         )
     half = breach.dtype in ("float16", "bfloat16")
     return (NON_FINITE_OUTPUT if breach.what == "output" else NON_FINITE_GRADIENT).finding(

@@ -65,19 +65,17 @@ def _calls(
     return calls
 
 
-def _first_where(
-    calls: list[Call], others: list[Call], differs: Callable[[Tensor, Tensor], bool]
-) -> tuple[str, bool] | None:
-    """The first module whose first input or output differs between two passages, and whether it is
-    the input.
+def _first_where(differs: Callable[..., bool], *passages: list[Call]) -> tuple[str, bool] | None:
+    """The first module whose first input or output differs between passages, and whether it is the
+    input.
     """
-    for call, other in zip(calls, others, strict=False):
-        for before, ones, twos in (
-            (True, call.inputs, other.inputs),
-            (False, call.outputs, other.outputs),
-        ):
-            if ones and twos and differs(ones[0], twos[0]):
-                return call.module, before
+    for calls in zip(*passages, strict=False):
+        if len({call.module for call in calls}) > 1:
+            continue
+        for before in (True, False):
+            sides = [call.inputs if before else call.outputs for call in calls]
+            if all(sides) and differs(*(side[0] for side in sides)):
+                return calls[0].module, before
     return None
 
 
@@ -138,43 +136,46 @@ def _first_leaking(bench: Bench, batch: Batch, row: int) -> tuple[str | None, bo
     others = torch.where(inside[..., None], others, batch.features)
     others[row] = batch.features[row]
     calls = _calls(bench, batch)
-    mixed = _first_where(
-        calls, _calls(bench, batch, features=others), partial(_all_changed, clips=len(batch))
-    )
-    if mixed:
-        return mixed
-    # Mates do not matter: then the clip's place in the batch does, and no row is as the clip is
-    # alone.
     alone, *_ = bench.passage(
         batch.features[row, : int(batch.frames[row])], padded_to=batch.features.shape[1]
     )
-    return _first_where(calls, alone, partial(_nowhere, clips=len(batch))) or (None, False)
+    changed = _calls(bench, batch, features=others)
+    mixed = _first_where(partial(_all_changed, clips=len(batch)), calls, changed, alone)
+    # Where mates do not matter, the clip's place in the batch does, and no row is as it is alone.
+    return mixed or _first_where(partial(_nowhere, clips=len(batch)), calls, alone) or (None, False)
+
+
+def _by_clip(together: Tensor, alone: Tensor, clips: int) -> list[Tensor]:
+    """Views of a batch's tensor with clips first, one for each way they may lie in it: along an axis
+    that grows with the batch, also laid end to end with time, or between its steps.
+
+    An axis that is merely as long as there are clips, as of a picture's rows, is none.
+    """
+    if together.ndim != alone.ndim:
+        return []
+    views = []
+    for axis, (many, one) in enumerate(zip(together.shape, alone.shape, strict=True)):
+        if many == clips * one:
+            views.append(together.unflatten(axis, (clips, one)).movedim(axis, 0))
+            views.append(together.unflatten(axis, (one, clips)).movedim(axis + 1, 0))
+    return views
 
 
 def _nowhere(together: Tensor, alone: Tensor, clips: int) -> bool:
-    """Whether a clip's own tensor, its batch axis 1 long, is in none of the rows of the batch's."""
-    axes = [
-        axis
-        for axis, (many, one) in enumerate(zip(together.shape, alone.shape, strict=False))
-        if (many, one) == (clips, 1)
-    ]
-    if together.ndim != alone.ndim or len(axes) != 1:
-        return False
+    """Whether a clip's own tensor is in none of the rows of the batch's."""
     rounding = 1e-2 * float(alone.abs().max())
-    (own,) = alone.unbind(axes[0])
-    return all(distance(row, own) > rounding for row in together.unbind(axes[0]))
+    rows = [row for view in _by_clip(together, alone, clips) for row in view]
+    return bool(rows) and all(distance(row, alone) > rounding for row in rows)
 
 
-def _all_changed(one: Tensor, other: Tensor, clips: int) -> bool:
-    """Whether every row differs, along each axis that may be the batch: those as long as it has
-    clips.
-    """
-    if one.shape != other.shape or clips not in one.shape:
+def _all_changed(one: Tensor, other: Tensor, alone: Tensor, clips: int) -> bool:
+    """Whether every clip's row differs between two batches, whichever way clips lie in them."""
+    if one.shape != other.shape:
         return False
     rounding = 1e-4 * float(one.abs().max())
-    axes = [axis for axis, size in enumerate(one.shape) if size == clips]
-    rows = [zip(one.unbind(axis), other.unbind(axis), strict=True) for axis in axes]
-    return all(distance(a, b) > rounding for pairs in rows for a, b in pairs)
+    views = zip(_by_clip(one, alone, clips), _by_clip(other, alone, clips), strict=True)
+    pairs = [pair for view, others in views for pair in zip(view, others, strict=True)]
+    return bool(pairs) and all(distance(a, b) > rounding for a, b in pairs)
 
 
 def _batch_leak(bench: Bench, name: str, gap: float, where: tuple[str | None, bool]) -> Finding:

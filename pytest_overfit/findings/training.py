@@ -197,10 +197,11 @@ def noisy_training(evidence: Evidence) -> Finding | None:
 
 def recipe_diverges(evidence: Evidence) -> Finding | None:
     """The learning rate is too high: the loss is not finite, or came up again, and no lower rate
-    that was tried did worse.
+    that was tried did worse. A rate that a rung held with is not: a loss that masks make uneven
+    comes up at any.
     """
     attempt = evidence.attempt
-    if attempt is None or _better_elsewhere(evidence, lower=True) is False:
+    if attempt is None or attempt.held or _better_elsewhere(evidence, lower=True) is False:
         return None
     shown = [line for line in (_rise(attempt), _nearer(evidence, lower=True)) if line]
     if not shown:
@@ -214,10 +215,10 @@ def recipe_diverges(evidence: Evidence) -> Finding | None:
 
 def recipe_stalls(evidence: Evidence) -> Finding | None:
     """The learning rate is too low: the loss fell to the end, and not far, and no higher rate that
-    was tried did worse.
+    was tried did worse. One that a rung held with is not.
     """
     attempt = evidence.attempt
-    if attempt is None or _better_elsewhere(evidence, lower=False) is False:
+    if attempt is None or attempt.held or _better_elsewhere(evidence, lower=False) is False:
         return None
     shown = [line for line in (_crawl(attempt), _nearer(evidence, lower=False)) if line]
     if not shown:

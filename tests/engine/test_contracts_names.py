@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from pytest_overfit.finding import Finding
+from pytest_overfit.findings.bench import CLIPS
 from pytest_overfit.findings.examine import check
 from pytest_overfit.subject import Sample, Subject
 from tests.engine.subjects import BiGRU, MaskedConv, clips, halved, inside, subject
@@ -114,6 +115,29 @@ def test_a_gradient_that_is_not_finite_is_named_at_the_function_that_makes_it() 
     finding = only(conv(inner=zeroed_somewhere(unit_length)))
     assert finding.name == "non_finite_gradient"
     assert "sqrt" in finding.headline
+
+
+def test_nan_in_padding_that_no_loss_reads_is_named_where_it_is_made() -> None:
+    """Behind it the logarithm of a softmax is the first to hand nan back."""
+
+    class Lengths(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x / x.pow(2).sum(-1, keepdim=True).sqrt()
+
+    class Unit(nn.Module):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__()
+            self.enter, self.unit = nn.Linear(dim, 32), Lengths()
+            self.head = nn.Linear(32, vocabulary)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            shown = inside(frames, features.shape[1])[..., None]
+            x = self.unit(self.enter(features) * shown)
+            return self.head(x).log_softmax(-1).transpose(0, 1), frames
+
+    finding = only(subject(Unit, "unit"))
+    assert (finding.name, finding.module) == ("non_finite_gradient", "unit")
+    assert "div" in finding.headline
 
 
 def test_a_root_with_room_at_zero_is_no_fault() -> None:
@@ -413,6 +437,28 @@ def test_a_code_for_places_that_counts_clips_is_named_though_mates_do_not_matter
 
     finding = next(f for f in found(subject(Placed, "placed")) if f.name == "batch_leak")
     assert finding.module == "place"
+
+
+def test_a_leak_behind_frames_that_are_seen_one_by_one_is_put_where_it_is() -> None:
+    """Pictures have as many rows as there are clips, and clips lie end to end in the first axis."""
+
+    class Seen(BiGRU):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__(dim, vocabulary)
+            self.see = nn.Conv2d(1, 1, 3, padding=1)
+            self.mix = Mixed()
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            pictures = features.reshape(-1, 1, CLIPS, features.shape[-1] // CLIPS)
+            seen = self.mix(self.see(pictures).flatten(1).unflatten(0, features.shape[:2]))
+            return super().forward(features + seen, frames)
+
+    class Mixed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x - x.mean(0)
+
+    finding = next(f for f in found(subject(Seen, "seen")) if f.name == "batch_leak")
+    assert finding.module == "mix"
 
 
 # -- what is no parameter --------------------------------------------------------------------------

@@ -122,9 +122,15 @@ def test_sound_changes_are_left_alone(name: str) -> None:
     assert examine_rung(rung, untrained(rung)) == ()
 
 
-def test_a_climb_that_held_shows_nothing() -> None:
+def test_a_climb_that_held_shows_nothing_however_uneven_its_loss() -> None:
     rung = rung_of(bigru(), 2)
-    assert examine_rung(rung, rung.climb()) == ()
+    outcome = rung.climb()
+    assert examine_rung(rung, outcome) == ()
+    held = outcome.attempts[0]
+    rose = replace(held, trace=replace(held.trace, losses=[9.0] * 20 + [0.1] * 20 + [9.0] * 20))
+    assert examine_rung(rung, replace(outcome, attempts=(rose,))) == ()
+    failed = examine_rung(rung, replace(outcome, attempts=(replace(rose, held=False),)))
+    assert [finding.name for finding in failed] == ["recipe_diverges"]
 
 
 def test_a_remedy_that_holds_confirms_its_finding() -> None:

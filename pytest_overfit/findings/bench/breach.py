@@ -37,7 +37,7 @@ class Breach:
     module: the innermost module under way, "" for the network itself. where: `file:line` of the
     code that called it, where that is not torch's. count, total: of the result, not finite, in all.
     largest: absolute value of the largest finite number it was given; 0 where it was given none.
-    before: of a gradient, the function whose output held inf before.
+    before: of a gradient, the function whose output held nan or inf before.
     """
 
     what: Literal["output", "gradient"]
@@ -157,7 +157,8 @@ def first_breach(network: nn.Module, run: Run) -> Breach | None:
 
     Of an output that is not finite its maker is named: who made inf of numbers too large, else the
     first to make nan, else inf; masks made of -inf count only where they reach the output. Of a
-    finite one, the first backward step that makes a gradient which is not finite is named.
+    finite one, the first backward step that makes a gradient which is not finite is named, or who
+    made nan before.
     """
     watch = _Watch()
     with torch.enable_grad(), _under_way(network, watch), watch:
@@ -166,7 +167,14 @@ def first_breach(network: nn.Module, run: Run) -> Breach | None:
     if broken:
         return watch.overflow or watch.nan or watch.infinite
     back = _first_backward(value, watch.places) if value.requires_grad else None
-    return replace(back, before=watch.infinite) if back else None
+    if back is None:
+        return None
+    back = replace(back, before=watch.nan or watch.infinite)
+    if watch.nan is None:
+        return back
+    # Nan that no loss reads, as in padding, spoils the gradient of all behind it: its maker is named.
+    made = watch.nan
+    return replace(back, function=made.function, module=made.module, where=made.where)
 
 
 def _first_backward(value: Tensor, places: dict[Node, _Place]) -> Breach | None:
