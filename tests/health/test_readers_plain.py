@@ -68,6 +68,8 @@ def points(run: Run, name: str) -> list[tuple[float, float]]:
         ("Train: 5672 samples | Val: 540 clips", None, []),
         ("torch: 2.13.0 at 12:30:05, 14.4 GB", None, []),
         ("wer: 91.0", None, [("wer", "", 91.0)]),
+        ("Time taken for this epoch: 45.9", None, []),
+        ("Accuracy (Levenshtein): 088.15%", None, [("Accuracy %", "", 88.15)]),
     ],
 )
 def test_a_line_says_what_a_person_reads(
@@ -147,6 +149,25 @@ def test_a_bar_that_is_drawn_anew_with_validation_counts_once(tmp_path: Path) ->
     run = read_run(log)
     assert points(run, "train_loss") == [(1, 5), (2, 2.5), (3, 1.6667)]
     assert points(run, "val_loss") == [(1, 8), (2, 4), (3, 2.6667)]
+
+
+def test_iterations_that_start_anew_under_each_epoch_are_one_run(tmp_path: Path) -> None:
+    """What an epoch took is no epoch, and what the best model gives at the end no reading."""
+    log = tmp_path / "loop.log"
+    log.write_text(
+        "".join(
+            f"Epoch {i} / 0\nIteration: 000 Loss: {9 / i:.2f} Accuracy (Levenshtein): 01.00%\n"
+            f"Iteration: 040 Loss: {8 / i:.2f} Accuracy (Levenshtein): 02.00%\n\n"
+            f"Evaluating on Validation Set\nLoss: {12 / i:.2f} Accuracy (Levenshtein): {20 * i}.00%\n"
+            f"Time taken for this epoch: {45.5 - i}\n\n"
+            for i in (1, 2, 3, 4)
+        )
+        + "Reporting evaluations on best model\nLoss: 2.90 Accuracy (Levenshtein): 81.00%\n"
+    )
+    run = read_run(log)
+    assert points(run, "val_loss") == [(1, 12), (2, 6), (3, 4), (4, 3)]
+    assert run.curves["val_accuracy"].values == pytest.approx((0.2, 0.4, 0.6, 0.8))
+    assert len(run.curves["train_loss"]) == 8
 
 
 def test_two_bars_of_an_epoch_that_tell_the_same_are_two_readings(tmp_path: Path) -> None:

@@ -100,7 +100,8 @@ UNIT = (
     r"|hours?|hrs?|minutes|mins?|seconds|secs?|sec|ms|us|s|h|d|[kmgt]i?b|bytes|(?:it|iter|iters|batch|samples?|examples|words|tokens|toks?)/s\w*|fps)"
 )
 PAIR = re.compile(
-    rf"(?<![\w.-])['\"]?(?P<name>{WORD}(?:[ ]{WORD}){{0,3}}+(?:\s?\(?%\)?)?)['\"]?(?:\((?:%|\w{{1,12}})\)|\s\(\d{{1,9}}\)(?=\s+-?\d*\.\d))?"
+    rf"(?<![\w.-])['\"]?(?P<name>{WORD}(?:[ ]{WORD}){{0,3}}+(?:\s?\(?%\)?)?)['\"]?(?:\((?:%|\w{{1,12}})\)|\s\(\d{{1,9}}\)(?=\s+-?\d*\.\d)"
+    rf"|\s\((?!train|val|dev|test|eval)[a-z]{{2,14}}\)(?=\s*[:=]))?"
     rf"(?P<sign>\s*[:=]\s*|\s+(?:reached|is|was|of)\s+|\s+|\s*(?=[\[(#]))"
     rf"(?:[\[(#]\s*)?(?P<quote>['\"])?(?P<value>{NUMBER})(?P<percent>\s?%)?(?(quote)['\"])(?!\w(?<![a-zA-Z])|[.:-]\d|,\d{{3}}(?!\d))"
     rf"(?:\s*/\s*(?P<total>\d{{1,12}})(?![\d/])|(?P<unit>\s?[\[(]?{UNIT}\b[\])]?(?!\s*[:=]))|(?!\w))",
@@ -148,6 +149,11 @@ ASIDE = re.compile(
 NO_CLOCK = frozenset(
     {
         "max",
+        "time",
+        "taken",
+        "took",
+        "elapsed",
+        "duration",
         "maximum",
         "total",
         "num",

@@ -97,6 +97,10 @@ ENDED = re.compile(
     re.IGNORECASE,
 )
 """What a trainer says when it ends."""
+AFTERWARDS = re.compile(
+    r"\bevaluat\w+ (?:on|of|with|using) (?:the )?best (?:model|checkpoint|weights)\b", re.IGNORECASE
+)
+"""What comes before measurements that are no readings of the curves, until an epoch is told."""
 BLANKS = re.compile(r"\s{2,}|\t")
 BARS = str.maketrans("│┃", "||")
 DATED = re.compile(r"[a-z]\D*(?:\d\d:\d\d|\d{4}-\d\d)", re.IGNORECASE)
@@ -206,6 +210,7 @@ class PlainLog:
                 f"{text[ended.start() :].strip()[:MOST_QUOTED]} ({where})", order=where.number
             )
             self._ended = True
+        self._ended = self._ended or AFTERWARDS.search(text) is not None
         if not TELLING.search(text):
             self._heading(text, ParsedLine())
             return
