@@ -125,6 +125,8 @@ class Rung:
 
     seeds: tried in turn until `SeedTest(alpha, beta)` comes to a verdict; targets that do not fit
     need none. hasty: a run ends before its budget where what keeps it from holding is known.
+    examined: what the contracts found of these samples and this network, where they were asked
+    before.
     """
 
     subject: Subject
@@ -137,6 +139,7 @@ class Rung:
     device: str = "cpu"
     size: str | None = None
     hasty: bool = True
+    examined: tuple[Checked, ...] | None = None
 
     def climb(self, on_step: OnStep = unwatched) -> Outcome:
         """Climb to the end. on_step: called after each optimiser step; what it raises ends the
@@ -246,6 +249,8 @@ class Rung:
         """What the contracts find in the rung's samples and in a fresh network of its first
         seed.
         """
+        if self.examined is not None:
+            return self.examined
         return examine(
             self.subject,
             self.subject.offered(self.samples),

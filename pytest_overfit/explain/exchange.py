@@ -80,7 +80,9 @@ def diagnose_loop(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> D
         return replace(explained, findings=(*explained.findings, network_breaks, *found))
     most = max(LEAST_STEPS, TIMES * climbed.steps)
     rung = replace(
-        rung, recipe=replace(rung.recipe, budget=min(rung.recipe.budget, most), overtime=0.0)
+        rung,
+        recipe=replace(rung.recipe, budget=min(rung.recipe.budget, most), overtime=0.0),
+        examined=rung.checked,
     )
     allowed = ALLOWED * max(climbed.steps, LEAST_STEPS // TIMES)
     allowance = Allowance(allowed if trials == "auto" else float("inf"))

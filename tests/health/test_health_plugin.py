@@ -180,6 +180,8 @@ def test_a_healthy_run_fails_no_case(project):
 
 
 def test_workers_come_to_the_same_and_the_report_is_printed_once(project):
+    """They read no test file either."""
+    project.makepyfile(test_broken="raise RuntimeError")
     alone = run(project, "-m", "health", "--overfit-run=team.log", code=1)
     first = (project.path / "overfitting_health_report.txt").read_text(encoding="utf-8")
     together = run(
@@ -211,7 +213,6 @@ def test_where_health_alone_is_asked_for_no_test_file_is_read(project):
     result.stdout.fnmatch_lines(
         ["overfit run: metrics.csv; test files are left out, name them to run them too"]
     )
-    run(project, "-m", "health", "--overfit-run=metrics.csv", "-n", "1", workers=True, code=0)
 
 
 def test_named_files_and_sessions_without_a_mark_run_too(project):

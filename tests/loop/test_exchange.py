@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import nn
 
+from pytest_overfit.climb import ladder
 from pytest_overfit.climb.ladder import Outcome
 from pytest_overfit.explain import exchange
 from pytest_overfit.explain.diagnosis import Diagnosis
 from pytest_overfit.explain.exchange import PARTS, Allowance, diagnose_loop, exchanged
 from pytest_overfit.explain.reverse import changes, holds
 from pytest_overfit.explain.trials import Trials
+from pytest_overfit.findings.examine import examine
 from pytest_overfit.loop.rehearsal import rehearse
 from pytest_overfit.loop.training import LoopTraining
 from pytest_overfit.plugin.failure import headline
@@ -134,6 +137,8 @@ def test_where_one_exchange_mends_nothing_a_pair_of_them_does(
     monkeypatch.setattr(exchange, "TIMES", 2)
     few = {part: PARTS[part] for part in ("accumulation", "clip", "optimiser")}
     monkeypatch.setattr(exchange, "PARTS", few)
+    network_contracts = Mock(wraps=examine)
+    monkeypatch.setattr(ladder, "examine", network_contracts)
     train = trained(
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e-9),
         backward=zeroed_at_once,
@@ -145,6 +150,7 @@ def test_where_one_exchange_mends_nothing_a_pair_of_them_does(
     assert set(diagnosis.confirmed.remedy.replace(" and our ", "|our ").split("|")) == both
     assert diagnosis.findings[0].part == "accumulation"
     assert diagnosis.findings[0].evidence[-1] == "our training breaks with their optimiser and rate"
+    network_contracts.assert_called_once()
 
 
 def test_a_loop_that_is_over_before_ours_had_learned_says_so() -> None:
