@@ -322,9 +322,8 @@ def ignored_inputs(controls: Sequence[Control]) -> tuple[Finding, ...]:
     if blind is not None:
         return (
             INPUT_IGNORED.finding(
-                headline=f"the pass is not honest: with {BLIND[blind.name]} the token error rate "
-                f"is {blind.altered:.2f}, "
-                f"as they are {blind.as_is:.2f}",
+                headline=f"the pass is not honest: with {BLIND[blind.name]} WER is "
+                f"{100 * blind.altered:.0f} %, as they are {100 * blind.as_is:.0f} %",
                 try_="look for targets that reach the network, for outputs remembered by position "
                 "in the batch or by a clip's length, and for "
                 "features that are lost on their way",
@@ -337,8 +336,8 @@ def ignored_inputs(controls: Sequence[Control]) -> tuple[Finding, ...]:
     return (
         PADDING_LEAK.finding(
             headline=(
-                "the pass hangs on padding: each clip alone the token error rate is "
-                f"{alone.altered:.2f}, in a batch {alone.as_is:.2f}"
+                "the pass hangs on padding: each clip alone WER is "
+                f"{100 * alone.altered:.0f} %, in a batch {100 * alone.as_is:.0f} %"
             ),
             try_=(
                 "mask what stands past each clip's frames: packed sequences, key_padding_mask, "
@@ -370,8 +369,7 @@ def train_eval_gap(
     return (
         TRAIN_EVAL_GAP.finding(
             headline=(
-                f"the token error rate is {evaluated:.2f} in eval mode and {train:.2f} in train "
-                "mode, dropout aside"
+                f"WER is {100 * evaluated:.0f} % in eval mode and {100 * train:.0f} % in train mode, dropout aside"
             )
             + (
                 f": the running statistics of {worst[0]} are not those of the clips"

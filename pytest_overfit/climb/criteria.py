@@ -71,13 +71,18 @@ def worst_normalisation(reading: Reading, trace: Trace) -> float:
     )
 
 
+WER = "WER"
+"""Word error rate: edits over target tokens. A token is the word: a gloss, or what the vocabulary has.
+"""
+
+
 def _loss(bound: float) -> Criterion:
     return Criterion(name="loss", sign="<", bound=bound, measure=lambda reading, _: reading.loss)
 
 
 def _wer(bound: float, sign: Literal["<", "="] = "<") -> Criterion:
     return Criterion(
-        name="token error rate",
+        name=WER,
         sign=sign,
         bound=bound,
         measure=lambda reading, _: reading.token_error_rate,
@@ -138,7 +143,7 @@ def criteria_for(samples: int, bounds: Mapping[str, float] | None = None) -> tup
     criteria: tuple[Criterion, ...] = (
         ONE if samples == 1 else FEW if samples < 10 else DOZENS if samples < 50 else MANY
     )
-    named = {"wer": "token error rate"}
+    named = {"wer": WER}
     for name, bound in (bounds or {}).items():
         full = named.get(name, name)
         matching = [

@@ -180,7 +180,7 @@ def checkpoint_text(read: CheckpointReading) -> str:
         ),
         (
             "output",
-            f"loss {number(shown.loss)} nats a token, token error rate "
+            f"loss {number(shown.loss)} nats per token, WER "
             f"{share(shown.token_error_rate)}, emitted / target tokens "
             f"{number(shown.emission_ratio)}\nblank share {share(shown.blank_share)} where a "
             "healthy output has about "

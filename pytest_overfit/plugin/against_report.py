@@ -14,7 +14,7 @@ from pytest_overfit.against.comparison import Comparison
 from pytest_overfit.against.guilty import Guilty
 from pytest_overfit.finding import counted
 from pytest_overfit.plugin.github import escaped, escaped_property
-from pytest_overfit.plugin.wording import WIDTH, labelled, number, rendered
+from pytest_overfit.plugin.wording import WIDTH, labelled, percent, rendered
 
 COLUMNS = ("samples", "verdict", "steps", "time per step", "memory per step", "parameters")
 RATIOS = "ours / theirs, with the interval"
@@ -106,8 +106,8 @@ def body(comparison: Comparison) -> str:
         )
     if comparison.error:
         step, ours, theirs = comparison.error
-        words = f"{number(ours)} after {counted(step, 'step')}, theirs "
-        rows.append(("error rate", f"{words}{number(theirs)}"))
+        words = f"{percent(ours)} after {counted(step, 'step')}, theirs "
+        rows.append(("WER", f"{words}{percent(theirs)}"))
     if comparison.time:
         turns = counted(comparison.time.turns, "turn")
         rows.append(("step time", f"{_time_phrase(comparison)}, from {turns}"))

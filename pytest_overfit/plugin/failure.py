@@ -14,6 +14,7 @@ from pytest_overfit.plugin.wording import (
     level_text,
     misread_text,
     number,
+    percent,
     phrase,
     seeds_text,
 )
@@ -222,10 +223,7 @@ def attempt_rows(attempt: Attempt, *, several: bool = False) -> list[tuple[str, 
 def _attempt_line(attempt: Attempt, several: bool) -> str:
     reading = attempt.trace.readings[-1] if attempt.trace.readings else None
     came = (
-        (
-            f"loss {number(reading.loss)} nats/token, token error rate "
-            f"{number(reading.token_error_rate)}"
-        )
+        (f"loss {number(reading.loss)} nats/token, WER {percent(reading.token_error_rate)}")
         if reading
         else "no reading"
     )

@@ -8,7 +8,7 @@ import json
 import shutil
 import threading
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 INTERVAL_SECONDS, LOG_SECONDS = 0.5, 60.0
 CLEAR = "\r\x1b[2K"
@@ -49,17 +49,19 @@ class LiveLine:
                 shown = line
 
 
-def read_progress(folder: Path) -> list[dict[str, object]]:
+def read_progress(folder: Path) -> list[dict[str, Any]]:
     """What each process last left word of."""
     return [
         json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("progress-*"))
     ]
 
 
-def progress_text(row: dict[str, object]) -> str:
-    """ "mobilenetv3 10 samples, step 35/400, lr 0.005, loss 1.23, token error rate 0.45"."""
+def progress_text(row: dict[str, Any]) -> str:
+    """ "mobilenetv3 10 samples, step 35/400, lr 0.005, loss 1.23, WER 45 %"."""
+    rate = row["token_error_rate"]
+    wer = "not read yet" if rate != rate else f"{100 * rate:.3g} %"
     return (
         f"{row['subject']} {row['samples']} samples, step {row['step']}/{row['budget']}, lr "
         f"{row['lr']:g}, "
-        f"loss {row['loss']:.3g}, token error rate {row['token_error_rate']:.2f}"
+        f"loss {row['loss']:.3g}, WER {wer}"
     )

@@ -18,6 +18,7 @@ from pytest_overfit.plugin import against_report
 from pytest_overfit.plugin.failure import headline
 from pytest_overfit.plugin.store import Climbed
 from pytest_overfit.plugin.summary import detour_lines, seeds_lines
+from pytest_overfit.training import Reading
 
 VERSION = 2
 """Rises when a name changes or goes; new names come without."""
@@ -119,7 +120,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
             "cached": comparison.cached,
             "cached_of_another_processor": comparison.elsewhere,
         },
-        "token_error_rate": error and {"step": error[0], "ours": error[1], "theirs": error[2]},
+        "wer": error and {"step": error[0], "ours": error[1], "theirs": error[2]},
     }
 
 
@@ -140,7 +141,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "loss": list(trace.losses),
         "gradient_norm": list(trace.gradient_norms),
         "learning_rate": list(trace.lrs),
-        "readings": [asdict(reading) for reading in trace.readings],
+        "readings": [_reading(reading) for reading in trace.readings],
         "level": level
         and {
             "name": level.level.name,
@@ -150,7 +151,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         },
         "levels": {one.name: one.loss for one in level.ladder} if level else {},
         "worst_sample": worst
-        and {"sample": worst.sample, "word_error_rate": worst.wer, "lines": list(worst.lines)},
+        and {"sample": worst.sample, "wer": worst.wer, "lines": list(worst.lines)},
         "detour": attempt.detour
         and {
             "level": attempt.detour.level.name,
@@ -160,7 +161,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         "controls": [
             {
                 "name": control.name,
-                "token_error_rate": control.as_is,
+                "wer": control.as_is,
                 "altered": control.altered,
                 "held": control.held,
             }
@@ -168,6 +169,11 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
         ],
         "findings": [_finding(finding) for finding in attempt.findings],
     }
+
+
+def _reading(reading: Reading) -> dict[str, Any]:
+    values = asdict(reading)
+    return {"step": values.pop("step"), "wer": values.pop("token_error_rate"), **values}
 
 
 def _diagnosis(diagnosis: Diagnosis) -> dict[str, Any]:

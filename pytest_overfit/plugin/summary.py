@@ -15,6 +15,7 @@ from pytest_overfit.plugin.wording import (
     WIDTH,
     detour_text,
     number,
+    percent,
     rendered,
     seeds_text,
     thousands,
@@ -29,7 +30,7 @@ COLUMNS = (
     "seconds",
     "loss (nats/token)",
     "level",
-    "token error rate",
+    "WER",
     "recipe",
 )
 TEXT_COLUMNS = ("verdict", "level", "recipe")
@@ -67,7 +68,7 @@ def summary_row(outcome: Outcome) -> tuple[str, ...]:
     if len(outcome.deciding) > 1:
         verdict += f" ({outcome.seeds_held} of {len(outcome.deciding)} seeds)"
     reading = shown.trace.readings[-1] if shown.trace.readings else None
-    loss, error = (number(reading.loss), number(reading.token_error_rate)) if reading else ("", "")
+    loss, error = (number(reading.loss), percent(reading.token_error_rate)) if reading else ("", "")
     first = next(attempt for attempt in outcome.attempts if attempt.seed == shown.seed)
     recipe = (
         f"{shown.recipe.optimizer}, lr {shown.recipe.lr:g}"
@@ -127,7 +128,7 @@ def detour_lines(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _controls_line(outcomes: Sequence[Outcome]) -> list[str]:
-    """What the highest rung that held loses by altered inputs, in token error rate."""
+    """What the highest rung that held loses by altered inputs, in WER."""
     passed = [outcome for outcome in outcomes if outcome.status == "ok" and outcome.samples > 1]
     controls = passed[-1].telling.controls if passed else ()
     if not controls:
@@ -139,9 +140,9 @@ def _controls_line(outcomes: Sequence[Outcome]) -> list[str]:
         if count <= INFORMATIVE
         else f"{_altered(judged)}; of {INFORMATIVE} clips: {_altered(controls[len(judged) :])}"
     )
-    return [f" controls at {count} samples (token error rate): {rates}\n"]
+    return [f" controls at {count} samples (WER): {rates}\n"]
 
 
 def _altered(controls: Sequence[Control]) -> str:
-    rates = ", ".join(f"{control.name} {number(control.altered)}" for control in controls)
-    return f"as they are {number(controls[0].as_is)}, {rates}"
+    rates = ", ".join(f"{control.name} {percent(control.altered)}" for control in controls)
+    return f"as they are {percent(controls[0].as_is)}, {rates}"

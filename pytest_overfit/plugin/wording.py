@@ -8,6 +8,7 @@ import math
 from rich.console import Console
 from rich.table import Table
 
+from pytest_overfit.climb.criteria import WER
 from pytest_overfit.climb.ladder import Detour, Outcome, Verdict
 from pytest_overfit.climb.misread import Misread
 from pytest_overfit.finding import counted
@@ -23,6 +24,11 @@ def number(value: float) -> str:
     return "not finite" if not math.isfinite(value) else f"{value:.3g}"
 
 
+def percent(rate: float) -> str:
+    """A rate in percent to three digits: "8.57 %"."""
+    return f"{number(100 * rate)} %" if math.isfinite(rate) else number(rate)
+
+
 def thousands(count: int) -> str:
     """ "1.2 M", "13.4 k", "840"."""
     if count >= 1e6:
@@ -31,7 +37,9 @@ def thousands(count: int) -> str:
 
 
 def phrase(verdict: Verdict) -> str:
-    """ "token error rate 0.71, must be < 0.5"."""
+    """ "WER 71 %, must be < 50 %"."""
+    if verdict.name == WER:
+        return f"{WER} {percent(verdict.value)}, must be {verdict.sign} {percent(verdict.bound)}"
     name = "loss" if verdict.name == "loss not negative" else verdict.name
     unit = " nats/token" if name == "loss" and math.isfinite(verdict.value) else ""
     return f"{name} {number(verdict.value)}{unit}, must be {verdict.sign} {verdict.bound:g}"

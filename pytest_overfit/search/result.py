@@ -21,6 +21,7 @@ from rich.table import Table
 
 from pytest_overfit.finding import counted
 from pytest_overfit.plugin.store import write_whole
+from pytest_overfit.plugin.wording import percent
 from pytest_overfit.recipe import Recipe, default_recipe
 from pytest_overfit.search.running import Search, Trial
 from pytest_overfit.search.space import NETWORK, Space
@@ -71,7 +72,7 @@ def table(search: Search, trials: Sequence[Trial]) -> str:
         box=box.SIMPLE,
         pad_edge=False,
     )
-    for name in ("trial", "score", "seeds held", "steps", "error rate", "level"):
+    for name in ("trial", "score", "seeds held", "steps", "WER", "level"):
         shown.add_column(name, justify="right" if name != "level" else "left", no_wrap=True)
     shown.add_column("recipe")
     for trial in trials[:SHOWN]:
@@ -81,7 +82,7 @@ def table(search: Search, trials: Sequence[Trial]) -> str:
             f"{one.score:.3f}",
             f"{one.seeds_held} of {one.seeds}",
             f"{one.steps}",
-            f"{one.token_error_rate:.2f}",
+            percent(one.token_error_rate),
             one.level,
             chosen(trial, search),
         )

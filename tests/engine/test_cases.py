@@ -347,9 +347,7 @@ def test_bounds_and_changes_reach_the_rung(tmp_path):
     outcome = case(tmp_path, 2, selected=(2,), settings=settings).outcome()
     assert [attempt.seed for attempt in outcome.attempts] == [3, 4]
     assert outcome.attempts[0].recipe == replace(Recipe(), budget=2, fallbacks=())
-    assert {verdict.name: verdict.bound for verdict in outcome.attempts[0].verdicts}[
-        "token error rate"
-    ] == 0.05
+    assert {verdict.name: verdict.bound for verdict in outcome.attempts[0].verdicts}["WER"] == 0.05
     assert math.isfinite(outcome.seconds)
 
 

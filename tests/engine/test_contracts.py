@@ -183,7 +183,9 @@ def test_a_network_that_raises_is_a_finding() -> None:
     assert [finding.headline for one in checked for finding in one.findings] == [
         "the network cannot be built: no width left"
     ]
-    (line,) = re.findall(r"(?m)^(?:unexamined| {10}) (\d+ contracts \(.*\))$", contracts_body(checked))
+    (line,) = re.findall(
+        r"(?m)^(?:unexamined| {10}) (\d+ contracts \(.*\))$", contracts_body(checked)
+    )
     assert line.endswith("contracts (the network cannot be built)")
 
 

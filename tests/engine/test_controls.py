@@ -205,7 +205,7 @@ def test_a_pass_that_padding_makes_is_found_out() -> None:
     (finding,) = ignored_inputs(controls)
     assert (finding.name, finding.headline) == (
         "padding_leak",
-        "the pass hangs on padding: each clip alone the token error rate is 0.60, in a batch 0.10",
+        "the pass hangs on padding: each clip alone WER is 60 %, in a batch 10 %",
     )
 
 

@@ -158,7 +158,7 @@ def test_a_reading_without_numbers_holds_on_no_scale(samples):
     [
         ({"loss": 0.0099}, []),
         ({"loss": 0.01}, ["loss"]),
-        ({"token_error_rate": 0.001}, ["token error rate"]),
+        ({"token_error_rate": 0.001}, ["WER"]),
         ({"exact_share": 0.0}, ["exact share"]),
         ({"nearest_target_share": 0.0, "entropy_ratio": 1.0}, []),
     ],
@@ -173,7 +173,7 @@ def test_one_sample_must_be_reconstructed_exactly_at_a_loss_below_a_hundredth(ch
     [
         ({"loss": 0.99, "token_error_rate": 0.19, "exact_share": 0.0}, []),
         ({"loss": 1.0}, ["loss"]),
-        ({"token_error_rate": 0.2}, ["token error rate"]),
+        ({"token_error_rate": 0.2}, ["WER"]),
         ({"nearest_target_share": 0.8}, ["nearest target share"]),
     ],
 )
@@ -189,7 +189,7 @@ def test_two_to_five_samples_must_be_told_apart_at_a_loss_below_one_and_a_fifth_
     [
         ({"loss": 4.99, "token_error_rate": 0.49, "nearest_target_share": 0.0}, []),
         ({"loss": 5.0}, ["loss"]),
-        ({"token_error_rate": 0.5}, ["token error rate"]),
+        ({"token_error_rate": 0.5}, ["WER"]),
         ({"trace": FLAT}, ["loss, last tenth over first"]),
     ],
 )
@@ -204,7 +204,7 @@ def test_ten_to_twenty_samples_must_improve_to_a_loss_below_five_and_half_of_err
     ("changes", "failed"),
     [
         ({"loss": 50.0, "token_error_rate": 0.69, "nearest_target_share": math.nan}, []),
-        ({"token_error_rate": 0.7}, ["token error rate"]),
+        ({"token_error_rate": 0.7}, ["WER"]),
         ({"entropy_ratio": 0.95}, ["entropy / ln V"]),
         ({"trace": FLAT}, ["loss trend"]),
     ],
@@ -217,7 +217,7 @@ def test_fifty_samples_and_more_must_fall_steadily_below_seven_tenths_of_errors_
 
 def test_bounds_can_be_tightened():
     assert failing(2, loss=0.5, bounds={"loss": 0.4}) == ["loss"]
-    assert failing(10, token_error_rate=0.3, bounds={"wer": 0.25}) == ["token error rate"]
+    assert failing(10, token_error_rate=0.3, bounds={"wer": 0.25}) == ["WER"]
     assert failing(50, entropy_ratio=0.6, bounds={"entropy / ln V": 0.5}) == ["entropy / ln V"]
 
 

@@ -493,7 +493,7 @@ def test_a_tighter_bound_is_what_must_hold(project):
     held = {
         verdict["name"]: verdict for verdict in report(project)["toy", 2]["attempts"][0]["criteria"]
     }
-    assert held["token error rate"]["bound"] == 0.01
+    assert held["WER"]["bound"] == 0.01
     assert held["loss"]["value"] < held["loss"]["bound"] == 0.1
 
 
@@ -746,9 +746,7 @@ def test_a_terminal_shows_where_the_climb_stands(project):
         "import pytest_overfit.plugin.live\n\npytest_overfit.plugin.live.INTERVAL_SECONDS = 0.01"
     )  # a step alone takes longer
     seen = on_a_terminal(project)
-    assert re.search(
-        r"\x1b\[2Ktoy 1 samples?, step \d+/400, lr 0\.005, loss \S+, token error rate \S+", seen
-    )
+    assert re.search(r"\x1b\[2Ktoy 1 samples?, step \d+/400, lr 0\.005, loss \S+, WER ", seen)
 
 
 # -- what it costs those who do not use it

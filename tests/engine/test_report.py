@@ -192,9 +192,9 @@ def test_a_loss_is_never_printed_without_its_unit():
 
 
 def test_a_criterion_is_phrased_with_its_value_and_its_bound():
-    verdict = Verdict(name="token error rate", sign="<", bound=0.5, value=0.714, held=False)
-    assert phrase(verdict) == "token error rate 0.714, must be < 0.5"
-    assert phrase(replace(verdict, value=math.inf)) == "token error rate not finite, must be < 0.5"
+    verdict = Verdict(name="WER", sign="<", bound=0.5, value=0.714, held=False)
+    assert phrase(verdict) == "WER 71.4 %, must be < 50 %"
+    assert phrase(replace(verdict, value=math.inf)) == "WER not finite, must be < 50 %"
 
 
 def test_the_summary_is_a_table_a_subject(snapshot):

@@ -95,7 +95,7 @@ def test_a_log_gets_a_line_for_each_progress_and_nothing_is_cleared(tmp_path, mo
     while not log.written:
         pass
     line.stop()
-    text = "toy 10 samples, step 3/400, lr 0.005, loss 2, token error rate 0.50"
+    text = "toy 10 samples, step 3/400, lr 0.005, loss 2, WER 50 %"
     assert log.written == f"\n{text}\n"
     assert log.closed
 
