@@ -300,7 +300,7 @@ def _padding_leak(
             f"{changed} of {counted(len(alone), 'step')} change, by up to "
             f"{distance(alone, padded):.2g}: {share:.2g} of what the output says "
             f"of this clip, where {GRAVE:g} is grave",
-            f"the loss moves by {losses[1] - losses[0]:+.2g} from {losses[0]:.3g} nats a token",
+            f"the loss moves by {losses[1] - losses[0]:+.2g} from {losses[0]:.3g} nats per token",
             f"another token comes first at {counted(moved, 'step')}",
         ),
         module=module,

@@ -111,6 +111,12 @@ def targets_fit(bench: Bench) -> tuple[Finding, ...]:
     return _hidden(clock, census, needs)
 
 
+def _do_not_fit(unfit: list[Sample], census: list[Sample]) -> str:
+    """ "2 of 10 targets do not fit", "1 of 1 target does not fit"."""
+    verb = "does" if len(unfit) == 1 else "do"
+    return f"{len(unfit)} of {counted(len(census), 'target')} {verb} not fit"
+
+
 def _tightest(samples: list[Sample], needs: dict[str, int]) -> Sample:
     return max(samples, key=lambda sample: needs[sample.name] / sample.frames)
 
@@ -155,7 +161,7 @@ def _too_short(
         for s in unfit[:5]
     ]
     return TIME_COLLAPSE.finding(
-        headline=f"{len(unfit)} of {counted(len(census), 'target')} do not fit: {who} leaves "
+        headline=f"{_do_not_fit(unfit, census)}: {who} leaves "
         f"{left} steps of {worst.frames} frames "
         f"for a target that needs {needs[worst.name]}",
         evidence=(*shortages, *_hidden_by_loss(clock.bench)),
@@ -203,7 +209,7 @@ def _hidden(clock: Clock, census: list[Sample], needs: dict[str, int]) -> tuple[
     hidden = ", and interpolation only hides it" if where else ""
     return (
         TIME_COLLAPSE.finding(
-            headline=f"{len(unfit)} of {counted(len(census), 'target')} do not fit: {name} leaves "
+            headline=f"{_do_not_fit(unfit, census)}: {name} leaves "
             f"{left} steps of {worst.frames} frames "
             f"for a target that needs {needs[worst.name]}{hidden}",
             evidence=(

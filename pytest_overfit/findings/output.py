@@ -71,9 +71,9 @@ def _unnormalised(
         )
     )
     negative = (
-        f": {loss:.3g} nats a token here, and below zero is impossible"
+        f": {loss:.3g} nats per token here, and below zero is impossible"
         if loss < 0
-        else f": {loss:.3g} nats a token here"
+        else f": {loss:.3g} nats per token here"
     )
     return UNNORMALISED_OUTPUT.finding(
         headline=f"the output is no log-probability: {what}, so the loss has no floor",
@@ -265,7 +265,7 @@ def _blank_prior(emitted: float, loss: float, level: float) -> Finding:
             "token of the targets"
         ),
         evidence=(
-            f"loss {loss:.3g} nats a token; a uniform output has {level:.3g}",
+            f"loss {loss:.3g} nats per token; a uniform output has {level:.3g}",
             "the best constant blank share expects 1",
         ),
         try_="start the blank's bias at 0, or below",
@@ -275,7 +275,7 @@ def _blank_prior(emitted: float, loss: float, level: float) -> Finding:
 def _exploding(loss: float, level: float) -> Finding:
     return EXPLODING_SIGNAL.finding(
         headline=(
-            f"a fresh loss is {loss:.3g} nats a token, where a uniform output has {level:.3g}: the "
+            f"a fresh loss is {loss:.3g} nats per token, where a uniform output has {level:.3g}: the "
             "output is sure of what it has not learned"
         ),
         try_="scale the weights or the features down, or normalise before the last layer",

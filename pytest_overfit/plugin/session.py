@@ -120,6 +120,7 @@ class SessionSummary:
         noted = [*self.contracts, *(note_line(subject, finding) for subject, finding in notes)]
         if comparisons:
             noted.append(against_report.summary(comparisons))
+        terminalreporter.ensure_newline()
         terminalreporter.section("overfit")
         for line in self._write_files(climbed, noted, notes, comparisons) if climbed else noted:
             terminalreporter.write_line(line)

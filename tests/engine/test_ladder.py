@@ -246,7 +246,7 @@ def test_a_bound_that_is_no_number_can_hold_nothing_and_is_turned_away():
 def test_an_unknown_criterion_is_turned_away_with_those_there_are():
     with pytest.raises(
         BadLadder,
-        match=r"no criterion is called 'cer'; there are entropy / ln V, .*nearest target share",
+        match=r"no criterion is called 'cer'; there are WER, entropy / ln V, .*nearest target share",
     ):
         criteria_for(2, {"cer": 0.1})
 
