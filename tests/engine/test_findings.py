@@ -236,7 +236,7 @@ def test_an_error_of_this_tool_is_told_as_its_own(monkeypatch: pytest.MonkeyPatc
     """With its traceback, beside what the other contracts find, and not as a fault of the
     subject.
     """
-    monkeypatch.setattr("pytest_overfit.findings.place.fmean", None)
+    monkeypatch.setattr("pytest_overfit.findings.place._correlation", None)
     (finding,) = check(bigru(), clips(10))
     assert finding.name == "tool_fails"
     assert finding.headline.startswith(
