@@ -166,7 +166,9 @@ def import_subject(spec: str, run: Path | None = None) -> Subject:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        raise BadSubject(f"subject {spec}: cannot import {module_name}: {_said(error)}") from error
+        raise BadSubject(
+            f"subject {spec}: cannot import {module_name}: {_error_words(error)}"
+        ) from error
     if not hasattr(module, attribute):
         raise BadSubject(f"subject {spec}: module {module_name} has no attribute {attribute!r}")
     value = getattr(module, attribute)
@@ -174,7 +176,9 @@ def import_subject(spec: str, run: Path | None = None) -> Subject:
         asked = callable(value) and not isinstance(value, Subject | torch.nn.Module)
         subject = value(*_asked_for(value, run)) if asked else value
     except Exception as error:
-        raise BadSubject(f"subject {spec}: calling {attribute} raised {_said(error)}") from error
+        raise BadSubject(
+            f"subject {spec}: calling {attribute} raised {_error_words(error)}"
+        ) from error
     if not isinstance(subject, Subject):
         raise BadSubject(
             f"subject {spec} is a {type(value).__name__}, expected a pytest_overfit.Subject or "
@@ -197,7 +201,7 @@ def _asked_for(function: Callable[..., object], run: Path | None) -> tuple[Path,
     return (run if run.is_dir() else run.parent,)
 
 
-def _said(error: Exception) -> str:
+def _error_words(error: Exception) -> str:
     """An exception in one line."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

@@ -60,7 +60,7 @@ class Survey(Watcher):
                 raise
             except Exception as error:
                 raise CannotDrive(
-                    f"{self.script.path.name} cannot be driven: it raises {_said(error)}"
+                    f"{self.script.path.name} cannot be driven: it raises {_error_words(error)}"
                 ) from error
 
     def _learned(self) -> Reading:
@@ -123,7 +123,7 @@ class Survey(Watcher):
         except Exception as error:  # of somebody's own class
             raise CannotDrive(
                 f"{self.script.path.name} cannot be driven: its network cannot be copied: "
-                f"{_said(error)}"
+                f"{_error_words(error)}"
             ) from error
 
     def passed(self) -> None:
@@ -167,7 +167,7 @@ class Survey(Watcher):
         self.clips.append(clip_of(index, call, ctc))
 
 
-def _said(error: BaseException) -> str:
+def _error_words(error: BaseException) -> str:
     """An exception in one line, with the script's own."""
     text = str(error).strip().splitlines()
     frames = [
