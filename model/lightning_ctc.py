@@ -1,7 +1,7 @@
 """A CTC network in Lightning: the loss of a batch, and once an epoch one row of metrics under the
 names that health rules read.
 
-train_loss                      nats a target token, mean over the epoch's batches in train mode,
+train_loss                      nats per target token, mean over the epoch's batches in train mode,
 dropout and augmentation included train_eval_loss, train_wer, train_emission_ratio,
 train_blank_share, train_entropy_ratio
                                 the first training clips, as many as there are validation clips, in

@@ -60,7 +60,7 @@ class Tally:
         return Tally(sums=self.sums + other.sums)
 
     def metrics(self) -> dict[str, float]:
-        """loss (nats a target token, mean over clips), wer, emission_ratio, blank_share,
+        """loss (nats per target token, mean over clips), wer, emission_ratio, blank_share,
         entropy_ratio.
         """
         sums = dict(zip(COLUMNS, self.sums.tolist(), strict=True))

@@ -1,6 +1,6 @@
 """CTC: its loss, its greedy decoder, what it can align, and the plateaus its loss stands on.
 
-Losses are in nats a target token unless a name says otherwise. Source of CTC: Graves et al. 2006,
+Losses are in nats per target token unless a name says otherwise. Source of CTC: Graves et al. 2006,
 "Connectionist Temporal Classification".
 """
 
@@ -37,7 +37,7 @@ def steps_needed(target: Sequence[int]) -> int:
 def clip_losses(
     log_probs: Tensor, steps: Tensor, targets: Tensor, target_lengths: Tensor, *, blank: int
 ) -> Tensor:
-    """-log p(target | clip) of each clip, in nats a clip: (batch,) float32; inf where CTC has no
+    """-log p(target | clip) of each clip, in nats per clip: (batch,) float32; inf where CTC has no
     path.
 
     log_probs: (steps, batch, vocabulary). steps, target_lengths: (batch,). targets: (batch,
@@ -95,7 +95,7 @@ def uniform_level(*, steps: int, target: Sequence[int], vocabulary: int) -> floa
 
 
 def alignment_cost(*, steps: int, tokens: int) -> float:
-    """g: nats a token that remain when labels are known but not where they stand; the best constant
+    """g: nats per token that remain when labels are known but not where they stand; the best constant
     blank share is 1 - L/T.
 
     g = -(ln C(T, L) + L ln(L/T) + (T - L) ln(1 - L/T)) / L, about ln(2 pi L (1 - L/T)) / 2L.
@@ -195,7 +195,7 @@ def _shifted(scores: Tensor, by: int) -> Tensor:
 
 
 def path_loss(log_probs: Tensor, paths: Sequence[Tensor], target_lengths: Tensor) -> Tensor:
-    """Frame-wise cross-entropy of one path a clip, in nats a target token, averaged: what
+    """Frame-wise cross-entropy of one path a clip, in nats per target token, averaged: what
     `nats_per_token` cannot exceed. Scalar.
 
     log_probs: (steps, batch, vocabulary). paths: (steps of that clip,) int64 each.

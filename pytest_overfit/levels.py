@@ -36,7 +36,7 @@ tokens predict.
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """A plateau. loss: predicted, in nats a target token."""
+    """A plateau. loss: predicted, in nats per target token."""
 
     name: str
     loss: float
@@ -44,7 +44,7 @@ class Level:
 
 @dataclass(frozen=True, kw_only=True)
 class LevelMatch:
-    """Where a loss stands. level: the nearest plateau. measured: the loss, in nats a target token.
+    """Where a loss stands. level: the nearest plateau. measured: the loss, in nats per target token.
     ladder: every plateau, highest first.
 
     descending: whether the loss still fell when the run ended; None where no trace was given.
@@ -133,7 +133,7 @@ def match_level(
     *,
     by_chance: Level | None = None,
 ) -> LevelMatch:
-    """Place a loss. measured: nats a target token, in eval mode. ladder: of the same clips. losses:
+    """Place a loss. measured: nats per target token, in eval mode. ladder: of the same clips. losses:
     the run's trace, in any unit.
 
     by_chance: the level that the output's missing tokens predict, if that is all it lacks.

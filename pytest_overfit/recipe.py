@@ -34,7 +34,7 @@ class Recipe:
                    budget, or cosine with warm restarts
                    (first period restart, each restart_factor times the last; Loshchilov & Hutter
                    2017, arXiv 1608.03983).
-    reduction:     of the default CTC loss over a batch: "mean" of nats a target token, or "sum" of
+    reduction:     of the default CTC loss over a batch: "mean" of nats per target token, or "sum" of
                    nats.
     label_smoothing: weight of KL(uniform || output), summed over steps (Kim et al. 2017, arXiv
     1711.02212).

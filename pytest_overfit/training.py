@@ -40,7 +40,7 @@ class NonFiniteLoss(ArithmeticError):
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """A rung seen in eval mode. loss: nats a target token; the rest as in `measures`."""
+    """A rung seen in eval mode. loss: nats per target token; the rest as in `measures`."""
 
     step: int
     loss: float
@@ -74,7 +74,7 @@ class Trace:
 def default_loss(
     log_probs: Tensor, batch: Batch, steps: Tensor, recipe: Recipe, blank: int
 ) -> Tensor:
-    """CTC over a batch: mean of nats a target token, or sum of nats, as `recipe.reduction` says.
+    """CTC over a batch: mean of nats per target token, or sum of nats, as `recipe.reduction` says.
 
     Scalar.
     """

@@ -37,7 +37,7 @@ def reading_steps() -> Iterator[int]:
 class Piece:
     """What a piece of a course came to. step: where it ended.
 
-    step_seconds: of its steps on average; None where none was timed. loss: nats a target token, and
+    step_seconds: of its steps on average; None where none was timed. loss: nats per target token, and
     token error rate, in eval mode at its end; None where it could not be read. held: the criteria
     do. ended: why there are no more steps.
     """

@@ -30,7 +30,7 @@ class Runner(Protocol):
 class Way:
     """How far one side came. held: the criteria did, at `steps`.
 
-    readings: (step, loss in nats a token, token error rate).
+    readings: (step, loss in nats per token, token error rate).
     """
 
     steps: int = 0

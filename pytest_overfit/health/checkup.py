@@ -326,6 +326,6 @@ def _level_note(run: Run, split: Split) -> str | None:
     if stands is None:
         return None
     return (
-        f"{SPLITS[split]} loss {number(stands.measured)} nats a token: the nearest level is "
+        f"{SPLITS[split]} loss {number(stands.measured)} nats per token: the nearest level is "
         f"`{stands.level.name}` ({number(stands.level.loss)})"
     )

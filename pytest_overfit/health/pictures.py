@@ -141,7 +141,7 @@ def to_tensorboard(figure: Figure, writer: Any, step: int, *, tag: str = "health
 def panels_of(run: Run, expected_blank_share: float | None = None) -> Iterable[Panel]:
     """Every panel there may be, in order; those that a log has nothing for have no points."""
     loss = Panel(
-        title="loss (nats a target token)" if run.facts.levels else "loss",
+        title="loss (nats per target token)" if run.facts.levels else "loss",
         height=3.6,
         lines=_of_both(run, "loss"),
         main=True,

@@ -36,7 +36,7 @@ class Prediction:
 class Facts:
     """What a trainer leaves in `run.json` beside its log; None where unknown.
 
-    levels: split -> loss plateaus, highest first, in nats a target token. command: what the run was
+    levels: split -> loss plateaus, highest first, in nats per target token. command: what the run was
     started with.
     network: keywords its network was built with.
     """

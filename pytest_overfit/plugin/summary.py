@@ -38,7 +38,7 @@ TEXT_COLUMNS = ("verdict", "level", "recipe")
 
 
 def summary(outcomes: Sequence[Outcome], *, width: int = WIDTH) -> str:
-    """A table a subject: what each rung came to. Losses in nats a target token."""
+    """A table a subject: what each rung came to. Losses in nats per target token."""
     blocks = []
     for subject in dict.fromkeys(outcome.subject for outcome in outcomes):
         own = sorted((o for o in outcomes if o.subject == subject), key=lambda o: o.samples)

@@ -56,7 +56,7 @@ class TrialResult:
     """How a trial went, with the seed that did worst.
 
     ended: in words. rungs_held: how many. steps: optimiser steps of all rungs. seeds, seeds_held:
-    tried. loss: nats a target token. level: that the loss stands on. seconds: of all seeds.
+    tried. loss: nats per target token. level: that the loss stands on. seconds: of all seeds.
     """
 
     score: float

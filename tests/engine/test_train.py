@@ -245,7 +245,7 @@ def test_label_smoothing_is_the_divergence_from_uniform_and_its_gradient_is_the_
     (gradient,) = torch.autograd.grad(value, logits)
     inside = torch.arange(len(logits))[:, None] < batch.frames
     torch.testing.assert_close(gradient, (logits.softmax(-1) - uniform) * inside[..., None])
-    # The mean is of nats a target token, as the loss's is.
+    # The mean is of nats per target token, as the loss's is.
     alone = [
         smoothing(
             log_probs[:, [i]],
@@ -378,7 +378,7 @@ def test_a_subjects_own_loss_and_decoder_are_used():
     assert calls == [(6, 4)] * 2
     reading = training.read()
     assert reading.emission_ratio == pytest.approx(6 / sum(len(clip.target) for clip in clips(6)))
-    # The loss of a reading is CTC in nats a token, whatever was trained on.
+    # The loss of a reading is CTC in nats per token, whatever was trained on.
     assert losses[-1] < 3 < reading.loss
 
 

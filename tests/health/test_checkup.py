@@ -224,7 +224,7 @@ def test_levels_gap_and_parameters_are_notes():
     facts = Facts(levels={"train": LEVELS, "val": LEVELS}, parameters=7_300_000, train_samples=600)
     notes = check_up(trained(val=(20, 3.0), rate=30, facts=facts)).notes
     assert re.fullmatch(
-        r"training loss 3\.\d\d nats a token: the nearest level is `bag of clip` \(2\.50\)",
+        r"training loss 3\.\d\d nats per token: the nearest level is `bag of clip` \(2\.50\)",
         notes[0],
     )
     assert any(note.startswith("gap (validation - training loss) 2.") for note in notes)

@@ -198,7 +198,7 @@ def test_levels_are_named_where_the_curves_come_near_them() -> None:
         "level uniform 115",
         "level blank 7.10",
         "level unigram 5.50",
-        "loss (nats a target token)",
+        "loss (nats per target token)",
     } <= set(texts)
     assert not any("bag of clip" in text or "aligned" in text for text in texts)
 

@@ -27,7 +27,7 @@ def targets(batch: int, *, tokens: int = 4, vocabulary: int = VOCABULARY, seed: 
 
 
 def ctc(network: nn.Module, features: Tensor, frames: Tensor, target: Tensor) -> Tensor:
-    """Loss in nats a token."""
+    """Loss in nats per token."""
     log_probs, steps = network(features, frames)
     return F.ctc_loss(log_probs, target, steps, torch.full((len(target),), target.shape[1]))
 

@@ -151,7 +151,7 @@ def _on(stands: LevelMatch) -> bool:
 
 def _measured(what: str, stands: LevelMatch) -> str:
     return (
-        f"{what} loss {number(stands.measured)} nats a token; `{stands.level.name}` is at "
+        f"{what} loss {number(stands.measured)} nats per token; `{stands.level.name}` is at "
         f"{number(stands.level.loss)}"
     )
 
