@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from typing import Any
 from filelock import FileLock
 
 from pytest_overfit.against.checkout import NoOtherSide, git
+from pytest_overfit.atomic_files import write_whole
 
 KEPT_DAYS = 30
 """After which an entry goes that nobody has used."""
@@ -74,9 +74,7 @@ class Cache:
         self.folder.mkdir(parents=True, exist_ok=True)
         body, path = json.dumps(asdict(entry)), self._path(identity)
         with FileLock(self.folder / ".lock"):
-            beside = path.with_name(f".{path.name}.{os.getpid()}")
-            beside.write_text(f"{hash_of(body)}\n{body}", encoding="utf-8")
-            beside.replace(path)
+            write_whole(path, f"{hash_of(body)}\n{body}")
 
     def remove_unused(self) -> None:
         """Take away what nobody has used for KEPT_DAYS."""

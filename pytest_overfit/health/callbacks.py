@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pytest_overfit.atomic_files import write_whole
 from pytest_overfit.health.checkup import Checkup
 from pytest_overfit.health.curves.metric_names import canonical, known
 from pytest_overfit.health.report import text, to_json
 from pytest_overfit.health.run import BadRun
 from pytest_overfit.health.watch import METRICS
-from pytest_overfit.plugin.store import write_whole
 
 REPORT = "health.txt"
 """File in a run's folder; the report also as .json."""

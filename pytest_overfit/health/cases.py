@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pytest_overfit.atomic_files import write_whole
 from pytest_overfit.health import comparison, page, report
 from pytest_overfit.health.checkpoint import CheckpointReading, examine_checkpoint
 from pytest_overfit.health.checkup import Checkup, check_up
@@ -22,7 +23,6 @@ from pytest_overfit.health.run import BadRun
 from pytest_overfit.plugin.live import CLEAR
 from pytest_overfit.plugin.options import is_worker, report_folder, settings, subjects, worker_input
 from pytest_overfit.plugin.session import watched
-from pytest_overfit.plugin.store import write_whole
 from pytest_overfit.subject import BadSample, BadSubject, Subject
 
 REPORT = "overfitting_health_report"

@@ -133,9 +133,9 @@ class SessionSummary:
         """Write the report and the curves; returns what is to be printed: the summary, the notes, a
         line on each file.
         """
+        from pytest_overfit.atomic_files import write_whole
         from pytest_overfit.plugin import against_report, curves, github, page, report_json
         from pytest_overfit.plugin.failure import headline
-        from pytest_overfit.plugin.store import write_whole
         from pytest_overfit.plugin.summary import summary
 
         folder = Path(self.config.getoption("--overfit-report") or self.config.rootpath)

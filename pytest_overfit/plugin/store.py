@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pytest_overfit.atomic_files import write_whole
 from pytest_overfit.climb.controls import Control
 from pytest_overfit.climb.ladder import Attempt, Detour, Ended, Outcome, Progress, Verdict
 from pytest_overfit.climb.misread import Misread
@@ -25,13 +26,6 @@ from pytest_overfit.finding import Finding
 from pytest_overfit.levels import Level, LevelMatch
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.training import Reading, Trace
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write beside, then rename: a reader sees the old file or the new one, never half of it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
 
 
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pytest_overfit.atomic_files import write_whole
 from pytest_overfit.finding import counted
-from pytest_overfit.plugin.store import write_whole
 from pytest_overfit.plugin.wording import percent
 from pytest_overfit.recipe import Recipe, default_recipe
 from pytest_overfit.search.running import Search, Trial

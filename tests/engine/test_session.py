@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from pytest_overfit.atomic_files import write_whole
 from pytest_overfit.plugin.live import CLEAR, LiveLine
 from pytest_overfit.plugin.printed import keep_the_end
 from pytest_overfit.plugin.session import watched
-from pytest_overfit.plugin.store import write_whole
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ import threading
 import pytest
 
 from pytest_overfit import Outcome, Recipe
+from pytest_overfit.atomic_files import write_whole
 from pytest_overfit.climb.ladder import Attempt, Detour, Ended, Progress, Verdict
 from pytest_overfit.finding import Finding
 from pytest_overfit.levels import Level
 from pytest_overfit.plugin.live import progress_text, read_progress
-from pytest_overfit.plugin.store import Store, outcome_from_json, outcome_to_json, write_whole
+from pytest_overfit.plugin.store import Store, outcome_from_json, outcome_to_json
 from pytest_overfit.training import Reading, Trace
 
 
