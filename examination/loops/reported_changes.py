@@ -1,5 +1,5 @@
 """Faults of kinds that public reports tell of and that nothing was written for when they were
-planted. A third of the kinds, every third by name, is aside: nothing is mended for them.
+planted. A third of the kinds, every third by name, is aside: nothing was mended for them but plateau_of_the_wrong_way, later.
 
 - checkpoint_without_gradient: pytorch/pytorch issue 7617, mlfoundations/open_clip issue 573
 - clip_of_spent_parameters: pytorch/pytorch issue 148259

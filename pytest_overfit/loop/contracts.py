@@ -109,6 +109,7 @@ CONTRACTS: tuple[Contract, ...] = (
         rates.rates_live,
         rates.schedules_are_of_this_optimiser,
         rates.schedules_follow_steps,
+        rates.plateaus_are_of_what_rises,
     ),
     _contract(
         "own state",

@@ -17,6 +17,10 @@ DEAD = 0.01
 """Share of its peak at which a rate is dead, while the loop goes on."""
 
 
+ALIKE = 1e-3
+"""Share by which a loss that is passed on as it is may differ."""
+
+
 NEVER = 1e-3
 """Share of the rate that was asked for, below which a rehearsal's last step tells of a warm-up of
 ten thousand steps and more.
@@ -132,6 +136,36 @@ def schedules_are_of_this_optimiser(rehearsal: Rehearsal) -> tuple[Finding, ...]
     )
 
 
+def plateaus_are_of_what_rises(rehearsal: Rehearsal) -> tuple[Finding, ...]:
+    """No schedule waits for a loss to rise.
+
+    What it is given is a loss where each number lies among the losses since the one before.
+    """
+    given: list[float] = []
+    losses: list[float] = []
+    where = None
+    for window in (*rehearsal.windows, rehearsal.rest):
+        losses += [float(loss.value.mean()) for loss in window.losses]
+        for event in window.of("schedule"):
+            if (value := event.facts.get("maximised")) is None:
+                continue
+            if not losses or not (1 - ALIKE) * min(losses) <= value <= (1 + ALIKE) * max(losses):
+                return ()
+            given.append(value)
+            losses = []
+            where = where or event.where
+    if len(given) < FEWEST or given[-1] >= given[0]:
+        return ()
+    return loop_finding(
+        PLATEAU_UPSIDE_DOWN,
+        "scheduler",
+        headline='ReduceLROnPlateau has mode="max" and is given a loss: each epoch that learns is one without improvement',
+        where=where,
+        evidence=(f"given: {', '.join(f'{value:.4g}' for value in given)}",),
+        try_='mode="min", or give it an accuracy',
+    )
+
+
 def _series(rates: Sequence[float]) -> str:
     shown = Counter(f"{rate:.2g}" for rate in rates)
     return ", ".join(shown if len(shown) <= 8 else [*list(shown)[:5], "...", *list(shown)[-2:]])
@@ -193,5 +227,19 @@ SCHEDULE_BEFORE_STEP = Record(
     mend="Step the optimiser first.",
     no_remedy="it is a warning, and breaks no rung by itself",
     planted=("reported_schedule_before_step",),
+    harmless=True,
+)
+PLATEAU_UPSIDE_DOWN = Record(
+    name="plateau_upside_down",
+    stage="loop",
+    follows=("schedule_elsewhere", "rate_dies"),
+    means=(
+        "A schedule that waits for its number to rise is given a loss: it reduces the rate while "
+        "the network learns, and would keep it where it does not."
+    ),
+    detected="The numbers that ReduceLROnPlateau is given beside the losses since the one before.",
+    mend='Build it with mode="min", or give it an accuracy.',
+    no_remedy="the part is exchanged, which shows the same",
+    planted=("reported_plateau_of_the_wrong_way",),
     harmless=True,
 )

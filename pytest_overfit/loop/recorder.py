@@ -216,9 +216,14 @@ def recording(network: nn.Module, on_event: OnEvent) -> Iterator[None]:
         yield
 
 
-def _of_schedule(schedule: Any, *_: Any, **__: Any) -> dict[str, Any]:
-    """begun: whether it is more than the step that its constructor takes."""
-    return {"optimizer": schedule.optimizer, "begun": getattr(schedule, "_step_count", 1) > 0}
+def _of_schedule(schedule: Any, *given: Any, **named: Any) -> dict[str, Any]:
+    """begun: whether it is more than the step that its constructor takes. maximised: the number that
+    a schedule is given to reduce the rate where it no longer rises.
+    """
+    facts = {"optimizer": schedule.optimizer, "begun": getattr(schedule, "_step_count", 1) > 0}
+    if isinstance(schedule, ReduceLROnPlateau) and schedule.mode == "max":
+        facts["maximised"] = float(given[0] if given else named["metrics"])
+    return facts
 
 
 def _called(

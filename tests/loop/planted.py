@@ -69,6 +69,7 @@ FINDING_OF = {
     "fresh_begun_anew_each_epoch": "weights_replaced",
     "reported_clip_of_spent_parameters": "nothing_clipped",
     "reported_lengths_before_sorting": "other_lengths",
+    "reported_plateau_of_the_wrong_way": "plateau_upside_down",
     "reported_schedule_before_step": "schedule_before_step",
     "gradient_clamped_below_zero": "gradient_one_sided",
     "gradient_shrunk_by_hand": "clipped_to_nothing",

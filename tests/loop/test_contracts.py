@@ -116,6 +116,7 @@ SHOWN = (
     "fresh_layer_zeroed_before_step",
     "reported_clip_of_spent_parameters",
     "reported_lengths_before_sorting",
+    "reported_plateau_of_the_wrong_way",
     "reported_schedule_before_step",
     "gradient_clamped_below_zero",
     "gradient_shrunk_by_hand",
@@ -209,6 +210,20 @@ REPORTED = {
 def test_a_loss_that_is_reported_otherwise_is_not_accused(name: str, tmp_path: Path) -> None:
     begun = (OPTIMIZER, f"{OPTIMIZER}    mean = 0.0\n")
     change = sound(name, begun, (YIELD, REPORTED[name]))
+    assert findings_of_loop(subject("generator", change, tmp_path)) == ()
+
+
+@pytest.mark.parametrize("given", ["-validate(network, batches)", "1 / validate(network, batches)"])
+def test_a_plateau_of_what_rises_is_not_accused(given: str, tmp_path: Path) -> None:
+    plateau = "torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode='max', patience=1)"
+    change = sound(
+        "plateau_of_what_rises",
+        (EXPONENTIAL, plateau),
+        (
+            "        scheduler.step()\n        validate(network, batches)\n",
+            f"        scheduler.step({given})\n",
+        ),
+    )
     assert findings_of_loop(subject("generator", change, tmp_path)) == ()
 
 
