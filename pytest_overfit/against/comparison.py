@@ -9,7 +9,7 @@ from typing import Any
 from pytest_overfit.against.guilty import Guilty
 from pytest_overfit.against.pairing import Pair, climb_both
 from pytest_overfit.against.sides import Side, SideFailed
-from pytest_overfit.against.times import TimeRatio, judge_time, time_ratio, timed
+from pytest_overfit.against.times import CLAIMS, TimeRatio, judge_time, time_ratio, timed
 from pytest_overfit.against.verdict import (
     Bounds,
     PairTest,
@@ -141,21 +141,21 @@ class Compared:
         )
 
     def step_time(self, alpha: float) -> TimeRatio | None:
-        """Of the turns that both sides climbed, or of some that are taken for it: a course of the
-        cache has none.
+        """Of the turns that both sides climbed, or of rounds that are taken for it where those leave
+        it open: a course of the cache has none, and those of a small network are too short.
         """
-        if time := time_ratio([ratio for pair in self.pairs for ratio in pair.step_times], alpha):
-            return time
-        first = self.pairs[0].seed
-        return time_ratio(
-            timed(
-                lambda course: (
-                    Asked(self.ours, self.key, self.samples, first + course, timed=True),
-                    Asked(self.base, self.key, self.samples, first + course, timed=True),
-                )
-            ),
-            alpha,
+        climbed = time_ratio(
+            [ratio for pair in self.pairs for ratio in pair.step_times], alpha / CLAIMS
         )
+        if judge_time(climbed, self.test.tolerance) is not None:
+            return climbed
+        at = self.key, self.samples
+        taken = timed(
+            lambda course: (TimedSteps(self.ours, *at, course), TimedSteps(self.base, *at, course)),
+            chance=alpha,
+            tolerance=self.test.tolerance,
+        )
+        return taken or climbed
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,6 @@ class Asked:
     key: str
     samples: int
     seed: int
-    timed: bool = False
 
     def advance(self, to: int) -> dict[str, Any]:
         """Its next piece. Raises SideFailed."""
@@ -175,8 +174,18 @@ class Asked:
             key=self.key,
             samples=self.samples,
             seed=self.seed,
-            timed=self.timed,
             to=to,
+        )
+
+
+@dataclass(frozen=True)
+class TimedSteps(Asked):
+    """Steps of a side with one seed, for their time alone."""
+
+    def take(self, steps: int) -> dict[str, Any]:
+        """As `Timed` has it. Raises SideFailed."""
+        return self.side.ask(
+            do="time", key=self.key, samples=self.samples, seed=self.seed, steps=steps
         )
 
 

@@ -23,6 +23,8 @@ APART = 1.08
 """Steps of a reading over those of the one before: a ratio of steps is then known to 8 % wherever
 it stands.
 """
+LONG_ENOUGH = 0.05
+"""Seconds that steps must take together to be timed: of fewer too much is not the steps'."""
 
 
 def reading_steps() -> Iterator[int]:
@@ -37,9 +39,9 @@ def reading_steps() -> Iterator[int]:
 class Piece:
     """What a piece of a course came to. step: where it ended.
 
-    step_seconds: of its steps on average; None where none was timed. loss: nats per target token, and
-    token error rate, in eval mode at its end; None where it could not be read. held: the criteria
-    do. ended: why there are no more steps.
+    step_seconds: of its steps on average; None where they were too short to be timed. loss: nats per
+    target token, and token error rate, in eval mode at its end; None where it could not be read.
+    held: the criteria do. ended: why there are no more steps.
     """
 
     step: int
@@ -89,13 +91,20 @@ class Course:
         self.ended = self.ended or training.ended
         return Piece(
             step=training.step,
-            step_seconds=seconds / timed if timed else None,
+            step_seconds=seconds / timed if timed and seconds >= LONG_ENOUGH else None,
             loss=_finite(reading.loss) if reading else None,
             token_error_rate=_finite(reading.token_error_rate) if reading else None,
             held=reading is not None
             and all(criterion.judge(reading, training.trace).held for criterion in self.criteria),
             ended=self.ended,
         )
+
+    def take(self, steps: int) -> dict[str, object]:
+        """Train so many steps for their time alone, as `Timed` has it."""
+        began = self._clock()
+        self._train(steps)
+        seconds, ended = self._clock() - began, self.ended or self.training.ended
+        return {"seconds": seconds, "ended": ended}
 
     def _train(self, steps: int) -> None:
         try:

@@ -56,7 +56,8 @@ class Way:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two ways with one seed. step_times: ours over theirs, one ratio a turn.
+    """Two ways with one seed. step_times: ours over theirs, one ratio for two turns, in which each
+    side was first once.
 
     budget: steps of a climb that holds in its time.
     """
@@ -117,7 +118,7 @@ def climb_both(
 
     settled: whether what is known by now decides, asked while one side is behind.
     """
-    pair = Pair(seed=seed, budget=budget)
+    pair, before = Pair(seed=seed, budget=budget), None
     for turn, step in enumerate(reading_steps()):
         one_held = pair.ours.held or pair.base.held
         if (pair.ours.over and pair.base.over) or step > budget * (OVERTIME if one_held else 1):
@@ -133,11 +134,14 @@ def climb_both(
             pair,
             ours=pair.ours.followed(pieces[OURS]) if OURS in pieces else pair.ours,
             base=pair.base.followed(pieces[BASE]) if BASE in pieces else pair.base,
-            step_times=(*pair.step_times, *_ratio(pieces)),
         )
+        ratio = _ratio(pieces)
+        if turn % 2 == 1 and before and ratio:
+            pair = replace(pair, step_times=(*pair.step_times, math.sqrt(before * ratio)))
+        before = ratio
     raise AssertionError("readings go on for ever")
 
 
-def _ratio(pieces: dict[int, dict[str, Any]]) -> tuple[float, ...]:
-    seconds = [pieces[which]["step_seconds"] if which in pieces else None for which in (OURS, BASE)]
-    return (seconds[0] / seconds[1],) if seconds[0] and seconds[1] else ()
+def _ratio(pieces: dict[int, dict[str, Any]]) -> float | None:
+    ours, base = (pieces.get(which, {}).get("step_seconds") for which in (OURS, BASE))
+    return ours / base if ours and base else None

@@ -13,10 +13,17 @@ import pytest
 
 from pytest_overfit.against.changes import Change, changes, copy_of, put_back
 from pytest_overfit.against.checkout import Checkout, check_asked, other_side, own_checkout
-from pytest_overfit.against.comparison import Asked, Comparison, Worse, compare, taken_together
+from pytest_overfit.against.comparison import (
+    Asked,
+    Comparison,
+    TimedSteps,
+    Worse,
+    compare,
+    taken_together,
+)
 from pytest_overfit.against.guilty import Guilty, judge, search
 from pytest_overfit.against.sides import Side, import_places
-from pytest_overfit.against.times import judge_time, time_ratio, timed
+from pytest_overfit.against.times import judge_time, timed
 from pytest_overfit.against.verdict import PairTest, PairVerdict, scale_of
 from pytest_overfit.plugin.options import options_given, settings
 
@@ -112,13 +119,15 @@ class Versus:
                             ours=lambda seed: Asked(side, *at, seed),
                             base=lambda seed: Asked(base, *at, seed),
                         )
-                    ratios = timed(
+                    time = timed(
                         lambda course: (
-                            Asked(side, *at, course, timed=True),
-                            Asked(base, *at, course, timed=True),
-                        )
+                            TimedSteps(side, *at, course),
+                            TimedSteps(base, *at, course),
+                        ),
+                        chance=test.alpha,
+                        tolerance=test.tolerance,
                     )
-                    return judge_time(time_ratio(ratios, test.alpha), test.tolerance)
+                    return judge_time(time, test.tolerance)
 
             return search(changes(own.tree, self._commit, worse.files), trial)
 

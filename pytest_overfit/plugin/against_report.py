@@ -109,8 +109,8 @@ def body(comparison: Comparison) -> str:
         words = f"{percent(ours)} after {counted(step, 'step')}, theirs "
         rows.append(("WER", f"{words}{percent(theirs)}"))
     if comparison.time:
-        turns = counted(comparison.time.turns, "turn")
-        rows.append(("step time", f"{_time_phrase(comparison)}, from {turns}"))
+        rounds = counted(comparison.time.rounds, "round")
+        rows.append(("step time", f"{_time_phrase(comparison)}, from {rounds}"))
     rows += (
         [("guilty", "\n".join(map(_guilty_line, comparison.guilty)))] if comparison.guilty else []
     )

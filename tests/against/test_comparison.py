@@ -18,13 +18,15 @@ class Scripted:
     step_seconds: float = 0.01
     seeds: list = field(default_factory=list)
 
-    def ask(self, do, to=0, seed=0, **_):
+    def ask(self, do, to=0, seed=0, steps=0, **_):
         if do == "open":
             return {"budget": 40, "samples": "s", "parameters": 3, "files": []}
         if do == "memory":
             return {"bytes": 1}
         if do == "account":
             return {"courses": len(set(self.seeds)), "cached": 0, "elsewhere": 0, "damaged": 1}
+        if do == "time":
+            return {"seconds": steps * self.step_seconds, "ended": None}
         self.seeds.append(seed)
         return {
             "step": to,
@@ -66,14 +68,14 @@ def test_a_step_that_takes_longer_is_looked_for_though_the_steps_are_as_good(sec
     assert comparison_from_json(one.to_json()) == one
 
 
-def test_a_time_is_measured_in_turns_where_the_courses_have_none():
+def test_a_time_is_measured_in_rounds_where_the_courses_have_none():
     """As those of the cache, which come without."""
 
     @dataclass
     class Cached(Scripted):
-        def ask(self, do, timed=False, **request):
+        def ask(self, do, **request):
             piece = super().ask(do, **request)
-            return piece if timed or "step" not in piece else {**piece, "step_seconds": None}
+            return {**piece, "step_seconds": None} if "step" in piece else piece
 
     one = compared(Cached("ours", holds_at=30, step_seconds=0.02), Cached("base!", holds_at=30))
     assert one.time.value == pytest.approx(2.0)

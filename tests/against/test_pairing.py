@@ -43,7 +43,22 @@ def test_sides_go_in_turn_and_swap_who_is_first():
     pair, log = climbed({"holds_at": 8, "step_seconds": 0.02}, {"holds_at": 8})
     assert log == ["A", "B", "B", "A", "A", "B", "B", "A"]
     assert pair.same is True
-    assert pair.step_times == pytest.approx([2.0] * 4)
+    assert pair.step_times == pytest.approx([2.0] * 2)
+
+
+def test_a_side_that_is_slower_where_it_is_first_is_not_slower_for_that():
+    @dataclass
+    class Cold(Scripted):
+        """Takes longer where the other side went before it."""
+
+        def advance(self, to):
+            self.step_seconds = 0.01 if self.log and self.log[-1] == self.name else 0.016
+            return super().advance(to)
+
+    log = []
+    pair = climb_both(Cold("A", log), Cold("B", log), seed=0, budget=30, settled=lambda pair: False)
+    assert len(pair.step_times) >= 7
+    assert pair.step_times[1:] == pytest.approx([1.0] * (len(pair.step_times) - 1))
 
 
 def test_a_side_that_has_held_waits_until_the_other_is_settled():

@@ -112,7 +112,7 @@ def test_claims_are_seldom_false():
 def test_a_step_time_has_an_interval_of_order_statistics():
     assert time_ratio([1.0] * 6, 0.01) is None
     seven = time_ratio([1.3, 0.9, 1.0, 1.1, 1.2, 0.8, 1.4], 0.01)
-    assert (seven.value, seven.low, seven.high, seven.turns) == (1.1, 0.8, 1.4, 7)
+    assert (seven.value, seven.low, seven.high, seven.rounds) == (1.1, 0.8, 1.4, 7)
 
 
 @pytest.mark.parametrize("tolerance", [1.0, 0.5, math.nan, 3.0])
