@@ -1,20 +1,18 @@
-"""Records which tests train, so that `python -m tests.portability` can repeat them as on other
-processors, and lends them its jitter.
+"""Records which tests train, themselves or by a fixture, so that `python -m tests.portability` can
+repeat them as on other processors, and lends them its jitter.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from tests.portability.child import sitecustomize
-from tests.portability.record import CACHED, TRAINED
+from tests.portability.record import CACHED, TRAINED, WatchedSteps
 
 CHILD = str(Path(sitecustomize.__file__).parent)
 STEPS_FILE = pytest.StashKey[Path]()
@@ -42,25 +40,13 @@ def pytest_configure(config: pytest.Config) -> None:
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if CHILD not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join(path for path in (*paths, CHILD) if path)
+    config.pluginmanager.register(WatchedSteps(Path(name)))
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Trained(config))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     config.stash[STEPS_FILE].unlink(missing_ok=True)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Note on the report, which travels from xdist's workers to their controller, that the test or
-    a fixture of it took an optimiser step.
-    """
-    steps = item.config.stash[STEPS_FILE]
-    if steps.stat().st_size:
-        steps.write_bytes(b"")
-        if TRAINED not in item.user_properties:
-            item.user_properties.append(TRAINED)
-    return (yield)
 
 
 class _Trained:

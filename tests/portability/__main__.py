@@ -2,8 +2,8 @@
 noted which tests those are.
 
 A variant is this machine with other instructions (`ATEN_CPU_CAPABILITY`), another number of
-threads, or a jitter of one part in a million on every fresh network's weights. A file is run where
-any of its tests trains: they share fixtures. Results are kept by variant and test under
+threads, or a jitter of one part in a million on every fresh network's weights. A test trains where
+it or a fixture of it takes an optimiser step. Results are kept by variant and test under
 .cache/portability, in a file named after the sources, so that a run that was cut off goes on. Exit
 status 1: a test failed somewhere.
 """
@@ -62,15 +62,34 @@ def variants() -> dict[str, dict[str, str]]:
     return {**jitters, **named}
 
 
-def trained_files() -> list[str]:
-    """The files with a test that took an optimiser step when it ran last."""
+def trained_tests() -> list[str]:
+    """The ids of the tests that took an optimiser step, or used what a fixture had trained, when
+    they ran last.
+    """
     listed = ROOT / ".pytest_cache" / "v" / CACHED
     if not listed.exists():
         raise SystemExit(
             f"{listed} is not there: run `make test` first, which notes the tests that train"
         )
-    names = {test.partition("::")[0] for test in json.loads(listed.read_text(encoding="utf-8"))}
-    return sorted(name for name in names if (ROOT / name).exists() and "/benchmarks/" not in name)
+    tests = json.loads(listed.read_text(encoding="utf-8"))
+    return [
+        test for test in tests if (ROOT / file_of(test)).exists() and "/benchmarks/" not in test
+    ]
+
+
+def file_of(test: str) -> str:
+    """The file of a test by its id."""
+    return test.partition("::")[0]
+
+
+def those_that_train(listed: Path) -> list[str]:
+    """Arguments of a session that runs the tests that train and no others of their files.
+
+    listed: a file for their ids, which are too many for a command line.
+    """
+    tests = trained_tests()
+    listed.write_text(json.dumps(tests), encoding="utf-8")
+    return ["--portability-tests", str(listed), *sorted(set(map(file_of, tests)))]
 
 
 def sources_hash() -> str:
@@ -84,11 +103,12 @@ def sources_hash() -> str:
 
 
 def run(
-    name: str, variables: Mapping[str, str], files: Sequence[str], results: Path, workers: int
+    name: str, variables: Mapping[str, str], arguments: Sequence[str], results: Path, workers: int
 ) -> None:
     """Run what the results file does not have of one variant.
 
-    Two threads have both cores: one worker.
+    Two threads have both cores: one worker. Which tests train is not noted anew: one that fails may
+    not have come to it.
     """
     workers = 0 if variables["OMP_NUM_THREADS"] != "1" else workers
     # Weights that a test sets itself, or loads, are jittered too: what compares them digit by digit
@@ -106,8 +126,10 @@ def run(
         "--tb=short",
         "-p",
         "tests.portability.record",
+        "-p",
+        "no:cacheprovider",
     ]
-    command += ["--portability-results", str(results), "--portability-variant", name, *files]
+    command += ["--portability-results", str(results), "--portability-variant", name, *arguments]
     print(
         f"== {name}: {' '.join(f'{key}={value}' for key, value in variables.items())}", flush=True
     )
@@ -154,7 +176,7 @@ def main() -> int:
         help="default: %(default)s",
     )
     parser.add_argument(
-        "files", nargs="*", help="test files (default: those with a test that trains)"
+        "files", nargs="*", help="test files, all their tests (default: the tests that train)"
     )
     given = parser.parse_args()
     names = given.variants.split(",")
@@ -163,8 +185,9 @@ def main() -> int:
             f"no variant is called {unknown[0]!r}; this machine has {', '.join(variants())}"
         )
     given.results.parent.mkdir(parents=True, exist_ok=True)
+    arguments = given.files or those_that_train(given.results.with_suffix(".tests.json"))
     for name in names:
-        run(name, variants()[name], given.files or trained_files(), given.results, given.workers)
+        run(name, variants()[name], arguments, given.results, given.workers)
     outcomes = read(given.results)
     print("\n".join(told(outcomes, names)))
     ran = {variant for variant, _ in outcomes}

@@ -1,12 +1,13 @@
-"""A pytest plugin of one variant's run: it leaves out what the results file has, and appends to it
-how each test ended.
+"""How the tests that train are noted; and a pytest plugin of one variant's run, which leaves out what
+the results file has and what is not asked for, and appends to that file how each test ended.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Container, Generator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,7 @@ def _rows(results: Path) -> Iterator[dict[str, str]]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--portability-results", type=Path)
     parser.addoption("--portability-variant")
+    parser.addoption("--portability-tests", type=Path, help="a JSON list of ids; all without it")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,8 +43,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     results, variant = _given(config)
-    done = read(results)
-    items[:] = [item for item in items if (variant, item.nodeid) not in done]
+    listed = config.getoption("--portability-tests")
+    asked = json.loads(listed.read_text(encoding="utf-8")) if listed else None
+    items[:] = left(items, variant, read(results), asked)
+
+
+def left(
+    items: Sequence[pytest.Item],
+    variant: str,
+    done: Container[tuple[str, str]],
+    asked: Collection[str] | None,
+) -> list[pytest.Item]:
+    """The tests still to run of one variant. asked: their ids; None for every test."""
+    asked = None if asked is None else set(asked)
+    return [
+        item
+        for item in items
+        if (variant, item.nodeid) not in done and (asked is None or item.nodeid in asked)
+    ]
 
 
 def _given(config: pytest.Config) -> tuple[Path, str]:
@@ -68,3 +86,43 @@ class _Recorder:
             }
             with self.results.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
+
+
+class WatchedSteps:
+    """A plugin of every process: tells which tests took an optimiser step, themselves or by a
+    fixture, from a file that gets a byte for each.
+
+    A conftest's own hooks would not be called for fixtures of a whole session.
+    """
+
+    def __init__(self, steps: Path) -> None:
+        self.steps = steps
+        self.fixtures: set[tuple[str, str]] = set()
+        """Where each fixture that took a step is defined, and its name."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
+        """Note that a fixture took a step: only the first of the tests that share it is there."""
+        before = self.steps.stat().st_size
+        try:
+            return (yield)
+        finally:
+            if self.steps.stat().st_size > before:
+                self.fixtures.add((fixturedef.baseid, fixturedef.argname))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Note on the report, which travels from xdist's workers to their controller, that the test
+        or a fixture of it took a step.
+        """
+        took = self.steps.stat().st_size > 0
+        self.steps.write_bytes(b"")
+        if (took or self._shares(item)) and TRAINED not in item.user_properties:
+            item.user_properties.append(TRAINED)
+        return (yield)
+
+    def _shares(self, item: pytest.Item) -> bool:
+        return any(
+            name in getattr(item, "fixturenames", ()) and item.nodeid.startswith(defined)
+            for defined, name in self.fixtures
+        )

@@ -1,5 +1,5 @@
-"""The jitter is small, equal for equal networks and leaves torch's generator alone; a test that
-varies is named with where it fails.
+"""The jitter is small, equal for equal networks and leaves torch's generator alone; the tests that
+train are run, and no others; one that varies is named with where it fails.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from tests.portability.__main__ import told, variants
 from tests.portability.child import sitecustomize
 from tests.portability.lowest import lowest
-from tests.portability.record import read
+from tests.portability.record import TRAINED, WatchedSteps, read
 
 ROOT = Path(__file__).parents[2]
 BUILDS = """
@@ -75,6 +75,66 @@ def test_the_variants_are_three_jitters_and_each_capability_with_one_and_with_tw
     ]
     assert {"default-1", "default-2"} <= set(given)
     assert {variables["OMP_NUM_THREADS"] for variables in given.values()} == {"1", "2"}
+
+
+SHARED = """
+import pytest
+
+def step():
+    open({steps!r}, "ab").write(b".")
+
+@pytest.fixture(scope="session")
+def whole_session():
+    step()
+
+@pytest.fixture(scope="module")
+def trained(whole_session):
+    return 1
+
+@pytest.fixture(scope="module")
+def untrained():
+    return 1
+
+def test_first(trained): pass
+def test_second(trained): pass
+def test_itself(untrained): step()
+def test_neither(untrained): pass
+"""
+
+
+def test_a_test_trains_where_it_or_any_fixture_of_it_takes_a_step(
+    pytester: pytest.Pytester,
+) -> None:
+    steps = pytester.path / "steps"
+    steps.touch()
+    pytester.makepyfile(test_shared=SHARED.format(steps=str(steps)))
+    session = pytester.inline_run("-p", "no:cacheprovider", plugins=[WatchedSteps(steps)])
+    reports = session.getreports("pytest_runtest_logreport")
+    assert [
+        one.head_line
+        for one in reports
+        if one.when == "teardown" and TRAINED in one.user_properties
+    ] == [
+        "test_first",
+        "test_second",
+        "test_itself",
+    ]
+
+
+def test_the_tests_that_train_are_run_and_those_that_a_results_file_has_are_not(
+    pytester: pytest.Pytester,
+) -> None:
+    names = ["test_a", "test_b", "test_c"]
+    pytester.makepyfile(test_file="\n".join(f"def {name}(): pass" for name in names))
+    listed, results = pytester.path / "listed.json", pytester.path / "results.jsonl"
+    listed.write_text(json.dumps(["test_file.py::test_a", "test_file.py::test_b", "gone.py::test"]))
+    results.write_text('{"variant": "one", "test": "test_file.py::test_a", "outcome": "passed"}\n')
+    given = ["-p", "tests.portability.record", "-p", "no:cacheprovider"]
+    given += ["--portability-results", str(results), "--portability-variant", "one"]
+    pytester.inline_run(*given, "--portability-tests", str(listed))
+    assert [test for _, test in read(results)] == ["test_file.py::test_a", "test_file.py::test_b"]
+    pytester.inline_run(*given)
+    assert {test for _, test in read(results)} == {f"test_file.py::{name}" for name in names}
 
 
 def test_a_test_that_varies_is_told_with_the_variants_in_which_it_fails(tmp_path: Path) -> None:
