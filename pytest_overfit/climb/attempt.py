@@ -82,13 +82,24 @@ class Detour:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SecondClip:
+    """What shows that a network reads: the training again with another clip beside a lone one, whose
+    pass asked for no look at the input. sample: the other clip. steps: taken until both were read.
+    """
+
+    sample: str
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attempt:
     """One training on a rung: with which seed and recipe, and how far it came.
 
     ended: what ended it before its budget, if anything did. why: that in words.
     diverged: its loss or gradient was not finite, because of numbers that had grown too large.
     level_match: the level its last loss stands on. detour: over one path a clip, if CTC alone stood.
-    controls: of a pass. findings: what the trained network shows: a pass that is not honest, or a
+    controls: of a pass. second_clip: of a pass of one clip that needed no input, and is honest
+    beside another. findings: what the trained network shows: a pass that is not honest, or a
     network that forgets in eval mode. misread: of a failure with an output, its worst clip.
     """
 
@@ -105,6 +116,7 @@ class Attempt:
     level_match: LevelMatch | None = None
     detour: Detour | None = None
     controls: tuple[Control, ...] = ()
+    second_clip: SecondClip | None = None
     findings: tuple[Finding, ...] = ()
     misread: Misread | None = None
 

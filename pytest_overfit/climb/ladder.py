@@ -4,7 +4,8 @@ criteria of its scale.
 A rung is broken only when its recipe and the recipe's fallback learning rates fail: the verdict is
 about the network, not about one learning rate. Nor is it about CTC's own plateau where tokens stand
 by chance (`levels`): a run that comes down to it is led off by a detour over one path a clip, and
-has to hold by the subject's loss all the same. Rungs do not depend on each other, so they can be
+has to hold by the subject's loss all the same. Nor is it about what one clip does not ask for: a
+network that memorised it without a look at its input has to read it beside a second one. Rungs do not depend on each other, so they can be
 climbed in any order and by several processes with the same verdicts.
 """
 
@@ -18,29 +19,32 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
 from torch import nn
 
 from pytest_overfit.climb.attempt import Attempt as Attempt
 from pytest_overfit.climb.attempt import Detour as Detour
 from pytest_overfit.climb.attempt import Ended as Ended
-from pytest_overfit.climb.attempt import OnStep, Run, rank_of, steps_given, unwatched
+from pytest_overfit.climb.attempt import OnStep, Run, steps_given, unwatched
 from pytest_overfit.climb.attempt import Progress as Progress
+from pytest_overfit.climb.attempt import SecondClip as SecondClip
 from pytest_overfit.climb.criteria import BadLadder as BadLadder
 from pytest_overfit.climb.criteria import Criterion as Criterion
 from pytest_overfit.climb.criteria import Verdict as Verdict
 from pytest_overfit.climb.criteria import criteria_for as criteria_for
+from pytest_overfit.climb.outcome import Outcome as Outcome
 from pytest_overfit.climb.seeds import ALPHA, BETA, SeedTest
 from pytest_overfit.finding import Finding, naming
 from pytest_overfit.findings.examine import Checked, breaks_rungs, check_feasible, examine
 from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.loop.training import LoopTraining
 from pytest_overfit.recipe import Recipe
-from pytest_overfit.subject import Sample, Subject
+from pytest_overfit.subject import BadSample, Sample, Subject
 from pytest_overfit.training import Training
 
 RUNGS = (1, 2, 5, 10, 20, 50)
+SECOND_AMONG = 10
+"""Clips among which a second one with another target is looked for."""
 
 
 def check_rungs(rungs: Sequence[int]) -> tuple[int, ...]:
@@ -54,68 +58,6 @@ def check_rungs(rungs: Sequence[int]) -> tuple[int, ...]:
         if higher <= lower:
             raise BadLadder(f"rungs must ascend: {lower} comes before {higher}")
     return tuple(rungs)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of a rung.
-
-    findings: why it was not trained: targets that do not fit. error: why it could not be trained.
-    broke_at: the lower rung that broke, where this one was not tried. available: how many samples
-    there are, where they are too few to try it. parameters: of the network.
-    where: `file:line` of its class. chance_of_error: of the verdict that the seeds came to
-    (`SeedTest.chance_of_error`); None where one seed was enough, since what broke it is no matter
-    of luck.
-    """
-
-    subject: str
-    samples: int
-    status: Literal["ok", "broken", "not tried"]
-    attempts: tuple[Attempt, ...] = ()
-    findings: tuple[Finding, ...] = ()
-    error: str | None = None
-    broke_at: int | None = None
-    available: int | None = None
-    parameters: int = 0
-    where: str | None = None
-    chance_of_error: float | None = None
-
-    @property
-    def deciding(self) -> tuple[Attempt, ...]:
-        """The attempt that decided each seed: the one that held, else the one that came nearest."""
-        seeds = dict.fromkeys(attempt.seed for attempt in self.attempts)
-        return tuple(
-            min(
-                (a for a in self.attempts if a.seed == seed), key=lambda a: rank_of(a.held, a.trace)
-            )
-            for seed in seeds
-        )
-
-    @property
-    def telling(self) -> Attempt:
-        """The deciding attempt that shows the verdict: the last that held where it is ok, the first
-        that failed where it is broken.
-        """
-        return next(
-            a
-            for a in (reversed(self.deciding) if self.status == "ok" else self.deciding)
-            if a.held == (self.status == "ok")
-        )
-
-    @property
-    def seeds_held(self) -> int:
-        """How many seeds held."""
-        return sum(attempt.held for attempt in self.deciding)
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of the slowest deciding attempt."""
-        return max((attempt.steps for attempt in self.deciding), default=0)
-
-    @property
-    def seconds(self) -> float:
-        """Of all attempts together."""
-        return sum(attempt.seconds for attempt in self.attempts)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -180,7 +122,7 @@ class Rung:
                 )
                 if self.recipe.fallbacks and not explained:
                     first.leave_chance()
-                attempts.append(first.attempt(given))
+                attempts.append(self._judged(first, given, on_step))
                 unread = first.held and not attempts[-1].held and not any(held)
                 if explained or (unread and not self._went_deaf(first, attempts[-1])):
                     # Another seed would meet it again.
@@ -203,7 +145,8 @@ class Rung:
         self, samples: Sequence[Sample], given: Sequence[int], seed: int, on_step: OnStep
     ) -> list[Attempt]:
         """Other learning rates by successive halving: all for a quarter of the budget, the better
-        half to half of it, the best to the end.
+        half to half of it, the best to the end. Where that passes and is not honest, the
+        next best takes its place.
 
         Source: Jamieson & Talwalkar 2016, arXiv 1502.07943.
         """
@@ -211,16 +154,27 @@ class Rung:
             self._run(samples, replace(self.recipe, lr=self.recipe.lr * factor), seed, on_step)
             for factor in self.recipe.fallbacks
         ]
+        judged: dict[Run, Attempt] = {}
+
+        def passed(run: Run) -> bool:
+            judged[run] = self._judged(run, given, on_step)
+            return judged[run].held
+
         racing = runs
         for share in (4, 2):
             for run in racing:
                 run.train(self.recipe.budget // share - run.training.step, patient=True)
-                if run.held:
-                    return [run.attempt(given) for run in runs if run.began]
-            racing = sorted(racing, key=Run.rank)[: math.ceil(len(racing) / 2)]
-        racing[0].train_to_the_end(patient=True)
-        racing[0].leave_chance()
-        return [run.attempt(given) for run in runs]
+                if run.held and passed(run):
+                    return [judged.get(run) or run.attempt(given) for run in runs if run.began]
+            racing = sorted((run for run in racing if not run.held), key=Run.rank)
+            racing = racing[: math.ceil(len(racing) / 2)]
+        left = sorted((run for run in runs if not (run.held or run in racing)), key=Run.rank)
+        for run in (*racing, *left):
+            run.train_to_the_end(patient=True)
+            run.leave_chance()
+            if not run.held or passed(run):
+                break
+        return [judged.get(run) or run.attempt(given) for run in runs]
 
     def _known(self, run: Run, *, early: bool = False) -> str | None:
         """Why no other rate or seed is an answer, in words: what breaks it is known, or its output
@@ -238,11 +192,60 @@ class Rung:
         )
 
     def _went_deaf(self, run: Run, attempt: Attempt) -> bool:
-        """Whether a pass that other inputs do not undo may be the work of its learning rate: no
-        contract finds that a fresh network does not read its input, and there are other rates.
+        """Whether a pass that other inputs do not undo may be the work of its learning rate, or of
+        a single clip: no contract finds that a fresh network does not read its input.
         """
         ignored = any(finding.name == INPUT_IGNORED.name for finding in attempt.findings)
-        return bool(self.recipe.fallbacks) and ignored and self._known(run) is None
+        return run.held and not attempt.held and ignored and self._known(run) is None
+
+    def _judged(self, run: Run, given: Sequence[int], on_step: OnStep) -> Attempt:
+        """The attempt of a run. One clip alone may be memorised without a look at the input: the
+        same recipe with a second one beside it tells whether the network reads.
+        """
+        attempt = run.attempt(given)
+        if self.samples > 1 or not self._went_deaf(run, attempt) or not self._reads_fresh:
+            return attempt
+        pair = self._pair()
+        if pair is None:
+            return attempt
+        both = self._run(pair, attempt.recipe, attempt.seed, on_step)
+        with closing(both.training):
+            both.train_to_the_end(patient=not self.recipe.fallbacks)
+            if self.recipe.fallbacks:
+                both.leave_chance()
+            if not both.attempt(steps_given(both.training)).held:
+                return attempt
+            second = SecondClip(sample=pair[1].name, steps=both.training.step)
+        kept = tuple(one for one in attempt.findings if one.name != INPUT_IGNORED.name)
+        return replace(
+            attempt, second_clip=second, findings=kept, held=not any(f.fails() for f in kept)
+        )
+
+    @property
+    def _reads_fresh(self) -> bool:
+        """Whether a contract saw the input reach the output of a fresh network."""
+        return any(
+            one.skipped is None and INPUT_IGNORED in one.contract.finds for one in self.checked
+        )
+
+    def _pair(self) -> list[Sample] | None:
+        """The first clip and the next one with another target; None where none is near, or fit."""
+        offered = self.subject.offered(SECOND_AMONG)
+        other = next(
+            (
+                place
+                for place, sample in enumerate(offered)
+                if sample.target.tolist() != offered[0].target.tolist()
+            ),
+            None,
+        )
+        if other is None:
+            return None
+        try:
+            taken = self.subject.take(other + 1)
+        except BadSample:
+            return None
+        return [taken[0], taken[other]]
 
     @cached_property
     def checked(self) -> tuple[Checked, ...]:

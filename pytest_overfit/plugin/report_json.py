@@ -158,6 +158,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
             "step": attempt.detour.step,
             "path_steps": attempt.detour.path_steps,
         },
+        "second_clip": attempt.second_clip and asdict(attempt.second_clip),
         "controls": [
             {
                 "name": control.name,

@@ -18,7 +18,15 @@ from filelock import FileLock, Timeout
 
 from pytest_overfit.atomic_files import write_whole
 from pytest_overfit.climb.controls import Control
-from pytest_overfit.climb.ladder import Attempt, Detour, Ended, Outcome, Progress, Verdict
+from pytest_overfit.climb.ladder import (
+    Attempt,
+    Detour,
+    Ended,
+    Outcome,
+    Progress,
+    SecondClip,
+    Verdict,
+)
 from pytest_overfit.climb.misread import Misread
 from pytest_overfit.explain.diagnosis import Diagnosis, Row
 from pytest_overfit.explain.trials import Trial, TrialEnded
@@ -99,6 +107,7 @@ def _attempt_from_json(row: dict[str, Any]) -> Attempt:
         "detour": Detour(**{**row["detour"], "level": Level(**row["detour"]["level"])})
         if row["detour"]
         else None,
+        "second_clip": SecondClip(**row["second_clip"]) if row["second_clip"] else None,
         "misread": Misread(**{**row["misread"], "lines": tuple(row["misread"]["lines"])})
         if row["misread"]
         else None,

@@ -85,8 +85,16 @@ def detour_text(detour: Detour | None) -> str:
 
 
 def unread_text(outcome: Outcome) -> str:
-    """Nothing, or "trained at lr 0.005 it no longer read its input; at lr 0.0015 it did"."""
+    """Nothing, or "trained at lr 0.005 it no longer read its input; at lr 0.0015 it did", or "at 1
+    sample it needs no input; with clip-01 beside it, it reads (64 steps)".
+    """
     held = outcome.telling
+    if held.second_clip:
+        steps = counted(held.second_clip.steps, "step")
+        return (
+            f"at 1 sample it needs no input; with {held.second_clip.sample} beside it, it reads "
+            f"({steps})"
+        )
     unread = [
         attempt
         for attempt in outcome.attempts

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from pytest_overfit import ctc
 from pytest_overfit.climb.controls import Control, ignored_inputs, run_controls, train_eval_gap
+from pytest_overfit.climb.ladder import Rung, criteria_for
+from pytest_overfit.findings.examine import Checked
+from pytest_overfit.findings.wiring import WHOLE_WIRING
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import Sample, Subject
 from pytest_overfit.training import Training
@@ -185,6 +188,22 @@ def test_a_pass_by_length_and_clock_alone_is_found_out(count: int, share: float)
     (finding,) = ignored_inputs(controls)
     assert finding.name == "input_ignored"
     assert "the pass is not honest" in finding.headline
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["lengths", "one length"])
+def test_no_second_clip_excuses_a_network_that_reads_too_little_of_its_input(cut: bool) -> None:
+    """Contracts see that something reaches the output, of a millionth of the features."""
+    samples = [replace(s, features=s.features[:48]) for s in clips(2)] if cut else of_lengths(2)
+    outcome = Rung(
+        subject=replace(bigru(), build=lambda **_: Clock(1e-6), samples=samples),
+        samples=1,
+        recipe=Recipe(budget=300, overtime=0.0, fallbacks=()),
+        criteria=criteria_for(1),
+        examined=(Checked(contract=WHOLE_WIRING),),
+    ).climb()
+    (attempt,) = outcome.attempts
+    assert all(verdict.held for verdict in attempt.verdicts)
+    assert (outcome.status, attempt.second_clip) == ("broken", None)
 
 
 @pytest.mark.parametrize(

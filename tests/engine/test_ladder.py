@@ -756,3 +756,75 @@ def test_a_network_that_training_made_deaf_is_given_another_rate(fallbacks, stat
         assert unread_text(outcome) == (
             "trained at lr 0.005 it no longer read its input; at lr 0.0015 it did"
         )
+
+
+def test_a_race_goes_on_past_a_pass_that_reads_nothing() -> None:
+    outcome = Rung(
+        subject=replace(bigru(), build=Startled),
+        samples=1,
+        recipe=replace(default_recipe(1), fallbacks=(1.0, 0.3)),
+        criteria=criteria_for(1),
+    ).climb()
+    *deaf, honest = outcome.attempts
+    assert [[finding.name for finding in one.findings] for one in deaf] == [["input_ignored"]] * 2
+    assert (honest.held, honest.second_clip, outcome.status) == (True, None, "ok")
+
+
+class Placed(nn.Module):
+    """Features beside learned places that are ten times as loud: one clip is memorised by places
+    alone, two ask for a look at the features.
+    """
+
+    def __init__(self, **_: object) -> None:
+        super().__init__()
+        self.see = nn.Linear(24, 32)
+        self.places = nn.Parameter(torch.randn(76, 32))
+        self.head = nn.Linear(32, 25)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        x = 0.1 * self.see(features) + self.places[: features.shape[1]]
+        return self.head(x.relu()).log_softmax(-1).transpose(0, 1), frames
+
+
+@pytest.fixture(scope="module")
+def placed() -> Outcome:
+    return Rung(
+        subject=replace(bigru(), build=Placed),
+        samples=1,
+        recipe=replace(default_recipe(1), fallbacks=()),
+        criteria=criteria_for(1),
+    ).climb()
+
+
+def test_one_clip_that_needs_no_input_is_no_fault_of_a_network_that_reads_two(placed) -> None:
+    (attempt,) = placed.attempts
+    named = {control.name: control.held for control in attempt.controls}
+    assert (placed.status, attempt.held, attempt.findings) == ("ok", True, ())
+    assert named["noise"] is False
+    assert attempt.second_clip is not None
+    assert unread_text(placed) == (
+        f"at 1 sample it needs no input; with clip-01 beside it, it reads "
+        f"({attempt.second_clip.steps} steps)"
+    )
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        lambda samples: samples[:1],
+        lambda samples: [samples[0], replace(samples[1], target=samples[0].target)],
+        lambda samples: [samples[0], replace(samples[1], target=torch.tensor([99]))],
+    ],
+    ids=["none", "the same target", "one that is unfit"],
+)
+def test_without_a_second_clip_nothing_excuses_a_pass_that_needs_no_input(unfit) -> None:
+    subject = bigru()
+    outcome = Rung(
+        subject=replace(subject, build=Placed, samples=unfit(subject.samples)),
+        samples=1,
+        recipe=replace(default_recipe(1), fallbacks=()),
+        criteria=criteria_for(1),
+    ).climb()
+    (attempt,) = outcome.attempts
+    assert (outcome.status, attempt.second_clip) == ("broken", None)
+    assert [finding.name for finding in attempt.findings] == ["input_ignored"]

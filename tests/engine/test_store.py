@@ -14,7 +14,7 @@ import pytest
 
 from pytest_overfit import Outcome, Recipe
 from pytest_overfit.atomic_files import write_whole
-from pytest_overfit.climb.ladder import Attempt, Detour, Ended, Progress, Verdict
+from pytest_overfit.climb.ladder import Attempt, Detour, Ended, Progress, SecondClip, Verdict
 from pytest_overfit.finding import Finding
 from pytest_overfit.levels import Level
 from pytest_overfit.plugin.live import progress_text, read_progress
@@ -60,6 +60,7 @@ OUTCOME = Outcome(
             seed=4,
             ended=None,
             detour=Detour(level=Level(name="repeats merged", loss=0.2), step=8, path_steps=3),
+            second_clip=SecondClip(sample="c2", steps=7),
         ),
     ),
     findings=(
