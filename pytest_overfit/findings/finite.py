@@ -19,7 +19,7 @@ from pytest_overfit.findings.bench.sure import SURE, sure
 from pytest_overfit.findings.loss import loss_is_ctc
 from pytest_overfit.findings.output import output_starts_uniform
 from pytest_overfit.findings.record import Contract, Record
-from pytest_overfit.findings.remedies import FROM_HEAD
+from pytest_overfit.findings.remedies import BYPASS, FROM_HEAD
 from pytest_overfit.findings.signal import EXPLODING_SIGNAL
 from pytest_overfit.measures import valid_steps
 from pytest_overfit.network.recorder import in_double, undisturbed
@@ -234,7 +234,7 @@ NON_FINITE_OUTPUT = Record(
         "Look there for a division by zero, a logarithm or root of zero, or a mask that leaves "
         "nothing; compute it in float32 if it is half."
     ),
-    remedies=(FROM_HEAD,),
+    remedies=(FROM_HEAD, BYPASS),
     planted=("net-empty-mask",),
 )
 NON_FINITE_GRADIENT = Record(
@@ -252,7 +252,7 @@ NON_FINITE_GRADIENT = Record(
         "Add a small number inside the root or the norm, or keep the bad values out of the branch "
         "that is not taken."
     ),
-    remedies=(FROM_HEAD,),
+    remedies=(FROM_HEAD, BYPASS),
     planted=("grad-root-of-zero",),
 )
 

@@ -16,6 +16,7 @@ from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import (
+    BYPASS,
     DEFAULT_LOSS,
     FROM_HEAD,
     NO_DROPOUT_AT_ALL,
@@ -360,7 +361,7 @@ BATCH_LEAK = Record(
         "and for statistics over the batch."
     ),
     follows=("non_finite_output", "non_finite_gradient", "carried_state", "random_in_eval"),
-    remedies=(OTHER_LAYOUT, DEFAULT_LOSS, FROM_HEAD, ONE_BY_ONE),
+    remedies=(OTHER_LAYOUT, DEFAULT_LOSS, FROM_HEAD, ONE_BY_ONE, BYPASS),
     planted=("ctc-axes", "ctc-axes-output", "ctc-axes-square", "net-batch-mean"),
     harmless=True,
 )

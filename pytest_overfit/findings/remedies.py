@@ -166,6 +166,7 @@ LIVELY_NORM = network_remedy(
 )
 NO_DROPOUT = network_remedy("no dropout", network_edits.without_dropout)
 UNFREEZE = network_remedy("every parameter unfrozen", network_edits.unfrozen)
+REGISTERED = network_remedy("layers of plain lists and dicts registered", network_edits.registered)
 ZERO_BIAS = network_remedy("no bias in the head at the start", network_edits.zero_head_bias)
 WIDEN = network_remedy("64 channels at the bottleneck", network_edits.widen(64))
 

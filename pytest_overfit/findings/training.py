@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pytest_overfit import ctc, measures
 from pytest_overfit.finding import Finding
@@ -36,6 +36,7 @@ from pytest_overfit.findings.remedies import (
     lr_times,
 )
 from pytest_overfit.findings.signal import number
+from pytest_overfit.network.dropout import dropout_rates
 from pytest_overfit.subject import Loss, collate
 
 if TYPE_CHECKING:
@@ -174,24 +175,22 @@ def trace_length(attempt: Attempt) -> int:
 
 def noisy_training(evidence: Evidence) -> Finding | None:
     """Dropout so large that two passes over the same clips hardly agree."""
-    modules = evidence.fresh().named_modules()
-    rates = {
-        name: module.p
-        for name, module in modules
-        if isinstance(module, nn.modules.dropout._DropoutNd)
-    }
+    rung = evidence.rung
+    rates = dropout_rates(
+        rung.subject, evidence.fresh(), evidence.samples[:CLIPS], device=rung.device
+    )
     worst = max(rates, key=lambda name: rates[name], default=None)
     if worst is None or rates[worst] <= 0.7:
         return None
     shown = (
         (
-            f"dropout {rates[worst]:g} at {worst}: {rates[worst]:.0%} of its input is lost at "
+            f"dropout {rates[worst]:g} at {worst or 'the network'}: {rates[worst]:.0%} of its input is lost at "
             "every step of training"
         ),
     )
-    headline = f"dropout at {worst} drowns the signal in noise"
+    headline = f"dropout at {worst or 'the network'} drowns the signal in noise"
     return NOISY_TRAINING.finding(
-        headline=headline, evidence=shown, module=worst, try_="less dropout"
+        headline=headline, evidence=shown, module=worst or None, try_="less dropout"
     )
 
 
@@ -336,7 +335,7 @@ NOISY_TRAINING = Record(
     name="noisy_training",
     stage="training",
     means="Dropout is so large that two passes over the same clips hardly agree.",
-    detected="The rate of every dropout is read.",
+    detected="The rate of every dropout is read, that of functions included.",
     mend="Lower the rate of the named dropout.",
     remedies=(NO_DROPOUT, NO_DROPOUT_AT_ALL),
     planted=("net-dropout",),
@@ -387,7 +386,7 @@ CAUSE_NOT_LOCATED = Record(
             lr_times(0.1),
             lr_times(10),
             DEFAULT_RECIPE,
-            NO_DROPOUT,
+            NO_DROPOUT_AT_ALL,
             LAYER_NORM,
             FAN_IN,
             RESET,

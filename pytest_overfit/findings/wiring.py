@@ -17,12 +17,14 @@ from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import (
     BYPASS,
     PLAIN_CALL,
+    REGISTERED,
     RESET_MODULE,
     TRAIN_ALL,
     UNDETACH,
     UNFREEZE,
 )
 from pytest_overfit.findings.signal import DEAD_UNITS
+from pytest_overfit.network.network_edits import TORCHS_OWN
 from pytest_overfit.network.recorder import Call, differ, undisturbed
 
 EDGE = 0.1
@@ -134,7 +136,7 @@ def _held_aside(network: nn.Module) -> Iterator[tuple[str, str, list[Tensor]]]:
                 t for item in items if isinstance(item, nn.Module) for t in item.parameters()
             ]
             tensors += [item for item in items if isinstance(item, Tensor)]
-            if tensors and attribute not in ("_parameters", "_buffers", "_modules"):
+            if tensors and attribute not in TORCHS_OWN:
                 yield name, f"{name}.{attribute}".lstrip("."), tensors
 
 
@@ -428,7 +430,7 @@ DETACHED_BRANCH = Record(
     ),
     mend="Look for detach(), .data, no_grad or a copy through numpy in front of the named module.",
     follows=("non_finite_output", "non_finite_gradient"),
-    remedies=(UNDETACH,),
+    remedies=(UNDETACH, BYPASS),
     planted=("net-detach",),
     harmless=True,
 )
@@ -477,7 +479,7 @@ PARAMETER_NOT_TRAINED = Record(
         "Give it to the optimiser, or freeze it with requires_grad_(False); keep layers in "
         "nn.ModuleList or nn.ModuleDict."
     ),
-    remedies=(TRAIN_ALL, UNFREEZE),
+    remedies=(TRAIN_ALL, UNFREEZE, REGISTERED),
     planted=("train-optimizer-misses", "train-frozen-head"),
 )
 

@@ -21,6 +21,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from pytest_overfit.subject import Sample, Subject
 
 NetworkEdit = Callable[[nn.Module], bool]
+TORCHS_OWN = ("_parameters", "_buffers", "_modules")
+"""Attributes of a module that hold what is registered."""
 
 
 class CannotEdit(ValueError):
@@ -171,6 +173,20 @@ def zero_head_bias(network: nn.Module) -> bool:
     return bool(heads)
 
 
+class HandedOn(nn.Module):
+    """What it is given first, whatever else comes with it; a pair where the module that stood in its
+    place gives one, as recurrent layers and attention do.
+    """
+
+    def __init__(self, replaced: nn.Module) -> None:
+        super().__init__()
+        self.gives_pair = isinstance(replaced, nn.RNNBase | nn.MultiheadAttention)
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        first = [*given, *named.values()][0]
+        return (first, None) if self.gives_pair else first
+
+
 def bypass(module: str) -> NetworkEdit:
     """Leave one module out: its input goes on in its place, where shapes allow."""
 
@@ -178,10 +194,28 @@ def bypass(module: str) -> NetworkEdit:
         parent, _, child = module.rpartition(".")
         if not module or not hasattr(network.get_submodule(parent), child):
             return False
-        setattr(network.get_submodule(parent), child, nn.Identity())
+        replaced = network.get_submodule(module)
+        setattr(network.get_submodule(parent), child, HandedOn(replaced))
         return True
 
     return edit
+
+
+def registered(network: nn.Module) -> bool:
+    """Modules that lie in a plain list or dict, made known to torch, and so to optimisers."""
+    found = False
+    for module in list(network.modules()):
+        for attribute, value in list(vars(module).items()):
+            items = value.values() if isinstance(value, dict) else value
+            inner = (
+                [item for item in items if isinstance(item, nn.Module)]
+                if isinstance(value, dict | list | tuple) and attribute not in TORCHS_OWN
+                else []
+            )
+            if inner:
+                module.add_module(f"{attribute}_registered", nn.ModuleList(inner))
+                found = True
+    return found
 
 
 def repeated_blocks(subject: Subject, network: nn.Module, sample: Sample) -> list[str]:

@@ -171,7 +171,39 @@ def test_a_stride_is_divided_down_to_one() -> None:
 def test_what_is_bypassed_hands_on_its_input() -> None:
     network = net()
     network_edits.bypass("encoder.2")(network)
-    assert isinstance(network.encoder[2], nn.Identity)
+    x = torch.randn(2, 3, 5)
+    assert network.encoder[2](x) is x
+    assert network.encoder[2](x, torch.zeros(2), mask=None) is x
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.GRU(5, 7, batch_first=True), nn.MultiheadAttention(5, 1, batch_first=True)]
+)
+def test_what_gives_a_pair_is_left_out_as_one(layer: nn.Module) -> None:
+    network = nn.ModuleDict({"layer": layer})
+    assert network_edits.bypass("layer")(network)
+    x = torch.randn(2, 3, 5)
+    assert network["layer"](query=x, key=x, value=x) == (x, None)
+
+
+class Listed(nn.Module):
+    """Layers that torch does not see, in a list and in a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = [nn.Linear(3, 3), "no layer"]
+        self.named = {"a": nn.Linear(3, 2)}
+        self.head = nn.Linear(2, 2)
+
+
+def test_layers_in_plain_lists_and_dicts_are_registered_once() -> None:
+    network = nn.Sequential(Listed())
+    assert network_edits.registered(network)
+    known = {id(parameter) for parameter in network.parameters()}
+    first, *_ = network[0].layers
+    assert len(known) == 6
+    assert {id(first.weight), id(network[0].named["a"].bias)} <= known
+    assert not network_edits.registered(nn.Sequential(nn.Linear(2, 2)))
 
 
 def test_blocks_that_keep_the_shape_are_found_and_left_out() -> None:
