@@ -190,6 +190,14 @@ def call_network(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[
     return returned
 
 
+def _in_precision_of(network: nn.Module, features: Tensor) -> Tensor:
+    """Features as numbers of the kind that all of the network's weights are of, where they are of
+    one.
+    """
+    kinds = {weight.dtype for weight in network.parameters() if weight.is_floating_point()}
+    return features.to(*kinds) if len(kinds) == 1 and features.is_floating_point() else features
+
+
 def takes_frames(network: nn.Module) -> bool:
     """Whether the network's forward can be called with features and frames."""
     try:
@@ -464,7 +472,8 @@ class Subject:
     def log_probs(
         self, network: nn.Module, features: Tensor, frames: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Run the network. Returns log-probabilities (steps, batch, vocabulary) and steps (batch,).
+        """Run the network, on features of its own precision. Returns log-probabilities (steps, batch,
+        vocabulary) and steps (batch,).
 
         Raises BadSubject on another shape.
         """
@@ -474,7 +483,7 @@ class Subject:
                 "Subject(forward=lambda network, features, frames: (network(features), steps)) "
                 "with the steps of each clip's output"
             )
-        returned = self.forward(network, features, frames)
+        returned = self.forward(network, _in_precision_of(network, features), frames)
         if (
             not isinstance(returned, tuple | list)
             or len(returned) != 2

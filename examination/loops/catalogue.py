@@ -7,6 +7,7 @@ from examination.loops.fresh_changes import FRESH
 from examination.loops.planting import Change, Kind
 from examination.loops.reported_changes import REPORTED
 from examination.loops.unseen_changes import UNSEEN
+from examination.loops.unseen_sound import UNSEEN_SOUND
 
 _FAULTS: dict[Kind, tuple[Change, ...]] = {
     "generator": generator_changes.FAULTS,
@@ -39,4 +40,5 @@ def changes(kind: Kind) -> tuple[Change, ...]:
         *FRESH[kind],
         *REPORTED[kind],
         *sound_changes(kind),
+        *UNSEEN_SOUND[kind],
     )

@@ -100,6 +100,14 @@ def _words() -> list[str]:
             "missed. Those aside were not mended for, except `plateau_of_the_wrong_way`: 9 of "
             "11 of them were found before, and named."
         ),
+        (
+            "Unseen sound changes (`examination/loops/unseen_sound.py`) were written down before the "
+            "tool saw any of them. The alarm that is left is of features"
+        ),
+        (
+            "that `collate` computes and that the samples do not hold: [own loop](own_loop.md) says "
+            "how they are told of it."
+        ),
         "[Other tools](loop_rivals.md) on the same changes.",
     ]
 
@@ -116,6 +124,10 @@ FIRST_LOOK: dict[str, dict[str, tuple[str, ...]]] = {
     "reported kinds": {
         "detected": ("9 of 12", "9 of 12", "9 of 10", "27 of 34"),
         "part named": ("7 of 12", "7 of 12", "8 of 10", "22 of 34"),
+    },
+    "unseen sound changes": {
+        "false alarms": ("2 of 33", "1 of 9", "0 of 6", "3 of 48"),
+        "warnings": ("2 of 33", "0 of 9", "0 of 6", "2 of 48"),
     },
 }
 """What was counted when kinds were looked at for the first time, by kind of training and of all."""
@@ -153,8 +165,11 @@ def _figures() -> list[tuple[str, Callable[[Result], bool], Callable[[Result], b
     def is_fault(row: Result) -> bool:
         return bool(row["expected"])
 
-    def is_sound(row: Result) -> bool:
-        return not row["expected"]
+    def was_sound(row: Result) -> bool:
+        return not row["expected"] and row["lot"] != "unseen kind"
+
+    def unseen_sound(row: Result) -> bool:
+        return not row["expected"] and row["lot"] == "unseen kind"
 
     among = [(title, faults_of(lot)) for lot, title in LOTS.items()]
     goods = (("detected", detected), ("part named", named))
@@ -164,8 +179,10 @@ def _figures() -> list[tuple[str, Callable[[Result], bool], Callable[[Result], b
             for title, faults in (*among, ("all faults", is_fault))
             for what, good in goods
         ),
-        ("sound changes: false alarms", is_sound, alarmed),
-        ("sound changes: warnings", is_sound, warned),
+        ("sound changes: false alarms", was_sound, alarmed),
+        ("sound changes: warnings", was_sound, warned),
+        ("unseen sound changes, mended since: false alarms", unseen_sound, alarmed),
+        ("unseen sound changes, mended since: warnings", unseen_sound, warned),
     ]
 
 

@@ -10,6 +10,7 @@ overfit_batches trains on four. Run it where they are installed: `pip install
 from __future__ import annotations
 
 import json
+import multiprocessing
 import subprocess
 import sys
 import tempfile
@@ -239,8 +240,12 @@ def raised(call: Callable[[], Any]) -> set[str]:
     return set()
 
 
-def examine(rival: str, kind: Kind, change: Change, folder: Path) -> dict[str, Any] | None:
-    """A row of results; None where the rival has nothing to do with such a training."""
+def examine(job: tuple[str, Kind, Change, Path]) -> dict[str, Any] | None:
+    """A row of results; None where the rival has nothing to do with such a training.
+
+    job: the rival, the kind of training, what is planted in it, and where to write its text.
+    """
+    rival, kind, change, folder = job
     said = RIVALS[rival](kind, planted(kind, change, folder))
     if said is None:
         return None
@@ -253,27 +258,40 @@ def examine(rival: str, kind: Kind, change: Change, folder: Path) -> dict[str, A
     }
 
 
-def main(kinds: Iterable[str]) -> int:
+def main(kinds: Iterable[Kind]) -> int:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     done = {(row["rival"], row["kind"], row["name"]) for row in rows()}
     RESULTS.parent.mkdir(exist_ok=True)
-    for rival in RIVALS:
-        try:
-            version(rival)
-        except PackageNotFoundError:
-            print(f"{rival} is not installed: left out")
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            for kind in KINDS:
-                for change in changes(kind) if kind in kinds else ():
-                    if (rival, kind, change.name) in done:
-                        continue
-                    if row := examine(rival, kind, change, Path(folder)):
-                        with RESULTS.open("a", encoding="utf-8") as file:
-                            file.write(json.dumps(row) + "\n")
-                        print(rival, kind, change.name, *row["said"], flush=True)
+    installed = [rival for rival in RIVALS if _is_installed(rival)]
+    jobs = [
+        (rival, kind, change)
+        for rival in installed
+        for kind in kinds
+        for change in changes(kind)
+        if (rival, kind, change.name) not in done
+    ]
+    # A process for each: some faults leave torch's own state changed, gradients switched off say.
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool,
+    ):
+        for row in pool.imap(examine, [(*job, Path(folder)) for job in jobs], chunksize=1):
+            if row is None:
+                continue
+            with RESULTS.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            print(row["rival"], row["kind"], row["name"], *row["said"], flush=True)
     return 0
+
+
+def _is_installed(rival: str) -> bool:
+    try:
+        version(rival)
+    except PackageNotFoundError:
+        print(f"{rival} is not installed: left out")
+        return False
+    return True
 
 
 def rows() -> list[dict[str, Any]]:

@@ -235,7 +235,10 @@ def _verdict(ours: Outcome, found: Sequence[Finding], exchange: _Exchange) -> Fi
     likeliest = next(iter((*parts, *exchange.breaking)), None)
     if not causes and parts == ("loss",) and exchange.clips_are_unlike():
         likeliest, known = "batches", "what reaches the network is like none of the clips"
-        finding = replace(finding, evidence=(*finding.evidence, known))
+        meant = (
+            "if collate is meant to change features, let the samples be what it makes of each item"
+        )
+        finding = replace(finding, evidence=(*finding.evidence, known), try_=meant)
     return replace(finding, part=causes[0].part if causes else likeliest)
 
 

@@ -111,7 +111,9 @@ def _summed(rehearsal: Rehearsal) -> tuple[Finding, ...]:
     parts = [
         window
         for window in rehearsal.windows
-        if len(_graded(window)) > 1 and len(_graded(window)) == len(window.of("backward"))
+        if len(_graded(window)) > 1
+        and len(_graded(window)) == len(window.of("backward"))
+        and "z" not in window.order().strip("zcs")
     ]
     if len(parts) < FEWEST:
         return ()

@@ -217,6 +217,22 @@ def test_every_layout_and_kind_of_output_is_read_as_the_same_log_probabilities(l
     assert torch.allclose(log_probs, logits.log_softmax(-1))
 
 
+def test_features_come_in_the_precision_of_a_network_that_has_one():
+    seen = []
+
+    def forward(network, features, frames):
+        seen.append(features.dtype)
+        return network(features).log_softmax(-1).transpose(0, 1), frames
+
+    mixed = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 4).double())
+    for network in (nn.Linear(3, 4).double(), nn.Linear(3, 4).bfloat16(), mixed[:1], nn.Identity()):
+        features = torch.zeros(1, 5, 3 if list(network.parameters()) else 4)
+        subject(forward=forward).log_probs(network, features, torch.tensor([5]))
+    with pytest.raises(RuntimeError, match="same dtype"):  # which of them is not ours to guess
+        subject(forward=forward).log_probs(mixed, torch.zeros(1, 5, 3), torch.tensor([5]))
+    assert seen == [torch.float64, torch.bfloat16, torch.float32, torch.float32, torch.float32]
+
+
 def test_an_output_in_another_layout_is_turned_away_with_both_shapes():
     wrong = subject(forward=lambda network, x, frames: (torch.zeros(2, 5, 4), frames))
     with pytest.raises(

@@ -30,6 +30,7 @@ from examination.loops.generator_changes import (
 from examination.loops.planting import Change, fault, sound
 from examination.loops.reported_changes import REPORTED
 from examination.loops.subjects import subject
+from examination.loops.unseen_sound import UNSEEN_SOUND
 from pytest_overfit.findings.examine import Checked
 from pytest_overfit.loop.contracts import CONTRACTS, examine_loop, findings_of_loop
 from tests.loop.planted import FINDING_OF
@@ -86,7 +87,9 @@ EVERY = (
     *OWN,
 )
 PLANTED = {change.name: change for change in EVERY}
-SOUND = {change.name: change for change in sound_changes("generator")}
+SOUND = {
+    change.name: change for change in (*sound_changes("generator"), *UNSEEN_SOUND["generator"])
+}
 SHOWN = (
     "never_zeroed",
     "zeroed_before_step",
@@ -132,6 +135,8 @@ QUIET = (
     "bounded_weights",
     "checkpointed",
     "schedule_per_step",
+    "unseen_sound_sharpness_aware",
+    "unseen_sound_hard_clips_twice",
 )
 
 
