@@ -195,7 +195,7 @@ def _in_precision_of(network: nn.Module, features: Tensor) -> Tensor:
     one.
     """
     kinds = {weight.dtype for weight in network.parameters() if weight.is_floating_point()}
-    return features.to(*kinds) if len(kinds) == 1 and features.is_floating_point() else features
+    return features.to(kinds.pop()) if len(kinds) == 1 else features
 
 
 def takes_frames(network: nn.Module) -> bool:
