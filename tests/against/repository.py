@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from tests.inner_sessions import WITHOUT
+
 NETWORK = '''
 from torch import nn
 
@@ -85,7 +87,9 @@ def make_repository(folder: Path) -> str:
     # The session runs in the test's own process, where the package is imported already.
     imported = "ignore:Module already imported so cannot be rewritten; pytest_overfit"
     filters = f"error\n    {imported}:pytest.PytestAssertRewriteWarning"
-    (folder / "pytest.ini").write_text(f"[pytest]\nfilterwarnings =\n    {filters}\n")
+    (folder / "pytest.ini").write_text(
+        f"[pytest]\naddopts = {WITHOUT}\nfilterwarnings =\n    {filters}\n"
+    )
     (folder / ".gitignore").write_text("__pycache__\nlogs\noverfitting_*\ndata\n", encoding="utf-8")
     git(folder, "init", "--quiet", "--initial-branch=main")
     return commit(folder, "begin")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pytest_overfit.plugin.options import join_paths
+from tests.inner_sessions import WITHOUT
 
 ROOT = Path(__file__).parents[2]
 CONFTEST = """
@@ -35,7 +36,7 @@ def project(tmp_path: Path) -> Path:
     project = tmp_path / "check out"
     (project / "tests").mkdir(parents=True)
     (project / "pytest.ini").write_text(
-        "[pytest]\ntestpaths = tests\naddopts = --strict-markers -p no:cacheprovider\n"
+        f"[pytest]\ntestpaths = tests\naddopts = --strict-markers -p no:cacheprovider {WITHOUT}\n"
     )
     (project / "conftest.py").write_text(CONFTEST)
     (project / "tests" / "test_says.py").write_text(TEST)

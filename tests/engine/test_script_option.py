@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_overfit.plugin.options import join_script
+from tests.inner_sessions import WITHOUT
 from tests.loop.scripts import written
 from tests.loop.test_script import MAIN
 
@@ -12,6 +13,7 @@ from tests.loop.test_script import MAIN
 def test_pytest_climbs_by_a_script(pytester: pytest.Pytester) -> None:
     written(pytester.path)
     result = pytester.runpytest_subprocess(
+        *WITHOUT.split(),
         "-m",
         "overfit",
         "--overfit-rungs=1",
@@ -27,7 +29,9 @@ def test_pytest_climbs_by_a_script(pytester: pytest.Pytester) -> None:
 
 def test_pytest_says_why_a_script_cannot_be_driven(pytester: pytest.Pytester) -> None:
     written(pytester.path, (MAIN, "\n"))
-    result = pytester.runpytest_subprocess("-m", "overfit", "--overfit-script=train.py")
+    result = pytester.runpytest_subprocess(
+        *WITHOUT.split(), "-m", "overfit", "--overfit-script=train.py"
+    )
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*train.py cannot be driven: it builds no torch DataLoader*"])
 

@@ -23,6 +23,7 @@ from pytest_overfit.search.result import write
 from pytest_overfit.search.running import Search, run
 from pytest_overfit.search.storage import open_storage
 from tests.engine.searched import small, subject
+from tests.inner_sessions import WITHOUT
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"network": {}, "layer_lr": {}, "accumulation": 1, "batch": None, "warmup": 0}
@@ -125,7 +126,16 @@ def test_killed_it_loses_nothing_but_what_was_under_way(tmp_path: Path) -> None:
 
 def test_a_session_searches_in_the_place_of_rungs(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "overfits"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        *WITHOUT.split(),
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "overfits",
+    ]
     command += ["--overfit-search", "2", "--overfit-rungs", "1", "--rootdir", str(tmp_path)]
     command += ["--overfit-subject", "tests.engine.searched:small", "-m", "overfit"]
     ran = subprocess.run(

@@ -16,14 +16,15 @@ import pytest_overfit.plugin.cases  # noqa: F401
 from pytest_overfit.health.rules import RULES
 from pytest_overfit.plugin.live import CLEAR
 from tests.health.made_runs import decay, noisy
+from tests.inner_sessions import WITHOUT
 
 # pytester drops the modules that an inner session imports first, and parts of torch, loaded by the
 # first optimiser, cannot be imported twice.
 torch.optim.Adam([torch.zeros(1, requires_grad=True)])
 
-INI = """
+INI = f"""
 [pytest]
-addopts = --strict-markers -p no:cacheprovider -p no:benchmark -p no:hypothesispytest -p no:anyio
+addopts = --strict-markers -p no:cacheprovider {WITHOUT}
 filterwarnings =
     error
     # The package is already imported: pytest runs within pytest here.
