@@ -24,12 +24,15 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from pytest_overfit import ctc
+from pytest_overfit.refused import BadSample as BadSample
+from pytest_overfit.refused import BadSubject as BadSubject
+from pytest_overfit.refused import TooFewSamples as TooFewSamples
+from pytest_overfit.spilled import kept
 
 if TYPE_CHECKING:
     from pytest_overfit.findings.record import Contract
     from pytest_overfit.loop.loop import Loop
     from pytest_overfit.recipe import Recipe
-from pytest_overfit.spilled import kept
 
 Forward = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -38,24 +41,6 @@ Trainable = Callable[[nn.Module], Iterable[tuple[str, nn.Parameter]]]
 
 
 _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-class BadSample(ValueError):
-    """A sample that cannot be trained on; the message names it and the field."""
-
-
-class TooFewSamples(BadSample):
-    """A rung asks for more samples than there are: `available`."""
-
-    def __init__(self, message: str, available: int) -> None:
-        super().__init__(message)
-        self.available = available
-
-
-class BadSubject(ValueError):
-    """A subject whose description contradicts itself or its network; the message names the
-    field.
-    """
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

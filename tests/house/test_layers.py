@@ -134,6 +134,14 @@ def test_importing_it_does_not_import_torch(module: str) -> None:
     )
 
 
+def test_the_commands_of_the_fixtures_start_without_torch() -> None:
+    """Each process that extracts videos would wait for it."""
+    code = "import sys, fixtures.__main__, fixtures.harvest; sys.exit('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=ENGINE.parent, check=False).returncode == 0
+    )
+
+
 def test_the_engine_knows_nothing_of_signs() -> None:
     for path in ENGINE.rglob("*.py"):
         text = path.read_text(encoding="utf-8").lower()
