@@ -68,7 +68,10 @@ from pytest_overfit.health.curves.metric_names import canonical, clock, known
         ),
         ("val_emission_ratio", "val_emission_ratio"),
         ("train_entropy_ratio", "train_entropy_ratio"),
-        *((name, "val_rouge") for name in ("eval_rouge2", "eval_rougeL", "val/rouge1")),
+        *((name, "val_rouge1") for name in ("eval_rouge1", "val/rouge-1", "Rouge1 (val)")),
+        *((name, "val_rougel") for name in ("eval_rougeL", "eval_rougeLsum", "val ROUGE-L")),
+        ("eval_rouge2", "val_rouge2"),
+        *((name, "val_wer") for name in ("val_wer_norm", "eval/normalized_wer", "val_wer")),
     ],
 )
 def test_a_name_of_many_is_canonical(name: str, meaning: str) -> None:

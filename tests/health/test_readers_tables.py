@@ -233,6 +233,40 @@ def test_train_and_validation_error_rates_are_in_one_unit(tmp_path: Path) -> Non
     assert run.curves["train_wer"].values == (0.025, 0.012)
 
 
+@pytest.mark.parametrize(("cer", "percent"), [("1.2,1.0,0.8", True), ("0.012,0.01,0.008", False)])
+def test_characters_are_in_percent_where_as_shares_more_of_them_were_wrong_than_words(
+    tmp_path: Path, cer: str, percent: bool
+) -> None:
+    rows = "".join(
+        f"{n},{wer},{value}\n"
+        for n, (wer, value) in enumerate(zip((4.4, 3.6, 2.9), cer.split(","), strict=True), 1)
+    )
+    run = run_of(tmp_path, "metrics.csv", f"epoch,val_wer,val_cer\n{rows}")
+    last = float(cer.split(",")[-1])
+    assert run.curves["val_wer"].values[-1] == pytest.approx(0.029)
+    assert run.curves["val_cer"].values[-1] == pytest.approx(last / 100 if percent else last)
+
+
+def test_an_error_rate_that_calls_itself_normalised_goes_before_a_count_of_errors(
+    tmp_path: Path,
+) -> None:
+    text = "epoch,wer,wer_norm,cer,cer_norm\n1,5.4,0.9,15.5,0.65\n2,1.1,0.18,1.8,0.07\n"
+    run = run_of(tmp_path, "rates.csv", text)
+    assert points(run, "val_wer") == [(1, 0.9), (2, 0.18)]
+    assert points(run, "val_cer") == [(1, 0.65), (2, 0.07)]
+
+
+def test_each_rouge_is_a_metric_of_its_own_and_the_first_is_judged_by(tmp_path: Path) -> None:
+    text = "epoch,eval_rouge1,eval_rouge2,eval_rougeL\n1,30,9,25\n2,35,12,29\n"
+    run = run_of(tmp_path, "metrics.csv", text)
+    assert [points(run, name)[-1] for name in ("val_rouge1", "val_rouge2", "val_rougel")] == [
+        (2, 35),
+        (2, 12),
+        (2, 29),
+    ]
+    assert run.read_by("val") == "val_rouge1"
+
+
 def test_fresh_networks_beside_a_run_json_may_emit_far_too_much(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     run = run_of(tmp_path, "metrics.csv", "epoch,val_wer\n1,9.5\n2,9.5\n")

@@ -174,7 +174,7 @@ class LogBuilder:
         own, meaning = known(name), known(canonical_name)
         assert meaning is not None
         return replace(
-            meaning, rank=-1, percent=name.endswith(" %"), level=own.level if own else ""
+            meaning, rank=-2, percent=name.endswith(" %"), level=own.level if own else ""
         )
 
     def predict(self, prediction: Prediction) -> None:

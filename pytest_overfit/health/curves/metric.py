@@ -38,6 +38,9 @@ MEASURED: Mapping[str, Metric] = {
     "cer": _error_rate("CER"),
     "error": _error_rate("error rate"),  # of whatever is classified
     "bleu": Metric(words="BLEU", kind="score", better="higher"),
+    "rouge1": Metric(words="ROUGE-1", kind="score", better="higher"),
+    "rouge2": Metric(words="ROUGE-2", kind="score", better="higher"),
+    "rougel": Metric(words="ROUGE-L", kind="score", better="higher"),
     "rouge": Metric(words="ROUGE", kind="score", better="higher"),
     "accuracy": Metric(words="accuracy", kind="score", better="higher", share=True),
     "perplexity": Metric(words="perplexity", kind="loss", better="lower"),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from pytest_overfit.health.curves.metric import WITHOUT_SPLIT
+from pytest_overfit.health.curves.metric import MEASURED, WITHOUT_SPLIT
 
 SPLITS = {
     **dict.fromkeys(("train", "training", "trn", "tr"), "train"),
@@ -49,7 +49,10 @@ MEASURES = {
     "cer": "cer, character error rate, char error rate, bcer",
     "error": "error rate, classification error",
     "bleu": "bleu, bleu 4, bleu score, sacrebleu",
-    "rouge": "rouge2, rouge 2, rougel, rouge l, rouge1, rouge 1, rougelsum, rouge lsum, rouge",
+    "rouge1": "rouge 1",
+    "rouge2": "rouge 2",
+    "rougel": "rouge l, rougel, rouge lsum, rougelsum",
+    "rouge": "rouge",
     "accuracy": "accuracy, acc, accuray, char accuracy, character accuracy, char acc, token "
     "accuracy, word accuracy, word acc, sequence accuracy, "
     "frame accuracy, acc per char, accuracy per char, acc full seq, seq acc, full sequence "
@@ -102,6 +105,8 @@ PASSED_OVER = {
 }
 """Words that change nothing of what is measured; how far a name with it stands behind one without.
 """
+NORMALISED = frozenset({"norm", "normalised", "normalized"})
+"""Words of an error rate that is a share where the name without them may be a count of errors."""
 EPOCH_NAMES = ("epoch", "current epoch", "train epoch", "epoch num", "ep", "epochs trained")
 STEP_NAMES = (
     *(
@@ -161,7 +166,8 @@ APART = re.compile(r"/| - ")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MetricName:
     """A name understood. split: "train", "val", or "" where it does not say. level: "step", "epoch"
-    or "". rank: 0 is the plainest name.
+    or "". rank: 0 is the plainest name, less
+    goes before it.
 
     percent: the name says that its values are percent. negated: they rise where a loss falls.
     total: the name says that it is a sum.
@@ -225,6 +231,8 @@ def _known(parts: tuple[str, ...]) -> MetricName | None:
     if found is None:
         more = rest & PASSED_OVER.keys()
         found, passed_over = RANKS.get(rest - more), 20 * sum(PASSED_OVER[word] for word in more)
+    if found is None and (of := RANKS.get(rest - NORMALISED)) and _is_error_rate(of[0]):
+        found = (of[0], -1)
     if found is None and splits and len(rest) == 1:
         found = OF_A_SPLIT.get(next(iter(rest)))
     if found is None and _is_rate(parts):
@@ -241,6 +249,10 @@ def _known(parts: tuple[str, ...]) -> MetricName | None:
         negated=metric == "loss" and not HIGHER_IS_BETTER.isdisjoint(parts),
         total="total" in parts,
     )
+
+
+def _is_error_rate(metric: str) -> bool:
+    return MEASURED[metric].kind == "error rate"
 
 
 def _is_rate(parts: tuple[str, ...]) -> bool:

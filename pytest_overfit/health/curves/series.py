@@ -399,6 +399,7 @@ def as_shares(
     }
     if any(max(values[metric]) > ERROR_RATE_OF_NO_SHARE for metric in percent.intersection(rates)):
         percent |= set(rates)
+    percent |= _beside_percent(values, percent)
     for metric in sorted(percent):
         for name in unit_unknown[metric]:
             curves[name] = replace(
@@ -408,6 +409,20 @@ def as_shares(
             f"{' and '.join(unit_unknown[metric])}: taken for percent, since values reach "
             f"{max(values[metric]):g}"
         )
+
+
+def _beside_percent(values: Mapping[str, list[float]], percent: set[str]) -> set[str]:
+    """The error rates of parts of words which as shares would be higher than that of words, which
+    is percent, and as percent are not: part of a word is right where the word is not.
+    """
+    if "wer" not in percent:
+        return set()
+    words_wrong = median(values["wer"])
+    return {
+        metric
+        for metric in ("ter", "per", "ler", "cer")
+        if metric in values and words_wrong / 100 < median(values[metric]) <= words_wrong
+    }
 
 
 def losses_of_perplexities(curves: dict[str, Curve], warnings: list[str]) -> None:
