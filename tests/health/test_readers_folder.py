@@ -44,6 +44,12 @@ def test_the_log_is_found_among_other_files(tmp_path: Path) -> None:
     assert (run.sources, run.name, run.warnings) == ((log,), tmp_path.name, ())
 
 
+@pytest.mark.parametrize("name", ["job.out", "job.err", "job.stdout", "job.stderr"])
+def test_what_a_job_printed_is_a_log(tmp_path: Path, name: str) -> None:
+    log = written(tmp_path / name, PLAIN)
+    assert read_run(tmp_path).sources == (log,)
+
+
 def test_of_two_formats_the_richer_is_read_and_named(tmp_path: Path) -> None:
     log, table = (
         written(tmp_path / "train.log", PLAIN),

@@ -41,6 +41,8 @@ LOGS = (
     ".txt",
     ".out",
     ".err",
+    ".stdout",
+    ".stderr",
     ".csv",
     ".tsv",
     ".json",
