@@ -147,6 +147,8 @@ def _verdict(
         return "cannot tell", (*reasons, "nothing shows that it will be read better")
     if reasons:
         return "go on", tuple(reasons)
+    if measured and all(len(run.curve(name)) < 2 for name in measured):
+        return "cannot tell", ("validation was measured once: nothing shows where it goes",)
     if early := [] if run.finished else _early(run):
         return ("cannot tell" if _is_flat_excerpt(run) else "go on"), tuple(early)
     if unread := _unread(run):

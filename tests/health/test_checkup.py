@@ -184,6 +184,19 @@ def test_a_short_log_is_too_early_to_call_healthy():
     )
 
 
+def test_of_what_was_measured_once_nothing_can_be_told():
+    once = {
+        "train_loss": curve((1,), (173.0,)),
+        "val_loss": curve((1,), (80.0,)),
+        "val_wer": curve((1,), (1.0,)),
+    }
+    checkup = check_up(Run(name="begun", curves=once))
+    assert (checkup.verdict, checkup.reasons) == (
+        "cannot tell",
+        ("validation was measured once: nothing shows where it goes",),
+    )
+
+
 def test_an_error_rate_that_is_still_high_is_not_called_healthy():
     checkup = check_up(
         trained(epochs=100, train=(20, 0.5), val_wer=[1.0] * 70 + [0.7] + [0.9] * 29)

@@ -237,6 +237,14 @@ def test_of_few_readings_only_a_plain_rise_is_believed(val, train):
     )
 
 
+def test_few_readings_of_training_that_all_fall_a_little_learn():
+    val = [3.8, 3.87, 3.93, 3.98, 4.36, 4.95, 5.15]
+    falls = run(val_loss=val, train_loss=[3.48, 3.44, 3.4, 3.36, 3.32, 3.28, 3.25])
+    swings = run(val_loss=val, train_loss=[3.48, 3.44, 3.47, 3.36, 3.32, 3.28, 3.25])
+    assert RULE["validation_loss_rises"](falls).began == 1
+    assert RULE["validation_loss_rises"](swings) is None
+
+
 def test_a_rise_before_anything_is_learnt_is_no_overfitting():
     """In the first epochs of CTC both losses are far above what a blank output has."""
     losses = {"train_loss": (40.2, 33.9, 31.6, 27.9), "val_loss": (40.4, 45.6, 45.2, 46.0)}
@@ -352,6 +360,25 @@ def test_a_wer_that_touched_84_percent_once_is_only_suspected_to_be_stuck():
         RULE["validation_wer_stuck"](run(val_wer=wer, val_loss=steady(60, 12, 5))).status
         == "suspected"
     )
+
+
+def test_an_error_rate_above_100_percent_that_shrinks_reads_nothing_all_the_same():
+    wer, val = (
+        np.linspace(1.18, 1.05, 33),
+        noisy(np.random.default_rng(RNG), np.full(33, 3.7), 1e-3),
+    )
+    planned = Facts(epochs=200)
+    finding = RULE["validation_wer_stuck"](run(val_wer=wer, val_loss=val, facts=planned))
+    assert (finding.status, finding.began) == ("confirmed", 1)
+    early = {"val_wer": wer[:20], "val_loss": val[:20]}
+    assert RULE["validation_wer_stuck"](run(**early, facts=planned)) is None
+
+
+def test_a_run_that_is_over_is_stuck_since_its_error_rate_came_no_lower():
+    wer = [1.0, 0.997, 0.97, 0.95, *[0.987] * 5]
+    made = run(val_wer=wer, val_loss=[2.97, 2.91, 2.88, 2.82, 2.71, 2.68, 2.67, 2.66, 2.65])
+    finding = RULE["validation_wer_stuck"](replace(made, finished=("all of 9 epochs are told",)))
+    assert (finding.status, finding.began) == ("confirmed", 1)
 
 
 def test_a_high_wer_while_the_loss_falls_is_the_all_blank_phase():
@@ -566,6 +593,36 @@ def test_a_setback_is_no_divergence(after):
     assert RULE["training_diverges"](run(train_loss=[*np.linspace(20, 1, 20), *after])) is None
 
 
+def test_training_that_jumps_after_a_plateau_is_dated_by_the_last_reading_before_it():
+    loss = [*np.linspace(12, 9, 30), *[9.05, 8.95, 9.1, 9.02], *np.linspace(48, 42, 10)]
+    finding = RULE["training_diverges"](run(train_loss=loss))
+    assert finding.began == 34
+    assert "9.02 at" in finding.evidence[0]
+
+
+THROWN = {
+    "train_loss": [5, 2.7, 1.0, 0.5, 0.3, 0.25, 0.2, 1.7],
+    "val_loss": [3, 1.5, 0.43, 0.36, 0.38, 0.38, 0.385, 0.43],
+    "val_wer": [1, 0.77, 0.4, 0.33, 0.3, 0.29, 0.28, 0.34],
+}
+
+
+def test_all_thrown_back_at_the_last_reading_is_suspected():
+    finding = RULE["learning_undone"](run(**THROWN))
+    assert (finding.status, finding.began) == ("suspected", 7)
+    assert "a single reading" in finding.evidence[-1]
+
+
+@pytest.mark.parametrize(
+    "calm",
+    [{"train_loss": 0.22}, {"val_wer": 0.285}, {"val_loss": 0.37}],
+    ids=lambda calm: next(iter(calm)),
+)
+def test_one_thrown_back_alone_is_not(calm):
+    curves = {name: [*values[:-1], calm.get(name, values[-1])] for name, values in THROWN.items()}
+    assert RULE["learning_undone"](run(**curves)) is None
+
+
 def test_spikes_are_counted_and_dated():
     loss = steady(60, 8, 0.5, 10, 0.02)
     loss[[20, 40, 50]] *= 8
@@ -602,6 +659,12 @@ def test_a_loss_that_swings_at_the_bottom_or_on_its_way_down_does_not():
     swings = np.array([1.8 if epoch % 2 else 0.6 for epoch in range(40)])
     assert RULE["loss_oscillates"](run(train_loss=swings * np.linspace(8, 1, 40))) is None
     assert RULE["loss_oscillates"](run(train_loss=swings * decay(None, 40, 8, 0.01, 3))) is None
+
+
+def test_batches_of_one_epoch_swing_because_they_differ():
+    places, losses = np.linspace(3, 3.96, 26), [300.0 if n % 2 else 170.0 for n in range(26)]
+    assert RULE["loss_oscillates"](run(train_loss=curve(places, losses))) is None
+    assert RULE["loss_oscillates"](run(train_loss=curve(10 * places, losses))) is not None
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pytest_overfit.health.rules.reading import errors
 from pytest_overfit.health.rules.trend import (
     CREEP,
     FEW,
+    MANY,
     between,
     finite,
     long_enough,
@@ -119,8 +120,8 @@ def _for_epochs(run: Run, curve: Curve, since: float) -> bool:
 
 
 def too_early(run: Run, name: str) -> bool:
-    """Whether a metric that never moved may yet: of a plan next to nothing is done, the rate still
-    rises, or training was read for few steps.
+    """Whether a metric that never moved may yet: of a plan next to nothing is done or the rate still
+    rises, while it has fewer than MANY readings; or training was read for few steps.
     """
     curve = run.curve(name)
     if run.finished or not len(curve):
@@ -128,7 +129,7 @@ def too_early(run: Run, name: str) -> bool:
     few_steps = (
         run.clock == "step" and name.startswith("train") and curve.at[-1] - curve.at[0] < STEPS
     )
-    return few_steps or early_in_plan(run) is not None
+    return few_steps or (early_in_plan(run) is not None and len(curve) < MANY)
 
 
 def early_in_plan(run: Run) -> str | None:

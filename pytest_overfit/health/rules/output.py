@@ -7,6 +7,7 @@ So a blank share accuses nobody, and while the loss still falls, neither does an
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from itertools import pairwise
 from statistics import median
@@ -51,6 +52,8 @@ NEARLY = 0.8
 SHORT, EMPTY = 1 / 3, 0.05
 """Emitted over target tokens below which an output is far too short, and below which it is empty.
 """
+FAR = 1.5
+"""Error rate down to which one that comes from above 100 % has not yet settled there."""
 CARRY_OVER = (
     "the network has memorised its training clips: more data, augmentation, dropout or weight "
     "decay, so that it carries over"
@@ -174,8 +177,10 @@ def _never_below(run: Run, rate: Curve) -> float | None:
     moved from the start; or the run is over, and its later half brought nothing.
     """
     name, loss = run.read_by("val") or "", thinned(run.curve("val_loss"))
+    nothing_read, no_loss = min(rate.values) >= 1, len(loss) < 3 and min(rate.values) > 1
     still = still_since(run, name, creep=WER_CREEP)
-    no_loss = len(loss) < 3 and min(rate.values) > 1
+    if still is None and nothing_read and rate.values[-1] < FAR:  # shorter is no better read
+        still = settled_below(rate, FAR, else_at=rate.at[-1])
     if still is not None and (no_loss or loss_still_since(run, "val") is not None):
         return still
     if len(loss) >= UNMOVED and never_fell(loss) and not falls(thinned(rate), WER_CREEP):
@@ -197,7 +202,7 @@ def _rate_is_spent(run: Run) -> bool:
 def _over_unread(run: Run, rate: Curve, loss: Curve) -> float | None:
     """Since when the error rate of a run that is over brought nothing, without ever having come
     below STUCK: its last third, after which as long again at its pace would not bring it there
-    either.
+    either, and what was before that and no worse.
     """
     if not run.finished or len(rate) < LEAST:
         return None
@@ -206,8 +211,15 @@ def _over_unread(run: Run, rate: Curve, loss: Curve) -> float | None:
     if len(last) < 2 or (len(fell) >= 2 and falls(fell)):
         return None
     half = len(last) // 2
-    gain = median(last.values[:half]) - median(last.values[-half:])
-    return last.at[0] if median(last.values[-half:]) - 2 * gain > STUCK else None
+    level = median(last.values[-half:])
+    gain = median(last.values[:half]) - level
+    if level - 2 * gain <= STUCK:
+        return None
+    worse = [
+        at for at, value in zip(rate.at, rate.values, strict=True) if value > level + WER_CREEP
+    ]
+    last_worse = max(worse, default=-math.inf)
+    return next((at for at in rate.at if last_worse < at < last.at[0]), last.at[0])
 
 
 def memorised(run: Run) -> bool:
@@ -364,8 +376,8 @@ VALIDATION_WER_STUCK = Record(
     ),
     detected=(
         "The error rate, single readings aside, was never below 85 %, and one of three holds: "
-        "it stands still, and the loss stands still or has risen for thirty readings since "
-        "its best; neither has moved since the beginning; or the run is over, and its last "
+        "it stands still, or was never below 100 %, and the loss stands still or has risen for "
+        "thirty readings since its best; neither has moved since the beginning; or the run is over, and its last "
         "third, which brought nothing, would not bring it below 85 % if repeated. Suspected "
         "where a single reading was below 85 %, never where one was below 80 %. Or one value "
         "makes up every reading (three of four, the others within a point of it, where next "

@@ -6,6 +6,8 @@ falls, a loss that rises is only suspected.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
 from pytest_overfit.health.curves.curve import Curve
@@ -22,6 +24,7 @@ from pytest_overfit.health.rules.reading import (
     value_words,
 )
 from pytest_overfit.health.rules.trend import (
+    CREEP,
     FEW,
     Rise,
     between,
@@ -36,9 +39,9 @@ from pytest_overfit.health.rules.trend import (
 from pytest_overfit.health.rules.words import certainty, cited_place, number, place, share, span
 from pytest_overfit.health.run import Run
 
-LEARNT = 0.1
+LEARNT, STEADY = 0.1, 5
 """Share of its value at the best reading by which training loss must have fallen since, where it
-has few readings.
+has few readings; and how many of them, each below the one before, make CREEP enough.
 """
 SURE, SURE_IF_LONG, LONG = 4.0, 3.0, 0.3
 """Multiple of its noise from which a rise convicts: noise that wanders makes smaller ones by
@@ -180,7 +183,8 @@ def learns_on(run: Run, rise: Rise) -> bool | None:
     if len(since) >= FEW:
         return falls(since)
     before, after = reading_at(train, rise.since), train.values[-1]
-    return before - after > LEARNT * abs(before)
+    steadily = len(since) >= STEADY and all(b < a for a, b in pairwise(since.values))
+    return before - after > (CREEP if steadily else LEARNT) * abs(before)
 
 
 def validation_error_rises(run: Run) -> Finding | None:

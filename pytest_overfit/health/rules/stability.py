@@ -13,7 +13,7 @@ from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.record import Record
 from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.curves.metric import metric
-from pytest_overfit.health.rules.course import THROWN_BACK_SHARE, settled_rate
+from pytest_overfit.health.rules.course import THROWN_BACK_SHARE, restarted, settled_rate
 from pytest_overfit.health.rules.learning import ignores_input
 from pytest_overfit.health.rules.overfitting import rise_of
 from pytest_overfit.health.rules.reading import errors, metric_words, reads_better, value_words
@@ -56,6 +56,12 @@ LASTING, RISEN, STAYS = 4, 0.25, 0.75
 """Readings after the best that undone learning must have, share by which a training loss has risen
 that tells of it, and share of the way to its highest at which a metric has stayed there.
 """
+SLIGHT, LONG_CURVE = 0.1, 12
+"""Share of its best by which a metric must be worse at the last reading for that to count; and
+readings from which its noise is measured for that.
+"""
+NEAR_LOW = 0.05
+"""Share of the way that a loss has run away up to which it had not left its lowest value."""
 AWAY = 5.0
 """Multiple of its lowest value to which a loss that comes back has run away."""
 FALL = 0.1
@@ -128,11 +134,13 @@ def training_diverges(run: Run) -> Finding | None:
         or came_back_before(curve, tail.at[0], (high - low) / low if low > 0 else math.inf)
     ):
         return None
+    began = _last_low(between(curve, tail.at[0]), low, high)
+    low = reading_at(curve, began, 1)
     return TRAINING_DIVERGES.finding(
-        headline=f"training diverges since {place(run, tail.at[0])}",
+        headline=f"training diverges since {place(run, began)}",
         evidence=(
             (
-                f"training loss {number(low)} at {cited_place(run, 'train_loss', tail.at[0])}, "
+                f"training loss {number(low)} at {cited_place(run, 'train_loss', began)}, "
                 f"{number(high)} at the end"
             )
             + (f" ({high / low:.1f} times as much)" if low > 0 else ""),
@@ -143,8 +151,16 @@ def training_diverges(run: Run) -> Finding | None:
             "the lowest loss"
         ),
         status="confirmed",
-        began=tail.at[0],
+        began=began,
     )
+
+
+def _last_low(since: Curve, low: float, high: float) -> float:
+    """The last reading before a loss first left its lowest value for good: the lowest itself, but
+    for one that stayed near it and then jumped.
+    """
+    left = next(i for i, value in enumerate(since.values) if value > low + NEAR_LOW * (high - low))
+    return since.at[max(left - 1, 0)]
 
 
 def learning_undone(run: Run) -> Finding | None:
@@ -152,9 +168,11 @@ def learning_undone(run: Run) -> Finding | None:
     undone, short of running away.
     """
     train = thinned(run.curve("train_loss"))
-    undone = _undone(run, train) if len(train) >= 3 and not ignores_input(run, "train") else None
-    if undone is None or training_diverges(run):
+    if len(train) < 3 or ignores_input(run, "train") or training_diverges(run):
         return None
+    undone = _undone(run, train)
+    if undone is None:
+        return _thrown_at_end(run, train)
     name, rise = undone
     then, end = reading_at(train, rise.since), train.at[-1]
     low, high = (
@@ -185,6 +203,48 @@ def learning_undone(run: Run) -> Finding | None:
         status="confirmed",
         began=rise.since,
     )
+
+
+def _thrown_at_end(run: Run, train: Curve) -> Finding | None:
+    """The last reading of all of them is far worse: training loss at twice its lowest or more, and
+    both validation loss and its error rate worse than ever since that. Whether it lasts is open.
+    """
+    val, read = finite(run.curve("val_loss")), errors(run, "val")
+    if min(len(train), len(val), len(read)) < LASTING:
+        return None
+    began, low = train.at[lowest(train)], min(train.values)
+    before, since = between(train, train.at[0], val.at[-2]), max(began, val.at[-2])
+    if (
+        train.values[-1] < TWICE * low
+        or low <= 0
+        or train.values[-1] < TWICE * before.values[-1]
+        or restarted(run, train.at[-1], began)
+        or not all(_worst_since_best(curve) for curve in (val, read))
+    ):
+        return None
+    name = run.read_by("val") or ""
+    then, now = (value_words(run, "val", value) for value in read.values[-2:])
+    return LEARNING_UNDONE.finding(
+        headline=f"training and validation are thrown back at the last reading, after "
+        f"{place(run, since)}",
+        evidence=(
+            f"training loss {number(before.values[-1])} before, {number(train.values[-1])} at "
+            f"{cited_place(run, 'train_loss', train.at[-1])}",
+            f"{metric_words(run, 'val')} {then} before, {now} at "
+            f"{cited_place(run, name, read.at[-1])}",
+            "how sure: a single reading",
+        ),
+        try_=f"go back to {place(run, since)}; a smaller learning rate, gradient clipping",
+        status="suspected",
+        began=since,
+    )
+
+
+def _worst_since_best(curve: Curve) -> bool:
+    """Whether the last reading is the worst since the best, and farther from it than its noise."""
+    since = curve.values[lowest(curve) :]
+    far = max(SLIGHT * abs(since[0]), 4 * noise(curve) if len(curve) >= LONG_CURVE else 0.0)
+    return len(since) > 1 and since[-1] == max(since) and since[-1] - since[0] > far
 
 
 def _undone(run: Run, train: Curve) -> tuple[str, Rise] | None:
@@ -291,8 +351,11 @@ def loss_oscillates(run: Run) -> Finding | None:
     and its error rate does not fall.
     """
     whole = run.curve("train_loss")
+    within = len(whole) > 0 and whole.at[-1] - whole.at[0] < 1  # of one epoch: batches
     most = (
-        BLOCKS if run.clock == "epoch" else max(min(BLOCKS, len(whole) // BATCHES), 1)
+        BLOCKS
+        if run.clock == "epoch" and not within
+        else max(min(BLOCKS, len(whole) // BATCHES), 1)
     )  # batches differ, their median less
     swings = _swings(run, thinned(whole, most), SWING, AWAY)
     split = "training"
@@ -451,7 +514,8 @@ LEARNING_UNDONE = Record(
         "where it rose to, while training loss ends 15 % or more above what it was at the "
         "best reading; of fewer than eight readings, loss and error rate must both say so. Or "
         "training loss itself has risen by a quarter for good and no validation has done "
-        "better since. Not where training loss stands on a level that takes no look at the "
+        "better since. Suspected where training loss, at twice its lowest, validation loss and "
+        "its error rate are all thrown back at the last reading alone. Not where training loss stands on a level that takes no look at the "
         "input."
     ),
     mend=(
