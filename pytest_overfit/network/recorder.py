@@ -184,7 +184,8 @@ def undisturbed(network: nn.Module, *, train: bool, seed: int) -> Iterator[None]
         if buffer is not None
     ]
     was_fast = torch.backends.mha.get_fastpath_enabled()
-    network.train(train)
+    if any(mode is not train for _, mode in modes):  # to set a mode that is set costs as much
+        network.train(train)
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         devices = (

@@ -119,8 +119,10 @@ class Bench:
 
     @cached_property
     def network(self) -> nn.Module:
-        """A fresh network that has run once, so that lazy layers have their shapes."""
-        network = self._built
+        """A fresh network that has run once, so that lazy layers have their shapes; in eval mode,
+        in which most runs are.
+        """
+        network = self._built.eval()
         with undisturbed(network, train=False, seed=self.seed), torch.no_grad():
             self.subject.forward(network, self.batch.features, self.batch.frames)
         return network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
+import numpy as np
 from torch import Tensor
 
 
@@ -16,18 +16,20 @@ def reference_nats(log_probs: Tensor, target: Sequence[int], *, blank: int) -> f
     step t; a place is reached from itself, from the one before it, and, past a blank between two
     different tokens, from the one before that.
     """
-    rows = log_probs.detach().double()
+    rows = log_probs.detach().cpu().double().numpy()
     places = [blank]
     for token in target:
         places += [token, blank]
     emitted = rows[:, places]
-    skips = torch.tensor(
-        [i >= 2 and places[i] != blank and places[i] != places[i - 2] for i in range(len(places))]
-    )
-    alpha = torch.full((len(places),), -torch.inf, dtype=torch.float64)
+    skips = [
+        place >= 2 and places[place] not in (blank, places[place - 2])
+        for place in range(len(places))
+    ]
+    alpha = np.full(len(places), -np.inf)
     alpha[:2] = emitted[0, :2]
-    for step in emitted[1:]:
-        one = torch.cat([alpha.new_full((1,), -torch.inf), alpha[:-1]])
-        two = torch.cat([alpha.new_full((2,), -torch.inf), alpha[:-2]])[: len(alpha)]
-        alpha = torch.stack([alpha, one, two.masked_fill(~skips, -torch.inf)]).logsumexp(0) + step
-    return -float(alpha[-2:].logsumexp(0))
+    with np.errstate(all="ignore"):  # what is not finite in the output is not finite here
+        for step in emitted[1:]:
+            one, two = (np.append(np.full(by, -np.inf), alpha[:-by]) for by in (1, 2))
+            passed = np.logaddexp(alpha, one)
+            alpha = np.where(skips, np.logaddexp(passed, two[: len(alpha)]), passed) + step
+        return -float(np.logaddexp.reduce(alpha[-2:]))
