@@ -787,7 +787,7 @@ def test_an_interrupted_climb_leaves_whole_reports_and_no_temporary_folder(proje
 
 def test_a_worker_that_is_killed_costs_its_case_and_no_other(project):
     ladder(project, "[toy(forward=killed_once)]", "(1, 2, 5, 10)")
-    result = run(project, "-n", "2", "-v", workers=True, code=1)
+    result = run(project, "-n", "1", "-v", workers=True, code=1)
     result.stdout.fnmatch_lines(["*worker 'gw*' crashed while running*"])
     known = verdicts(project)
     assert set(known.values()) == {"ok"}

@@ -279,7 +279,7 @@ def test_workers_compare_several_runs_too(project):
     several(project)
     alone = run(project, "-m", "health", "--overfit-run=runs").parseoutcomes()
     assert (
-        run(project, "-m", "health", "--overfit-run=runs", "-n", "2", workers=True).parseoutcomes()
+        run(project, "-m", "health", "--overfit-run=runs", "-n", "1", workers=True).parseoutcomes()
         == alone
     )
 
