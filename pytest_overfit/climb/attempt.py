@@ -36,12 +36,14 @@ STILL_STEPS = 100
 """Steps over which a loss that has not fallen by 2 % counts as standing still."""
 DETOUR_STEPS = 200
 """Steps of a detour on one path a clip at most; it ends as soon as every clip is spelt."""
-LOOKS = (0.15, 0.5)
+LOOKS = (0.15, 0.25, 0.5)
 """Shares of the budget at which contracts are asked why a run does not hold: a sound one often does
 before the first.
 """
 NEAR = 0.5
-"""Token error rate up to which a run is left alone at the first of them."""
+"""Token error rate up to which a run is left alone at the first of them, and at the next if it has
+fallen since.
+"""
 TO_THREE_DIGITS = 20
 """Steps whose median loss is compared with that of as many before."""
 STEPS_AFTER_DETOUR = 20
@@ -218,13 +220,17 @@ class Run:
         """
         training, recipe = self.training, self.training.recipe
         due = recipe.budget + self._since
+        nearest = math.inf
         for share in LOOKS:
             self.train(round(share * recipe.budget) - training.step, patient=patient, closing=False)
             if self.held or self.ended is not None or self._judge():
                 return
-            if (share == LOOKS[-1] or not self._is_near()) and (why := known()):
+            errors = training.trace.readings[-1].token_error_rate
+            gets_near = share != LOOKS[-1] and errors <= NEAR and (errors < nearest or errors == 0)
+            if not gets_near and (why := known()):
                 self.ended, self.why = Ended.EXPLAINED, why
                 return
+            nearest = errors
         self.train(due - training.step, patient=patient)
         while (
             not self.held
@@ -267,10 +273,6 @@ class Run:
             return None
         level = level_by_chance(self.training.hypotheses(), self.training.targets)
         return level if level and readings[-1].loss <= BY_CHANCE * level.loss else None
-
-    def _is_near(self) -> bool:
-        """Whether it spells more than half already."""
-        return self.training.trace.readings[-1].token_error_rate <= NEAR
 
     def train(
         self, steps: int, *, patient: bool, judged: bool = True, closing: bool = True

@@ -20,6 +20,7 @@ from pytest_overfit.climb.ladder import (
     check_rungs,
     criteria_for,
 )
+from pytest_overfit.ctc import greedy_decode
 from pytest_overfit.explain.trials import _holds_as_it_is
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.plugin.wording import unread_text
@@ -612,6 +613,23 @@ def test_a_run_ends_early_where_contracts_tell_what_keeps_it_from_holding(hasty,
     assert (
         not hasty or attempt.why == f"trained no further, since {rung.violated[0].name} was found"
     )
+
+
+def without_its_last(log_probs, steps):
+    """A decoder that is right but for the last token."""
+    return [tokens[:-1] for tokens in greedy_decode(log_probs, steps, blank=0)]
+
+
+def test_a_run_that_spells_half_is_left_alone_as_long_as_it_spells_more_and_more():
+    rung = Rung(
+        subject=of(Convolutions, decode=without_its_last),
+        samples=1,
+        recipe=Recipe(budget=400, overtime=0.0),
+        criteria=criteria_for(1),
+    )
+    (attempt,) = rung.climb().attempts
+    assert attempt.trace.readings[-1].token_error_rate == pytest.approx(1 / 3)
+    assert (attempt.ended, attempt.steps) == (Ended.EXPLAINED, 100)
 
 
 def never_met():
