@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from examination.others import post_norm_transformer
-from examination.sound import kept_aside, networks, published, unseen
+from examination.sound import further, kept_aside, networks, published, unseen
 from pytest_overfit.subject import Sample, Subject
 from tests.engine.foreign import FOREIGN
 from tests.engine.subjects import VOCABULARY, clips
@@ -165,6 +165,14 @@ SOUND: dict[str, Sound] = {
                 samples=films() if name in unseen.OF_ONE_LENGTH else clips(SAMPLES),
             )
             for name, network in unseen.UNSEEN.items()
+        ),
+        *(
+            of(
+                network,
+                name,
+                samples=films() if name in further.OF_ONE_LENGTH else clips(SAMPLES),
+            )
+            for name, network in further.FURTHER.items()
         ),
     )
 }
