@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from typing import Any
 
 from pytest_overfit.against.guilty import Guilty
@@ -180,12 +181,21 @@ class Asked:
 
 @dataclass(frozen=True)
 class TimedSteps(Asked):
-    """Steps of a side with one seed, for their time alone."""
+    """Steps of a side with one seed, for their time alone. course: each begins anew, so that both
+    sides of a round stand at the same step.
+    """
+
+    course: int = field(default_factory=count().__next__)
 
     def take(self, steps: int) -> dict[str, Any]:
         """As `Timed` has it. Raises SideFailed."""
         return self.side.ask(
-            do="time", key=self.key, samples=self.samples, seed=self.seed, steps=steps
+            do="time",
+            key=self.key,
+            samples=self.samples,
+            seed=self.seed,
+            course=self.course,
+            steps=steps,
         )
 
 

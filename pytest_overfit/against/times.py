@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from pytest_overfit.against.course import LONG_ENOUGH
 from pytest_overfit.against.verdict import PairVerdict
 
-LOOKS = (9, 18, 36)
+LOOKS = (9, 18, 36, 72)
 """Rounds after which it is asked whether the time is decided; further ones are taken only where it
 is not.
 """

@@ -35,7 +35,7 @@ class Serving:
         self.files = {Path(file) for file in order["files"]}
         self.rungs: dict[tuple[str, int], Rung] = {}
         self.contents: dict[tuple[str, int], tuple[str, str]] = {}
-        self.at: tuple[str, int, int, bool] | None = None
+        self.at: tuple[str, int, int, int | None] | None = None
         self.course: Course | KeptCourse | None = None
         self.account = Account()
         self.settings = settings_of(self.tree)
@@ -76,20 +76,20 @@ class Serving:
         if request["do"] == "memory":
             assert self.course is not None
             return {"bytes": self.course.memory_bytes()}
-        only_timed = request["do"] == "time"
-        at = request["key"], request["samples"], request["seed"], only_timed
-        if self.at != at:
+        timed = request.get("course")  # none of those that are climbed
+        what = request["key"], request["samples"], request["seed"]
+        if self.at != (*what, timed):
             if self.course is not None:
                 self.course.close()
-            self.course = self._begun(*at)
-            self.at = at
-        if only_timed:
+            self.course = self._begun(*what, timed=timed is not None)
+            self.at = *what, timed
+        if timed is not None:
             assert isinstance(self.course, Course)
             return self.course.take(request["steps"])
         assert self.course is not None
         return self.course.advance(request["to"]).to_json()
 
-    def _begun(self, key: str, samples: int, seed: int, timed: bool) -> Course | KeptCourse:
+    def _begun(self, key: str, samples: int, seed: int, *, timed: bool) -> Course | KeptCourse:
         """A course; one that is to be timed, or that the user's own loop takes, whose code may be
         anywhere, has nothing to do with the cache.
         """
