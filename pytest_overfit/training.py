@@ -140,6 +140,7 @@ class Training:
         self.step = 0
         self.ended: str | None = None
         self.paths: list[Tensor] = []
+        self._read_as: tuple[int, list[list[int]]] | None = None
         self._began = 0
         self._hold(samples)
         self._queue: list[Tensor] = []
@@ -285,7 +286,11 @@ class Training:
                 yield batch, *self.subject.log_probs(self.network, batch.features, batch.frames)
 
     def hypotheses(self) -> list[list[int]]:
-        """What the network says of each clip in eval mode, by the subject's decoder."""
+        """What the network says of each clip in eval mode, by the subject's decoder; what the last
+        reading had of it where no step was taken since.
+        """
+        if self._read_as and self._read_as[0] == self.step:
+            return self._read_as[1]
         return [
             tokens
             for _, log_probs, steps in self.outputs()
@@ -324,6 +329,7 @@ class Training:
             normalisation_error=unnormalised,
         )
         self.trace.readings.append(reading)
+        self._read_as = self.step, hypotheses
         return reading
 
     def _read_batch(

@@ -26,7 +26,7 @@ from pytest_overfit.network.recorder import undisturbed
 from pytest_overfit.subject import Batch, Sample, Subject, collate
 
 BATCH = 16
-INFORMATIVE = 10
+INFORMATIVE = 5
 """Clips for the controls that are told and not judged: how much order and body parts matter."""
 DESTROYED = 0.5
 """Token error rate that a network must at least reach on swapped inputs, as a share of what the

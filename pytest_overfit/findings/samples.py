@@ -128,9 +128,9 @@ def _uneven_columns(bench: Bench) -> tuple[Finding, ...]:
     """
     if not bench.usable:
         return ()
-    rows = torch.cat([sample.features for sample in bench.usable]).double()
-    moving = ((rows - rows.median(0).values).abs() > 0).double().mean(0) > SELDOM
-    deviations = torch.where(moving, rows.std(0), torch.nan)
+    rows = torch.cat([sample.features for sample in bench.usable])
+    moving = (rows != rows.median(0).values).double().mean(0) > SELDOM
+    deviations = torch.where(moving, rows.double().std(0), torch.nan)
     if int(moving.sum()) < 2:
         return ()
     low, high = (

@@ -102,6 +102,7 @@ class LoopTraining(Training):
         self.parameters = list(self.network.parameters())
         self.order = torch.Generator().manual_seed(seed)
         self.trace, self.step, self.paths, self.ended = Trace(), 0, [], None
+        self._read_as = None
         self._hold(samples)
         self._on_event, self._exchanged, self.seed = (
             on_event,

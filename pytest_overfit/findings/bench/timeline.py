@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pytest_overfit.findings.bench import Bench
-from pytest_overfit.network.recorder import Call, replayed, time_axis
+from pytest_overfit.network.recorder import Call, Place, replayed, tensors, time_axis, watched
 
 FEW_LENGTHS = 24
 """Up to so many distinct lengths each is run; more are predicted by a rule."""
@@ -32,6 +32,17 @@ class Timeline:
     modules: dict[int, int]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Passage:
+    """Steps of one clip, declared and given, and for each call its module and its first output,
+    without numbers.
+    """
+
+    declared: int
+    given: int
+    calls: tuple[tuple[str, Tensor | None], ...]
+
+
 @dataclass(kw_only=True, eq=False)
 class Clock:
     """Reads timelines off a network, one run a length; no sample's features matter to them."""
@@ -42,40 +53,56 @@ class Clock:
 
     def __post_init__(self) -> None:
         frames = max(self.bench.clips[0].frames, 2)
-        longer, *_ = self.bench.passage(self.bench.clip(frames))
-        pairs = zip(longer, self.shorter(frames), strict=False)
+        longer = self._passage(frames)
+        length = self._shorter(frames)
         found = {
-            i: time_axis(a.outputs[0], b.outputs[0])
-            for i, (a, b) in enumerate(pairs)
-            if a.outputs and b.outputs
+            i: time_axis(a, b)
+            for i, ((_, a), (_, b)) in enumerate(
+                zip(longer.calls, self._passage(length).calls if length else (), strict=False)
+            )
+            if a is not None and b is not None
         }
         self.axes = {i: axis for i, axis in found.items() if axis is not None}
-        self.names = [call.module for call in longer]
+        self.names = [module for module, _ in longer.calls]
 
     def shorter(self, frames: int) -> list[Call]:
         """The calls on a much shorter clip, which tell time from other axes; none where the network
         takes no shorter one.
         """
-        length = next(
-            (
-                length
-                for length in (frames // 3, frames * 2 // 3)
-                if length and self.bench.takes(length)
-            ),
-            None,
-        )
+        length = self._shorter(frames)
         return self.bench.passage(self.bench.clip(length))[0] if length else []
+
+    def _shorter(self, frames: int) -> int | None:
+        lengths = (frames // 3, frames * 2 // 3)
+        return next((length for length in lengths if length and self.bench.takes(length)), None)
+
+    def _passage(self, frames: int) -> Passage:
+        """A clip's way through the network, of which no number is kept: copying them takes as long
+        as making them.
+        """
+        calls: list[tuple[str, Tensor | None]] = []
+
+        def leave(place: Place, _: nn.Module, leaving: object) -> None:
+            output = next(tensors(leaving), None)
+            shape = None if output is None else torch.empty(output.shape, device="meta")
+            calls.append((place[0], shape))
+
+        with watched(self.bench.network, leave):
+            log_probs, steps = self.bench.alone(self.bench.clip(frames))
+        return Passage(declared=int(steps[0]), given=len(log_probs), calls=tuple(calls))
 
     def __call__(self, frames: int) -> Timeline:
         if frames not in self.read:
-            calls, log_probs, steps = self.bench.passage(self.bench.clip(frames))
-            modules = {
-                i: calls[i].outputs[0].shape[axis]
-                for i, axis in self.axes.items()
-                if i < len(calls)
-            }
+            passage = self._passage(frames)
+            outputs = [output for _, output in passage.calls]
             self.read[frames] = Timeline(
-                declared=int(steps[0]), given=len(log_probs), modules=modules
+                declared=passage.declared,
+                given=passage.given,
+                modules={
+                    i: output.shape[axis]
+                    for i, axis in self.axes.items()
+                    if i < len(outputs) and (output := outputs[i]) is not None
+                },
             )
         return self.read[frames]
 
