@@ -403,6 +403,25 @@ def test_readings_are_taken_in_eval_mode_without_gradients_and_training_goes_on_
     assert modes == [(True, True), (False, False), (True, True)]
 
 
+def test_what_a_reading_heard_is_heard_again_only_after_a_step():
+    passes = []
+
+    def spy(network, features, frames):
+        passes.append(network.training)
+        return network(features, frames)
+
+    training = Training(subject(forward=spy), clips(4), Recipe(), seed=0)
+    list(training.advance(3))
+    training.read()
+    before = len(passes)
+    heard = training.hypotheses()
+    assert len(passes) == before
+    list(training.advance(1))
+    training.hypotheses()
+    assert passes[before:] == [True, False]
+    assert len(heard) == 4
+
+
 def test_a_reading_of_many_samples_is_that_of_all_of_them():
     samples = clips(40)
     training, _ = run(Recipe(batch=8), steps=10, samples=samples)
