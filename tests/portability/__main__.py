@@ -169,6 +169,7 @@ def main() -> int:
         help="some of them, by comma (default: %(default)s)",
     )
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rungs", help="of the ladder, by comma (default: all that ran)")
     parser.add_argument(
         "--results",
         type=Path,
@@ -186,6 +187,8 @@ def main() -> int:
         )
     given.results.parent.mkdir(parents=True, exist_ok=True)
     arguments = given.files or those_that_train(given.results.with_suffix(".tests.json"))
+    if given.rungs:
+        arguments = ["--overfit-rungs", given.rungs, *arguments]
     for name in names:
         run(name, variants()[name], arguments, given.results, given.workers)
     outcomes = read(given.results)
