@@ -701,9 +701,8 @@ def test_github_is_told_of_the_break_at_the_networks_line_and_given_the_table(pr
         f"::error file=toy.py,line={line},title=overfit raw::raw breaks at 1 sample: "
     )
     summary = (project.path / "summary.md").read_text(encoding="utf-8")
-    assert (
-        "| raw | 1 | BROKEN | 30 |" in summary
-    )  # half its budget: contracts tell what keeps it from holding
+    (steps,) = re.findall(r"\| raw \| 1 \| BROKEN \| (\d+) \|", summary)
+    assert int(steps) <= 30  # of 60: contracts tell what keeps it from holding
     assert "- **raw breaks at 1 sample: " in summary
 
 
