@@ -14,6 +14,7 @@ from hypothesis import settings
 from tests.portability.child import sitecustomize
 from tests.portability.record import CACHED, TRAINED, WatchedSteps
 
+LADDER = Path(__file__).with_name("overfit")
 CHILD = str(Path(sitecustomize.__file__).parent)
 STEPS_FILE = pytest.StashKey[Path]()
 sitecustomize.begin()  # before another conftest imports torch
@@ -43,6 +44,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(WatchedSteps(Path(name)))
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Trained(config))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The ladder first: its rungs take longest, and at the end one worker would wait for the
+    other's.
+    """
+    items.sort(key=lambda item: not item.path.is_relative_to(LADDER))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
