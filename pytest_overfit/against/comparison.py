@@ -170,13 +170,10 @@ class Asked:
 
     def advance(self, to: int) -> dict[str, Any]:
         """Its next piece. Raises SideFailed."""
-        return self.side.ask(
-            do="advance",
-            key=self.key,
-            samples=self.samples,
-            seed=self.seed,
-            to=to,
-        )
+        return self._ask(do="advance", to=to)
+
+    def _ask(self, **what: Any) -> dict[str, Any]:
+        return self.side.ask(key=self.key, samples=self.samples, seed=self.seed, **what)
 
 
 @dataclass(frozen=True)
@@ -189,14 +186,7 @@ class TimedSteps(Asked):
 
     def take(self, steps: int) -> dict[str, Any]:
         """As `Timed` has it. Raises SideFailed."""
-        return self.side.ask(
-            do="time",
-            key=self.key,
-            samples=self.samples,
-            seed=self.seed,
-            course=self.course,
-            steps=steps,
-        )
+        return self._ask(do="time", course=self.course, steps=steps)
 
 
 @dataclass(frozen=True, kw_only=True)
