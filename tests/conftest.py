@@ -5,6 +5,7 @@ repeat them as on other processors, and lends them its jitter.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -51,6 +52,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     other's.
     """
     items.sort(key=lambda item: not item.path.is_relative_to(LADDER))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Torch has as many threads as the session asks for (OMP_NUM_THREADS, else one), so that runs are
+    equal bit by bit and share the machine: a script that the last test called set its own.
+    """
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

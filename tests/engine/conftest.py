@@ -1,22 +1,14 @@
-"""Tests of the engine: one thread each (OMP_NUM_THREADS says otherwise), so that runs are equal bit
-by bit and share the machine.
-"""
+"""Tests of the engine: what they say does not depend on where they run."""
 
 import os
 
 import pytest
-import torch
 
 
 def pytest_configure(config: pytest.Config) -> None:
     # `pytest_plugins` is allowed in a rootdir's conftest only, and no other test needs pytester.
     if not config.pluginmanager.has_plugin("pytester"):
         config.pluginmanager.import_plugin("pytester")
-
-
-@pytest.fixture(autouse=True, scope="session")
-def number_of_threads() -> None:
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,6 @@ def run_with(path: Path | None, facts: Facts | None = None) -> Run:
 @cache
 def trained() -> tuple[dict[str, Tensor], Reading]:
     """A BiGRU that has learned its ten clips, and what its own training read of it."""
-    torch.set_num_threads(1)
     training = Training(bigru(), bigru().take(SAMPLES), default_recipe(SAMPLES), seed=0)
     for _ in training.advance(60):
         pass

@@ -1,18 +1,9 @@
-"""Tests of the networks: one thread (OMP_NUM_THREADS says otherwise), so that they share the
-machine and repeat bit by bit.
-"""
+"""Tests of the networks: each begins with the same seed."""
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
-
-
-@pytest.fixture(autouse=True, scope="session")
-def number_of_threads() -> None:
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-import torch
-
 from model.own_loop import trained_for_real
 from pytest_overfit import Rung
 from pytest_overfit.climb.ladder import criteria_for
@@ -14,11 +11,6 @@ from pytest_overfit.loop.contracts import findings_of_loop
 from pytest_overfit.loop.training import recipe_of_loop
 from pytest_overfit.recipe import default_recipe
 from tests.model.training import small
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def test_nothing_is_found_of_it_with_everything_switched_on(tmp_path: Path) -> None:

@@ -30,7 +30,6 @@ from tests.model.training import SMALL, rows, small
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Result]:
     """A run of three epochs with everything switched on."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    torch.set_num_threads(1)
     settings = small(
         folder,
         epochs=3,
