@@ -131,3 +131,11 @@ def seed_generators(seed: int) -> None:
         torch.manual_seed(seed)
     else:
         torch.default_generator.manual_seed(seed)
+
+
+def seed_others(seed: int) -> None:
+    """Seed the generators of numpy and Python: networks skip layers and draw masks by them too."""
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed)

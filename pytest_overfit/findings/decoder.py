@@ -105,10 +105,12 @@ def decoder_reads_ideal_paths(bench: Bench) -> tuple[Finding, ...]:
                 for path in paths
                 for tokens in bench.subject.decoded(*outputs_of([path], bench.vocabulary))
             ]
+            if alone != targets:
+                return (_misread(paths, targets, decoded, blank),)
             return (
-                _reads_past(targets, decoded)
-                if alone == targets
-                else _misread(paths, targets, decoded, blank),
+                _reads_others(targets, decoded)
+                if _is_misread_at_one_length(bench, paths, targets, blank)
+                else _reads_past(targets, decoded),
             )
     token = next(label for label in range(bench.vocabulary) if label != blank)
     paths = [ideal_path(target, blank, 1) for target in targets]
@@ -192,6 +194,37 @@ def _misread(
     )
 
 
+def _is_misread_at_one_length(
+    bench: Bench, paths: list[list[int]], targets: list[list[int]], blank: int
+) -> bool:
+    """Whether clips of one length are misread beside each other too: nothing stands past their
+    end.
+    """
+    longest = max(map(len, paths))
+    alike = [[*path, *[blank] * (longest - len(path))] for path in paths]
+    return bench.subject.decoded(*outputs_of(alike, bench.vocabulary)) != targets
+
+
+def _reads_others(targets: list[list[int]], decoded: list[list[int]]) -> Finding:
+    """Every clip is read rightly alone, and not beside others of its own length."""
+    wrong = [
+        i
+        for i, (tokens, target) in enumerate(zip(decoded, targets, strict=False))
+        if tokens != target
+    ]
+    example = (
+        (f"a clip of {targets[wrong[0]]} decodes to {decoded[wrong[0]]} beside others",)
+        if wrong
+        else ()
+    )
+    return WRONG_DECODER.finding(
+        headline="the decoder reads each clip rightly alone and mixes clips of a batch",
+        evidence=example,
+        try_="check the axes that it reads along: an output is (steps, batch, vocabulary)",
+        status="confirmed",
+    )
+
+
 def _reads_past(targets: list[list[int]], decoded: list[list[int]]) -> Finding:
     """Every clip is read rightly alone, and some are not in a batch with longer ones."""
     wrong = [
@@ -243,10 +276,11 @@ DECODER_REPEATS = Record(
 WRONG_DECODER = Record(
     name="wrong_decoder",
     stage="decoder",
-    means="The decoder misreads outputs that are nearly certain, in no way that is known.",
+    means="The decoder misreads outputs that are nearly certain: it mixes the clips of a batch, or "
+    "errs in no way that is known.",
     detected=(
         "Ideal paths, of one to three steps a token, are decoded, and compared with the targets "
-        "that they were made from."
+        "that they were made from; those of one length are decoded together and alone."
     ),
     mend=(
         "Compare it with the best path: the likeliest token of each step, repeats collapsed, "

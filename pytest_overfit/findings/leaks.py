@@ -40,12 +40,20 @@ def output_is_repeatable(bench: Bench) -> tuple[Finding, ...]:
     any seed.
     """
     whole = collate(bench.clips[:1]).to(bench.device)
-    for batch in (bench.batch, whole):
+    for batch, seeds in ((bench.batch, (2,)), (whole, (2, 3, 4, 5))):
         first = bench.run(batch.features, batch.frames, seed=1)[0]
         bench.run(-batch.features, batch.frames)  # what it leaves behind must not show
-        if torch.equal(first, bench.run(batch.features, batch.frames, seed=2)[0]):
+        other = next(
+            (
+                seed
+                for seed in seeds
+                if not torch.equal(first, bench.run(batch.features, batch.frames, seed=seed)[0])
+            ),
+            None,
+        )
+        if other is None:
             continue
-        for record, seed in ((CARRIED_STATE, 1), (RANDOM_IN_EVAL, 2)):
+        for record, seed in ((CARRIED_STATE, 1), (RANDOM_IN_EVAL, other)):
             bench.run(-batch.features, batch.frames)
             again = bench.run(batch.features, batch.frames, seed=seed)[0]
             gap = distance(first.float(), again.float())

@@ -4,7 +4,8 @@ is trained.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -233,11 +234,19 @@ def _input_lost(wiring: Wiring) -> Finding:
 
 
 def _detached(wiring: Wiring, modules: list[str]) -> Finding:
-    """Modules that shape the output and are cut from its gradient; located at the first module
-    behind the cut.
+    """Modules that shape the output and are cut from its gradient; located at the first of them
+    that runs with gradients switched off, else at the first module behind the cut.
     """
-    behind = _first_behind(wiring, modules)
     cut = [module or "the network" for module in modules]
+    if (off := _without_gradient(wiring, modules)) is not None:
+        return DETACHED_BRANCH.finding(
+            headline=f"no gradient reaches {naming(cut)}: {off} runs with gradients switched off",
+            evidence=("torch.is_grad_enabled() is False where it is called, in train mode",),
+            module=off,
+            try_="call it outside torch.no_grad, and checkpoint with use_reentrant=False",
+            status="confirmed",
+        )
+    behind = _first_behind(wiring, modules)
     return DETACHED_BRANCH.finding(
         headline=f"no gradient reaches {naming(cut)}"
         + (f": the graph is cut before {behind}" if behind else ""),
@@ -252,6 +261,27 @@ def _detached(wiring: Wiring, modules: list[str]) -> Finding:
         + (f" in front of {behind}" if behind else ""),
         status="confirmed",
     )
+
+
+def _without_gradient(wiring: Wiring, modules: list[str]) -> str | None:
+    """The first of these modules that is called with gradients switched off, in train mode."""
+    bench, off = wiring.bench, list[str]()
+
+    def note(name: str) -> Callable[[nn.Module, Any], None]:
+        return lambda _, __: None if torch.is_grad_enabled() else off.append(name)
+
+    handles = [
+        bench.network.get_submodule(name).register_forward_pre_hook(note(name))
+        for name in modules
+        if name
+    ]
+    try:
+        with undisturbed(bench.network, train=True, seed=bench.seed), torch.enable_grad():
+            bench.subject.log_probs(bench.network, bench.batch.features, bench.batch.frames)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return off[0] if off else None
 
 
 def _first_behind(wiring: Wiring, modules: list[str]) -> str | None:

@@ -5,11 +5,13 @@ with its sound twin.
 from __future__ import annotations
 
 import math
+import random
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -214,6 +216,30 @@ def test_a_network_that_starts_anew_carries_nothing() -> None:
     )
 
 
+class Skipping(BiGRU):
+    """A BiGRU whose first layer is skipped now and then, by numbers of numpy's or Python's, in eval
+    mode too.
+    """
+
+    def __init__(self, dim: int, vocabulary: int, *, draw: Callable[[], float]) -> None:
+        super().__init__(dim, vocabulary, dropout=0.0)
+        self.draw, self.first = draw, nn.Linear(dim, dim)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        kept = self.draw() > 0.5
+        return super().forward(self.first(features) if kept else features, frames)
+
+
+@pytest.mark.parametrize("draw", [np.random.random, random.random], ids=["numpy", "python"])
+def test_layers_skipped_by_the_numbers_of_others_are_noise_and_no_state(
+    draw: Callable[[], float],
+) -> None:
+    finding = only(
+        subject(lambda dim, vocabulary: Skipping(dim, vocabulary, draw=draw), "skipping")
+    )
+    assert finding.name == "random_in_eval"
+
+
 class Unsorted(BiGRU):
     """A BiGRU on clips sorted by length, longest first, and put back in the wrong way or the right
     one.
@@ -299,6 +325,19 @@ def test_a_decoder_that_reads_what_padding_was_filled_with_is_told_so() -> None:
     finding = only(faulty)
     assert finding.name == "wrong_steps"
     assert "collapse" not in (finding.try_ or "")
+
+
+def interleaved(log_probs: Tensor, steps: Tensor) -> list[list[int]]:
+    """Best paths cut from what was laid in a row steps first, as if clips came first."""
+    row, length = log_probs.argmax(-1).flatten().tolist(), len(log_probs)
+    paths = [row[i * length : i * length + end] for i, end in enumerate(steps.tolist())]
+    return [[t for i, t in enumerate(path) if t and (i == 0 or t != path[i - 1])] for path in paths]
+
+
+def test_a_decoder_that_mixes_clips_does_not_read_past_their_end() -> None:
+    finding = only(subject(BiGRU, "bigru", decode=interleaved))
+    assert finding.name == "wrong_decoder"
+    assert "mixes clips" in finding.headline
 
 
 def test_a_decoder_that_fills_with_blanks_is_sound() -> None:
@@ -533,6 +572,21 @@ def test_a_reentrant_checkpoint_that_keeps_gradients_from_its_layers_is_a_cut() 
     )
     assert finding.name == "detached_branch"
     assert "no gradient reaches embed" in finding.headline
+
+
+def test_a_module_that_runs_without_gradient_is_named_itself() -> None:
+    class Frozen(BiGRU):
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            with torch.no_grad():
+                features = self.front(features)
+            return super().forward(features, frames)
+
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__(dim, vocabulary)
+            self.front = nn.Linear(dim, dim)
+
+    finding = only(subject(Frozen, "frozen"))
+    assert (finding.name, finding.module) == ("detached_branch", "front")
 
 
 def test_a_checkpoint_that_keeps_nothing_is_sound() -> None:

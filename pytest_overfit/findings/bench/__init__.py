@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from pytest_overfit import ctc
 from pytest_overfit.findings.bench.summary import Summary
+from pytest_overfit.host import seed_others
 from pytest_overfit.network.recorder import Call, distance, recorded, undisturbed
 from pytest_overfit.spilled import kept
 from pytest_overfit.subject import Batch, Loss, Sample, Subject, collate
@@ -141,12 +142,11 @@ class Bench:
     ) -> tuple[Tensor, Tensor]:
         """Log-probabilities (steps, batch, vocabulary) and declared steps (batch,), on the CPU.
 
-        Same seed: same dropout.
+        Same seed: same dropout, and the same numbers of numpy and Python.
         """
-        with (
-            undisturbed(self.network, train=train, seed=self.seed if seed is None else seed),
-            torch.no_grad(),
-        ):
+        seed = self.seed if seed is None else seed
+        seed_others(seed)
+        with undisturbed(self.network, train=train, seed=seed), torch.no_grad():
             log_probs, steps = self.subject.log_probs(
                 self.network, features.to(self.device), frames.to(self.device)
             )
