@@ -70,7 +70,8 @@ class Trial:
 def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) -> Trial:
     """Climb `rung` on a fresh network with one remedy, for at most `seconds`.
 
-    A finding of the contracts must be gone as well.
+    A finding of the contracts must be gone as well. What was inferred must be mended with another
+    seed too, with which the rung does not hold by itself: a change may hold by luck of its draw.
     """
     began = time.monotonic()
 
@@ -92,16 +93,12 @@ def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) 
         mended = replace(remedy.change(rung, finding), seeds=rung.seeds[:1])
         if _found_again(mended, finding):
             return trial(False, ended=TrialEnded.STILL_FOUND, why=f"{finding.name} is still found")
-        outcome = replace(mended, recipe=replace(mended.recipe, fallbacks=())).climb(
-            until(began + seconds)
-        )
-        if outcome.status == "ok" and _holds_as_it_is(rung, outcome.steps, until(began + seconds)):
-            return trial(
-                False,
-                steps=outcome.steps,
-                why=f"in {outcome.steps} steps the rung holds without it",
-            )
-        return trial(outcome.status == "ok", steps=outcome.steps)
+        mended = replace(mended, recipe=replace(mended.recipe, fallbacks=()))
+        outcome = mended.climb(until(began + seconds))
+        if outcome.status != "ok":
+            return trial(False, steps=outcome.steps)
+        why = _doubt(rung, mended, finding, outcome.steps, until(began + seconds))
+        return trial(why is None, steps=outcome.steps, why=why)
     except OutOfTime as late:
         return trial(False, steps=late.step, ended=TrialEnded.OUT_OF_TIME, why="out of time")
     except CannotEdit as error:
@@ -127,12 +124,26 @@ def _found_again(rung: Rung, finding: Finding) -> bool:
     )
 
 
+def _doubt(rung: Rung, mended: Rung, finding: Finding, steps: int, on_step: OnStep) -> str | None:
+    """Why a change with which a rung held in so many steps is not what mended it, in words."""
+    ended_early = rung.hasty and steps > round(LOOKS[0] * rung.recipe.budget) and rung.violated
+    if ended_early and _holds_as_it_is(rung, steps, on_step):
+        return f"in {steps} steps the rung holds without it"
+    if finding.status == "confirmed":
+        return None
+    failed = rung.seeds[1:2]
+    seed = failed[0] if failed else rung.seeds[0] + 1
+    again = replace(mended, seeds=(seed,)).climb(on_step)
+    if again.status != "ok":
+        return f"with seed {seed} the rung breaks all the same"
+    as_it_is = replace(rung, seeds=(seed,), recipe=replace(rung.recipe, fallbacks=()))
+    if not failed and as_it_is.climb(on_step).status == "ok":
+        return f"with seed {seed} the rung holds without it"
+    return None
+
+
 def _holds_as_it_is(rung: Rung, steps: int, on_step: OnStep) -> bool:
-    """Whether a rung whose climb may have ended early holds in as many steps as a remedy took, so
-    that this has mended nothing.
-    """
-    if not rung.hasty or steps <= round(LOOKS[0] * rung.recipe.budget) or not rung.violated:
-        return False
+    """Whether a rung holds in as many steps as a remedy took."""
     patient = replace(
         rung,
         seeds=rung.seeds[:1],

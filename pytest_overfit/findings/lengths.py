@@ -28,6 +28,7 @@ from pytest_overfit.findings.remedies import (
     module_remedy,
 )
 from pytest_overfit.findings.targets import BAD_TARGET
+from pytest_overfit.host import own_randomness
 from pytest_overfit.network import network_edits, subject_edits
 from pytest_overfit.subject import Sample
 
@@ -294,7 +295,7 @@ def _hidden_by_loss(bench: Bench) -> tuple[str, ...]:
 
 def _fits(rung: Rung) -> bool:
     """Whether every target of a rung fits in the steps that its network leaves."""
-    with torch.random.fork_rng([]):
+    with own_randomness():
         return not targets_fit(Bench.of(rung))
 
 
