@@ -269,6 +269,28 @@ def test_an_order_that_is_put_back_is_no_leak() -> None:
     )
 
 
+class SortedBySums(BiGRU):
+    """A BiGRU whose frames are normalised and whose clips are then sorted by their sums, which are
+    rounding by then, and put back or not.
+    """
+
+    def __init__(self, dim: int, vocabulary: int, *, put_back: bool) -> None:
+        super().__init__(dim, vocabulary)
+        self.first, self.put_back = nn.LayerNorm(dim), put_back
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.first(features)
+        order = x.detach().sum((1, 2)).argsort(descending=True)
+        x = x[order]
+        return super().forward(x[order.argsort()] if self.put_back else x, frames)
+
+
+def test_an_order_that_hangs_on_rounding_is_no_rounding() -> None:
+    faulty = subject(lambda d, v: SortedBySums(d, v, put_back=False), "sorted")
+    assert found(faulty)[0].name == "batch_leak"
+    assert found(subject(lambda d, v: SortedBySums(d, v, put_back=True), "sorted")) == []
+
+
 def test_a_recurrent_layer_over_the_batch_is_named() -> None:
     class OverBatch(BiGRU):
         def __init__(self, dim: int, vocabulary: int) -> None:
