@@ -14,6 +14,7 @@ from statistics import median
 from pytest_overfit.climb.controls import Control, ignored_inputs, run_controls, train_eval_gap
 from pytest_overfit.climb.criteria import Criterion, Verdict
 from pytest_overfit.climb.misread import Misread, worst
+from pytest_overfit.climb.quiet import Quieted
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.findings.finite import breach_of_training
 from pytest_overfit.levels import (
@@ -101,7 +102,8 @@ class Attempt:
     diverged: its loss or gradient was not finite, because of numbers that had grown too large.
     level_match: the level its last loss stands on. detour: over one path a clip, if CTC alone stood.
     controls: of a pass. second_clip: of a pass of one clip that needed no input, and is honest
-    beside another. findings: what the trained network shows: a pass that is not honest, or a
+    beside another. quieted: of a pass of one clip without the network's own masks and dropout,
+    after attempts with them. findings: what the trained network shows: a pass that is not honest, or a
     network that forgets in eval mode. misread: of a failure with an output, its worst clip.
     """
 
@@ -119,6 +121,7 @@ class Attempt:
     detour: Detour | None = None
     controls: tuple[Control, ...] = ()
     second_clip: SecondClip | None = None
+    quieted: Quieted | None = None
     findings: tuple[Finding, ...] = ()
     misread: Misread | None = None
 

@@ -5,7 +5,8 @@ A rung is broken only when its recipe and the recipe's fallback learning rates f
 about the network, not about one learning rate. Nor is it about CTC's own plateau where tokens stand
 by chance (`levels`): a run that comes down to it is led off by a detour over one path a clip, and
 has to hold by the subject's loss all the same. Nor is it about what one clip does not ask for: a
-network that memorised it without a look at its input has to read it beside a second one. Rungs do not depend on each other, so they can be
+network that memorised it without a look at its input has to read it beside a second one; nor about masks that
+hide the same few tokens of one clip again and again: it is climbed once more without them. Rungs do not depend on each other, so they can be
 climbed in any order and by several processes with the same verdicts.
 """
 
@@ -33,11 +34,13 @@ from pytest_overfit.climb.criteria import Criterion as Criterion
 from pytest_overfit.climb.criteria import Verdict as Verdict
 from pytest_overfit.climb.criteria import criteria_for as criteria_for
 from pytest_overfit.climb.outcome import Outcome as Outcome
+from pytest_overfit.climb.quiet import MOST, NOTHING, Quieted, nearest_reading, noise_share
 from pytest_overfit.climb.seeds import ALPHA, BETA, SeedTest
 from pytest_overfit.finding import Finding, naming
 from pytest_overfit.findings.examine import Checked, breaks_rungs, check_feasible, examine
 from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.loop.training import LoopTraining
+from pytest_overfit.network.subject_edits import unmasked
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import BadSample, Sample, Subject
 from pytest_overfit.training import Training
@@ -129,6 +132,8 @@ class Rung:
                     return replace(outcome, attempts=tuple(attempts), status="broken")
                 if self.recipe.fallbacks and not attempts[-1].held:
                     attempts += self._race(samples, given, seed, on_step)
+                of_seed = [attempt for attempt in attempts if attempt.seed == seed]
+                attempts += self._quieted(of_seed, samples, seed, on_step)
                 held.append(any(attempt.held for attempt in attempts if attempt.seed == seed))
                 if unread and not held[-1]:
                     return replace(outcome, attempts=tuple(attempts), status="broken")
@@ -220,6 +225,27 @@ class Rung:
         return replace(
             attempt, second_clip=second, findings=kept, held=not any(f.fails() for f in kept)
         )
+
+    def _quieted(
+        self, attempts: Sequence[Attempt], samples: Sequence[Sample], seed: int, on_step: OnStep
+    ) -> list[Attempt]:
+        """One clip that a network reads nearly, and is kept from by its own masks and dropout, is
+        climbed once more without them. Nothing where they are not to blame, or it fails too.
+        """
+        best = nearest_reading(attempts)
+        if self.samples > 1 or self.subject.loop or best is None or self.violated:
+            return []
+        noise = noise_share(self._run(samples, self.recipe, seed, on_step).training)
+        if not NOTHING < noise <= MOST:
+            return []
+        without = replace(self, subject=unmasked(self.subject))
+        quiet = without._run(samples, self.recipe, seed, on_step)
+        with closing(quiet.training):
+            given = steps_given(quiet.training)
+            quiet.train_to_the_end(patient=not self.recipe.fallbacks)
+            attempt = quiet.attempt(given)
+        told = Quieted(noise=noise, token_error_rate=best.token_error_rate, nats=best.loss)
+        return [replace(attempt, quieted=told)] if attempt.held else []
 
     @property
     def _reads_fresh(self) -> bool:

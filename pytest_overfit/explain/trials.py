@@ -126,8 +126,7 @@ def _found_again(rung: Rung, finding: Finding) -> bool:
 
 def _doubt(rung: Rung, mended: Rung, finding: Finding, steps: int, on_step: OnStep) -> str | None:
     """Why a change with which a rung held in so many steps is not what mended it, in words."""
-    ended_early = rung.hasty and steps > round(LOOKS[0] * rung.recipe.budget) and rung.violated
-    if ended_early and _holds_as_it_is(rung, steps, on_step):
+    if _holds_as_it_is(rung, steps, on_step):
         return f"in {steps} steps the rung holds without it"
     if finding.status == "confirmed":
         return None
@@ -143,7 +142,11 @@ def _doubt(rung: Rung, mended: Rung, finding: Finding, steps: int, on_step: OnSt
 
 
 def _holds_as_it_is(rung: Rung, steps: int, on_step: OnStep) -> bool:
-    """Whether a rung holds in as many steps as a remedy took."""
+    """Whether a rung whose climb may have ended early holds in as many steps as a remedy took, so
+    that this has mended nothing.
+    """
+    if not rung.hasty or steps <= round(LOOKS[0] * rung.recipe.budget) or not rung.violated:
+        return False
     patient = replace(
         rung,
         seeds=rung.seeds[:1],

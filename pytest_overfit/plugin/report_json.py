@@ -159,6 +159,12 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
             "path_steps": attempt.detour.path_steps,
         },
         "second_clip": attempt.second_clip and asdict(attempt.second_clip),
+        "quieted": attempt.quieted
+        and {
+            "noise": attempt.quieted.noise,
+            "wer": attempt.quieted.token_error_rate,
+            "loss": attempt.quieted.nats,
+        },
         "controls": [
             {
                 "name": control.name,

@@ -28,6 +28,7 @@ from pytest_overfit.climb.ladder import (
     Verdict,
 )
 from pytest_overfit.climb.misread import Misread
+from pytest_overfit.climb.quiet import Quieted
 from pytest_overfit.explain.diagnosis import Diagnosis, Row
 from pytest_overfit.explain.trials import Trial, TrialEnded
 from pytest_overfit.finding import Finding
@@ -108,6 +109,7 @@ def _attempt_from_json(row: dict[str, Any]) -> Attempt:
         if row["detour"]
         else None,
         "second_clip": SecondClip(**row["second_clip"]) if row["second_clip"] else None,
+        "quieted": Quieted(**row["quieted"]) if row["quieted"] else None,
         "misread": Misread(**{**row["misread"], "lines": tuple(row["misread"]["lines"])})
         if row["misread"]
         else None,

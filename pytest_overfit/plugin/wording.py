@@ -86,9 +86,16 @@ def detour_text(detour: Detour | None) -> str:
 
 def unread_text(outcome: Outcome) -> str:
     """Nothing, or "trained at lr 0.005 it no longer read its input; at lr 0.0015 it did", or "at 1
-    sample it needs no input; with clip-01 beside it, it reads (64 steps)".
+    sample it needs no input; with clip-01 beside it, it reads (64 steps)", or that it held without
+    its own masks and dropout.
     """
     held = outcome.telling
+    if held.quieted:
+        return (
+            f"held without its own masks and dropout; with them ({held.quieted.noise:.0%} of a fresh "
+            f"output) its best reading has WER {100 * held.quieted.token_error_rate:.0f} % and "
+            f"{number(held.quieted.nats)} nats/token"
+        )
     if held.second_clip:
         steps = counted(held.second_clip.steps, "step")
         return (

@@ -4,10 +4,12 @@ outcome says of its attempts.
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pytest_overfit import Recipe, Rung, Sample, Subject
 from pytest_overfit.climb.attempt import rank_of, unwatched
@@ -27,6 +29,7 @@ from pytest_overfit.plugin.wording import unread_text
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.training import Reading, Trace, Training
 from pytest_overfit.trend import stands_still
+from tests.engine import subjects
 from tests.engine.subjects import bigru
 
 VOCABULARY = tuple("-ABCDEFGH")
@@ -846,3 +849,42 @@ def test_without_a_second_clip_nothing_excuses_a_pass_that_needs_no_input(unfit)
     (attempt,) = outcome.attempts
     assert (outcome.status, attempt.second_clip) == ("broken", None)
     assert [finding.name for finding in attempt.findings] == ["input_ignored"]
+
+
+class Veiled(subjects.BiGRU):
+    """A BiGRU that in train mode gives a random number for one token of the first clip, `loud` times
+    a normal one: what it says of that token is never trained, all else is.
+    """
+
+    def __init__(self, *, feature_dim: int, vocab_size: int, seed: int, loud: float) -> None:
+        torch.manual_seed(seed)
+        super().__init__(feature_dim, vocab_size, dropout=0.0)
+        self.loud, self.veiled = loud, int(bigru().samples[0].target[0])
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs, steps = super().forward(features, frames)
+        if not self.training:
+            return log_probs, steps
+        veiled = F.one_hot(torch.tensor(self.veiled), log_probs.shape[-1]).bool()
+        others = log_probs.masked_fill(veiled, -1e4).log_softmax(-1)
+        noise = self.loud * torch.randn_like(log_probs)
+        return torch.where(veiled, noise - 3, others).log_softmax(-1), steps
+
+
+@pytest.mark.parametrize(("loud", "status"), [(0.3, "ok"), (30.0, "broken")])
+def test_what_moderate_randomness_of_train_mode_keeps_one_clip_from_is_climbed_without_it(
+    loud: float, status: str
+) -> None:
+    outcome = Rung(
+        subject=replace(bigru(), build=partial(Veiled, loud=loud)),
+        samples=1,
+        recipe=replace(default_recipe(1), fallbacks=()),
+        criteria=criteria_for(1),
+        examined=(),
+    ).climb()
+    assert outcome.status == status
+    assert [attempt.quieted is not None for attempt in outcome.attempts] == (
+        [False, True] if status == "ok" else [False]
+    )
+    if status == "ok":
+        assert "held without its own masks and dropout" in unread_text(outcome)

@@ -15,6 +15,7 @@ import pytest
 from pytest_overfit import Outcome, Recipe
 from pytest_overfit.atomic_files import write_whole
 from pytest_overfit.climb.ladder import Attempt, Detour, Ended, Progress, SecondClip, Verdict
+from pytest_overfit.climb.quiet import Quieted
 from pytest_overfit.finding import Finding
 from pytest_overfit.levels import Level
 from pytest_overfit.plugin.live import progress_text, read_progress
@@ -61,6 +62,7 @@ OUTCOME = Outcome(
             ended=None,
             detour=Detour(level=Level(name="repeats merged", loss=0.2), step=8, path_steps=3),
             second_clip=SecondClip(sample="c2", steps=7),
+            quieted=Quieted(noise=0.7, token_error_rate=0.33, nats=0.4),
         ),
     ),
     findings=(
