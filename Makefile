@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 WORKERS ?= 2
 BIN := $(VENV)/bin
 OLDEST := .cache/oldest
-EXTRAS := curves,landmarks,pictures,search,train,test
+EXTRAS := curves,landmarks,parquet,pictures,search,train,test
 # One OpenMP pool a worker and one worker a core: two pools on the same cores cost ten times the time.
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS)
 

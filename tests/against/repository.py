@@ -85,7 +85,7 @@ def make_repository(folder: Path) -> str:
     (folder / "test_learns.py").write_text(TESTS, encoding="utf-8")
     (folder / "conftest.py").touch()
     # The session runs in the test's own process, where the package is imported already.
-    imported = "ignore:Module already imported so cannot be rewritten; pytest_overfit"
+    imported = "ignore:Module already imported so cannot be rewritten. pytest_overfit"
     filters = f"error\n    {imported}:pytest.PytestAssertRewriteWarning"
     (folder / "pytest.ini").write_text(
         f"[pytest]\naddopts = {WITHOUT}\nfilterwarnings =\n    {filters}\n"

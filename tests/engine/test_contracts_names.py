@@ -586,6 +586,11 @@ class Checkpointed(BiGRU):
             )
 
 
+# Torch 2.4's own checkpoint asks for autocast by a name that it warns of itself.
+of_torch = pytest.mark.filterwarnings("ignore:.torch.cpu.amp.autocast:FutureWarning")
+
+
+@of_torch
 def test_a_reentrant_checkpoint_that_keeps_gradients_from_its_layers_is_a_cut() -> None:
     finding = next(
         f
@@ -611,6 +616,7 @@ def test_a_module_that_runs_without_gradient_is_named_itself() -> None:
     assert (finding.name, finding.module) == ("detached_branch", "front")
 
 
+@of_torch
 def test_a_checkpoint_that_keeps_nothing_is_sound() -> None:
     assert found(subject(lambda d, v: Checkpointed(d, v, reentrant=False), "checkpointed")) == []
 

@@ -116,7 +116,7 @@ addopts = --strict-markers -p no:cacheprovider {WITHOUT}
 filterwarnings =
     error
     # The package is already imported: pytest runs within pytest here.
-    ignore:Module already imported so cannot be rewritten; pytest_overfit:pytest.PytestAssertRewriteWarning
+    ignore:Module already imported so cannot be rewritten. pytest_overfit:pytest.PytestAssertRewriteWarning
 """
 
 

@@ -28,7 +28,7 @@ addopts = --strict-markers -p no:cacheprovider {WITHOUT}
 filterwarnings =
     error
     # The package is already imported: pytest runs within pytest here.
-    ignore:Module already imported so cannot be rewritten; pytest_overfit:pytest.PytestAssertRewriteWarning
+    ignore:Module already imported so cannot be rewritten. pytest_overfit:pytest.PytestAssertRewriteWarning
 """
 TEAM = """
 Epoch 1: Train 44.59 | Val 7.19 | Gap -37.40 | Val WER 92.1

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -163,3 +165,12 @@ def test_the_lowest_versions_are_those_declared_and_each_has_one() -> None:
     assert lowest(project, ["a"]) == ["numpy==1.26", "pinned==1.2", "torch==2.4"]
     with pytest.raises(ValueError, match="free must have one lowest version"):
         lowest(project, ["b"])
+
+
+def test_the_lowest_versions_are_tested_with_every_extra_but_what_checks_the_source() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (all_of_it,) = declared["project"]["optional-dependencies"]["dev"]
+    extras = re.search(r"\[(.+)\]", all_of_it)
+    listed = re.search(r"^EXTRAS := (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert extras and listed
+    assert {*listed[1].split(","), "check"} == set(extras[1].split(","))
