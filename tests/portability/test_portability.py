@@ -172,5 +172,6 @@ def test_the_lowest_versions_are_tested_with_every_extra_but_what_checks_the_sou
     (all_of_it,) = declared["project"]["optional-dependencies"]["dev"]
     extras = re.search(r"\[(.+)\]", all_of_it)
     listed = re.search(r"^EXTRAS := (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
-    assert extras and listed
+    assert extras is not None
+    assert listed is not None
     assert {*listed[1].split(","), "check"} == set(extras[1].split(","))
