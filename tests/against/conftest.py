@@ -1,5 +1,4 @@
 """Sessions within a test, as the engine's own tests have them."""
 
 from tests.engine.conftest import nobody_watches as nobody_watches
-from tests.engine.conftest import number_of_threads as number_of_threads
 from tests.engine.conftest import pytest_configure as pytest_configure
