@@ -69,7 +69,7 @@ def trained_tests() -> list[str]:
     listed = ROOT / ".pytest_cache" / "v" / CACHED
     if not listed.exists():
         raise SystemExit(
-            f"{listed} is not there: run `make test` first, which notes the tests that train"
+            f"{listed} is not there: run `make overfit test` first, which notes the tests that train"
         )
     tests = json.loads(listed.read_text(encoding="utf-8"))
     return [
