@@ -19,12 +19,12 @@ from pytest_overfit.health.rules import RULES
 from pytest_overfit.health.rules.course import early_in_plan, is_excerpt, still_since
 from pytest_overfit.health.rules.learning import final_level
 from pytest_overfit.health.rules.output import VALIDATION_WER_STUCK
+from pytest_overfit.health.rules.loss_alone import reading_harmed, rise_of
 from pytest_overfit.health.rules.overfitting import (
     GAP_SHARE,
     GAP_WIDE,
     GAPS,
     VALIDATION_LOSS_RISES,
-    rise_of,
 )
 from pytest_overfit.health.rules.reading import (
     KNOWS,
@@ -145,8 +145,26 @@ def _verdict(
         return "cannot tell", (*reasons, unknown, *run.finished, *best_checkpoint(run))
     if any(finding.name == VALIDATION_WER_STUCK.name for finding in findings):
         return "cannot tell", (*reasons, "nothing shows that it will be read better")
-    if reasons:
+    if reasons and not _in_loss_alone(run, findings):
         return "go on", tuple(reasons)
+    verdict, why = _without_illness(run, measured)
+    if verdict == "healthy" and not reasons and not run.finished:
+        reasons = [f"none of {counted(judged, 'rule')} finds anything"]
+    return verdict, (*reasons, *why)
+
+
+def _in_loss_alone(run: Run, findings: tuple[Finding, ...]) -> bool:
+    """Whether all that was found is a validation loss which rises and does not harm what is read."""
+    return all(
+        finding.name == VALIDATION_LOSS_RISES.name
+        and finding.began is not None
+        and not reading_harmed(run, finding.began)
+        for finding in findings
+    )
+
+
+def _without_illness(run: Run, measured: list[str]) -> tuple[Verdict, tuple[str, ...]]:
+    """The verdict on a run in which nothing is wrong, and which no longer improves."""
     if measured and all(len(run.curve(name)) < 2 for name in measured):
         return "cannot tell", ("validation was measured once: nothing shows where it goes",)
     if early := [] if run.finished else _early(run):
@@ -159,9 +177,7 @@ def _verdict(
             *best_checkpoint(run),
             "it no longer improved: more would not have helped",
         )
-    nothing = f"none of {counted(judged, 'rule')} finds anything"
     return "healthy", (
-        nothing,
         "it no longer improves: there is no more to gain from this recipe",
         *best_checkpoint(run),
     )

@@ -17,7 +17,7 @@ from pytest_overfit.findings.record import Record
 from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.rules.course import RESTED, still_since, thrown_back, too_early
 from pytest_overfit.health.rules.learning import CLIMB
-from pytest_overfit.health.rules.overfitting import rise_of
+from pytest_overfit.health.rules.loss_alone import rise_of
 from pytest_overfit.health.rules.reading import (
     KNOWS,
     STUCK,

@@ -1,7 +1,7 @@
 """Learning that does not carry over: validation turns while training goes on, or stays far behind.
 
-A loss can get worse while reading still improves, so the error rate is asked first: where it still
-falls, a loss that rises is only suspected.
+A loss can get worse while reading does not, so the error rate is asked first: see
+`rules.loss_alone`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from itertools import pairwise
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
 from pytest_overfit.health.curves.curve import Curve
-from pytest_overfit.health.rules.course import is_excerpt, settled_rate, still_since, thrown_back
+from pytest_overfit.health.rules.course import is_excerpt, still_since, thrown_back
 from pytest_overfit.health.rules.learning import ignores_input, looks_at_input
+from pytest_overfit.health.rules.loss_alone import reading_harmed, rise_of
 from pytest_overfit.health.rules.reading import (
     KNOWS,
     STUCK,
@@ -31,7 +32,6 @@ from pytest_overfit.health.rules.trend import (
     comes_down,
     falls,
     finite,
-    lasting_rise,
     lowest,
     reading_at,
     thinned,
@@ -41,7 +41,8 @@ from pytest_overfit.health.run import Run
 
 LEARNT, STEADY = 0.1, 5
 """Share of its value at the best reading by which training loss must have fallen since, where it
-has few readings; and how many of them, each below the one before, make CREEP enough.
+has few readings, and validation loss have risen, where nothing read is the worse for it; and how
+many readings, each below the one before, make CREEP enough.
 """
 SURE, SURE_IF_LONG, LONG = 4.0, 3.0, 0.3
 """Multiple of its noise from which a rise convicts: noise that wanders makes smaller ones by
@@ -57,14 +58,6 @@ GAP_SHARE, LEAST_SHARE = 0.4, 0.1
 """Share of the validation loss that a wide gap is in an unknown unit; and the least that it is in
 nats per token.
 """
-
-
-def rise_of(run: Run, curve: Curve) -> Rise | None:
-    """The lasting rise of a curve since its best, leaving out what a warm restart of the rate
-    lifts.
-    """
-    curve = thinned(curve)
-    return lasting_rise(settled_rate(run, curve, curve.at[lowest(curve)])) if len(curve) else None
 
 
 def _goes_on(curve: Curve, rise: Rise | None) -> bool:
@@ -85,7 +78,12 @@ def validation_loss_rises(run: Run) -> Finding | None:
     ):
         return None
     trained, learns = learns_on(run, rise), reads_better(run, rise.since)
-    if (trained is False and not _memorised(run)) or (trained is None and learns):
+    harmed = reading_harmed(run, rise.since)
+    if (
+        (trained is False and not _memorised(run))
+        or (trained is None and learns)
+        or (rise.share < LEARNT and not harmed)
+    ):
         return None
     exact, train = finite(run.curve("val_loss")), finite(run.curve("train_loss"))
     best, low, end = exact.at[lowest(exact)], min(exact.values), exact.at[-1]
@@ -120,7 +118,7 @@ def validation_loss_rises(run: Run) -> Finding | None:
             "or data"
         ),
         status="confirmed"
-        if is_sure(rise) and not learns and trained is not False
+        if is_sure(rise) and harmed and trained is not False
         else "suspected",
         began=best,
     )
@@ -367,8 +365,11 @@ VALIDATION_LOSS_RISES = Record(
         "or is not logged. Not where training does no better than an output that takes no "
         "look at the input: its loss is not below those levels, or its error rate is 100 % or "
         "more. Confirmed where the rise is four times the noise (three times, after 30 % of "
-        "the run), training loss is not known to have stood still, and the error rate no "
-        "longer falls; else suspected: a loss can get worse while reading improves."
+        "the run), training loss is not known to have stood still, and what is read has lost by "
+        "it or has nothing more to gain: it got worse for good, or no longer gets better and is "
+        "an error rate above 50 %, or has stood for longer than it took to come there. Else "
+        "suspected: a loss can get worse while reading does not, and a rise of less than a tenth "
+        "is then a note (Guo et al. 2017, section 3; Prechelt 1998)."
     ),
     mend=(
         "Go back to the checkpoint of the best reading; train with more dropout, weight decay, "

@@ -15,7 +15,7 @@ from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.curves.metric import metric
 from pytest_overfit.health.rules.course import THROWN_BACK_SHARE, restarted, settled_rate
 from pytest_overfit.health.rules.learning import ignores_input
-from pytest_overfit.health.rules.overfitting import rise_of
+from pytest_overfit.health.rules.loss_alone import rise_of
 from pytest_overfit.health.rules.reading import errors, metric_words, reads_better, value_words
 from pytest_overfit.health.rules.trend import (
     FEW,
