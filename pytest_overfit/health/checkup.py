@@ -18,8 +18,8 @@ from pytest_overfit.health.next_command import next_command
 from pytest_overfit.health.rules import RULES
 from pytest_overfit.health.rules.course import early_in_plan, is_excerpt, still_since
 from pytest_overfit.health.rules.learning import final_level
-from pytest_overfit.health.rules.output import VALIDATION_WER_STUCK
 from pytest_overfit.health.rules.loss_alone import reading_harmed, rise_of
+from pytest_overfit.health.rules.output import VALIDATION_WER_STUCK
 from pytest_overfit.health.rules.overfitting import (
     GAP_SHARE,
     GAP_WIDE,

@@ -444,3 +444,51 @@ def test_what_tensorboard_exports_as_json_is_read(tmp_path: Path) -> None:
     run = read_run(tmp_path)
     assert run.curve("train_loss").values == pytest.approx(TRAIN)
     assert run.curve("val_loss").at == tuple(range(0, 120, 10))
+
+
+def test_returnn_calls_its_loss_a_score(tmp_path: Path) -> None:
+    told = {"dev_error": CER, "dev_score": VAL, "train_score": TRAIN}
+    (tmp_path / "train.info.txt").write_text(
+        "".join(
+            f"epoch {i:>3} {name}: {value}\n"
+            for name, values in told.items()
+            for i, value in enumerate(values, 1)
+        )
+    )
+    run = read_run(tmp_path)
+    for name, values in (("train_loss", TRAIN), ("val_loss", VAL), ("val_error", CER)):
+        assert run.curve(name).values == pytest.approx(values)
+
+
+def test_how_many_steps_are_planned_is_no_place(tmp_path: Path) -> None:
+    rows = (f"{400 * (i + 1)},4800,{TRAIN[i]},{VAL[i]}" for i in range(12))
+    (tmp_path / "log.csv").write_text("\n".join(["step,total_step,train_loss,valid_loss", *rows]))
+    run = read_run(tmp_path)
+    assert run.curve("val_loss").at == tuple(400 * (i + 1) for i in range(12))
+
+
+def test_an_error_rate_after_its_epoch_and_with_its_letters_is_read(tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text(
+        lines(
+            lambda i: (
+                f"Epoch {i + 1}/12 loss: {TRAIN[i]}\n"
+                f"Character Error Rate (CER) after epoch {i + 1}: {CER[i]}"
+            )
+        )
+    )
+    assert read_run(tmp_path).curve("val_cer").values == pytest.approx(CER)
+
+
+def test_what_keras_evaluates_after_its_training_is_no_reading(tmp_path: Path) -> None:
+    bar = "80/80 [==============================] - 52s 439ms/step"
+    (tmp_path / "train.log").write_text(
+        lines(lambda i: f"Epoch {i + 1}/12\n{bar} - loss: {TRAIN[i]} - val_loss: {VAL[i]}")
+        + f"{bar} - loss: 7.5191\n"
+    )
+    assert read_run(tmp_path).curve("train_loss").values == pytest.approx(TRAIN)
+
+
+def test_a_mean_of_normalised_error_rates_is_an_error_rate(tmp_path: Path) -> None:
+    rows = (f"{i},{TRAIN[i]},{5 * CER[i]},{CER[i]}" for i in range(12))
+    (tmp_path / "log.csv").write_text("\n".join(["epoch,loss,Mean CER,Mean CER (Norm)", *rows]))
+    assert read_run(tmp_path).curve("val_cer").values == pytest.approx(CER)

@@ -231,8 +231,11 @@ def _known(parts: tuple[str, ...]) -> MetricName | None:
     if found is None:
         more = rest & PASSED_OVER.keys()
         found, passed_over = RANKS.get(rest - more), 20 * sum(PASSED_OVER[word] for word in more)
-    if found is None and (of := RANKS.get(rest - NORMALISED)) and _is_error_rate(of[0]):
-        found = (of[0], -1)
+    normalised = rest - NORMALISED
+    if found is None and normalised != rest:
+        more = normalised & PASSED_OVER.keys()
+        of = RANKS.get(normalised) or RANKS.get(normalised - more)
+        found = (of[0], -1) if of and _is_error_rate(of[0]) else None
     if found is None and splits and len(rest) == 1:
         found = OF_A_SPLIT.get(next(iter(rest)))
     if found is None and _is_rate(parts):

@@ -60,6 +60,13 @@ ABBREVIATED = (
     (re.compile(r"\bEp\. (?=\d)"), "epoch "),  # Marian
     (re.compile(r"\bUp\. (?=\d)"), "update "),
     (re.compile(r"\bL\.r\. (?=\d)"), "lr "),
+    (
+        re.compile(
+            rf"^(epoch +\d{{1,6}} (?:dev|train))_score(?:_output/output_prob)?: (?={NUMBER})"
+        ),
+        r"\1_loss: ",
+    ),  # RETURNN's word for a loss
+    (re.compile(r"^(epoch +\d{1,6} (?:dev|train)_error)_output/output_prob: "), r"\1: "),
     (re.compile(r"\bTR - E(\d{1,6}):"), r"train epoch \1:"),  # PyLaia
     (re.compile(r"\bVA - E(\d{1,6}):"), r"val epoch \1:"),
     (
@@ -68,7 +75,7 @@ ABBREVIATED = (
     ),  # `Step... (500 | Loss: 2.1`
     (
         re.compile(
-            rf"\b((?:[a-z_]+ ){{0,2}}[a-z_]+) (?:at|after|for|in) {CLOCK} "
+            rf"\b((?:[a-z_]+ ){{0,2}}[a-z_]+)(?: \([a-z]{{2,5}}\))? (?:at|after|for|in) {CLOCK} "
             rf"(\d{{1,12}})(?:/\d{{1,12}})?(?: is|\s?[:=])(?=\s*{NUMBER})",
             re.IGNORECASE,
         ),

@@ -189,6 +189,7 @@ class PlainLog:
         self._named_at_end, self._counted, self._ended = False, False, False
         self._stepped, self._closes = False, False
         self._of_clock = False
+        self._validated: float | None = None
 
     def line(self, where: Where, raw: str) -> None:
         """Take the next line of the log. where: its place there."""
@@ -332,6 +333,8 @@ class PlainLog:
                 self._bar = None
             else:
                 self._end_bar()
+        if self._evaluates(line):
+            return
         if (
             (line.drawn if line.epoch is not None else self._under_epoch(line))
             and line.batch is not None
@@ -351,6 +354,18 @@ class PlainLog:
             and not (self._split or self._named_at_end or self._stepped)
             and not any("val" in (split, name[:3].lower()) for name, split, _ in line.values)
         )
+
+    def _evaluates(self, line: ParsedLine) -> bool:
+        """Whether a bar of Keras under an epoch that has told its validation is of `evaluate`, which
+        is called when training is over, and is no reading of it.
+        """
+        if not line.bar or line.batch is None or line.batch[0] != line.batch[1]:
+            return False
+        if any("val" in (split, name[:3].lower()) for name, split, _ in line.values):
+            self._validated = self._epoch
+            return False
+        plain = line.epoch is None and line.step is None and self._epoch is not None
+        return plain and self._validated == self._epoch
 
     def _end_bar(self) -> None:
         if self._bar is None:

@@ -250,7 +250,8 @@ def row(fields: Iterable[tuple[str, object]]) -> Row:
         elif counts == "epoch":
             found.epoch = number
         elif counts == "step":
-            found.step = number
+            total = "total" in words(name)  # beside another it may be how many are planned
+            found.step = found.step if total and found.step == found.step else number
         else:
             found.values.append((f"{name} %" if percent else name, number))
     return found

@@ -5,13 +5,16 @@ input.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from statistics import median
 
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
+from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.rules.course import still_since, too_early
 from pytest_overfit.health.rules.reading import KNOWS, Split, error_rate, reads
 from pytest_overfit.health.rules.trend import (
+    FEW,
     MANY,
     UNMOVED,
     WHOLE,
@@ -33,8 +36,10 @@ ZERO, ZERO_SHARE = 1e-12, 1e-5
 """Learning rates that change nothing: in themselves, and as a share of the run's highest."""
 BEGINNING = 0.1
 """Share of a clock before which the first reading must lie for a run to have been read from its
-beginning.
+beginning; and of the readings of a rate in which it may be zero at the end of its schedule.
 """
+SPENT = 0.1
+"""Share of its highest to which a rate that ran out has come down before."""
 CLIMB = "see whether the network can memorise a few clips at all (pytest -m overfit)"
 
 
@@ -240,6 +245,8 @@ def learning_rate_zero(run: Run) -> Finding | None:
     planned = run.facts.epochs if run.clock == "epoch" and run.facts.epochs else -math.inf
     if len(rates) - start < 3 and planned <= rates.at[-1] + 1:
         return None
+    if planned <= last + 1 and _ran_out(rates, start):
+        return None
     left = f", {planned:.0f} were planned" if planned > last else ""
     return LEARNING_RATE_ZERO.finding(
         headline=(
@@ -257,6 +264,20 @@ def learning_rate_zero(run: Run) -> Finding | None:
         else "a learning rate above zero; see what sets it",
         status="confirmed",
         began=began,
+    )
+
+
+def _ran_out(rates: Curve, start: int) -> bool:
+    """Whether a rate has come down to zero by and by, for the last tenth of its readings or less: a
+    schedule at its end, whose last rates are told as 0.000000.
+    """
+    before = rates.values[:start]
+    down = before[-max(len(before) // 4, FEW) :]
+    falling = len(before) >= FEW and all(a >= b for a, b in pairwise(down)) and down[0] > down[-1]
+    return (
+        falling
+        and down[-1] <= SPENT * max(before)
+        and len(rates) - start <= max(BEGINNING * len(rates), 1)
     )
 
 
@@ -322,7 +343,8 @@ LEARNING_RATE_ZERO = Record(
     means="The learning rate is zero while epochs are still trained: they change nothing.",
     detected=(
         "The last three readings or more are no larger than a hundred-thousandth of the "
-        "highest; fewer, where more epochs are planned."
+        "highest; fewer, where more epochs are planned. Not where it has come down to zero by and "
+        "by, for the last tenth of its readings or less: a schedule at its end."
     ),
     mend="Set a schedule as long as the run, and a learning rate above zero.",
     no_remedy="a log cannot be trained again; the next command to run is printed",

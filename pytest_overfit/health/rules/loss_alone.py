@@ -7,7 +7,7 @@ the loss convicts only where reading, too, has nothing more to gain, or has lost
 
 1. it got worse for good, beyond its noise;
 2. it no longer gets better, and half of it or more is misread: this recipe ends before it reads;
-3. it has stood for longer than it took to come there. Stopping later than at the first sign buys a
+3. it has stood for as long as it took to come there. Stopping later than at the first sign buys a
    few percent at several times the cost (Prechelt 1998, "Early stopping - but when?"); who has
    waited for as long again has waited enough.
 """
@@ -28,6 +28,9 @@ from pytest_overfit.health.rules.trend import (
 )
 from pytest_overfit.health.run import Run
 
+LEAST = 3
+"""Readings that show where an error rate goes."""
+
 
 def rise_of(run: Run, curve: Curve) -> Rise | None:
     """The lasting rise of a curve since its best, leaving out what a warm restart of the rate
@@ -39,27 +42,25 @@ def rise_of(run: Run, curve: Curve) -> Rise | None:
 
 def reading_harmed(run: Run, since: float) -> bool:
     """Whether what is read has lost, or has nothing more to gain, while validation loss rises
-    since a place. True where the log does not tell how it is read.
+    since a place. True where fewer than LEAST readings tell how it is read.
     """
     read, rate = errors(run, "val"), error_rate(run, "val")
-    if not len(read):
-        return True
     if reads_better(run, since):
         return False
+    if len(read) < LEAST:
+        return True
     unread = len(rate) > 0 and rate.values[-1] > KNOWS
     return unread or rise_of(run, read) is not None or _waited_enough(thinned(read))
 
 
 def _waited_enough(read: Curve) -> bool:
-    """Whether it has stood for longer than it took to come there."""
+    """Whether it has stood for as long as it took to come there."""
     if len(read) < FEW:
         level = read.values[-1] + RISE_OF_FEW * abs(read.values[-1])
-        stands = next(
-            at for at, value in zip(read.at, read.values, strict=True) if value <= level
-        )
+        stands = next(at for at, value in zip(read.at, read.values, strict=True) if value <= level)
     else:
         found = stands_since(read)
         if found is None:
             return False
         stands = found
-    return read.at[-1] - stands > stands
+    return read.at[-1] - stands >= stands

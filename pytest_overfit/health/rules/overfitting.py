@@ -48,6 +48,8 @@ SURE, SURE_IF_LONG, LONG = 4.0, 3.0, 0.3
 """Multiple of its noise from which a rise convicts: noise that wanders makes smaller ones by
 chance; and of one that has lasted for so long a share of its run, which chance seldom does.
 """
+HALF = 0.5
+"""Share of a run that an error rate must have risen for to convict although the loss still falls."""
 GAPS = (2.0, 1.0)
 """Validation minus training loss that is wide, in nats per token."""
 HUGE_SHARE, UNREAD = 0.95, 0.2
@@ -117,9 +119,7 @@ def validation_loss_rises(run: Run) -> Finding | None:
             f"go back to {place(run, keep)}; train with more dropout, weight decay, augmentation "
             "or data"
         ),
-        status="confirmed"
-        if is_sure(rise) and harmed and trained is not False
-        else "suspected",
+        status="confirmed" if is_sure(rise) and harmed and trained is not False else "suspected",
         began=best,
     )
 
@@ -198,7 +198,8 @@ def validation_error_rises(run: Run) -> Finding | None:
         return None
     best, end, name = exact.at[lowest(exact)], exact.at[-1], run.read_by("val") or ""
     loss = between(finite(run.curve("val_loss")), rise.since)
-    if len(loss) >= 2 and falls(thinned(loss)):
+    for_long = is_sure(rise) and rise.lasted >= HALF
+    if len(loss) >= 2 and falls(thinned(loss)) and not for_long:
         return None
     shown = [
         f"{metric_words(run, 'val')} {value_words(run, 'val', min(exact.values))} at "
@@ -367,7 +368,7 @@ VALIDATION_LOSS_RISES = Record(
         "more. Confirmed where the rise is four times the noise (three times, after 30 % of "
         "the run), training loss is not known to have stood still, and what is read has lost by "
         "it or has nothing more to gain: it got worse for good, or no longer gets better and is "
-        "an error rate above 50 %, or has stood for longer than it took to come there. Else "
+        "an error rate above 50 %, or has stood for as long as it took to come there. Else "
         "suspected: a loss can get worse while reading does not, and a rise of less than a tenth "
         "is then a note (Guo et al. 2017, section 3; Prechelt 1998)."
     ),
@@ -395,7 +396,8 @@ VALIDATION_ERROR_RISES = Record(
         "The error rate has risen since its best reading, beyond its noise and for 15 % of "
         "the run, and was once below 85 %. Confirmed where the rise is four times the noise "
         "(three times, after 30 % of the run). Where validation loss rises as well, "
-        "`validation_loss_rises` is reported instead; where it still falls, nothing is."
+        "`validation_loss_rises` is reported instead; where it still falls, nothing is, unless "
+        "the error rate has surely risen for half of the run."
     ),
     mend=(
         "Go back to the checkpoint of the best reading; train with more dropout, weight decay, "

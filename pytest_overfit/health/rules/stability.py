@@ -16,7 +16,13 @@ from pytest_overfit.health.curves.metric import metric
 from pytest_overfit.health.rules.course import THROWN_BACK_SHARE, restarted, settled_rate
 from pytest_overfit.health.rules.learning import ignores_input
 from pytest_overfit.health.rules.loss_alone import rise_of
-from pytest_overfit.health.rules.reading import errors, metric_words, reads_better, value_words
+from pytest_overfit.health.rules.reading import (
+    errors,
+    metric_words,
+    reads,
+    reads_better,
+    value_words,
+)
 from pytest_overfit.health.rules.trend import (
     FEW,
     Rise,
@@ -60,6 +66,10 @@ SLIGHT, LONG_CURVE = 0.1, 12
 """Share of its best by which a metric must be worse at the last reading for that to count; and
 readings from which its noise is measured for that.
 """
+HALF = 0.5
+"""Share of a run since its lowest loss after which one that comes back must be back in as long
+again.
+"""
 NEAR_LOW = 0.05
 """Share of the way that a loss has run away up to which it had not left its lowest value."""
 AWAY = 5.0
@@ -82,6 +92,8 @@ def loss_not_finite(run: Run) -> Finding | None:
         if not bad:
             continue
         ended = bad[-1] == len(curve) - 1
+        if name == "val_loss" and _reads_all_the_same(run, curve.at[bad[0]]):
+            return _clip_without_path(run, curve, bad)
         began = curve.at[bad[0]]
         before = f"; {number(curve.values[bad[0] - 1])} before" if bad[0] else ""
         return LOSS_NOT_FINITE.finding(
@@ -101,6 +113,37 @@ def loss_not_finite(run: Run) -> Finding | None:
             began=began,
         )
     return None
+
+
+def _reads_all_the_same(run: Run, began: float) -> bool:
+    """Whether training loss is finite and validation is read no worse since a place: weights that
+    are no numbers read nothing.
+    """
+    train, read = run.curve("train_loss"), errors(run, "val")
+    since = between(read, began)
+    return bool(
+        len(since) >= 2
+        and all(map(math.isfinite, train.values))
+        and (reads_better(run, began) or (reads(run, "val") and rise_of(run, read) is None))
+    )
+
+
+def _clip_without_path(run: Run, curve: Curve, bad: Sequence[int]) -> Finding:
+    """A validation loss that is not finite while what is validated is read: one clip does it."""
+    began, since = curve.at[bad[0]], between(errors(run, "val"), curve.at[bad[0]])
+    then, now = (value_words(run, "val", value) for value in (since.values[0], since.values[-1]))
+    return LOSS_NOT_FINITE.finding(
+        headline=f"validation loss is not finite since {place(run, began)}, but clips are read: a "
+        "clip whose target does not fit in its steps",
+        evidence=(
+            f"{curve.values[bad[0]]} at {cited_place(run, 'val_loss', began)}; {len(bad)} of "
+            f"{counted(len(curve), 'reading')} not finite",
+            f"{metric_words(run, 'val')} {then} then, {now} at {place(run, since.at[-1])}",
+        ),
+        try_="leave out the clips whose target does not fit, or zero_infinity=True in CTC's loss",
+        status="suspected",
+        began=began,
+    )
 
 
 def training_diverges(run: Run) -> Finding | None:
@@ -123,7 +166,10 @@ def training_diverges(run: Run) -> Finding | None:
         if value <= high or at == calm.at[best]
     )
     undone = reached - calm.at[0] <= UNDONE_SHARE * (calm.at[best] - calm.at[0])
-    coming_back = median(after[: max(len(after) // 3, 1)]) - high > THROWN_BACK_SHARE * (high - low)
+    # Between the middles of the first and the last third lies two thirds of the way.
+    returned = 1.5 * (median(after[: max(len(after) // 3, 1)]) - high)
+    soon = returned > high - low or tail.at[-1] - tail.at[0] < HALF * (curve.at[-1] - curve.at[0])
+    coming_back = soon and returned > 1.5 * THROWN_BACK_SHARE * (high - low)
     if (
         high <= low
         or high < TWICE * low
@@ -469,7 +515,8 @@ LOSS_NOT_FINITE = Record(
     "anything.",
     detected=(
         "Every reading of a loss is looked at. Confirmed where the last one is not finite, "
-        "else suspected."
+        "else suspected; so is a validation loss beside which training loss is finite and clips "
+        "are read no worse: CTC's loss of one clip whose target does not fit is infinite."
     ),
     mend=(
         "Take a smaller learning rate and gradient clipping, compute CTC in float32, and look for "
@@ -488,7 +535,8 @@ TRAINING_DIVERGES = Record(
     detected=(
         "The last third of the readings after the lowest stands at twice it or more, beyond "
         "the noise of the curve; the loss was as low as that within the first three quarters "
-        "of the way to its lowest; it does not come down again, and no rise as large came "
+        "of the way to its lowest; it does not come down again, or so slowly that after half of "
+        "the run it would not be back in as long again, and no rise as large came "
         "back before. Single readings do not count, nor do those soon after a warm restart of "
         "the learning rate."
     ),

@@ -1,0 +1,136 @@
+"""A loss that gets worse, or is no number, where what is read does not; and what is read getting
+worse where the loss does not.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike
+
+from pytest_overfit.health.checkup import Checkup, check_up
+from pytest_overfit.health.run import Run
+from tests.health.made_runs import curve, noisy
+
+EPOCHS = np.arange(1, 61)
+TRAIN = 20 * np.exp(-EPOCHS / 12) + 0.1
+RISING = 2 + 6 * np.exp(-EPOCHS / 2) + np.clip(EPOCHS - 20, 0, None) / 50  # 2.0 -> 2.8
+
+
+def judged(*, clock: str = "epoch", scale: float = 1.0, **curves: ArrayLike) -> Checkup:
+    """A run of sixty readings, all but the rate noisy, its losses multiplied by a factor."""
+    rng = np.random.default_rng([3, 1])
+    every = 1 if clock == "epoch" else 400
+    made = {
+        name: curve(
+            every * EPOCHS[: len(np.asarray(values))],
+            noisy(rng, np.asarray(values) * (scale if name.endswith("loss") else 1), 0.004)
+            if name != "lr"
+            else values,
+        )
+        for name, values in curves.items()
+    }
+    return check_up(Run(name="made", clock="step" if every > 1 else "epoch", curves=made))
+
+
+def settling(level: float, by: float) -> ArrayLike:
+    """An error rate that comes down to a level, nearly so at an epoch."""
+    return level + (1 - level) * np.exp(-4 * EPOCHS / by)
+
+
+def reached(level: float) -> ArrayLike:
+    """An error rate that falls to a level until epoch 35, and stands."""
+    return np.maximum(1 - (1 - level) * EPOCHS / 35, level)
+
+
+@pytest.mark.parametrize("clock", ["epoch", "step"])
+@pytest.mark.parametrize("scale", [1.0, 0.15, 300.0])
+@pytest.mark.parametrize(
+    ("wer", "verdict", "status"),
+    [
+        (np.linspace(0.9, 0.3, 60), "go on", "suspected"),  # it still gains
+        (reached(0.12), "healthy", "suspected"),  # stands at its best, for a shorter time
+        (settling(0.12, 8), "stop", "confirmed"),  # stands for as long as it took and longer
+        (reached(0.62), "stop", "confirmed"),  # at its best, which reads less than half
+        (settling(0.12, 20) + np.clip(EPOCHS - 25, 0, None) / 350, "stop", "confirmed"),  # worse
+    ],
+    ids=["gains", "stands", "stands for long", "stands unread", "worse"],
+)
+def test_a_rising_loss_convicts_where_reading_is_the_worse_for_it(
+    wer: ArrayLike, verdict: str, status: str, scale: float, clock: str
+) -> None:
+    found = judged(train_loss=TRAIN, val_loss=RISING, val_wer=wer, scale=scale, clock=clock)
+    rises = found.finding("validation_loss_rises")
+    assert rises is not None
+    assert (found.verdict, rises.status) == (verdict, status)
+
+
+def test_a_small_rise_that_harms_no_reading_is_a_note() -> None:
+    small = 2 + (RISING - 2) / 10
+    found = judged(train_loss=TRAIN, val_loss=small, val_wer=reached(0.04))
+    assert (found.verdict, found.findings) == ("healthy", ())
+    assert any("validation loss rose" in note for note in found.notes)
+    assert judged(train_loss=TRAIN, val_loss=small).finding("validation_loss_rises")
+
+
+def test_two_readings_of_an_error_rate_excuse_no_rise() -> None:
+    rng = np.random.default_rng([3, 2])
+    curves = {
+        "train_loss": curve(EPOCHS, noisy(rng, TRAIN, 0.004)),
+        "val_loss": curve(EPOCHS, noisy(rng, RISING, 0.004)),
+        "val_wer": curve([1, 60], [0.481, 0.475]),
+    }
+    assert check_up(Run(name="made", curves=curves)).verdict == "stop"
+
+
+def test_reading_that_got_worse_for_half_of_a_run_convicts_where_the_loss_falls() -> None:
+    falling = np.linspace(3, 2, 60)
+    early = settling(0.3, 10) + np.clip(EPOCHS - 15, 0, 20) / 60
+    late = np.where(EPOCHS <= 45, 1 - EPOCHS / 65, 20 / 65 + (EPOCHS - 45) / 60)
+    for wer, found in ((early, True), (late, False)):
+        checkup = judged(train_loss=TRAIN, val_loss=falling, val_wer=wer)
+        assert (checkup.finding("validation_error_rises") is not None) == found
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_validation_loss_of_no_number_while_clips_are_read_is_of_one_clip(value: float) -> None:
+    wer = np.linspace(0.9, 0.3, 60)
+    found = judged(train_loss=TRAIN, val_loss=np.full(60, value), val_wer=wer)
+    not_finite = found.finding("loss_not_finite")
+    assert not_finite is not None
+    assert (found.verdict, not_finite.status) == ("go on", "suspected")
+    assert "zero_infinity" in not_finite.try_
+
+
+@pytest.mark.parametrize(
+    "curves",
+    [
+        {"val_wer": np.full(60, 1.0), "train_loss": TRAIN},  # nothing is read
+        {"val_wer": np.linspace(0.9, 0.3, 60), "train_loss": [*TRAIN[:40], *[math.nan] * 20]},
+        {"train_loss": TRAIN},  # nothing tells
+        {"val_bleu": np.full(60, 0.02), "train_loss": TRAIN},  # a score that may be next to none
+    ],
+    ids=["unread", "training too", "untold", "score stands"],
+)
+def test_a_loss_of_no_number_stops_a_run_that_reads_nothing(curves: dict[str, ArrayLike]) -> None:
+    val = [*RISING[:40], *[math.nan] * 20]
+    assert judged(val_loss=val, **curves).verdict == "stop"
+
+
+def test_a_schedule_that_ran_out_at_the_end_of_its_run_is_no_rate_of_zero() -> None:
+    rate = np.round(1e-4 * (1 - EPOCHS / 61) ** 2, 6)  # as a log tells it with six digits
+    assert (rate == 0).sum() == 4
+    assert judged(train_loss=TRAIN, lr=rate).finding("learning_rate_zero") is None
+    early = np.where(EPOCHS > 30, 0, rate)
+    assert judged(train_loss=TRAIN, lr=early).finding("learning_rate_zero") is not None
+
+
+def test_training_that_comes_back_too_slowly_has_diverged() -> None:
+    back = np.concatenate([1.6 - 0.35 * np.linspace(0, 1, 36), 1.6 - 1.4 * np.linspace(0, 1, 36)])
+    fell = 0.45 + 4.5 * np.exp(-np.arange(24) / 4)
+    for after, found in ((back[:36], True), (back[36:], False)):
+        train = np.concatenate([fell, after])
+        checkup = judged(train_loss=train, val_loss=train + 0.3)
+        assert (checkup.finding("training_diverges") is not None) == found
