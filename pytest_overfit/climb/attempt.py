@@ -37,7 +37,7 @@ STILL_STEPS = 100
 """Steps over which a loss that has not fallen by 2 % counts as standing still."""
 DETOUR_STEPS = 200
 """Steps of a detour on one path a clip at most; it ends as soon as every clip is spelt."""
-LOOKS = (0.15, 0.25, 0.5)
+LOOKS = (0.15, 0.25, 0.4)
 """Shares of the budget at which contracts are asked why a run does not hold: a sound one often does
 before the first.
 """
@@ -213,13 +213,18 @@ class Run:
         return self.detour.step + self.detour.path_steps if self.detour else 0
 
     def train_to_the_end(
-        self, *, patient: bool, known: Callable[[], str | None] = lambda: None
+        self,
+        *,
+        patient: bool,
+        known: Callable[[], str | None] = lambda: None,
+        certain: Callable[[], bool] = lambda: False,
     ) -> None:
         """Train to the end of the budget, and into overtime while the loss still falls: not yet
         learned is not cannot learn.
 
         known: what keeps it from holding whatever it is trained for, in words, if anything is;
-        asked at LOOKS of the budget, and ends it there.
+        asked at LOOKS of the budget, and ends it there. certain: nothing that comes near holds
+        either.
         """
         training, recipe = self.training, self.training.recipe
         due = recipe.budget + self._since
@@ -230,7 +235,7 @@ class Run:
                 return
             errors = training.trace.readings[-1].token_error_rate
             gets_near = share != LOOKS[-1] and errors <= NEAR and (errors < nearest or errors == 0)
-            if not gets_near and (why := known()):
+            if (not gets_near or certain()) and (why := known()):
                 self.ended, self.why = Ended.EXPLAINED, why
                 return
             nearest = errors

@@ -76,6 +76,10 @@ WER = "WER"
 """
 
 
+NEAREST = "nearest target share"
+"""Share of clips that are read as nearest to their own target."""
+
+
 def _loss(bound: float) -> Criterion:
     return Criterion(name="loss", sign="<", bound=bound, measure=lambda reading, _: reading.loss)
 
@@ -101,7 +105,7 @@ FEW = (
     _loss(1.0),
     _wer(0.2),
     Criterion(
-        name="nearest target share",
+        name=NEAREST,
         sign="=",
         bound=1.0,
         measure=lambda reading, _: reading.nearest_target_share,

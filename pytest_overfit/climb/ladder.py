@@ -29,6 +29,7 @@ from pytest_overfit.climb.attempt import Ended as Ended
 from pytest_overfit.climb.attempt import OnStep, Run, steps_given, unwatched
 from pytest_overfit.climb.attempt import Progress as Progress
 from pytest_overfit.climb.attempt import SecondClip as SecondClip
+from pytest_overfit.climb.criteria import NEAREST
 from pytest_overfit.climb.criteria import BadLadder as BadLadder
 from pytest_overfit.climb.criteria import Criterion as Criterion
 from pytest_overfit.climb.criteria import Verdict as Verdict
@@ -38,6 +39,7 @@ from pytest_overfit.climb.quiet import MOST, NOTHING, Quieted, nearest_reading, 
 from pytest_overfit.climb.seeds import ALPHA, BETA, SeedTest
 from pytest_overfit.finding import Finding, naming
 from pytest_overfit.findings.examine import Checked, breaks_rungs, check_feasible, examine
+from pytest_overfit.findings.samples import CONFLICTING_SAMPLES
 from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.loop.training import LoopTraining
 from pytest_overfit.network.subject_edits import unmasked
@@ -117,6 +119,7 @@ class Rung:
                     known=partial(self._known, first, early=True)
                     if hasty and not any(held)
                     else lambda: None,
+                    certain=lambda: self._cannot_hold,
                 )
                 explained = (
                     not first.held
@@ -195,6 +198,13 @@ class Rung:
             if stuck
             else None
         )
+
+    @property
+    def _cannot_hold(self) -> bool:
+        """Whether two of its clips are one, and each must be read as nearest to its own target."""
+        names = {criterion.name for criterion in self.criteria}
+        conflict = any(finding.name == CONFLICTING_SAMPLES.name for finding in self.violated)
+        return conflict and NEAREST in names
 
     def _went_deaf(self, run: Run, attempt: Attempt) -> bool:
         """Whether a pass that other inputs do not undo may be the work of its learning rate, or of

@@ -887,3 +887,19 @@ def test_what_moderate_randomness_of_train_mode_keeps_one_clip_from_is_climbed_w
     )
     if status == "ok":
         assert "held without its own masks and dropout" in unread_text(outcome)
+
+
+def test_two_clips_that_are_one_end_a_run_however_near_it_comes() -> None:
+    subject = bigru()
+    samples = list(subject.samples)[:5]
+    samples[4] = replace(samples[4], features=samples[0].features)
+    recipe = replace(default_recipe(5), fallbacks=())
+    outcome = Rung(
+        subject=replace(subject, samples=samples),
+        samples=5,
+        recipe=recipe,
+        criteria=criteria_for(5),
+    ).climb()
+    (attempt,) = outcome.attempts
+    assert (outcome.status, attempt.ended) == ("broken", Ended.EXPLAINED)
+    assert attempt.steps == round(0.15 * recipe.budget)
