@@ -35,13 +35,14 @@ from pytest_overfit.climb.criteria import Criterion as Criterion
 from pytest_overfit.climb.criteria import Verdict as Verdict
 from pytest_overfit.climb.criteria import criteria_for as criteria_for
 from pytest_overfit.climb.outcome import Outcome as Outcome
-from pytest_overfit.climb.quiet import MOST, NOTHING, Quieted, nearest_reading, noise_share
+from pytest_overfit.climb.quiet import Quieted, nearest_reading
 from pytest_overfit.climb.seeds import ALPHA, BETA, SeedTest
 from pytest_overfit.finding import Finding, naming
 from pytest_overfit.findings.examine import Checked, breaks_rungs, check_feasible, examine
 from pytest_overfit.findings.samples import CONFLICTING_SAMPLES
 from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.loop.training import LoopTraining
+from pytest_overfit.network.noise import MOST, NOTHING, Noise
 from pytest_overfit.network.subject_edits import unmasked
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import BadSample, Sample, Subject
@@ -245,7 +246,8 @@ class Rung:
         best = nearest_reading(attempts)
         if self.samples > 1 or self.subject.loop or best is None or self.violated:
             return []
-        noise = noise_share(self._run(samples, self.recipe, seed, on_step).training)
+        fresh = self._run(samples, self.recipe, seed, on_step).training
+        noise = Noise.of(self.subject, fresh.network, samples[0], fresh.device).share
         if not NOTHING < noise <= MOST:
             return []
         without = replace(self, subject=unmasked(self.subject))

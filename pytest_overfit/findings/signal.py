@@ -244,6 +244,7 @@ CONSTANT_SIGNAL = Record(
         "Initialise it otherwise, or leave it out. Attention whose queries are too small averages "
         "over the clip."
     ),
+    follows=("input_ignored",),
     remedies=(RESET_MODULE, FAN_IN, RESET, BYPASS),
     planted=("net-init-zero", "net-time-attention"),
     spreads=True,

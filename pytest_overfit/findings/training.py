@@ -30,6 +30,7 @@ from pytest_overfit.findings.remedies import (
     SLOW_BELOW_THE_HEAD,
     SMOOTHING,
     UNFREEZE,
+    UNMASKED,
     UNREGULARISED,
     WITHOUT_BLOCKS,
     XAVIER,
@@ -37,6 +38,7 @@ from pytest_overfit.findings.remedies import (
 )
 from pytest_overfit.findings.signal import number
 from pytest_overfit.network.dropout import dropout_rates
+from pytest_overfit.network.noise import MOST, Noise
 from pytest_overfit.subject import Loss, collate
 
 if TYPE_CHECKING:
@@ -174,14 +176,16 @@ def trace_length(attempt: Attempt) -> int:
 
 
 def noisy_training(evidence: Evidence) -> Finding | None:
-    """Dropout so large that two passes over the same clips hardly agree."""
+    """Dropout so large, or masks or noise of other kinds, that two passes over the same clips hardly
+    agree.
+    """
     rung = evidence.rung
     rates = dropout_rates(
         rung.subject, evidence.fresh(), evidence.samples[:CLIPS], device=rung.device
     )
     worst = max(rates, key=lambda name: rates[name], default=None)
     if worst is None or rates[worst] <= 0.7:
-        return None
+        return _other_noise(evidence)
     shown = (
         (
             f"dropout {rates[worst]:g} at {worst or 'the network'}: {rates[worst]:.0%} of its input is lost at "
@@ -191,6 +195,26 @@ def noisy_training(evidence: Evidence) -> Finding | None:
     headline = f"dropout at {worst or 'the network'} drowns the signal in noise"
     return NOISY_TRAINING.finding(
         headline=headline, evidence=shown, module=worst or None, try_="less dropout"
+    )
+
+
+def _other_noise(evidence: Evidence) -> Finding | None:
+    """On a broken rung, whatever makes a fresh output random."""
+    rung = evidence.rung
+    if evidence.outcome.status != "broken" or rung.subject.loop is not None:
+        return None
+    noise = Noise.of(rung.subject, evidence.fresh(), evidence.samples[0], rung.device)
+    if noise.share <= MOST:
+        return None
+    where = f", first in {noise.module}" if noise.module else ""
+    return NOISY_TRAINING.finding(
+        headline=f"two passes in train mode hardly agree about a clip{where}",
+        evidence=(
+            f"{noise.share:.0%} of the variation of a fresh output is between passes with other "
+            "random numbers",
+        ),
+        module=noise.module,
+        try_="less masking, noise or dropout in train mode",
     )
 
 
@@ -334,10 +358,11 @@ REGULARISER_DOMINATES = Record(
 NOISY_TRAINING = Record(
     name="noisy_training",
     stage="training",
-    means="Dropout is so large that two passes over the same clips hardly agree.",
-    detected="The rate of every dropout is read, that of functions included.",
-    mend="Lower the rate of the named dropout.",
-    remedies=(NO_DROPOUT, NO_DROPOUT_AT_ALL),
+    means="Dropout, masks or noise are so large that two passes over the same clips hardly agree.",
+    detected="The rate of every dropout is read, that of functions included; and of a fresh output "
+    "how much of its variation is between passes in train mode.",
+    mend="Lower the rate of the named dropout, or what else is random there.",
+    remedies=(NO_DROPOUT, NO_DROPOUT_AT_ALL, UNMASKED),
     planted=("net-dropout",),
 )
 RECIPE_DIVERGES = Record(
