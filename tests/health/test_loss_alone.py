@@ -134,3 +134,24 @@ def test_training_that_comes_back_too_slowly_has_diverged() -> None:
         train = np.concatenate([fell, after])
         checkup = judged(train_loss=train, val_loss=train + 0.3)
         assert (checkup.finding("training_diverges") is not None) == found
+
+
+def test_an_error_rate_that_crawls_from_100_to_99_percent_never_learns() -> None:
+    crawls, loss = np.linspace(1.0, 0.99, 60), np.linspace(3.1, 2.95, 60)
+    wer = curve(EPOCHS, noisy(np.random.default_rng([3, 3]), crawls, 0.001))
+    for val, found in ((loss, True), (np.linspace(3.1, 1.5, 60), False)):
+        curves = {"val_cer": wer, "train_loss": curve(EPOCHS, val), "val_loss": curve(EPOCHS, val)}
+        checkup = check_up(Run(name="made", curves=curves))
+        assert (checkup.finding("validation_wer_stuck") is not None) == found
+
+
+def test_three_epochs_at_100_percent_of_a_loss_that_falls_are_too_early() -> None:
+    places = EPOCHS[:3]
+    for val in ([3.4, 3.05, 2.98], [2.95, 2.99, 2.93], [3.02, 3.12, 3.3]):
+        curves = {
+            "train_loss": curve(places, [9.1, 3.2, 2.95]),
+            "val_loss": curve(places, val),
+            "val_wer": curve(places, [1.0, 1.0, 1.0]),
+        }
+        run = Run(name="made", curves=curves, finished=("all of 3 epochs are told",))
+        assert check_up(run).verdict == "go on"

@@ -492,3 +492,16 @@ def test_a_mean_of_normalised_error_rates_is_an_error_rate(tmp_path: Path) -> No
     rows = (f"{i},{TRAIN[i]},{5 * CER[i]},{CER[i]}" for i in range(12))
     (tmp_path / "log.csv").write_text("\n".join(["epoch,loss,Mean CER,Mean CER (Norm)", *rows]))
     assert read_run(tmp_path).curve("val_cer").values == pytest.approx(CER)
+
+
+def test_a_validation_loss_of_its_own_name_is_taken_where_there_is_no_plain_one(
+    tmp_path: Path,
+) -> None:
+    rows = [(i, 5 * 0.8**i, 6 * 0.85**i, 7 * 0.85**i, 1) for i in range(12)]
+    header = "epoch,train_loss,eval_g0_loss,eval_g1_loss,best_val_loss"
+    for extra, first in (("", 6.0), (",val_loss", 3.0)):
+        lines = [",".join(map(str, (*row, 3.0)[: 6 if extra else 5])) for row in rows]
+        (tmp_path / "log.csv").write_text("\n".join([header + extra, *lines]))
+        run = read_run(tmp_path)
+        assert run.curve("val_loss").values[0] == first
+        assert any("eval_g0_loss: taken" in one for one in run.warnings) == (not extra)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import groupby
 from statistics import fmean, median
 
+from pytest_overfit.finding import naming
 from pytest_overfit.health.curves.curve import MOST_POINTS, Curve, CurveBuilder, Point, Where
 from pytest_overfit.health.curves.metric import MEASURED, WITHOUT_SPLIT
 from pytest_overfit.health.curves.metric_names import (
@@ -185,6 +186,7 @@ def settle_splits(all_series: Sequence[Series], warnings: list[str]) -> None:
     beside a validation one of that name, as is an accuracy that is told with a bare loss. Where
     nothing is told of validation, what is told of tests again and again is taken for it.
     """
+    _loss_of_own_name(all_series, warnings)
     _test_for_validation(all_series, warnings)
     _share_of_a_split(all_series, warnings)
     for series in all_series:  # without a loss beside it, an error may be anything
@@ -265,6 +267,36 @@ def _logged_together(loss: Series, score: Series) -> bool:
     rows = {point.at for point in loss.points}
     as_often = score.count >= loss.count >= CURVE
     return as_often or any(point.at in rows for point in score.points)
+
+
+def _loss_of_own_name(all_series: Sequence[Series], warnings: list[str]) -> None:
+    """Where no validation loss has a plain name, the first of those with one of their own, as
+    `eval_g0_loss`, that is told most often.
+    """
+    if any(
+        one.split == "val" and one.meaning and one.meaning.metric in ("loss", "perplexity")
+        for one in all_series
+    ):
+        return
+    found = [
+        one
+        for one in all_series
+        if one.meaning is None and one.count >= CURVE and _is_validation_loss(words(one.name))
+    ]
+    if found:
+        first = max(found, key=lambda one: one.count)
+        first.meaning, first.split = known("val_loss"), "val"
+        others = naming([one.name for one in found if one is not first])
+        warnings.append(
+            f"{first.name}: taken for the validation loss"
+            + (f"; {others} are not judged" if others else "")
+        )
+
+
+def _is_validation_loss(parts: Sequence[str]) -> bool:
+    """Whether a name holds a word of validation and that of a loss, and none of another time."""
+    validates = {SPLITS.get(part) for part in parts} - {None} == {"val"}
+    return validates and "loss" in parts and NOT_OF_NOW.isdisjoint(parts)
 
 
 def _test_for_validation(all_series: Sequence[Series], warnings: list[str]) -> None:

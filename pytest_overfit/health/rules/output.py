@@ -58,6 +58,10 @@ CARRY_OVER = (
     "the network has memorised its training clips: more data, augmentation, dropout or weight "
     "decay, so that it carries over"
 )
+FOREVER, FALL = 5, 0.1
+"""Runs as long again in which an error rate that crawls would not get anywhere; and the share by
+which a loss falls from which something may come yet.
+"""
 CLIPS = 3
 """Predictions that a judgement takes at least."""
 CONSTANT, SAME = 0.75, 0.01
@@ -185,7 +189,33 @@ def _never_below(run: Run, rate: Curve) -> float | None:
         return still
     if len(loss) >= UNMOVED and never_fell(loss) and not falls(thinned(rate), WER_CREEP):
         return rate.at[0]
-    return _over_unread(run, rate, loss)
+    over = _over_unread(run, rate, loss)
+    return rate.at[0] if over is None and _crawls(run, rate) else over
+
+
+def _crawls(run: Run, rate: Curve) -> bool:
+    """Whether an error rate sinks, all along and beyond its noise, at a pace that FOREVER runs as
+    long would not bring it below STUCK, and no loss falls by a tenth in its later half.
+
+    One that stands at 100 % is of an empty output and may be in the blank phase; one that crawls
+    is not.
+    """
+    if len(rate) < UNMOVED:
+        return False
+    third = len(rate) // 3
+    first, last = median(rate.values[:third]), median(rate.values[-third:])
+    gain = 1.5 * (first - last)
+    crawls = gain > 4 * noise(rate) / math.sqrt(third) and last - STUCK > FOREVER * gain
+    return crawls and not any(
+        _falls_lately(finite(run.curve(name))) for name in ("train_loss", "val_loss")
+    )
+
+
+def _falls_lately(loss: Curve) -> bool:
+    """Whether a loss came down by a tenth or more in its later half."""
+    half = thinned(between(loss, (loss.at[0] + loss.at[-1]) / 2)).values if len(loss) else ()
+    part = max(len(half) // 3, 1)
+    return len(half) > 1 and median(half[-part:]) < (1 - FALL) * median(half[:part])
 
 
 def _rate_is_spent(run: Run) -> bool:
@@ -375,10 +405,11 @@ VALIDATION_WER_STUCK = Record(
         "reading."
     ),
     detected=(
-        "The error rate, single readings aside, was never below 85 %, and one of three holds: "
+        "The error rate, single readings aside, was never below 85 %, and one of four holds: "
         "it stands still, or was never below 100 %, and the loss stands still or has risen for "
         "thirty readings since its best; neither has moved since the beginning; or the run is over, and its last "
-        "third, which brought nothing, would not bring it below 85 % if repeated. Suspected "
+        "third, which brought nothing, would not bring it below 85 % if repeated; or it crawls, so "
+        "that five runs as long would not either, while no loss falls by a tenth. Suspected "
         "where a single reading was below 85 %, never where one was below 80 %. Or one value "
         "makes up every reading (three of four, the others within a point of it, where next "
         "to nothing is read); 100 % counts once the learning rate has come down, 0 % never."

@@ -48,6 +48,8 @@ SURE, SURE_IF_LONG, LONG = 4.0, 3.0, 0.3
 """Multiple of its noise from which a rise convicts: noise that wanders makes smaller ones by
 chance; and of one that has lasted for so long a share of its run, which chance seldom does.
 """
+EMPTY = 0.005
+"""How far the error rate of an empty output may be from 100 %."""
 HALF = 0.5
 """Share of a run that an error rate must have risen for to convict although the loss still falls."""
 GAPS = (2.0, 1.0)
@@ -77,6 +79,7 @@ def validation_loss_rises(run: Run) -> Finding | None:
         rise is None
         or not _goes_on(finite(run.curve("val_loss")), rise)
         or not looks_at_input(run, "train")
+        or _all_blank_yet(run)
     ):
         return None
     trained, learns = learns_on(run, rise), reads_better(run, rise.since)
@@ -122,6 +125,14 @@ def validation_loss_rises(run: Run) -> Finding | None:
         status="confirmed" if is_sure(rise) and harmed and trained is not False else "suspected",
         began=best,
     )
+
+
+def _all_blank_yet(run: Run) -> bool:
+    """Whether few readings tell of an output that was empty at each: CTC begins so, and its loss
+    may rise meanwhile.
+    """
+    rate = error_rate(run, "val").values
+    return 0 < len(rate) < FEW and all(abs(value - 1) <= EMPTY for value in rate)
 
 
 def is_sure(rise: Rise) -> bool:
@@ -365,7 +376,8 @@ VALIDATION_LOSS_RISES = Record(
         "the run, and has not come down again, while training loss fell, lies far below it, "
         "or is not logged. Not where training does no better than an output that takes no "
         "look at the input: its loss is not below those levels, or its error rate is 100 % or "
-        "more. Confirmed where the rise is four times the noise (three times, after 30 % of "
+        "more; nor where validation's was 100 % at each of fewer than eight readings. "
+        "Confirmed where the rise is four times the noise (three times, after 30 % of "
         "the run), training loss is not known to have stood still, and what is read has lost by "
         "it or has nothing more to gain: it got worse for good, or no longer gets better and is "
         "an error rate above 50 %, or has stood for as long as it took to come there. Else "
