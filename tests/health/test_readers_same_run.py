@@ -505,3 +505,24 @@ def test_a_validation_loss_of_its_own_name_is_taken_where_there_is_no_plain_one(
         run = read_run(tmp_path)
         assert run.curve("val_loss").values[0] == first
         assert any("eval_g0_loss: taken" in one for one in run.warnings) == (not extra)
+
+
+def test_fit_called_anew_for_each_epoch_is_one_run(tmp_path: Path) -> None:
+    bar = "80/80 [==============================] - 52s 439ms/step"
+    (tmp_path / "train.log").write_text(
+        lines(lambda i: f"Epoch 1/1\n{bar} - loss: {TRAIN[i]} - val_loss: {VAL[i]}\nCER: {CER[i]}")
+    )
+    run = read_run(tmp_path)
+    for name, values in (("train_loss", TRAIN), ("val_loss", VAL), ("val_cer", CER)):
+        assert run.curve(name).values == pytest.approx(values)
+        assert run.curve(name).at == tuple(range(1, 13))
+    assert run.facts.epochs is None
+
+
+def test_a_step_past_its_plan_is_a_step(tmp_path: Path) -> None:
+    (tmp_path / "log_train.txt").write_text(
+        lines(lambda i: f"[{300000 + 4 * i}/4] Train loss: {TRAIN[i]}, Valid loss: {VAL[i]}")
+    )
+    run = read_run(tmp_path)
+    assert run.curve("val_loss").at == tuple(300000 + 4 * i for i in range(12))
+    assert run.curve("val_loss").values == pytest.approx(VAL)

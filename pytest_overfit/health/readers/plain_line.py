@@ -140,6 +140,8 @@ OF_SPLIT = re.compile(rf"^\W*(train|valid|val|dev|eval|test) \({FAR_OF}\)", re.I
 """Catalyst's word for the epoch, behind the split that a line tells of."""
 EPOCH_THEN_NAMED = re.compile(rf"^\W*{FAR_OF}\W+(?=epoch\b)", re.IGNORECASE)
 """An epoch of how many, before it is named again."""
+PAST_ITS_PLAN = re.compile(rf"^\[{FAR_OF}\]\s+(?=[a-z])", re.IGNORECASE)
+"""A step beyond how many are planned, as of a run that was resumed for a few more: `[300004/4]`."""
 STAGE = re.compile(r"^\W*stage\s+(\d{1,12})\s*/\s*(?:(\d{1,12})\b|∞)", re.IGNORECASE)
 SCOPES = {**SPLITS, "test": "test", "testing": "test", "best": "best", "cur metric": "val"}
 """What a word tells of the values behind it: their split, or that they are not to be taken for one
@@ -274,6 +276,8 @@ def _numbered(line: ParsedLine, text: str) -> tuple[str, int, list[tuple[int, in
             int(match[2]),
             (int(match[3]), int(match[4])),
         )
+    elif (match := PAST_ITS_PLAN.match(text)) and int(match[1]) > int(match[2]):
+        line.step = float(match[1])
     elif match := STAGE.match(text):
         line.epoch, line.epochs = float(match[1]), int(match[2]) if match[2] else None
     elif match := OF_SPLIT.match(text):

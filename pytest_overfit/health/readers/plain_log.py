@@ -217,6 +217,9 @@ class PlainLog:
             return
         self._facts(text)
         line = parsed(text)
+        if self._fitted_anew(line):
+            line.epoch, line.epochs = (self._epoch or 0.0) + 1, None
+            self._builder.facts.pop("epochs", None)
         if line.epoch is not None:
             if self._bar is not None and self._bar[1].epoch is None and line.epoch != self._epoch:
                 self._end_bar()
@@ -229,6 +232,14 @@ class PlainLog:
             self._values(where, line)
         if not any(known(name) for name, _, _ in line.values):
             self._heading(text, line)
+
+    def _fitted_anew(self, line: ParsedLine) -> bool:
+        """Whether a line is a further heading `Epoch 1/1`: of Keras's `fit`, which is called for
+        each epoch of one run.
+        """
+        bare = not line.values and line.step is None and line.batch is None
+        first = bare and line.epoch == line.epochs == 1
+        return first and self._epoch is not None
 
     def _row(self, where: Where, text: str) -> bool:
         """Take a line that holds an object of numbers, with a clock in it or before it; returns
