@@ -526,3 +526,12 @@ def test_a_step_past_its_plan_is_a_step(tmp_path: Path) -> None:
     run = read_run(tmp_path)
     assert run.curve("val_loss").at == tuple(300000 + 4 * i for i in range(12))
     assert run.curve("val_loss").values == pytest.approx(VAL)
+
+
+def test_a_csv_whose_lines_end_in_carriage_returns_is_read(tmp_path: Path) -> None:
+    rows = (f"{i + 1},{TRAIN[i]},{VAL[i]}" for i in range(12))
+    text = "\r\r".join(["epoch,train_loss,val_loss", *rows])
+    (tmp_path / "log.csv").write_bytes(text.encode())
+    run = read_run(tmp_path)
+    assert run.curve("val_loss").values == pytest.approx(VAL)
+    assert run.cite("val_loss", 3.0) == "log.csv:4"

@@ -6,7 +6,7 @@ file holds the row of one epoch: AllenNLP's `metrics_epoch_3.json`, WeNet's `3.y
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pytest_overfit.finding import naming
@@ -70,6 +70,16 @@ PROBABILITY = re.compile(
 ACCURACY = re.compile(r"Overall accuracy for '?output'? is ([\d.]+)", re.IGNORECASE)
 
 
+def _rows_of(lines: TextLines) -> Iterator[tuple[int, str]]:
+    """The lines of a csv, also of one whose lines end in carriage returns alone."""
+    for number, text in lines:
+        pieces = [piece for piece in text.split("\r") if piece.strip()]
+        if len(pieces) < 2 or '"' in text:
+            yield number, text
+        else:
+            yield from enumerate(pieces, number)
+
+
 def read_csv(path: Path, builder: LogBuilder, progress: Progress) -> None:
     """Rows may be sparse. A header that comes again, as where logs were appended, starts the
     columns anew.
@@ -87,7 +97,7 @@ def read_csv(path: Path, builder: LogBuilder, progress: Progress) -> None:
     naming_run = _columns_of_runs(path)
     delimiter, counts = ",", True
     number, text, whole = 0, "", True
-    for number, text in lines:
+    for number, text in _rows_of(lines):
         if not text.strip():
             continue
         if not columns:
