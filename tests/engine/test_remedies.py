@@ -25,6 +25,7 @@ from pytest_overfit.findings.training import CAUSE_NOT_LOCATED
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject
 from tests.engine.dishonest import DISHONEST, HELD_OUT
+from tests.engine.foreign import FOREIGN
 from tests.engine.rare_faults import RARE
 from tests.engine.subjects import bigru, clips
 
@@ -220,7 +221,8 @@ def test_a_remedy_that_does_not_apply_says_why(name: str, ended: str) -> None:
     ],
 )
 def test_a_change_of_the_recipe_leaves_a_healthy_rung_whole(name: str) -> None:
-    rung = replace(rung_of(bigru(), 4), recipe=replace(default_recipe(4), batch=2))
+    rung = rung_of(FOREIGN["causal"](), 4)
+    rung = replace(rung, recipe=replace(rung.recipe, batch=2))
     every = {one.name: one for one in CAUSE_NOT_LOCATED.remedies}
     finding = Finding(name="cause_not_located", headline="")
     changed = every[name].change(rung, finding)

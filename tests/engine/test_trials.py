@@ -18,6 +18,7 @@ from pytest_overfit.explain.trials import Trial, TrialEnded, plan, run_trials
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.training import CAUSE_NOT_LOCATED, RECIPE_STALLS
 from pytest_overfit.recipe import default_recipe
+from tests.engine.foreign import FOREIGN
 from tests.engine.subjects import bigru
 
 MOST_SECONDS = 60.0
@@ -126,7 +127,9 @@ def test_trials_beside_each_other_tell_what_trials_one_by_one_tell(
     monkeypatch.setattr("pytest_overfit.explain.trials.LEAST_SECONDS", 300.0)
     stalled, known = FOUND[1:], {}
     recipe = default_recipe(2)
-    slow = replace(rung(), recipe=replace(recipe, lr=recipe.lr / 100))
+    slow = replace(
+        rung(), subject=FOREIGN["per frame"](), recipe=replace(recipe, lr=recipe.lr / 100)
+    )
     for at_once in (1, 2):
         monkeypatch.setattr(
             "pytest_overfit.explain.trials.beside_each_other",
