@@ -53,10 +53,11 @@ def reached(level: float) -> ArrayLike:
         (np.linspace(0.9, 0.3, 60), "go on", "suspected"),  # it still gains
         (reached(0.12), "healthy", "suspected"),  # stands at its best, for a shorter time
         (settling(0.12, 8), "stop", "confirmed"),  # stands for as long as it took and longer
-        (reached(0.62), "stop", "confirmed"),  # at its best, which reads less than half
+        (reached(0.62), "stop", "confirmed"),  # at its best, which misreads most
+        (settling(0.4, 40), "stop", "confirmed"),  # creeps at a level that misreads much
         (settling(0.12, 20) + np.clip(EPOCHS - 25, 0, None) / 350, "stop", "confirmed"),  # worse
     ],
-    ids=["gains", "stands", "stands for long", "stands unread", "worse"],
+    ids=["gains", "stands", "stands for long", "stands unread", "creeps unread", "worse"],
 )
 def test_a_rising_loss_convicts_where_reading_is_the_worse_for_it(
     wer: ArrayLike, verdict: str, status: str, scale: float, clock: str

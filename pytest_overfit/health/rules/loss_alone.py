@@ -6,7 +6,8 @@ calibration of modern neural networks", section 3). Reading is what it is traine
 the loss convicts only where reading, too, has nothing more to gain, or has lost:
 
 1. it got worse for good, beyond its noise;
-2. it no longer gets better, and half of it or more is misread: this recipe ends before it reads;
+2. it no longer gets better, creeping aside, and a third of it or more is misread: this recipe ends
+   before it reads;
 3. it has stood for as long as it took to come there. Stopping later than at the first sign buys a
    few percent at several times the cost (Prechelt 1998, "Early stopping - but when?"); who has
    waited for as long again has waited enough.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.rules.course import settled_rate
-from pytest_overfit.health.rules.reading import KNOWS, error_rate, errors, reads_better
+from pytest_overfit.health.rules.reading import error_rate, errors, reads_better
 from pytest_overfit.health.rules.trend import (
     FEW,
     RISE_OF_FEW,
@@ -28,6 +29,8 @@ from pytest_overfit.health.rules.trend import (
 )
 from pytest_overfit.health.run import Run
 
+MISREAD = 1 / 3
+"""Error rate above which one that stands is no end of learning."""
 LEAST = 3
 """Readings that show where an error rate goes."""
 
@@ -49,7 +52,7 @@ def reading_harmed(run: Run, since: float) -> bool:
         return False
     if len(read) < LEAST:
         return True
-    unread = len(rate) > 0 and rate.values[-1] > KNOWS
+    unread = len(rate) > 0 and rate.values[-1] > MISREAD
     return unread or rise_of(run, read) is not None or _waited_enough(thinned(read))
 
 

@@ -380,7 +380,7 @@ VALIDATION_LOSS_RISES = Record(
         "Confirmed where the rise is four times the noise (three times, after 30 % of "
         "the run), training loss is not known to have stood still, and what is read has lost by "
         "it or has nothing more to gain: it got worse for good, or no longer gets better and is "
-        "an error rate above 50 %, or has stood for as long as it took to come there. Else "
+        "an error rate above a third, or has stood for as long as it took to come there. Else "
         "suspected: a loss can get worse while reading does not, and a rise of less than a tenth "
         "is then a note (Guo et al. 2017, section 3; Prechelt 1998)."
     ),
