@@ -126,21 +126,31 @@ def _lost(bench: Bench, whole: torch.Tensor, shown: torch.Tensor) -> torch.Tenso
 
 def _unanswered(bench: Bench, seed: int) -> torch.Tensor:
     """As `_lost`, where no gradient of the input can be had: the share of places at which a change
-    of all values changes nothing.
+    of all values changes nothing in train mode, of those at which it does in eval mode.
     """
+    answered = ~bench.once(_silent_in_eval_mode)
+    lost = _silent(bench, train=True, seed=seed) & answered
+    share = lost.sum(0).double() / answered.sum(0).clamp(min=1)
+    return share[:, None].expand(-1, 2)
+
+
+def _silent_in_eval_mode(bench: Bench) -> torch.Tensor:
+    return _silent(bench, train=False, seed=bench.seed)
+
+
+def _silent(bench: Bench, *, train: bool, seed: int) -> torch.Tensor:
+    """(places, clips) bool: whether a change of all values at a place changes nothing."""
     batch = bench.batch
-    clean, steps = bench.run(batch.features, batch.frames, train=True, seed=seed)
-    silent = torch.zeros(len(batch), dtype=torch.float64)
+    clean, steps = bench.run(batch.features, batch.frames, train=train, seed=seed)
+    silent = torch.zeros(PLACES, len(batch), dtype=torch.bool)
     for place in range(PLACES):
         changed = batch.features.clone()
         where = ((place + 0.5) / PLACES * batch.frames).long()
         changed[torch.arange(len(batch)), where] += 1 + batch.features.std()
-        output, _ = bench.run(changed, batch.frames, train=True, seed=seed)
-        silent += torch.tensor(
-            [bool((output[:n, i] == clean[:n, i]).all()) for i, n in enumerate(steps.tolist())],
-            dtype=torch.float64,
-        )
-    return (silent / PLACES)[:, None].expand(-1, 2)
+        output, _ = bench.run(changed, batch.frames, train=train, seed=seed)
+        for i, n in enumerate(steps.tolist()):
+            silent[place, i] = bool((output[:n, i] == clean[:n, i]).all())
+    return silent
 
 
 def _destroyed(frames: float, values: float, clips: float, looks: int) -> Finding:
