@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 
 from pytest_overfit import errors
-from pytest_overfit.climb.attempt import LOOKS, OnStep, OutOfTime, Progress, until
+from pytest_overfit.climb.attempt import LOOKS, OnStep, OutOfTime, until
 from pytest_overfit.climb.ladder import Rung
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.catalogue import record_of
@@ -35,9 +35,6 @@ from pytest_overfit.subject import Subject
 
 LEAST_SECONDS = 30.0
 """What trials may take at least; else as long as the climb they explain."""
-
-ALMOST = 0.2
-"""Token error rate up to which a trial goes on into overtime."""
 
 Trials = Literal["off", "auto", "all"]
 Planned = tuple[Finding, Remedy]
@@ -97,13 +94,11 @@ def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) 
         if _found_again(mended, finding):
             return trial(False, ended=TrialEnded.STILL_FOUND, why=f"{finding.name} is still found")
         mended = replace(mended, recipe=replace(mended.recipe, fallbacks=()))
-        outcome = mended.climb(_while_it_pays(began + seconds))
+        outcome = mended.climb(until(began + seconds))
         if outcome.status != "ok":
             return trial(False, steps=outcome.steps)
         why = _doubt(rung, mended, finding, outcome.steps, until(began + seconds))
         return trial(why is None, steps=outcome.steps, why=why)
-    except _FarAway as far:
-        return trial(False, steps=far.step)
     except OutOfTime as late:
         return trial(False, steps=late.step, ended=TrialEnded.OUT_OF_TIME, why="out of time")
     except CannotEdit as error:
@@ -120,28 +115,6 @@ def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) 
             ended=TrialEnded.RAISED,
             why=f"{type(error).__name__}: {errors.first_line(error)}",
         )
-
-
-class _FarAway(Exception):
-    """A trial had too many errors at the end of its budget: overtime is for what almost holds."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-        super().__init__(f"far away at step {step}")
-
-
-def _while_it_pays(ends: float) -> OnStep:
-    """An `on_step` that raises OutOfTime once `ends` (monotonic seconds) has come, and _FarAway in
-    overtime with too many errors.
-    """
-    in_time = until(ends)
-
-    def on_step(progress: Progress) -> None:
-        in_time(progress)
-        if progress.step > progress.budget and not progress.token_error_rate <= ALMOST:
-            raise _FarAway(progress.step)
-
-    return on_step
 
 
 def _found_again(rung: Rung, finding: Finding) -> bool:

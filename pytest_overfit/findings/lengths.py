@@ -315,11 +315,16 @@ def _less_stride(rung: Rung, finding: Finding) -> Rung:
 def _slower(rung: Rung, _: Finding) -> Rung:
     """Each frame fed 2, 4, ...
 
-    times until every target fits, and as often again: some room makes learning quick.
+    times until every target fits, and as often again: some room makes learning quick. No overtime:
+    each step costs as many times as much, and it only stands for a smaller stride.
     """
     for times in POWERS:
         if _fits(replace(rung, subject=subject_edits.slower(rung.subject, times))):
-            return replace(rung, subject=subject_edits.slower(rung.subject, 2 * times))
+            return replace(
+                rung,
+                subject=subject_edits.slower(rung.subject, 2 * times),
+                recipe=replace(rung.recipe, overtime=0.0),
+            )
     raise network_edits.CannotEdit(f"targets do not fit with {POWERS[-1]} times the frames either")
 
 

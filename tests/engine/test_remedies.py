@@ -170,17 +170,13 @@ def test_a_trial_ends_when_its_time_is_over() -> None:
     assert (trial.held, trial.ended, trial.steps) == (False, TrialEnded.OUT_OF_TIME, 1)
 
 
-@pytest.mark.parametrize(("almost", "steps"), [(0.2, 13), (1.0, 24)])
-def test_a_trial_goes_into_overtime_only_where_it_almost_holds(
-    monkeypatch: pytest.MonkeyPatch, almost: float, steps: int
-) -> None:
-    """Twelve steps of budget, in which nothing is spelt yet and the loss still falls."""
-    monkeypatch.setattr("pytest_overfit.explain.trials.ALMOST", almost)
-    rung = rung_of(bigru(), 2)
-    rung = replace(rung, recipe=replace(rung.recipe, lr=1e-3, budget=12, fallbacks=()))
-    finding = Finding(name="cause_not_located", headline="")
-    trial = try_remedy(rung, finding, rebuilt_from(1), seconds=600)
-    assert (trial.held, trial.ended, trial.steps) == (False, None, steps)
+def test_frames_fed_several_times_get_no_overtime() -> None:
+    rung = rung_of(FAULTS["ctc-hidden-collapse"].plant(bigru()))
+    finding = next(f for f in check(rung.subject, clips(2)) if f.name == "time_collapse")
+    changed = remedy(
+        "time_collapse", "each frame fed several times, in the place of a smaller stride"
+    ).change(rung, finding)
+    assert (changed.recipe.overtime, changed.recipe.budget) == (0.0, rung.recipe.budget)
 
 
 @pytest.mark.parametrize(
