@@ -400,10 +400,12 @@ def totals(all_judged: Sequence[Judged]) -> str:
         [one for one in all_judged if not one.sick],
     )
     onsets = [one for one in sick if one.onset is not None]
+    beyond_doubt = [one for one in sick if one.expected.startswith("stop; ")]
     counts = {
         "read right": (sum(not one.misread for one in all_judged), len(all_judged)),
         "verdict right": (sum(one.verdict_right for one in all_judged), len(all_judged)),
         "sick named": (sum(bool(one.named) for one in sick), len(sick)),
+        "surely sick named": (sum(bool(one.named) for one in beyond_doubt), len(beyond_doubt)),
         "onset right": (sum(bool(one.onset) for one in onsets), len(onsets)),
         "sound runs accused": (sum(bool(one.accused) for one in well), len(well)),
         "sound runs stopped": (sum("stopped" in one.accused for one in well), len(well)),

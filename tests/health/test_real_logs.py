@@ -117,6 +117,7 @@ def test_the_totals_count_every_log(tmp_path: Path, capsys: pytest.CaptureFixtur
         ["1", "of", "1"],
         ["1", "of", "1"],
         ["1", "of", "1"],
+        ["1", "of", "1"],
     ]
     assert main([str(tmp_path)]) == 0
     assert capsys.readouterr().out.endswith(text + "\n")
