@@ -64,12 +64,14 @@ def test_several_files_of_a_folder_are_one_run_resumed(tmp_path: Path) -> None:
 
 
 def test_a_resumed_session_replaces_what_was_told_from_its_start_on(tmp_path: Path) -> None:
-    write_events(tmp_path, LIGHTNING, suffix=".a", starts=0)
+    first = write_events(tmp_path, LIGHTNING, suffix=".a", starts=0)
+    first.rename(tmp_path / "events.out.tfevents.1000000000.host.7.9")
     again = [
         (step, {name: value - 0.5 if "loss" in name else value for name, value in values.items()})
         for step, values in LIGHTNING[3:]
     ]
-    write_events(tmp_path, again, suffix=".b", starts=14)
+    second = write_events(tmp_path, again, suffix=".b", starts=14)
+    second.rename(tmp_path / "events.out.tfevents.1000000000.host.7.10")
     run = read_run(tmp_path)
     assert points(run, "val_loss") == [(0, 5.0), (1, 4.0)]
     assert points(run, "train_loss_step") == [(0.4, 4.5), (0.9, 4.0), (1.4, 3.0), (1.9, 2.5)]
