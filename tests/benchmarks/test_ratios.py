@@ -140,7 +140,7 @@ def test_a_climb_costs_less_than_twice_its_steps(ratio: Any) -> None:
         criteria=criteria_for(samples),
     )
     steps = rung.climb().steps
-    measured = paired(rung.outcome, lambda: hand_written_loop(subject, steps, samples), pairs=LEAST)
+    measured = paired(rung.climb, lambda: hand_written_loop(subject, steps, samples), pairs=LEAST)
     ratio(
         "climb / its steps by hand",
         measured,
