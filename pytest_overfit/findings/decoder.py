@@ -207,19 +207,9 @@ def _is_misread_at_one_length(
 
 def _reads_others(targets: list[list[int]], decoded: list[list[int]]) -> Finding:
     """Every clip is read rightly alone, and not beside others of its own length."""
-    wrong = [
-        i
-        for i, (tokens, target) in enumerate(zip(decoded, targets, strict=False))
-        if tokens != target
-    ]
-    example = (
-        (f"a clip of {targets[wrong[0]]} decodes to {decoded[wrong[0]]} beside others",)
-        if wrong
-        else ()
-    )
     return WRONG_DECODER.finding(
         headline="the decoder reads each clip rightly alone and mixes clips of a batch",
-        evidence=example,
+        evidence=_first_misread(targets, decoded, "others"),
         try_="check the axes that it reads along: an output is (steps, batch, vocabulary)",
         status="confirmed",
     )
@@ -227,21 +217,25 @@ def _reads_others(targets: list[list[int]], decoded: list[list[int]]) -> Finding
 
 def _reads_past(targets: list[list[int]], decoded: list[list[int]]) -> Finding:
     """Every clip is read rightly alone, and some are not in a batch with longer ones."""
-    wrong = [
-        i
-        for i, (tokens, target) in enumerate(zip(decoded, targets, strict=False))
-        if tokens != target
-    ]
-    example = (
-        (f"a clip of {targets[wrong[0]]} decodes to {decoded[wrong[0]]} beside longer ones",)
-        if wrong
-        else ()
-    )
     return WRONG_STEPS.finding(
         headline="the decoder reads past the steps that a clip has",
-        evidence=example,
+        evidence=_first_misread(targets, decoded, "longer ones"),
         try_="cut each clip's output to its own steps before decoding",
         status="confirmed",
+    )
+
+
+def _first_misread(
+    targets: list[list[int]], decoded: list[list[int]], beside: str
+) -> tuple[str, ...]:
+    """The first clip that a batch misreads, in words; none where only their number differs."""
+    return next(
+        (
+            (f"a clip of {target} decodes to {tokens} beside {beside}",)
+            for tokens, target in zip(decoded, targets, strict=False)
+            if tokens != target
+        ),
+        (),
     )
 
 
