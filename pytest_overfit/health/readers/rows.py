@@ -250,8 +250,9 @@ def row(fields: Iterable[tuple[str, object]]) -> Row:
         elif counts == "epoch":
             found.epoch = number
         elif counts == "step":
-            total = "total" in words(name)  # beside another it may be how many are planned
-            found.step = found.step if total and found.step == found.step else number
+            # Beside another clock a total may be how many are planned.
+            if "total" not in words(name) or math.isnan(found.step):
+                found.step = number
         else:
             found.values.append((f"{name} %" if percent else name, number))
     return found
