@@ -12,6 +12,7 @@ import pytest
 
 from pytest_overfit.health.readers import read_run, read_runs
 from pytest_overfit.health.readers.plain_line import in_english
+from pytest_overfit.health.run import BadRun
 
 TRAIN = [round(4.1 * 0.8**epoch + 0.211, 4) for epoch in range(12)]
 VAL = [round(3.9 * 0.85**epoch + 0.5137, 4) for epoch in range(12)]
@@ -535,3 +536,93 @@ def test_a_csv_whose_lines_end_in_carriage_returns_is_read(tmp_path: Path) -> No
     run = read_run(tmp_path)
     assert run.curve("val_loss").values == pytest.approx(VAL)
     assert run.cite("val_loss", 3.0) == "log.csv:4"
+
+
+def test_the_curves_that_python_prints_are_a_log(tmp_path: Path) -> None:
+    history = {"loss": TRAIN, "val_loss": VAL, "cer": [f"np.float64({value})" for value in CER]}
+    (tmp_path / "history.txt").write_text(str(history).replace("'np", "np").replace(")'", ")"))
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == pytest.approx(TRAIN)
+    assert run.curve("val_loss").values == pytest.approx(VAL)
+    assert run.curve("val_cer").values == pytest.approx(CER)
+
+
+def test_what_python_would_have_to_run_is_no_log(tmp_path: Path) -> None:
+    (tmp_path / "history.txt").write_text("{'loss': [open('there', 'w').write('x') for _ in '12']}")
+    with pytest.raises(BadRun):
+        read_run(tmp_path / "history.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["history.txt"]
+
+
+def test_returnn_keeps_rates_and_losses_of_each_epoch(tmp_path: Path) -> None:
+    def epoch(i: int) -> str:
+        told = {
+            "dev_error_ctc": CER[i],
+            "dev_score_ctc": VAL[i],
+            "dev_score_output/output_prob": 2 * VAL[i],
+            "devtrain_score_ctc": 9.0,
+            ":meta:device": "cpu",
+            "train_score_ctc": TRAIN[i],
+            "train_loss_grad_norm:p2": 7.0,
+        }
+        return f"{i + 1}: EpochData(learningRate={0.001 / (i + 1)!r}, error={told}),\n"
+
+    (tmp_path / "newbob.data").write_text("{\n" + "".join(map(epoch, range(12))) + "}\n")
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == pytest.approx(TRAIN)
+    assert run.curve("val_loss").values == pytest.approx([2 * value for value in VAL])
+    assert run.curve("val_error").values == pytest.approx(CER)
+    assert run.curve("lr").values == pytest.approx([0.001 / (i + 1) for i in range(12)])
+
+
+def test_darknet_prints_numbers_before_their_names(tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text(
+        lines(
+            lambda i: (
+                f" {10 * i + 1}: {TRAIN[i]}, {VAL[i]} avg loss, 0.001000 rate, 1.30 seconds, {64 * i} "
+                "images, 1.25 hours left"
+            )
+        )
+    )
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == pytest.approx(TRAIN)
+    assert run.curve("lr").values == pytest.approx([0.001] * 12)
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["[rank{}] ", "[rank{}]: ", "12:01:33 [default{}]: ", "rank {} | ", "[node:{}/2] INFO: "],
+)
+def test_of_several_processes_the_first_is_read(prefix: str, tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text(
+        lines(
+            lambda i: "\n".join(
+                f"{prefix.format(rank)}Epoch {i + 1} train loss {TRAIN[i] + rank} val loss {VAL[i] + rank}"
+                for rank in (1, 0)
+            )
+        )
+    )
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values[1:] == pytest.approx(TRAIN[1:])
+    assert run.curve("val_loss").values[1:] == pytest.approx(VAL[1:])
+    assert any("of other processes left out" in warning for warning in run.warnings)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Epoch {} step {} loss {}",
+        "epoch {} batch {} of 20 loss {}",
+        "Epoch {} step {} of 20: loss {}",
+    ],
+)
+def test_clocks_that_only_blanks_part_are_clocks(line: str, tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text(
+        "".join(
+            f"{line.format(i + 1, step, TRAIN[i])}\n" for i in range(12) for step in (5, 10, 15, 20)
+        )
+    )
+    curve = read_run(tmp_path).curve("train_loss")
+    assert curve.values == pytest.approx([value for value in TRAIN for _ in range(4)])
+    assert list(curve.at) == sorted(set(curve.at))
+    assert curve.at[-1] - curve.at[0] == pytest.approx(12, abs=0.5)

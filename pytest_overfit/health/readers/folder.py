@@ -50,6 +50,7 @@ LOGS = (
     ".ndjson",
     ".wandb",
     ".report",
+    ".data",
     *SETTINGS,
     *PROSE,
 )

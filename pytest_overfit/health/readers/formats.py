@@ -4,7 +4,6 @@ content, for endings lie; and what reads it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,12 @@ from pytest_overfit.health.readers.json_logs import (
     read_object,
     read_trainer_state,
     rows_in,
+    whole_object,
 )
 from pytest_overfit.health.readers.notebook import is_page, read_notebook, read_page
 from pytest_overfit.health.readers.plain_line import FOREIGN as FOREIGN_WORDS
 from pytest_overfit.health.readers.plain_log import read_plain
+from pytest_overfit.health.readers.python_text import OPENED
 from pytest_overfit.health.readers.rows import Progress, json_row
 from pytest_overfit.health.readers.tables import (
     header,
@@ -102,18 +103,15 @@ class Head:
 
     @cached_property
     def whole(self) -> object:
-        """What a file holds that is one JSON object; None where it is not, or too large."""
+        """What a file holds that is one object; None where it is not, or too large."""
         an_object_a_line = len(self.lines) > 1 and json_row(self.lines[0]) is not None
         if (
-            re.match(r'\{\s*"', self.text) is None
+            OPENED.match(self.text) is None
             or an_object_a_line
             or self.path.stat().st_size > LARGEST_OBJECT
         ):
             return None
-        try:
-            return json.loads(self.path.read_text(encoding="utf-8", errors="replace"))
-        except (ValueError, RecursionError):
-            return None
+        return whole_object(self.path.read_text(encoding="utf-8", errors="replace"))
 
 
 def _always(head: Head) -> bool:

@@ -1,6 +1,6 @@
 """JSON: an object a line; a list of rows (Hugging Face's `trainer_state.json` with its
 `log_history`), read row by row, however long; or one object that holds a whole run, as lists of
-readings (Keras' `history.history`) or a row under each epoch.
+readings (Keras' `history.history`) or a row under each epoch. Such an object may be Python's.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from pytest_overfit.health.curves.curve import Where
 from pytest_overfit.health.curves.log_builder import LogBuilder
 from pytest_overfit.health.curves.metric_names import clock, known
+from pytest_overfit.health.readers.python_text import python_object
 from pytest_overfit.health.readers.rows import (
     BLOCK,
     DEEPEST,
@@ -167,6 +168,14 @@ def _blocks(path: Path, progress: Progress) -> Iterator[str]:
             yield decoder.decode(block)
 
 
+def whole_object(text: str) -> object:
+    """What a text holds that is one object, of JSON or as Python prints it; None where it is not."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return python_object(text)
+
+
 def curves_in(content: object) -> dict[str, list[Any]]:
     """The lists of numbers of an object, by their names with those of what holds them."""
     return dict(_lists(content, "", 0)) if isinstance(content, dict) else {}
@@ -197,17 +206,16 @@ def rows_in(content: object) -> list[tuple[float, Mapping[str, Any]]]:
 def read_object(path: Path, builder: LogBuilder, progress: Progress) -> None:
     """Where no list counts epochs or steps, entries of lists of one length belong together.
 
-    Raises BadRun for JSON that is damaged or too large.
+    Raises BadRun for what is damaged or too large.
     """
     size = path.stat().st_size
     if size > LARGEST_OBJECT:
         raise BadRun(
             f"{path}: one JSON object of more than {LARGEST_OBJECT >> 20} MiB; give one object a line"
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except (ValueError, RecursionError) as error:
-        raise BadRun(f"{path}: cut off or not JSON ({error}); give one object a line") from error
+    content = whole_object(path.read_text(encoding="utf-8", errors="replace"))
+    if content is None:
+        raise BadRun(f"{path}: cut off or no JSON; give one object a line")
     progress.advance(size)
     for number, (epoch, one) in enumerate(rows_in(content), 1):
         found = row(flattened(one))

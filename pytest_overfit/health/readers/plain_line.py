@@ -67,6 +67,12 @@ ABBREVIATED = (
         r"\1_loss: ",
     ),  # RETURNN's word for a loss
     (re.compile(r"^(epoch +\d{1,6} (?:dev|train)_error)_output/output_prob: "), r"\1: "),
+    (
+        re.compile(
+            rf"^ *(\d{{1,9}})(?:, \d+\.\d+)?: (?={NUMBER}, {NUMBER} avg)({NUMBER}), ({NUMBER}) avg(?: loss)?, ({NUMBER}) rate,"
+        ),
+        r"step \1, loss: \2, running loss: \3, lr: \4,",
+    ),  # Darknet
     (re.compile(r"\bTR - E(\d{1,6}):"), r"train epoch \1:"),  # PyLaia
     (re.compile(r"\bVA - E(\d{1,6}):"), r"val epoch \1:"),
     (
@@ -103,7 +109,7 @@ def in_english(text: str) -> str:
 ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 WORD = r"(?:\d_)?[A-Za-z_][\w./-]*(?<!\.)"
 UNIT = (
-    r"(?:million|billion|thousand|k|params?|parameters|samples?|clips?|sentences?|utterances|batches|files|videos|frames|examples|images|steps?"
+    r"(?:million|billion|thousand|k|params?|parameters|samples?|clips?|sentences?|utterances|batches|files|videos|frames|examples|images|steps?(?!\s+\d)"
     r"|hours?|hrs?|minutes|mins?|seconds|secs?|sec|ms|us|s|h|d|[kmgt]i?b|bytes|(?:it|iter|iters|batch|samples?|examples|words|tokens|toks?)/s\w*|fps)"
 )
 PAIR = re.compile(
@@ -111,7 +117,7 @@ PAIR = re.compile(
     rf"|\s\((?!train|val|dev|test|eval)[a-z]{{2,14}}\)(?=\s*[:=]))?"
     rf"(?P<sign>\s*[:=]\s*|\s+(?:reached|is|was|of)\s+|\s+|\s*(?=[\[(#]))"
     rf"(?:[\[(#]\s*)?(?P<quote>['\"])?(?P<value>{NUMBER})(?P<percent>\s?%)?(?(quote)['\"])(?!\w(?<![a-zA-Z])|[.:-]\d|,\d{{3}}(?!\d))"
-    rf"(?:\s*/\s*(?P<total>\d{{1,12}})(?![\d/])|(?P<unit>\s?[\[(]?{UNIT}\b[\])]?(?!\s*[:=]))|(?!\w))",
+    rf"(?:(?:\s*/\s*|\s+(?:out )?of\s+)(?P<total>\d{{1,12}})(?![\d/])|(?P<unit>\s?[\[(]?{UNIT}\b[\])]?(?!\s*[:=]))|(?!\w))",
     re.IGNORECASE,
 )
 EPOCH_LAST = re.compile(r"(?<![\w./])(\d{1,12})(?:/(\d{1,12}))?\s*epoch\b", re.IGNORECASE)
@@ -187,6 +193,23 @@ UNDERSTOOD = frozenset(
 CHANGES = re.compile(r"\s*(?:-+>|=+>|→)\s*[-+]?\.?\d")
 """Behind a number that something was before: `improving ppl: 6.1 --> 5.4`."""
 INTEGER = re.compile(r"[-+]?\d+")
+
+
+PROCESS = re.compile(
+    r"^(?P<before>.{0,60}?)(?:\[(?:(?:local[ _])?rank|default|proc(?:ess)?|worker|gpu)[ :_=]*(?P<number>\d{1,4})\]"
+    r"|\[[\w.-]{1,60}:(?P<espnet>\d{1,4})/\d{1,4}\]|(?<![\w-])(?:local[ _])?rank[ :_=]+(?P<rank>\d{1,4})(?![\w./]))[:,|-]?\s*",
+    re.IGNORECASE,
+)
+"""Which of several processes prints a line, before anything that it tells."""
+
+
+def process_in(text: str) -> tuple[int | None, str]:
+    """The number of the process that prints a line, or None; and the line without it."""
+    match = PROCESS.match(text)
+    if match is None or "=" in match["before"]:
+        return None, text
+    number = match["number"] or match["espnet"] or match["rank"]
+    return int(number), match["before"] + text[match.end() :]
 
 
 @dataclass(kw_only=True, slots=True)

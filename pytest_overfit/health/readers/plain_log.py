@@ -28,6 +28,7 @@ from pytest_overfit.health.readers.plain_line import (
     ParsedLine,
     in_english,
     parsed,
+    process_in,
     scope_in,
     split_in,
 )
@@ -165,6 +166,7 @@ def read_plain(
         builder.warnings += reader.unplaced.warning(
             path, "left out: metrics before the first epoch or step"
         )
+    builder.warnings += reader.others.warning(path, "of other processes left out")
     builder.warnings += lines.warnings()
 
 
@@ -173,7 +175,9 @@ class PlainLog:
 
     def __init__(self, builder: LogBuilder) -> None:
         self.unplaced = LeftOut()
+        self.others = LeftOut()
         self._builder = builder
+        self._process: int | None = None
         self._epoch: float | None = None
         self._step: float | None = None
         self._split = ""
@@ -203,6 +207,10 @@ class PlainLog:
         text = ESCAPES.sub("", raw) if "\x1b" in raw else raw
         if len(text) > USUAL_LENGTH:
             text = " ".join(text.split())[:MOST_CHARACTERS]
+        process, text = process_in(text)
+        if process is not None and self._is_of_another(process):
+            self.others.add(where.number)
+            return
         text = in_english(text).translate(BARS)
         if self._row(where, text) or self._in_table(where, text) or self._prediction_line(text):
             return
@@ -232,6 +240,14 @@ class PlainLog:
             self._values(where, line)
         if not any(known(name) for name, _, _ in line.values):
             self._heading(text, line)
+
+    def _is_of_another(self, process: int) -> bool:
+        """Whether a line is of another process than the one that is read: the first that tells
+        something, or number 0, which tells most.
+        """
+        if self._process is None or process == 0:
+            self._process = process
+        return process != self._process
 
     def _fitted_anew(self, line: ParsedLine) -> bool:
         """Whether a line is a further heading `Epoch 1/1`: of Keras's `fit`, which is called for
