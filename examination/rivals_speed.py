@@ -3,7 +3,8 @@
 `python -m examination.rivals_speed [ROUNDS]`. The others train the same fresh network on the same
 batch with Adam at the same rate until the loss in train mode is below the rung's bound, or its
 budget ends; they read nothing in eval mode and run no control. A rival that is not installed is
-left out and named.
+left out and named. Beside each rung stands the step after which its criteria first hold, read after
+every step: nothing that judges in eval mode can end before it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pytest_overfit.climb.ladder import Rung, criteria_for
 from pytest_overfit.host import lent
 from pytest_overfit.recipe import Recipe, default_recipe
 from pytest_overfit.subject import Batch, Subject, collate
-from pytest_overfit.training import default_loss
+from pytest_overfit.training import Training, default_loss
 from tests.benchmarks.pairs import processor_seconds
 
 RUNGS = (1, 2, 5, 10)
@@ -56,6 +57,16 @@ def ours(case: Case) -> None:
         subject=case.subject, samples=case.samples, recipe=case.recipe, criteria=case.criteria
     ).climb()
     case.told = f"{outcome.status} in {outcome.steps} steps"
+
+
+def first_held(case: Case) -> int | None:
+    """The step after which the criteria first hold, in eval mode; None where they do not."""
+    training = Training(case.subject, case.subject.take(case.samples), case.recipe, seed=0)
+    for _ in training.advance(case.recipe.budget):
+        reading = training.read()
+        if all(one.judge(reading, training.trace).held for one in case.criteria):
+            return training.step
+    return None
 
 
 def by_lightning(case: Case) -> None:
@@ -136,6 +147,8 @@ def main(rounds: int) -> None:
             for name, seconds in taken.items():
                 sums[name] += median(seconds)
                 print(f"{samples:3} samples  {name:32} {median(seconds):7.2f} s  {told[name]}")
+            first = first_held(Case(mobilenetv3(), samples))
+            print(f"{samples:3} samples  criteria first hold after {first} steps")
     for name, total in sums.items():
         print(f"all rungs    {name:32} {total:7.2f} s  this / it {sums['this'] / total:.2f}")
 
