@@ -35,6 +35,10 @@ CONTROLLED = 20
 """Clips that controls are run on: more cost time and tell the same."""
 STILL_STEPS = 100
 """Steps over which a loss that has not fallen by 2 % counts as standing still."""
+WILD_STEPS = 25
+"""The same of a loss beyond `WILD`: training that works comes down from there in fewer."""
+WILD = 2.0
+"""Times ln V + 1 nats per token, which is more than blanks with uniform labels cost."""
 DETOUR_STEPS = 200
 """Steps of a detour on one path a clip at most; it ends as soon as every clip is spelt."""
 LOOKS = (0.15, 0.25, 0.4)
@@ -176,12 +180,14 @@ def until(ends: float) -> OnStep:
 def rank_of(held: bool, trace: Trace) -> tuple[bool, float, bool, float]:
     """Smaller is nearer to holding.
 
-    Of runs with the same errors, one on a plateau stands behind one that falls.
+    Of runs with the same errors, one on a plateau stands behind one that falls. More errors than
+    tokens are no worse than as many: who says nothing makes no more.
     """
     if not trace.readings:
         return (not held, math.inf, True, math.inf)
     reading = trace.readings[-1]
-    return (not held, reading.token_error_rate, not still_descending(trace.losses), reading.loss)
+    errors = min(reading.token_error_rate, 1.0)
+    return (not held, errors, not still_descending(trace.losses), reading.loss)
 
 
 class Run:
@@ -285,8 +291,8 @@ class Run:
     def train(
         self, steps: int, *, patient: bool, judged: bool = True, closing: bool = True
     ) -> None:
-        """Train until the criteria hold, if judged, `steps` are taken, the loss is not finite, or,
-        if not patient, it stands still.
+        """Train until the criteria hold, if judged, `steps` are taken, the loss is not finite, or
+        it stands still: far above what blanks cost, or, if not patient, anywhere.
 
         closing: the last of the steps is judged too, whether or not a reading is due.
         """
@@ -296,12 +302,10 @@ class Run:
             for loss in training.advance(steps if self.ended is None else 0):
                 if judged and (self._due() or training.step == last) and self._judge():
                     break
-                if not patient and stands_still(
-                    training.trace.losses[self._since :], max(STILL_STEPS, 5 * self._pass)
-                ):
+                if still := self._still(patient=patient):
                     self.ended, self.why = (
                         Ended.STOOD_STILL,
-                        f"the loss stood still for {max(STILL_STEPS, 5 * self._pass)} steps",
+                        f"the loss stood still for {still} steps",
                     )
                     self._judge()
                     break
@@ -331,6 +335,27 @@ class Run:
             self.ended, self.why = Ended.LOOP_FAILED, str(error)
             self.located = (failed(error),)
         self.seconds += time.perf_counter() - began
+
+    def _still(self, *, patient: bool) -> int:
+        """Steps for which its loss has stood still, where that is reason to end; 0 where it is not."""
+        losses = self.training.trace.losses[self._since :]
+        few, many = (max(steps, 5 * self._pass) for steps in (WILD_STEPS, STILL_STEPS))
+        if self._wild(losses[-few:]) and stands_still(losses[self.training.recipe.warmup :], few):
+            return few
+        return many if not patient and stands_still(losses, many) else 0
+
+    def _wild(self, losses: Sequence[float]) -> bool:
+        """Whether losses that are known to be in nats per target token are far above what blanks
+        cost, and no schedule lowers the rate.
+        """
+        subject, recipe = self.training.subject, self.training.recipe
+        in_nats = subject.loss is None and subject.loop is None and recipe.reduction == "mean"
+        return (
+            in_nats
+            and not self.training.paths
+            and recipe.schedule == "constant"
+            and median(losses) > WILD * (math.log(len(subject.vocabulary)) + 1)
+        )
 
     def _due(self) -> bool:
         """Readings come often once labels are being learned, seldom before: a reading costs a third

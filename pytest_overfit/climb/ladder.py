@@ -175,7 +175,7 @@ class Rung:
                 run.train(self.recipe.budget // share - run.training.step, patient=True)
                 if run.held and passed(run):
                     return [judged.get(run) or run.attempt(given) for run in runs if run.began]
-            racing = sorted((run for run in racing if not run.held), key=Run.rank)
+            racing = sorted((r for r in racing if not r.held and r.ended is None), key=Run.rank)
             racing = racing[: math.ceil(len(racing) / 2)]
         left = sorted((run for run in runs if not (run.held or run in racing)), key=Run.rank)
         for run in (*racing, *left):

@@ -344,6 +344,7 @@ def test_of_runs_with_the_same_errors_one_that_stands_still_is_dropped_first():
 
     still, falling = [0.67] * 100, [2.0 - 0.01 * step for step in range(100)]
     assert rank_of(False, trace(falling, 0.75)) < rank_of(False, trace(still, 0.75))
+    assert rank_of(False, trace(falling, 2.5)) < rank_of(False, trace(still, 1.0))
     assert (
         rank_of(False, trace(still, 0.5))
         < rank_of(False, trace(falling, 0.75))
@@ -368,13 +369,22 @@ def test_a_loss_that_stands_still_is_given_no_overtime():
 
 
 def test_a_recipe_without_fallbacks_is_tried_alone_and_to_its_end():
-    outcome, _ = climb(of(Convolutions), 2, Recipe(lr=1e-9, fallbacks=(), budget=230))
-    (attempt,) = outcome.attempts
+    still = Recipe(lr=1e-9, fallbacks=(), budget=230, reduction="sum")
+    (attempt,) = climb(of(Convolutions), 2, still)[0].attempts
     assert (attempt.steps, attempt.ended) == (230, None)
+    (attempt,) = climb(of(Convolutions), 2, replace(still, reduction="mean"))[0].attempts
+    assert (attempt.steps, attempt.ended) == (still.warmup + 50, Ended.STOOD_STILL)
+
+
+def test_a_loss_that_stands_far_above_blanks_is_waited_for_where_the_rate_changes():
+    for change in ({"schedule": "cosine"}, {"warmup": 100}):
+        recipe = Recipe(lr=1e-9, fallbacks=(), budget=120, **change)
+        assert climb(of(Convolutions), 2, recipe)[0].attempts[0].ended is None
 
 
 def test_a_loss_that_stands_still_ends_an_attempt_that_has_fallbacks():
-    outcome, _ = climb(of(Convolutions), 2, Recipe(lr=1e-9, fallbacks=(1.0,), budget=400))
+    recipe = Recipe(lr=1e-9, fallbacks=(1.0,), budget=400, reduction="sum")
+    outcome, _ = climb(of(Convolutions), 2, recipe)
     assert (outcome.attempts[0].ended, outcome.attempts[0].why) == (
         Ended.STOOD_STILL,
         "the loss stood still for 100 steps",
