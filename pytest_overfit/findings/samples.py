@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.bench import SOUGHT, Bench
+from pytest_overfit.findings.bench.summary import Summary
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import LEAVE_OUT, Remedy, leave_out
 from pytest_overfit.network.recorder import distance
@@ -201,13 +202,16 @@ def features_vary(bench: Bench) -> tuple[Finding, ...]:
 
 def samples_do_not_conflict(bench: Bench) -> tuple[Finding, ...]:
     """Samples with the same features and different targets."""
-    groups: dict[tuple[object, ...], list[Sample]] = defaultdict(list)
-    for sample, summary in zip(bench.samples, bench.summaries, strict=True):
+    groups: dict[Summary, list[int]] = defaultdict(list)  # of places: features need not be held
+    for place, summary in enumerate(bench.summaries):
         if math.isfinite(summary.total) and not summary.still:
-            groups[(tuple(sample.features.shape), summary.total, summary.low, summary.high)].append(
-                sample
-            )
-    pairs = [pair for group in groups.values() if len(group) > 1 for pair in _conflicts(group)]
+            groups[summary].append(place)
+    pairs = [
+        pair
+        for group in groups.values()
+        if len(group) > 1
+        for pair in _conflicts([bench.samples[place] for place in group])
+    ]
     if not pairs:
         return ()
     first, second = pairs[0]

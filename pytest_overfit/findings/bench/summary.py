@@ -14,10 +14,11 @@ from pytest_overfit.subject import Sample
 class Summary:
     """A sample's features in a few numbers.
 
-    total: their sum. low, high: extremes, not finite where a value is not. rms: root mean square.
+    shape: of the features. total: their sum. low, high: extremes, not finite where a value is not. rms: root mean square.
     still: every frame is the same. All are nan where there are no features.
     """
 
+    shape: tuple[int, ...]
     total: float
     low: float
     high: float
@@ -29,7 +30,14 @@ class Summary:
         """What is kept of a sample's features; NaN where it has none."""
         features = sample.features
         if features.numel() == 0:
-            return Summary(total=math.nan, low=math.nan, high=math.nan, rms=math.nan, still=False)
+            return Summary(
+                shape=tuple(features.shape),
+                total=math.nan,
+                low=math.nan,
+                high=math.nan,
+                rms=math.nan,
+                still=False,
+            )
         low, high = (float(value) for value in features.aminmax())
         still = (
             sample.frames > 1
@@ -38,4 +46,11 @@ class Summary:
             and bool((features == features[0]).all())
         )
         rms = float(torch.linalg.vector_norm(features)) / math.sqrt(features.numel())
-        return Summary(total=float(features.sum()), low=low, high=high, rms=rms, still=still)
+        return Summary(
+            shape=tuple(features.shape),
+            total=float(features.sum()),
+            low=low,
+            high=high,
+            rms=rms,
+            still=still,
+        )
