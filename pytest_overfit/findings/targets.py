@@ -73,10 +73,11 @@ def targets_differ(bench: Bench) -> tuple[Finding, ...]:
     """Not all targets are the same, of one token, or filled up to one length with an ordinary
     token.
     """
-    samples = [
-        s for s in bench.samples if readable(s.target, bench.vocabulary, bench.subject.blank)
+    targets = [
+        s.target.tolist()
+        for s in bench.samples
+        if readable(s.target, bench.vocabulary, bench.subject.blank)
     ]
-    targets = [sample.target.tolist() for sample in samples]
     if len(targets) < FEWEST:
         return ()
     tokens = {token for target in targets for token in target}

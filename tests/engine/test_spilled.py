@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from weakref import finalize
 
 import pytest
 import torch
 
 from pytest_overfit.climb.ladder import Rung, criteria_for
+from pytest_overfit.findings.bench import SOUGHT
+from pytest_overfit.findings.catalogue import CONTRACTS
+from pytest_overfit.findings.examine import examine
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.spilled import Spilled, kept
 from pytest_overfit.subject import Sample
@@ -49,6 +54,32 @@ def test_few_are_kept_in_memory_and_each_is_made_once() -> None:
 
 def test_an_empty_list_stays_one() -> None:
     assert kept([]) == []
+
+
+def test_contracts_of_data_hold_few_of_them_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive, most, fetch = 0, 0, Spilled.__getitem__
+
+    def gone() -> None:
+        nonlocal alive
+        alive -= 1
+
+    def counted(self: Spilled, item: int) -> Sample:
+        nonlocal alive, most
+        sample = fetch(self, item)
+        alive += 1
+        most = max(most, alive)
+        finalize(sample.features, gone)
+        return sample
+
+    few = samples(4)
+    many = Spilled(replace(few[place % 4], name=f"c{place}") for place in range(3 * SOUGHT))
+    monkeypatch.setattr(Spilled, "__getitem__", counted)
+    examine(
+        replace(small, samples=many),
+        many,
+        contracts=[contract for contract in CONTRACTS if contract.about == "data"],
+    )
+    assert SOUGHT / 2 < most < 1.5 * SOUGHT
 
 
 def test_training_on_them_is_the_same_training() -> None:
