@@ -8,7 +8,7 @@ dropout aside.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,7 +19,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from pytest_overfit import ctc, measures
 from pytest_overfit.finding import Finding
-from pytest_overfit.findings.leaks import PADDING_LEAK
+from pytest_overfit.findings.leaks import BATCH_LEAK, PADDING_LEAK
 from pytest_overfit.findings.modes import TRAIN_EVAL_GAP
 from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.network.recorder import undisturbed
@@ -59,7 +59,7 @@ BLIND = {
     "noise": "noise in the place of the clips",
 }
 """Controls that a pass must not outlive, in words."""
-JUDGED = (*BLIND, "clips alone")
+JUDGED = (*BLIND, "clips alone", "clips alone, padded")
 """Controls that decide; the others inform."""
 
 
@@ -112,7 +112,7 @@ def run_controls(
     return (
         *_swapped(samples, as_is, rate, generator),
         _noise_control(subject, network, samples, (as_is, nats), device),
-        _alone(subject, network, samples, as_is, device),
+        *_alone(subject, network, samples, as_is, device),
         informative("frames shuffled", shuffled),
         *(
             informative(f"{part} zeroed", [_zeroed(sample.features, where) for sample in few])
@@ -221,18 +221,27 @@ def _alone(
     samples: Sequence[Sample],
     as_is: float,
     device: torch.device | str,
-) -> Control:
+) -> tuple[Control, ...]:
     """Each clip in a batch of its own, without padding; told and not judged where all are of one
     length.
+
+    Where that fails, each is read alone once more, padded as it was among the others: what fails
+    then too hangs on its batch mates.
     """
-    read_as = [
-        tokens
-        for sample in samples
-        for tokens in hypotheses(subject, network, [sample], device=device)
-    ]
-    altered = measures.token_error_rate(read_as, [sample.target.tolist() for sample in samples])
-    held = altered <= as_is + GAP if len({sample.frames for sample in samples}) > 1 else None
-    return Control(name="clips alone", as_is=as_is, altered=altered, held=held)
+    targets = [sample.target.tolist() for sample in samples]
+
+    def control(name: str, batches: Iterable[Batch]) -> Control:
+        read_as = _decoded(subject, network, batches, device=device)
+        altered = measures.token_error_rate(read_as, targets)
+        return Control(name=name, as_is=as_is, altered=altered, held=altered <= as_is + GAP)
+
+    alone = control("clips alone", (collate([sample]) for sample in samples))
+    if len({sample.frames for sample in samples}) == 1:
+        return (replace(alone, held=None),)
+    if alone.held:
+        return (alone,)
+    rows = (row for batch in _batches(samples) for row in _rows(batch))
+    return alone, control("clips alone, padded", rows)
 
 
 def _noise(features: Tensor, generator: torch.Generator) -> Tensor:
@@ -263,9 +272,20 @@ def hypotheses(
 
     train: with batch statistics, dropout off all the same.
     """
+    return _decoded(subject, network, _batches(samples), train=train, device=device)
+
+
+def _decoded(
+    subject: Subject,
+    network: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    train: bool = False,
+    device: torch.device | str = "cpu",
+) -> list[list[int]]:
     return [
         tokens
-        for _, outputs in _outputs(subject, network, samples, train, device)
+        for _, outputs in _outputs(subject, network, batches, train, device)
         for tokens in subject.decoded(*outputs)
     ]
 
@@ -280,7 +300,7 @@ def read(
     """What the network says of each clip in eval mode, and CTC of the clips in nats per token."""
     read_as: list[list[int]] = []
     total = 0.0
-    for batch, (log_probs, steps) in _outputs(subject, network, samples, False, device):
+    for batch, (log_probs, steps) in _outputs(subject, network, _batches(samples), False, device):
         read_as += subject.decoded(log_probs, steps)
         loss = ctc.nats_per_token(
             log_probs, steps, batch.targets, batch.target_lengths, blank=subject.blank
@@ -289,18 +309,36 @@ def read(
     return read_as, total / len(samples)
 
 
+def _batches(samples: Sequence[Sample]) -> Iterator[Batch]:
+    for start in range(0, len(samples), BATCH):
+        yield collate(samples[start : start + BATCH])
+
+
+def _rows(batch: Batch) -> Iterator[Batch]:
+    """Each clip of a batch in one of its own, padded as it is."""
+    for row in range(len(batch)):
+        one = slice(row, row + 1)
+        yield Batch(
+            names=batch.names[one],
+            features=batch.features[one],
+            frames=batch.frames[one],
+            targets=batch.targets[one],
+            target_lengths=batch.target_lengths[one],
+        )
+
+
 def _outputs(
     subject: Subject,
     network: nn.Module,
-    samples: Sequence[Sample],
+    batches: Iterable[Batch],
     train: bool,
     device: torch.device | str,
 ) -> Iterator[tuple[Batch, tuple[Tensor, Tensor]]]:
     """Batches with their log-probabilities (steps, batch, vocabulary) and steps, without
     dropout.
     """
-    for start in range(0, len(samples), BATCH):
-        batch = collate(samples[start : start + BATCH]).to(device)
+    for batch in batches:
+        batch = batch.to(device)
         with undisturbed(network, train=train, seed=0), torch.no_grad():
             _drop_nothing(network)
             outputs = subject.log_probs(network, batch.features, batch.frames)
@@ -314,7 +352,7 @@ def _drop_nothing(network: nn.Module) -> None:
 
 
 def ignored_inputs(controls: Sequence[Control]) -> tuple[Finding, ...]:
-    """A pass that other inputs do not undo, or that padding makes."""
+    """A pass that other inputs do not undo, or that padding or batch mates make."""
     named = {control.name: control for control in controls}
     blind = next(
         (named[name] for name in BLIND if name in named and named[name].held is False), None
@@ -330,9 +368,19 @@ def ignored_inputs(controls: Sequence[Control]) -> tuple[Finding, ...]:
                 status="confirmed",
             ),
         )
-    alone = named.get("clips alone")
+    alone, padded = named.get("clips alone"), named.get("clips alone, padded")
     if alone is None or alone.held is not False:
         return ()
+    if padded is not None and padded.held is False:
+        return (
+            BATCH_LEAK.finding(
+                headline="the pass hangs on batch mates: each clip alone, padded as among them, WER "
+                f"is {100 * padded.altered:.0f} %, in a batch {100 * padded.as_is:.0f} %",
+                try_="look for statistics, sums and maxima over the whole batch, and for swapped "
+                "time and batch axes",
+                status="confirmed",
+            ),
+        )
     return (
         PADDING_LEAK.finding(
             headline=(

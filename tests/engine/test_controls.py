@@ -5,6 +5,7 @@ mode agree.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -205,36 +206,61 @@ def test_honest_passes_of_one_clip_die_on_noise(name: str) -> None:
     assert named["noise"].held
 
 
-def test_a_pass_that_padding_makes_is_found_out() -> None:
+def test_a_pass_that_padding_or_batch_mates_make_is_found_out() -> None:
     controls = (
         Control(name="inputs swapped", as_is=0.1, altered=0.9, held=True),
         Control(name="clips alone", as_is=0.1, altered=0.6, held=False),
     )
-    (finding,) = ignored_inputs(controls)
-    assert (finding.name, finding.headline) == (
-        "padding_leak",
-        "the pass hangs on padding: each clip alone WER is 60 %, in a batch 10 %",
-    )
+    padded = Control(name="clips alone, padded", as_is=0.1, altered=0.2, held=True)
+    mated = replace(padded, altered=0.7, held=False)
+    assert [
+        (finding.name, finding.headline)
+        for further in (padded, mated)
+        for finding in ignored_inputs((*controls, further))
+    ] == [
+        (
+            "padding_leak",
+            "the pass hangs on padding: each clip alone WER is 60 %, in a batch 10 %",
+        ),
+        (
+            "batch_leak",
+            "the pass hangs on batch mates: each clip alone, padded as among them, WER is 70 %, in "
+            "a batch 10 %",
+        ),
+    ]
 
 
-def test_a_network_that_decodes_by_its_padding_fails_alone() -> None:
-    class Padded(nn.Module):
-        """Emits a token wherever padding begins within reach, and nothing without."""
+class Emitting(nn.Module):
+    """Emits a token in the middle of each clip that it is told to, and nothing else."""
 
-        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-            logits = torch.zeros(features.shape[1], len(features), 25)
-            logits[:, :, 0] = 5
-            for row, length in enumerate(frames.tolist()):
-                if length < features.shape[1]:
-                    logits[length // 2, row, 7] = 10
-            return logits.log_softmax(-1), frames
+    def __init__(self, emits: Callable[[Tensor, int], bool]) -> None:
+        super().__init__()
+        self.emits = emits
 
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        logits = torch.zeros(features.shape[1], len(features), 25)
+        logits[:, :, 0] = 5
+        for row, length in enumerate(frames.tolist()):
+            if self.emits(features, length):
+                logits[length // 2, row, 7] = 10
+        return logits.log_softmax(-1), frames
+
+
+@pytest.mark.parametrize(
+    ("emits", "as_is", "padded"),
+    [
+        pytest.param(lambda x, length: length < x.shape[1], 0.25, (0.25, True), id="by padding"),
+        pytest.param(lambda x, _: len(x) > 1, 0.0, (1.0, False), id="by batch mates"),
+    ],
+)
+def test_a_network_that_decodes_by_padding_or_batch_mates_fails_alone(
+    emits: Callable[[Tensor, int], bool], as_is: float, padded: tuple[float, bool]
+) -> None:
     samples = [replace(sample, target=torch.tensor([7])) for sample in of_lengths(4)]
     named = {
-        control.name: control for control in run_controls(bigru(samples=samples), Padded(), samples)
+        control.name: control
+        for control in run_controls(bigru(samples=samples), Emitting(emits), samples)
     }
-    assert (
-        named["clips alone"].as_is,
-        named["clips alone"].altered,
-        named["clips alone"].held,
-    ) == (0.25, 1.0, False)
+    alone, again = named["clips alone"], named["clips alone, padded"]
+    assert (alone.as_is, alone.altered, alone.held) == (as_is, 1.0, False)
+    assert (again.altered, again.held) == padded
