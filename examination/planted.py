@@ -22,7 +22,7 @@ from examination.plants import (
     silent,
 )
 from pytest_overfit.subject import Loss, Sample, Subject
-from tests.engine.faults import FAULTS, Fault, hiding_infinity
+from tests.engine.faults import FAULTS, Fault, cosine_head, hiding_infinity
 from tests.engine.planting import Plant, altered, hooked, of_loss, sampled
 
 UNSEEN = ("data-shuffled",)
@@ -214,6 +214,13 @@ def of_learning(host: Host) -> tuple[Fault, ...]:
             plant=inserted(host.middle, lambda: nn.Dropout(0.97)),
             finding="noisy_training",
             module=site,
+            caught_by="R1 R2 R5 diagnosis",
+        ),
+        Fault(
+            name="head-cosine",
+            plant=lambda s: altered(s, cosine_head),
+            finding="bounded_output",
+            module=host.head,
             caught_by="R1 R2 R5 diagnosis",
         ),
     )

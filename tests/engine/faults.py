@@ -563,6 +563,26 @@ def _frame_loss(out: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
     return F.nll_loss(out[:count].flatten(0, 1), targets[:, :count].T.flatten())
 
 
+class Cosine(nn.Module):
+    """Cosines of what it is given and one vector a token, without a scale."""
+
+    def __init__(self, head: nn.Linear) -> None:
+        super().__init__()
+        self.weight = head.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=-1) @ F.normalize(self.weight, dim=-1).T
+
+
+def cosine_head(network: nn.Module) -> None:
+    """Cosines in the place of the last layer."""
+    path = head_of(network)
+    parent, _, name = path.rpartition(".")
+    head = network.get_submodule(path)
+    assert isinstance(head, nn.Linear)
+    setattr(network.get_submodule(parent), name, Cosine(head))
+
+
 def _clip_head(network: nn.Module) -> None:
     network.get_submodule(head_of(network)).register_forward_hook(
         lambda _, __, logits: logits.relu()

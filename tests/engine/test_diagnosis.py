@@ -16,10 +16,12 @@ from torch import nn
 
 from examination.hosts import HOSTS
 from examination.planted import faults_for
+from pytest_overfit import ctc
 from pytest_overfit.climb.ladder import Outcome, Rung, criteria_for
 from pytest_overfit.explain.diagnosis import diagnose, examine_rung, ranked
 from pytest_overfit.explain.trials import Trial, TrialEnded
 from pytest_overfit.finding import Finding
+from pytest_overfit.findings.bounds import least_loss
 from pytest_overfit.findings.examine import examine
 from pytest_overfit.recipe import Recipe, default_recipe
 from pytest_overfit.subject import Subject
@@ -65,6 +67,7 @@ SIGNALS = [
     "net-capacity",
     "net-vanish",
     "net-dropout",
+    "head-cosine",
 ]
 RECIPES = ["train-lr-low", "train-reg", "train-reg-adamw", "train-smoothing"]
 
@@ -76,6 +79,16 @@ def test_a_fault_in_the_network_is_named_first_and_at_its_module(fault: str) -> 
     assert first.name == planted.finding
     assert ((first.module or "") + ".").startswith(f"{planted.module}.")
     assert first.status == "suspected"
+
+
+def test_a_bound_below_which_ctc_cannot_fall_holds_of_any_output() -> None:
+    logits = torch.rand(1000, 20, 1, 8, generator=torch.Generator().manual_seed(0))  # within 1
+    target = torch.tensor([[3, 5, 3]])
+    for one in logits:
+        nats = ctc.nats_per_token(
+            one.log_softmax(-1), torch.tensor([20]), target, torch.tensor([3]), blank=0
+        )
+        assert float(nats) > least_loss(1.0, 20, [3, 5, 3], 8) > 1
 
 
 @pytest.mark.parametrize("fault", SIGNALS)
