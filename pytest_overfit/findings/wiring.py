@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pytest_overfit import ctc
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.bench import Bench, perturbed
-from pytest_overfit.findings.bench.wiring import UPHEAVAL, Wiring, nodes_behind
+from pytest_overfit.findings.bench.wiring import JITTER, UPHEAVAL, Wiring, nodes_behind
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import (
     BYPASS,
@@ -182,7 +182,13 @@ def all_parts_are_wired(bench: Bench) -> tuple[Finding, ...]:
         if moves and not wiring.below(module) & wiring.flow.attached
     ]
     unused = [module for module, moves in moving.items() if not moves]
+    stuck = [
+        module
+        for module, moves in moving.items()
+        if moves and module not in detached and wiring.moves(module, JITTER)
+    ]
     found = [_detached(wiring, detached)] if detached else []
+    found += [_stuck(module) for module in stuck]
     found += [_unused(wiring, module) for module in unused]
     if wiring.columns and not unused:
         found.append(_columns_ignored(wiring))
@@ -259,6 +265,24 @@ def _detached(wiring: Wiring, modules: list[str]) -> Finding:
         module=behind,
         try_="look for detach(), .data, no_grad or a copy through numpy"
         + (f" in front of {behind}" if behind else ""),
+        status="confirmed",
+    )
+
+
+def _stuck(module: str) -> Finding:
+    """A module that a gradient of zero reaches, there and near by, and that the output answers to
+    all the same: by steps, which have no slope.
+    """
+    cut = module or "the network"
+    return DETACHED_BRANCH.finding(
+        headline=f"the gradient of {cut} is zero, and the output answers to it by steps",
+        evidence=(
+            "a little noise on its parameters gives another output, and their gradient is exactly "
+            "zero, in both modes, with noise and without",
+        ),
+        module=module or None,
+        try_=f"look behind {cut} for an argmax, a rounding, a comparison, or a softmax over one "
+        "number",
         status="confirmed",
     )
 
@@ -455,13 +479,18 @@ DETACHED_BRANCH = Record(
     stage="network",
     means="Modules shape the output and are cut off from its gradient: they stay as they started.",
     detected=(
-        "Their parameters are changed and the output answers, while they are not in its graph; the "
-        "first module behind the cut is named."
+        "Their parameters are changed and the output answers, while they are not in its graph: the "
+        "first module behind the cut is named. Or their gradient is exactly zero, and the output "
+        "answers to a little noise on them: they are named."
     ),
-    mend="Look for detach(), .data, no_grad or a copy through numpy in front of the named module.",
+    mend=(
+        "Look for detach(), .data, no_grad or a copy through numpy in front of the named module; "
+        "behind it, where its gradient is zero, for a choice that has none: an argmax, a rounding, a "
+        "softmax over one number."
+    ),
     follows=("non_finite_output", "non_finite_gradient"),
     remedies=(UNDETACH, BYPASS),
-    planted=("net-detach",),
+    planted=("net-detach", "net-router"),
     harmless=True,
 )
 UNUSED_MODULE = Record(
@@ -475,7 +504,7 @@ UNUSED_MODULE = Record(
     mend=(
         "Use it, remove it, or leave it out of Subject(trainable=...) where it serves another loss."
     ),
-    follows=("non_finite_output", "non_finite_gradient", "dead_branch"),
+    follows=("non_finite_output", "non_finite_gradient", "dead_branch", "unscaled_input"),
     no_remedy="what the module was meant to add cannot be known",
     planted=("net-modality", "net-modality-times-0", "net-auxiliary-head"),
     harmless=True,

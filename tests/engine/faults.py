@@ -503,6 +503,13 @@ FAULTS: tuple[Fault, ...] = (
         home="bigru",
     ),
     Fault(
+        name="net-router",
+        plant=lambda s: altered(s, routed),
+        finding="detached_branch",
+        module="encoder.4.router",
+        home="bigru",
+    ),
+    Fault(
         name="net-dead-relu",
         plant=lambda s: altered(s, dead_relu),
         finding="dead_units",
@@ -561,6 +568,35 @@ def _frame_loss(out: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
     """Cross entropy of the first steps, as if step and token were one."""
     count = int(lengths.min())
     return F.nll_loss(out[:count].flatten(0, 1), targets[:, :count].T.flatten())
+
+
+class OneExpert(nn.Module):
+    """Each frame through the one of two layers that a router prefers; the layer's output is weighed
+    by the router's softmax, over both or, by mistake, over the preferred one alone.
+    """
+
+    def __init__(self, width: int, *, over_both: bool = False) -> None:
+        super().__init__()
+        self.router = nn.Linear(width, 2)
+        self.experts = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+        self.over_both = over_both
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.router(x)
+        if self.over_both:
+            gates, chosen = logits.softmax(-1).max(-1, keepdim=True)
+        else:
+            best, chosen = logits.max(-1, keepdim=True)
+            gates = best.softmax(-1)
+        first, second = (expert(x) for expert in self.experts)
+        return gates * torch.where(chosen == 0, first, second)
+
+
+def routed(network: nn.Module, *, over_both: bool = False) -> None:
+    """A router and its layers behind the encoder."""
+    encoder = network.get_submodule("encoder")
+    assert isinstance(encoder, nn.Sequential)
+    encoder.append(OneExpert(48, over_both=over_both))
 
 
 class Cosine(nn.Module):

@@ -25,7 +25,7 @@ from pytest_overfit.findings.lengths import targets_fit
 from pytest_overfit.findings.loss import loss_blank, loss_is_ctc
 from pytest_overfit.findings.modes import statistics_are_gathered
 from pytest_overfit.network.recorder import recorded, time_axis, undisturbed
-from tests.engine.faults import FAULTS, strided
+from tests.engine.faults import FAULTS, routed, strided
 from tests.engine.planting import altered, of_loss
 from tests.engine.subjects import HEALTHY, BiGRU, bigru, clips, subject
 
@@ -259,6 +259,25 @@ def test_detached_encoders_in_parallel_are_named_with_the_module_behind_the_cut(
     assert (finding.name, finding.module) == ("detached_branch", "mix")
     assert (told.name, told.severity) == ("order_blind", "warning")
     assert "no gradient reaches left" in finding.headline
+
+
+def test_a_router_whose_softmax_is_over_all_experts_learns() -> None:
+    assert check(altered(bigru(), partial(routed, over_both=True)), clips(6)) == ()
+
+
+def test_a_layer_that_faint_features_leave_below_a_floor_is_not_called_unused() -> None:
+    class Power(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.filters, self.head = nn.Conv1d(24, 32, 5, padding=2, bias=False), nn.Linear(32, 25)
+
+        def forward(self, features, frames):
+            power = self.filters(features.transpose(1, 2)).square().clamp(min=1e-6).log()
+            return self.head(power.transpose(1, 2)).log_softmax(-1).transpose(0, 1), frames
+
+    faint = [replace(clip, features=1e-5 * clip.features) for clip in clips(6)]
+    found = check(replace(bigru(), build=lambda **_: Power()), faint)
+    assert [finding.name for finding in found if finding.fails()] == ["unscaled_input"]
 
 
 def test_a_body_part_that_changes_nothing_is_named() -> None:

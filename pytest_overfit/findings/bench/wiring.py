@@ -242,13 +242,13 @@ class Wiring:
                 silent.append(name)
         return silent
 
-    def moves(self, module: str) -> bool:
-        """Whether the output answers to other parameters of a module."""
+    def moves(self, module: str, scale: float = UPHEAVAL) -> bool:
+        """Whether the output answers to other parameters of a module, with noise of that scale."""
         before = self._output(self.bench.batch.features)
         with perturbed(
             self.bench.network,
             self.below(module) & self.trained,
-            scale=UPHEAVAL,
+            scale=scale,
             seed=self.bench.seed,
         ):
             after = self._output(self.bench.batch.features)
