@@ -29,6 +29,8 @@ between -0.3 and 0.5.
 """
 LOOKS = 2
 """Changes tried at each place, the second where the first leaves a doubt."""
+LOUD = 100.0
+"""Times rounding that the output must answer somewhere, for silence elsewhere to mean anything."""
 CLEAR = 0.9
 """Rank correlation over 12 places that chance reaches once in some thousand networks."""
 
@@ -44,9 +46,15 @@ def answers_follow(bench: Bench) -> tuple[Finding, ...]:
         return ()
     found: list[float] = []
     for seed in range(LOOKS):
-        correlation = _correlation(bench, features, steps, seed)
-        if correlation is not None:
-            found.append(correlation)
+        profile = _profile(bench, features, steps, seed)
+        if profile is None:
+            continue
+        heard = profile.amax(1) > 3 * bench.tolerance
+        if not heard.all():
+            if seed == 0 and int(heard.sum()) < PLACES / 2:
+                return _unheard(bench, profile.amax(1))
+            continue
+        found.append(_correlation(profile))
         if found and found[0] >= CLEAR:
             return ()
     if not found or fmean(found) >= FOLLOWS:
@@ -80,8 +88,37 @@ def _alone(bench: Bench) -> tuple[Tensor, int]:
     return features, min(int(steps[0]), len(log_probs))
 
 
-def _correlation(bench: Bench, features: Tensor, steps: int, seed: int) -> float | None:
-    """Rank correlation of places and answers; None where nothing answers."""
+def _unheard(bench: Bench, answers: Tensor) -> tuple[Finding, ...]:
+    """That most of the clip is forgotten before anything is put out, as of an encoder whose last
+    state is all that is handed on: nothing is told where the output hardly answers at all.
+
+    answers: (places,) how far the output moves for a change at each.
+    """
+    loudest = float(answers.max())
+    silent = answers[answers <= 3 * bench.tolerance]
+    if loudest < LOUD * bench.tolerance:
+        return ()
+    return (
+        PLACE_LOST.finding(
+            headline=f"the output answers to changes at {PLACES - len(silent)} of {PLACES} places "
+            f"of {bench.clips[0].name} alone",
+            evidence=(
+                f"log-probabilities move by {loudest:.2g} for one of them, and by at most "
+                f"{float(silent.max()):.2g} for the others; rounding explains "
+                f"{bench.tolerance:.1g}",
+            ),
+            samples=(bench.clips[0].name,),
+            try_="look for a last state that is repeated for every step, and for what else hands on "
+            "one end of a clip alone",
+            status="confirmed",
+        ),
+    )
+
+
+def _profile(bench: Bench, features: Tensor, steps: int, seed: int) -> Tensor | None:
+    """(places, steps): how far the output of each step moves for a change at each place; None where
+    it is not finite, or of other lengths.
+    """
     frames, width = len(features), max(len(features) // (2 * PLACES), 1)
     generator = torch.Generator().manual_seed(bench.seed + seed)
     noise = torch.randn((width, features.shape[1]), generator=generator).to(features) * (
@@ -97,11 +134,13 @@ def _correlation(bench: Bench, features: Tensor, steps: int, seed: int) -> float
         if len(output) != len(clean):
             return None
         answers.append((output - clean)[:steps, 0].double().square().sum(-1).sqrt())
-    profile = torch.stack(answers)  # (places, steps)
-    if not bool(torch.isfinite(profile).all()) or bool(
-        (profile.amax(1) <= 3 * bench.tolerance).any()
-    ):
-        return None
+    profile = torch.stack(answers)
+    return profile if bool(torch.isfinite(profile).all()) else None
+
+
+def _correlation(profile: Tensor) -> float:
+    """Rank correlation of places and answers. profile: (places, steps)."""
+    steps = profile.shape[1]
     relative = profile / profile.mean(0, keepdim=True).clamp(min=1e-3 * float(profile.mean()))
     weights = relative**4
     centres = (weights * torch.arange(steps)).sum(1) / weights.sum(1)
@@ -188,12 +227,15 @@ PLACE_LOST = Record(
     name="place_lost",
     stage="network",
     means="The place of the output's answer does not follow the place of what is changed in the "
-    "input: another axis is taken for time, or time runs "
-    "backwards. Such a network can memorise, and will not read a clip it has not seen.",
+    "input: another axis is taken for time, time runs "
+    "backwards, or most of a clip is forgotten before anything is put out. Such a network can memorise, and will not read a clip it has not seen.",
     detected="Frames are changed at twelve places, one after another; the rank correlation of the "
     "place of the change with that of the strongest "
-    "answer is 1 in a sound network.",
-    mend="Check which axis the network takes for time, wherever it permutes, flattens or reshapes.",
+    "answer is 1 in a sound network, and there is an answer to each.",
+    mend=(
+        "Check which axis the network takes for time, wherever it permutes, flattens or reshapes, "
+        "and whether the output of every step is handed on."
+    ),
     follows=(
         "non_finite_output",
         "non_finite_gradient",
@@ -203,9 +245,11 @@ PLACE_LOST = Record(
         "wrong_steps",
         "input_ignored",
         "order_blind",
+        "skipped_frames",
+        "unscaled_input",
     ),
     remedies=(TURNED_BACK, PLAIN_CALL),
-    planted=("net-rows-as-time", "net-reshaped", "net-backwards"),
+    planted=("net-rows-as-time", "net-reshaped", "net-backwards", "net-last-state"),
     harmless=True,
 )
 ORDER_BLIND = Record(

@@ -121,6 +121,24 @@ class SecondEye(BiGRU):
         return output, steps
 
 
+class Repeated(nn.Module):
+    """An encoder's last state, repeated for a decoder at every frame."""
+
+    def __init__(self, dim: int, vocabulary: int) -> None:
+        super().__init__()
+        self.encoder = nn.GRU(dim, 48, batch_first=True)
+        self.decoder = nn.GRU(48, 48, batch_first=True)
+        self.head = nn.Linear(48, vocabulary)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        packed = nn.utils.rnn.pack_padded_sequence(
+            features, frames.cpu(), batch_first=True, enforce_sorted=False
+        )
+        last = self.encoder(packed)[1][-1]
+        code = last[:, None].expand(-1, features.shape[1], -1)
+        return self.head(self.decoder(code)[0]).log_softmax(-1).transpose(0, 1), frames
+
+
 class Auxiliary(BiGRU):
     """A BiGRU with a second head that serves another loss."""
 
@@ -502,6 +520,7 @@ FAULTS: tuple[Fault, ...] = (
         module="rnn",
         home="bigru",
     ),
+    Fault(name="net-last-state", plant=rebuilt(Repeated), finding="place_lost", home="bigru"),
     Fault(
         name="net-router",
         plant=lambda s: altered(s, routed),
