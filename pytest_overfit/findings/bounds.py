@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from pytest_overfit.findings.record import Detector, Record
 from pytest_overfit.findings.remedies import subject_remedy
 from pytest_overfit.findings.signal import number
 from pytest_overfit.network.recorder import Call, recorded, undisturbed
-from pytest_overfit.subject import Sample, Subject, collate
+from pytest_overfit.subject import Batch, Sample, Subject, collate
 
 if TYPE_CHECKING:
     from pytest_overfit.explain.evidence import Evidence
@@ -26,6 +27,10 @@ at zero, or is the exponential of a weight, is found as well.
 """
 REACHED = 30.0
 """Nats between tokens from which nothing is bounded that matters."""
+CLIMBED, STILL, RATE = 100, 15, 0.1
+"""Steps of a climb towards tokens that lie far apart, those in which it must come further, and its
+rate: what recurrent layers bound lies further apart than random weights show.
+"""
 
 
 def bounded_output(evidence: Evidence) -> Finding | None:
@@ -71,8 +76,8 @@ def furthest(
     subject: Subject, network: nn.Module, clip: Sample, device: torch.device | str = "cpu"
 ) -> tuple[float, int, str | None]:
     """How far the logits of a step come to lie apart, at most, as the weights of one module after
-    another are changed beyond all measure; how many steps the clip has; and the module that puts
-    out the logits, if it is bounded by itself.
+    another are changed beyond all measure, and as all of them climb towards that; how many steps
+    the clip has; and the module that puts out the logits, if it is bounded by itself.
 
     Modules are tried from the last to the first, until one takes them REACHED nats apart; the
     network is left as it was. Weights that make the output not finite bound nothing.
@@ -114,7 +119,29 @@ def furthest(
         )
         if again is not None:
             own = max(own, _apart(_tokens_last(again, len(subject.vocabulary))))
-    return reach, steps, head.module if head and own <= reach * (1 + 1e-3) else None
+    module = head.module if head and own <= reach * (1 + 1e-3) else None
+    return max(reach, _climbed(subject, copy.deepcopy(network), batch)), steps, module
+
+
+def _climbed(subject: Subject, network: nn.Module, batch: Batch) -> float:
+    """How far apart the tokens of some step lie after a climb towards that, by every weight: until
+    they are REACHED nats apart, or come no further.
+    """
+    reached = [0.0]
+    with undisturbed(network, train=False, seed=0), torch.enable_grad():
+        optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
+        for step in range(CLIMBED):
+            log_probs, steps = subject.log_probs(network, batch.features, batch.frames)
+            rows = log_probs[: int(steps[0]), 0]
+            if (apart := _apart(rows.detach())) >= REACHED or not rows.requires_grad:
+                return math.inf
+            reached.append(max(reached[-1], apart))
+            if step > STILL and reached[-1] < 1.02 * reached[-STILL]:
+                break
+            optimiser.zero_grad()
+            (rows.amin(-1) - rows.amax(-1)).mean().backward()
+            optimiser.step()
+    return reached[-1]
 
 
 def _by_module(network: nn.Module) -> Iterator[list[nn.Parameter]]:
@@ -166,9 +193,10 @@ BOUNDED_OUTPUT = Record(
         "steps, none of which comes near 1."
     ),
     detected=(
-        "The weights of one module after another are made a thousand times as large. Where the "
-        "tokens of a step stay close together all the same, the least CTC that leaves is computed, "
-        "and compared with the loss that the rung demands."
+        "The weights of one module after another are made a thousand times as large, and then "
+        "trained for nothing but tokens that lie far apart. Where they stay close together all the "
+        "same, the least CTC that leaves is computed, and compared with the loss that the rung "
+        "demands."
     ),
     mend="Multiply the logits by a scale, learned or of 20 or so; no squashing function behind them.",
     follows=("non_finite_output", "non_finite_gradient", "unnormalised_output", "clipped_output"),

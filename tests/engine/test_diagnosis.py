@@ -16,12 +16,13 @@ from torch import nn
 
 from examination.hosts import HOSTS
 from examination.planted import faults_for
+from examination.sound.catalogue import SOUND as FIELD
 from pytest_overfit import ctc
 from pytest_overfit.climb.ladder import Outcome, Rung, criteria_for
 from pytest_overfit.explain.diagnosis import diagnose, examine_rung, ranked
 from pytest_overfit.explain.trials import Trial, TrialEnded
 from pytest_overfit.finding import Finding
-from pytest_overfit.findings.bounds import least_loss
+from pytest_overfit.findings.bounds import furthest, least_loss
 from pytest_overfit.findings.examine import examine
 from pytest_overfit.recipe import Recipe, default_recipe
 from pytest_overfit.subject import Subject
@@ -89,6 +90,15 @@ def test_a_bound_below_which_ctc_cannot_fall_holds_of_any_output() -> None:
             one.log_softmax(-1), torch.tensor([20]), target, torch.tensor([3]), blank=0
         )
         assert float(nats) > least_loss(1.0, 20, [3, 5, 3], 8) > 1
+
+
+def test_logits_that_recurrent_layers_alone_bound_are_far_enough_apart() -> None:
+    """Cosines times the length of what an LSTM gives: random weights leave them within 3 nats."""
+    subject = FIELD["visual alignment"].make()
+    clip = subject.take(1)[0]
+    network = subject.fresh(feature_dim=clip.features.shape[1], seed=0)
+    reach, steps, _ = furthest(subject, network, clip)
+    assert least_loss(reach, steps, clip.target.tolist(), len(subject.vocabulary)) < 0.001
 
 
 @pytest.mark.parametrize("fault", SIGNALS)
