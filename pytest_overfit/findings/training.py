@@ -265,7 +265,8 @@ def _rise(attempt: Attempt) -> str | None:
         (median(losses[i : i + WINDOW]), i + WINDOW) for i in range(len(losses) - WINDOW + 1)
     )
     last = median(losses[-WINDOW:])
-    if last <= ROSE * lowest or last - lowest < NOTHING:
+    # What dropout or masks make uneven comes as low as before now and then.
+    if last <= ROSE * lowest or last - lowest < NOTHING or min(losses[-WINDOW:]) <= lowest:
         return None
     return (
         f"the loss came down to {number(lowest)} by step {step} and stands at {number(last)} at "

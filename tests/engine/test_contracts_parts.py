@@ -261,6 +261,18 @@ def test_detached_encoders_in_parallel_are_named_with_the_module_behind_the_cut(
     assert "no gradient reaches left" in finding.headline
 
 
+def test_a_network_may_refuse_clips_longer_than_any_sample() -> None:
+    class Limited(BiGRU):
+        def __init__(self) -> None:
+            super().__init__(24, 25)
+            self.places = nn.Embedding(max(clip.frames for clip in clips(6)), 24)
+
+        def forward(self, features, frames):
+            return super().forward(features + self.places(torch.arange(features.shape[1])), frames)
+
+    assert check(replace(bigru(), build=lambda **_: Limited()), clips(6)) == ()
+
+
 def test_a_router_whose_softmax_is_over_all_experts_learns() -> None:
     assert check(altered(bigru(), partial(routed, over_both=True)), clips(6)) == ()
 
