@@ -16,6 +16,18 @@ FALL = 0.02
 """Share of a loss by which it must have come down to count as falling."""
 STEADY = -0.5
 """Rank correlation of loss with step below which it falls all along, and not in one leap."""
+AWAY, AWAY_STEPS = 1.5, 20
+"""Multiple of its start above which a loss has run away, and for how many steps on end [at most 0.6
+times in sound networks, once warm].
+"""
+FAR = 0.5
+"""Share of its start below which a loss has come far."""
+PACE = 0.3
+"""Share of the fall from the first to the middle third of a run that the last third must add to
+keep its pace.
+"""
+ENDS = 10
+"""Steps whose median stands for a loss at the start or the end of a run."""
 
 
 def fell(before: float, after: float) -> bool:
@@ -29,6 +41,28 @@ def stands_still(losses: Sequence[float], window: int) -> bool:
     """
     return len(losses) >= 2 * window and not fell(
         median(losses[-2 * window : -window]), median(losses[-window:])
+    )
+
+
+def ran_away(losses: Sequence[float]) -> bool:
+    """Whether a loss has stood far above its start for so long that no chance of a step did it."""
+    if len(losses) <= AWAY_STEPS:
+        return False
+    return min(losses[-AWAY_STEPS:]) - losses[0] > (AWAY - 1) * abs(losses[0])
+
+
+def crawls(losses: Sequence[float]) -> bool:
+    """Whether a loss falls all along, no slower than at first, and has not come far."""
+    if len(losses) < 2 * ENDS or loss_trend(losses) > STEADY:
+        return False
+    third = len(losses) // 3
+    early, middle, late = (
+        median(losses[:third]),
+        median(losses[third:-third]),
+        median(losses[-third:]),
+    )
+    return middle - late >= PACE * (early - middle) and median(losses[-ENDS:]) > FAR * median(
+        losses[:ENDS]
     )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from statistics import median
@@ -29,7 +29,7 @@ from pytest_overfit.loop.running import failed
 from pytest_overfit.loop.training import LoopFailed
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.training import NonFiniteLoss, Trace, Training
-from pytest_overfit.trend import stands_still, still_descending
+from pytest_overfit.trend import AWAY_STEPS, crawls, ran_away, stands_still, still_descending
 
 CONTROLLED = 20
 """Clips that controls are run on: more cost time and tell the same."""
@@ -70,6 +70,8 @@ class Ended(StrEnum):
     """What ended an attempt before its budget."""
 
     STOOD_STILL = "stood still"
+    RAN_AWAY = "ran away"
+    CRAWLED = "crawled"
     EXPLAINED = "explained"
     NOT_FINITE = "not finite"
     LOOP_OVER = "loop over"
@@ -191,12 +193,18 @@ def rank_of(held: bool, trace: Trace) -> tuple[bool, float, bool, float]:
 
 
 class Run:
-    """An attempt under way."""
+    """An attempt under way. wary: ends that tell of its rate alone, where another one is at hand."""
 
     def __init__(
-        self, training: Training, criteria: tuple[Criterion, ...], seed: int, on_step: OnStep
+        self,
+        training: Training,
+        criteria: tuple[Criterion, ...],
+        seed: int,
+        on_step: OnStep,
+        wary: Collection[Ended] = (),
     ) -> None:
         self.training, self.criteria, self.seed, self.on_step = training, criteria, seed, on_step
+        self.wary = wary
         self.held = False
         self.verdicts: tuple[Verdict, ...] = ()
         self.ended: Ended | None = None
@@ -224,13 +232,14 @@ class Run:
         patient: bool,
         known: Callable[[], str | None] = lambda: None,
         certain: Callable[[], bool] = lambda: False,
+        overtime: Callable[[Sequence[float]], bool] = still_descending,
     ) -> None:
         """Train to the end of the budget, and into overtime while the loss still falls: not yet
         learned is not cannot learn.
 
         known: what keeps it from holding whatever it is trained for, in words, if anything is;
         asked at LOOKS of the budget, and ends it there. certain: nothing that comes near holds
-        either.
+        either. overtime: whether losses fall as one does that is worth more time.
         """
         training, recipe = self.training, self.training.recipe
         due = recipe.budget + self._since
@@ -245,11 +254,12 @@ class Run:
                 self.ended, self.why = Ended.EXPLAINED, why
                 return
             nearest = errors
+            if share > LOOKS[0] and Ended.CRAWLED in self.wary and crawls(training.trace.losses):
+                self.ended, self.why = Ended.CRAWLED, "the loss fell too slowly to come far"
+                return
         self.train(due - training.step, patient=patient)
         while (
-            not self.held
-            and self.ended is None
-            and still_descending(training.trace.losses[self._since :])
+            not self.held and self.ended is None and overtime(training.trace.losses[self._since :])
         ):
             over = (
                 recipe.budget
@@ -270,6 +280,7 @@ class Run:
         if level is None:
             return
         training, began, self.ended, self.why = self.training, self.training.step, None, None
+        self.wary = ()
         training.follow_own_paths()
         while self.ended is None and training.step < began + DETOUR_STEPS:
             self.train(10, patient=True, judged=False)
@@ -306,6 +317,17 @@ class Run:
                     self.ended, self.why = (
                         Ended.STOOD_STILL,
                         f"the loss stood still for {still} steps",
+                    )
+                    self._judge()
+                    break
+                if (
+                    Ended.RAN_AWAY in self.wary
+                    and training.step >= training.recipe.warmup + AWAY_STEPS
+                    and ran_away(training.trace.losses)
+                ):
+                    self.ended, self.why = (
+                        Ended.RAN_AWAY,
+                        f"the loss ran away from {training.trace.losses[0]:.3g} to {loss:.3g}",
                     )
                     self._judge()
                     break

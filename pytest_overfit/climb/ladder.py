@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -40,6 +40,7 @@ from pytest_overfit.climb.seeds import ALPHA, BETA, SeedTest
 from pytest_overfit.finding import Finding, naming
 from pytest_overfit.findings.examine import Checked, breaks_rungs, check_feasible, examine
 from pytest_overfit.findings.samples import CONFLICTING_SAMPLES
+from pytest_overfit.findings.training import REGULARISER_DOMINATES, overwhelms
 from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.loop.training import LoopTraining
 from pytest_overfit.network.noise import MOST, NOTHING, Noise
@@ -47,6 +48,7 @@ from pytest_overfit.network.subject_edits import unmasked
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import BadSample, Sample, Subject
 from pytest_overfit.training import Training
+from pytest_overfit.trend import crawls, still_descending
 
 RUNGS = (1, 2, 5, 10, 20, 50)
 SECOND_AMONG = 10
@@ -73,8 +75,8 @@ class Rung:
 
     seeds: tried in turn until `SeedTest(alpha, beta)` comes to a verdict; targets that do not fit
     need none. hasty: a run ends before its budget where what keeps it from holding is known.
-    examined: what the contracts found of these samples and this network, where they were asked
-    before.
+    raced: whether other rates are tried where the recipe fails. examined: what the contracts found
+    of these samples and this network, where they were asked before.
     """
 
     subject: Subject
@@ -87,6 +89,7 @@ class Rung:
     device: str = "cpu"
     size: str | None = None
     hasty: bool = True
+    raced: bool = True
     examined: tuple[Checked, ...] | None = None
 
     def climb(self, on_step: OnStep = unwatched) -> Outcome:
@@ -101,7 +104,7 @@ class Rung:
         hasty = self.hasty and self.subject.loop is None
         test, held = SeedTest(alpha=self.alpha, beta=self.beta, most=len(self.seeds)), list[bool]()
         for seed in self.seeds:
-            first = self._run(samples, self.recipe, seed, on_step)
+            first = self._run(samples, self.recipe, seed, on_step, self._wary)
             with closing(first.training):
                 network = first.training.network
                 outcome = replace(
@@ -116,7 +119,8 @@ class Rung:
                 if any(finding.fails() for finding in findings):
                     return replace(outcome, status="broken", findings=findings)
                 first.train_to_the_end(
-                    patient=not self.recipe.fallbacks,
+                    patient=not self.recipe.fallbacks
+                    or not (self.raced or self._overwhelmed(first)),
                     known=partial(self._known, first, early=True)
                     if hasty and not any(held)
                     else lambda: None,
@@ -134,8 +138,8 @@ class Rung:
                 if explained or (unread and not self._went_deaf(first, attempts[-1])):
                     # Another seed would meet it again.
                     return replace(outcome, attempts=tuple(attempts), status="broken")
-                if self.recipe.fallbacks and not attempts[-1].held:
-                    attempts += self._race(samples, given, seed, on_step)
+                if self.recipe.fallbacks and self.raced and not attempts[-1].held:
+                    attempts += self._race(first, given, on_step)
                 of_seed = [attempt for attempt in attempts if attempt.seed == seed]
                 attempts += self._quieted(of_seed, samples, seed, on_step)
                 held.append(any(attempt.held for attempt in attempts if attempt.seed == seed))
@@ -150,18 +154,40 @@ class Rung:
                     )
         raise AssertionError("the last seed comes to a verdict")
 
-    def _race(
-        self, samples: Sequence[Sample], given: Sequence[int], seed: int, on_step: OnStep
-    ) -> list[Attempt]:
+    @property
+    def _wary(self) -> tuple[Ended, ...]:
+        """What ends a run of the recipe's own rate, since a rate on the other side is at hand."""
+        smaller, larger = (
+            any(way(f) for f in self.recipe.fallbacks) for way in (_smaller, _larger)
+        )
+        return (Ended.RAN_AWAY,) * smaller + (Ended.CRAWLED,) * larger
+
+    def _race(self, first: Run, given: Sequence[int], on_step: OnStep) -> list[Attempt]:
         """Other learning rates by successive halving: all for a quarter of the budget, the better
         half to half of it, the best to the end. Where that passes and is not honest, the
-        next best takes its place.
+        next best takes its place. What runs away is dropped at once.
+
+        Where the recipe's own run ran away, or crawled, only rates on the other side are raced, the
+        farthest first and halved at a tenth of the budget as well, and the best is given no time
+        to stand still or to crawl.
 
         Source: Jamieson & Talwalkar 2016, arXiv 1502.07943.
         """
+        factors: Sequence[float] = self.recipe.fallbacks
+        shares: tuple[int, ...] = (4, 2)
+        if told := first.ended in (Ended.RAN_AWAY, Ended.CRAWLED):
+            way = _smaller if first.ended is Ended.RAN_AWAY else _larger
+            factors = sorted(filter(way, factors), key=lambda factor: -abs(math.log(factor)))
+            shares = (10, 4, 2)
         runs = [
-            self._run(samples, replace(self.recipe, lr=self.recipe.lr * factor), seed, on_step)
-            for factor in self.recipe.fallbacks
+            self._run(
+                first.training.samples,
+                replace(self.recipe, lr=self.recipe.lr * factor),
+                first.seed,
+                on_step,
+                (Ended.RAN_AWAY,),
+            )
+            for factor in factors
         ]
         judged: dict[Run, Attempt] = {}
 
@@ -170,16 +196,19 @@ class Rung:
             return judged[run].held
 
         racing = runs
-        for share in (4, 2):
+        for share in shares:
             for run in racing:
                 run.train(self.recipe.budget // share - run.training.step, patient=True)
                 if run.held and passed(run):
                     return [judged.get(run) or run.attempt(given) for run in runs if run.began]
             racing = sorted((r for r in racing if not r.held and r.ended is None), key=Run.rank)
             racing = racing[: math.ceil(len(racing) / 2)]
+            racing = [run for run in racing if run.ended is not Ended.RAN_AWAY]
         left = sorted((run for run in runs if not (run.held or run in racing)), key=Run.rank)
         for run in (*racing, *left):
-            run.train_to_the_end(patient=True)
+            run.train_to_the_end(
+                patient=not told, overtime=_not_crawling if told else still_descending
+            )
             run.leave_chance()
             if not run.held or passed(run):
                 break
@@ -191,13 +220,23 @@ class Rung:
 
         early: its loss still has time, so that it must stand on its level as well.
         """
-        if found := dict.fromkeys(finding.name for finding in (*run.located, *self.violated)):
+        found = dict.fromkeys(finding.name for finding in (*run.located, *self.violated))
+        if run.ended is Ended.STOOD_STILL and self._overwhelmed(run):
+            found[REGULARISER_DOMINATES.name] = None
+        if found:
             return f"trained no further, since {naming([*found])} was found"
         stuck = (not early or run.stands()) and run.is_stuck()
         return (
             "the output is the same at every step of a clip, before and after training"
             if stuck
             else None
+        )
+
+    def _overwhelmed(self, run: Run) -> bool:
+        """Whether a penalty outweighs the data by so much that no rate is an answer."""
+        training = run.training
+        return self.subject.loop is None and overwhelms(
+            self.subject, training.samples, self.recipe, training.afresh().network
         )
 
     @property
@@ -310,14 +349,34 @@ class Rung:
             if breaks_rungs(finding, self.subject)
         )
 
-    def _run(self, samples: Sequence[Sample], recipe: Recipe, seed: int, on_step: OnStep) -> Run:
+    def _run(
+        self,
+        samples: Sequence[Sample],
+        recipe: Recipe,
+        seed: int,
+        on_step: OnStep,
+        wary: Collection[Ended] = (),
+    ) -> Run:
         kind = Training if self.subject.loop is None else LoopTraining
         return Run(
             kind(self.subject, samples, recipe, seed=seed, device=self.device, size=self.size),
             self.criteria,
             seed,
             on_step,
+            wary,
         )
+
+
+def _smaller(factor: float) -> bool:
+    return factor < 1
+
+
+def _larger(factor: float) -> bool:
+    return factor > 1
+
+
+def _not_crawling(losses: Sequence[float]) -> bool:
+    return still_descending(losses) and not crawls(losses)
 
 
 def class_line(network: nn.Module) -> str | None:

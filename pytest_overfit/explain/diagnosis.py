@@ -108,9 +108,10 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
 
 def _seconds_of_whole_runs(outcome: Outcome) -> float:
     """What the climb took, or would have taken to the end of the budget where it ended because what
-    keeps it from holding is known.
+    keeps it from holding is known, or which way its rate is wrong.
     """
-    hasty = (one for one in outcome.attempts if one.ended is Ended.EXPLAINED and one.steps)
+    early = (Ended.EXPLAINED, Ended.RAN_AWAY, Ended.CRAWLED)
+    hasty = (one for one in outcome.attempts if one.ended in early and one.steps)
     return outcome.seconds + sum(
         one.seconds * max(one.recipe.budget - one.steps, 0) / one.steps for one in hasty
     )

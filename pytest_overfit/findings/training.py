@@ -5,13 +5,14 @@ noise that outweigh the data.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pytest_overfit import ctc, measures
+from pytest_overfit import ctc
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.lengths import SLOWER
 from pytest_overfit.findings.record import Detector, Record
@@ -39,7 +40,9 @@ from pytest_overfit.findings.remedies import (
 from pytest_overfit.findings.signal import number
 from pytest_overfit.network.dropout import dropout_rates
 from pytest_overfit.network.noise import MOST, Noise
-from pytest_overfit.subject import Loss, collate
+from pytest_overfit.recipe import Recipe
+from pytest_overfit.subject import Loss, Sample, Subject, collate
+from pytest_overfit.trend import crawls
 
 if TYPE_CHECKING:
     from pytest_overfit.climb.ladder import Attempt
@@ -49,14 +52,6 @@ WINDOW = 10
 """Steps whose median stands for a loss."""
 ROSE = 1.5
 """Multiple of its lowest from which a loss at the end has come up again."""
-FAR = 0.5
-"""Share of its start below which a loss has come far."""
-STEADY = -0.5
-"""Rank correlation of loss with step below which a loss falls."""
-PACE = 0.3
-"""Share of the fall from the first to the middle third of a run that the last third must add to
-keep its pace.
-"""
 NOTHING = 0.01
 """Nats per token below which a loss has nothing left to learn."""
 CLIPS = 8
@@ -64,6 +59,10 @@ CLIPS = 8
 FOREIGN = 0.1
 """Share of the energy of a loss's gradient that is not CTC's, from which another term holds the
 output back [1e-3, smoothing by 0.1].
+"""
+OVERWHELMING = 10
+"""Times that a penalty pulls harder than the data ever can, from which what a run comes to hangs on
+no learning rate.
 """
 
 
@@ -102,7 +101,7 @@ def regulariser_dominates(evidence: Evidence) -> Finding | None:
             f"label smoothing takes {recipe.label_smoothing:.0%} of the loss: a uniform output "
             "is worth more to it than the targets"
         )
-    share = penalty_share(evidence)
+    share = penalty_share(evidence.rung.subject, evidence.samples)
     if share > FOREIGN:
         shown.append(
             f"{share:.0%} of the energy of the loss's gradient is not that of CTC: the rest is "
@@ -115,15 +114,33 @@ def regulariser_dominates(evidence: Evidence) -> Finding | None:
     )
 
 
-def penalty_share(evidence: Evidence) -> float:
+def overwhelms(
+    subject: Subject, samples: Sequence[Sample], recipe: Recipe, network: nn.Module
+) -> bool:
+    """Whether a penalty outweighs the data so far that no learning rate is an answer: at any of them
+    a run comes to rest where the two pulls are one. network: a fresh one.
+
+    The data pulls no harder than gradients are clipped, or than an update of Adam, which is about 1.
+    """
+    weights = torch.cat([p.detach().float().flatten() for p in network.parameters()])
+    decay, bound = recipe.weight_decay * float(weights.norm()), recipe.clip or math.inf
+    if recipe.optimizer == "adamw":
+        bound = math.sqrt(weights.numel())
+    if decay > OVERWHELMING * bound or recipe.label_smoothing > 0.5:
+        return True
+    share = penalty_share(subject, samples)
+    return share > OVERWHELMING**2 * (1 - share)
+
+
+def penalty_share(subject: Subject, samples: Sequence[Sample]) -> float:
     """Share of the energy of the loss's gradient, at a random output, that is a penalty's.
 
     That is neither CTC's, however clips are weighed, nor moved by the targets.
     What hangs on the targets and is not CTC of them is a wrong loss, which a contract names.
     """
-    subject, batch = evidence.rung.subject, collate(evidence.samples[:CLIPS])
     if subject.loss is None:
         return 0.0
+    batch = collate(samples[:CLIPS])
     steps = torch.full(
         (len(batch),), max(2 * max(ctc.steps_needed(target) for target in batch.target_lists()), 20)
     )
@@ -279,19 +296,9 @@ def _crawl(attempt: Attempt) -> str | None:
     far, in words.
     """
     losses = attempt.trace.losses
-    if len(losses) < 2 * WINDOW or measures.loss_trend(losses) > STEADY:
-        return None
-    third = len(losses) // 3
-    early, middle, late = (
-        median(losses[:third]),
-        median(losses[third:-third]),
-        median(losses[-third:]),
-    )
-    if middle - late < PACE * (early - middle):
+    if not crawls(losses):
         return None
     first, last = median(losses[:WINDOW]), median(losses[-WINDOW:])
-    if last <= FAR * first:
-        return None
     return (
         f"the loss went from {number(first)} to {number(last)} in {len(losses)} steps at lr "
         f"{attempt.recipe.lr:g}, and was still falling"
@@ -337,8 +344,9 @@ def _nearer(evidence: Evidence, *, lower: bool) -> str | None:
 
 
 def _came(attempt: Attempt) -> float:
-    """The last loss in eval mode, in nats per token."""
-    return attempt.trace.readings[-1].loss if attempt.trace.readings else math.inf
+    """The lowest loss in eval mode, in nats per token: how near a run came that goes up and down."""
+    losses = (reading.loss for reading in attempt.trace.readings)
+    return min(filter(math.isfinite, losses), default=math.inf)
 
 
 REGULARISER_DOMINATES = Record(
