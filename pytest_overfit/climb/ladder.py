@@ -163,22 +163,39 @@ class Rung:
         return (Ended.RAN_AWAY,) * smaller + (Ended.CRAWLED,) * larger
 
     def _race(self, first: Run, given: Sequence[int], on_step: OnStep) -> list[Attempt]:
-        """Other learning rates by successive halving: all for a quarter of the budget, the better
-        half to half of it, the best to the end. Where that passes and is not honest, the
-        next best takes its place. What runs away is dropped at once.
+        """Other learning rates. Where the recipe's own run ran away, the smaller ones, smallest first.
+        Where it crawled, the larger ones, largest first, and the others if none of these crawls.
+        """
+        smaller, larger = (
+            sorted(filter(way, self.recipe.fallbacks)) for way in (_smaller, _larger)
+        )
+        if first.ended is Ended.RAN_AWAY:
+            return self._halved(first, smaller, given, on_step, told=True)
+        if first.ended is not Ended.CRAWLED:
+            return self._halved(first, self.recipe.fallbacks, given, on_step)
+        raced = self._halved(first, larger[::-1], given, on_step, told=True)
+        if any(attempt.held or crawls(attempt.trace.losses) for attempt in raced):
+            return raced
+        return [*raced, *self._halved(first, smaller, given, on_step)]
 
-        Where the recipe's own run ran away, or crawled, only rates on the other side are raced, the
-        farthest first and halved at a tenth of the budget as well, and the best is given no time
-        to stand still or to crawl.
+    def _halved(
+        self,
+        first: Run,
+        factors: Sequence[float],
+        given: Sequence[int],
+        on_step: OnStep,
+        *,
+        told: bool = False,
+    ) -> list[Attempt]:
+        """Rates by successive halving: all for a quarter of the budget, the better half to half of it,
+        the best to the end. Where that passes and is not honest, the next best takes its place. What
+        runs away is dropped at once.
+
+        told: the recipe's own run told on which side to look; they are halved at a tenth of the
+        budget as well, and the best is given no time to stand still, nor overtime to crawl.
 
         Source: Jamieson & Talwalkar 2016, arXiv 1502.07943.
         """
-        factors: Sequence[float] = self.recipe.fallbacks
-        shares: tuple[int, ...] = (4, 2)
-        if told := first.ended in (Ended.RAN_AWAY, Ended.CRAWLED):
-            way = _smaller if first.ended is Ended.RAN_AWAY else _larger
-            factors = sorted(filter(way, factors), key=lambda factor: -abs(math.log(factor)))
-            shares = (10, 4, 2)
         runs = [
             self._run(
                 first.training.samples,
@@ -196,14 +213,13 @@ class Rung:
             return judged[run].held
 
         racing = runs
-        for share in shares:
+        for share in (10, 4, 2) if told else (4, 2):
             for run in racing:
                 run.train(self.recipe.budget // share - run.training.step, patient=True)
                 if run.held and passed(run):
                     return [judged.get(run) or run.attempt(given) for run in runs if run.began]
             racing = sorted((r for r in racing if not r.held and r.ended is None), key=Run.rank)
             racing = racing[: math.ceil(len(racing) / 2)]
-            racing = [run for run in racing if run.ended is not Ended.RAN_AWAY]
         left = sorted((run for run in runs if not (run.held or run in racing)), key=Run.rank)
         for run in (*racing, *left):
             run.train_to_the_end(
@@ -221,7 +237,7 @@ class Rung:
         early: its loss still has time, so that it must stand on its level as well.
         """
         found = dict.fromkeys(finding.name for finding in (*run.located, *self.violated))
-        if run.ended is Ended.STOOD_STILL and self._overwhelmed(run):
+        if run.ended in (Ended.STOOD_STILL, Ended.CRAWLED) and self._overwhelmed(run):
             found[REGULARISER_DOMINATES.name] = None
         if found:
             return f"trained no further, since {naming([*found])} was found"
@@ -234,10 +250,8 @@ class Rung:
 
     def _overwhelmed(self, run: Run) -> bool:
         """Whether a penalty outweighs the data by so much that no rate is an answer."""
-        training = run.training
-        return self.subject.loop is None and overwhelms(
-            self.subject, training.samples, self.recipe, training.afresh().network
-        )
+        penalised = self.recipe.weight_decay or self.recipe.label_smoothing
+        return bool(penalised) and overwhelms(self.recipe, run.training.afresh().network)
 
     @property
     def _cannot_hold(self) -> bool:

@@ -5,7 +5,6 @@ noise that outweigh the data.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -41,7 +40,7 @@ from pytest_overfit.findings.signal import number
 from pytest_overfit.network.dropout import dropout_rates
 from pytest_overfit.network.noise import MOST, Noise
 from pytest_overfit.recipe import Recipe
-from pytest_overfit.subject import Loss, Sample, Subject, collate
+from pytest_overfit.subject import Loss, collate
 from pytest_overfit.trend import crawls
 
 if TYPE_CHECKING:
@@ -61,9 +60,11 @@ FOREIGN = 0.1
 output back [1e-3, smoothing by 0.1].
 """
 OVERWHELMING = 10
-"""Times that a penalty pulls harder than the data ever can, from which what a run comes to hangs on
-no learning rate.
+"""Times that weight decay pulls harder than the data ever can, from which what a run comes to hangs
+on no learning rate.
 """
+SMOOTHED = 0.5
+"""Weight of label smoothing above which a uniform output is worth more than the targets."""
 
 
 def regulariser_dominates(evidence: Evidence) -> Finding | None:
@@ -96,12 +97,12 @@ def regulariser_dominates(evidence: Evidence) -> Finding | None:
                 f"decoupled weight decay {recipe.weight_decay:g} at lr {recipe.lr:g} undoes "
                 "the weights within the run"
             )
-    if recipe.label_smoothing > 0.5 and evidence.outcome.status == "broken":
+    if recipe.label_smoothing > SMOOTHED and evidence.outcome.status == "broken":
         shown.append(
             f"label smoothing takes {recipe.label_smoothing:.0%} of the loss: a uniform output "
             "is worth more to it than the targets"
         )
-    share = penalty_share(evidence.rung.subject, evidence.samples)
+    share = penalty_share(evidence)
     if share > FOREIGN:
         shown.append(
             f"{share:.0%} of the energy of the loss's gradient is not that of CTC: the rest is "
@@ -114,11 +115,9 @@ def regulariser_dominates(evidence: Evidence) -> Finding | None:
     )
 
 
-def overwhelms(
-    subject: Subject, samples: Sequence[Sample], recipe: Recipe, network: nn.Module
-) -> bool:
-    """Whether a penalty outweighs the data so far that no learning rate is an answer: at any of them
-    a run comes to rest where the two pulls are one. network: a fresh one.
+def overwhelms(recipe: Recipe, network: nn.Module) -> bool:
+    """Whether a recipe's penalty outweighs the data so far that no learning rate is an answer: at any
+    of them a run comes to rest where the two pulls are one. network: a fresh one.
 
     The data pulls no harder than gradients are clipped, or than an update of Adam, which is about 1.
     """
@@ -126,21 +125,18 @@ def overwhelms(
     decay, bound = recipe.weight_decay * float(weights.norm()), recipe.clip or math.inf
     if recipe.optimizer == "adamw":
         bound = math.sqrt(weights.numel())
-    if decay > OVERWHELMING * bound or recipe.label_smoothing > 0.5:
-        return True
-    share = penalty_share(subject, samples)
-    return share > OVERWHELMING**2 * (1 - share)
+    return decay > OVERWHELMING * bound or recipe.label_smoothing > SMOOTHED
 
 
-def penalty_share(subject: Subject, samples: Sequence[Sample]) -> float:
+def penalty_share(evidence: Evidence) -> float:
     """Share of the energy of the loss's gradient, at a random output, that is a penalty's.
 
     That is neither CTC's, however clips are weighed, nor moved by the targets.
     What hangs on the targets and is not CTC of them is a wrong loss, which a contract names.
     """
+    subject, batch = evidence.rung.subject, collate(evidence.samples[:CLIPS])
     if subject.loss is None:
         return 0.0
-    batch = collate(samples[:CLIPS])
     steps = torch.full(
         (len(batch),), max(2 * max(ctc.steps_needed(target) for target in batch.target_lists()), 20)
     )

@@ -28,7 +28,7 @@ from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.plugin.wording import unread_text
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.training import Reading, Trace, Training
-from pytest_overfit.trend import stands_still
+from pytest_overfit.trend import crawls, ran_away, stands_still
 from tests.engine import subjects
 from tests.engine.subjects import bigru
 
@@ -304,12 +304,80 @@ def test_rungs_do_not_depend_on_which_were_climbed_before():
     assert steps([5, 2, 1]) == steps([1, 2, 5])
 
 
-def test_a_rate_far_too_low_is_broken_when_the_fallbacks_are_too():
-    outcome, _ = climb(of(Convolutions), 2, Recipe(lr=1e-9, fallbacks=(3.0, 0.3), budget=60))
+def test_a_rate_far_too_low_is_broken_when_larger_fallbacks_are_too():
+    outcome, _ = climb(
+        of(Convolutions), 2, Recipe(lr=1e-5, fallbacks=(0.3, 2.0, 3.0), budget=60), examined=()
+    )
     assert outcome.status == "broken"
-    assert [attempt.recipe.lr for attempt in outcome.attempts] == pytest.approx([1e-9, 3e-9, 3e-10])
+    crawled, *raced = outcome.attempts
+    assert (crawled.ended, crawled.steps < 60) == (Ended.CRAWLED, True)
+    assert [attempt.recipe.lr for attempt in raced] == pytest.approx([3e-5, 2e-5])
+    assert max(attempt.steps for attempt in raced) == 60
     assert not any(attempt.held for attempt in outcome.attempts)
     assert outcome.seeds_held == 0
+
+
+def test_where_larger_rates_do_not_crawl_as_well_the_smaller_ones_are_raced_too(monkeypatch):
+    monkeypatch.setattr("pytest_overfit.climb.ladder.crawls", lambda losses: False)
+    outcome, _ = climb(
+        of(Convolutions), 2, Recipe(lr=1e-5, fallbacks=(0.3, 3.0), budget=60), examined=()
+    )
+    assert outcome.attempts[0].ended is Ended.CRAWLED
+    assert [attempt.recipe.lr for attempt in outcome.attempts] == pytest.approx([1e-5, 3e-5, 3e-6])
+
+
+class Scared(Convolutions):
+    """A large step of its head, and it is sure of one wrong token for ever."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.register_buffer("before", self.head.weight.detach().clone())
+        self.register_buffer("wrong", torch.zeros(()))
+
+    def forward(self, features, frames):
+        log_probs, steps = super().forward(features, frames)
+        if self.training:
+            step = (self.head.weight.detach() - self.before).square().mean().sqrt()
+            self.wrong.add_(1e4 * (step > 0.02))
+            self.before.copy_(self.head.weight.detach())
+        wrong = self.wrong * (torch.arange(log_probs.shape[-1]) == 1)
+        return (log_probs + wrong).log_softmax(-1), steps
+
+
+def test_a_run_that_runs_away_ends_at_once_and_smaller_rates_are_raced_smallest_first():
+    recipe = replace(default_recipe(2), lr=0.5, fallbacks=(0.1, 0.01, 3.0))
+    outcome, _ = climb(of(Scared), 2, recipe, examined=())
+    away, held = outcome.attempts
+    assert (away.ended, away.steps < recipe.budget / 4) == (Ended.RAN_AWAY, True)
+    assert away.why.startswith("the loss ran away from ")
+    assert (held.held, held.recipe.lr) == (True, pytest.approx(5e-3))
+    assert outcome.status == "ok"
+
+
+@pytest.mark.parametrize("fallbacks", [(), (3.0,)])
+def test_without_a_smaller_rate_to_try_a_run_is_not_ended_for_running_away(fallbacks):
+    recipe = replace(default_recipe(2), lr=0.5, budget=60, overtime=0.0, fallbacks=fallbacks)
+    outcome, _ = climb(of(Scared), 2, recipe, examined=())
+    assert (outcome.status, outcome.attempts[0].ended, outcome.attempts[0].steps) == (
+        "broken",
+        None,
+        60,
+    )
+
+
+def test_where_a_penalty_leaves_the_data_no_say_no_other_rate_or_seed_is_tried():
+    smoothed = replace(default_recipe(2), label_smoothing=0.9)
+    outcome, _ = climb(of(Convolutions), 2, smoothed, seeds=(0, 1, 2), examined=())
+    (attempt,) = outcome.attempts
+    assert (outcome.status, attempt.ended) == ("broken", Ended.STOOD_STILL)
+
+
+def test_a_rung_without_a_race_is_climbed_at_its_own_rate_alone():
+    outcome, _ = climb(
+        of(Convolutions), 2, Recipe(lr=1e-5, fallbacks=(3.0,), budget=60), raced=False, examined=()
+    )
+    (attempt,) = outcome.attempts
+    assert (outcome.status, attempt.ended) == ("broken", Ended.CRAWLED)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +399,7 @@ def test_a_bad_rate_that_a_fallback_mends_is_no_fault_of_the_network(factor, men
 
 
 def test_a_race_halves_its_field_and_only_the_best_goes_on_to_the_end():
-    recipe = Recipe(lr=1e-9, fallbacks=(1.0, 2.0, 4.0, 8.0), budget=40)
+    recipe = Recipe(lr=1e-12, fallbacks=(1.0, 2.0, 4.0, 8.0), budget=40)
     outcome, _ = climb(of(Convolutions), 2, recipe)
     first, *raced = [attempt.steps for attempt in outcome.attempts]
     assert first == 40
@@ -402,6 +470,23 @@ def test_standing_still_is_a_median_within_two_percent_of_the_window_before():
     assert not stands_still([5.0] * 10 + [9.0] * 4 + [4.0] * 6, 10)
     assert not stands_still([-1.0] * 10 + [-2.0] * 10, 10)
     assert stands_still([-1.0] * 20, 10)
+
+
+def test_running_away_is_far_above_the_start_for_many_steps_on_end():
+    assert ran_away([10.0] * 10 + [16.0] * 20)
+    assert not ran_away([10.0] * 10 + [14.0] * 20)
+    assert not ran_away([10.0] * 10 + [900.0] * 19)
+    assert not ran_away([10.0] * 10 + [900.0] * 10 + [9.0] + [900.0] * 10)
+    assert ran_away([-1.0] * 10 + [0.0] * 20)
+    assert not ran_away([-1.0] * 40)
+
+
+def test_crawling_is_a_steady_fall_that_has_not_come_far():
+    assert crawls([10.0 - 0.01 * step for step in range(100)])
+    assert not crawls([10.0 - 0.08 * step for step in range(100)])
+    assert not crawls([10.0 + 0.1 * (step % 2) for step in range(100)])
+    assert not crawls([10.0 - min(step, 30) * 0.1 for step in range(100)])
+    assert not crawls([10.0 - 0.01 * step for step in range(19)])
 
 
 class Raw(Convolutions):
