@@ -128,11 +128,11 @@ def told(rows: Sequence[dict[str, Any]], planned: int) -> list[str]:
     machines, subjects, seeds = (
         len({row[field] for row in rows}) for field in ("network", "name", "seed")
     )
-    detours = sum(row["detour"] for row in rows)
+    detours, astray = (sum(row.get(field, False) for row in rows) for field in ("detour", "astray"))
     lines = [
         (
             f"{len(rows)} of {planned} verdicts: {subjects} sound subjects, {seeds} seeds, "
-            f"{machines} machines; {detours} by a detour"
+            f"{machines} machines; {detours} by a detour; {astray} whose own rate ran away or crawled"
         ),
         f"{len(wrong)} called broken{upper_bound(len(wrong), len(rows))}",
         (
@@ -154,7 +154,7 @@ def climb(jobs: Iterable[Job]) -> None:
     """In a process of one machine: print a row a job."""
     import torch
 
-    from pytest_overfit.climb.ladder import Rung, criteria_for
+    from pytest_overfit.climb.ladder import Ended, Rung, criteria_for
     from pytest_overfit.host import flushed_denormals
     from pytest_overfit.recipe import default_recipe
 
@@ -179,6 +179,7 @@ def climb(jobs: Iterable[Job]) -> None:
             "status": outcome.status,
             "detour": outcome.status == "ok" and outcome.telling.detour is not None,
             "steps": outcome.steps,
+            "astray": outcome.attempts[0].ended in (Ended.RAN_AWAY, Ended.CRAWLED),
             "seconds": round(time.monotonic() - began, 1),
         }
         print(json.dumps(row), flush=True)

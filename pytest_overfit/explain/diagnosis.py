@@ -66,7 +66,7 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
         key=lambda finding: not finding.fails()
     )  # what fails nothing is the likelier to be innocent
     failed = tuple(attempt.seed for attempt in outcome.deciding if not attempt.held)
-    rung = replace(rung, seeds=failed or rung.seeds)
+    rung = replace(rung, seeds=failed or rung.seeds, examined=rung.checked)
     evidence: Evidence | None = None
     shown: Sequence[Finding] = ()
     ruled_out: tuple[str, ...] = ()

@@ -91,6 +91,8 @@ def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) 
 
     try:
         mended = replace(remedy.change(rung, finding), seeds=rung.seeds[:1])
+        if mended.subject is not rung.subject:
+            mended = replace(mended, examined=None)
         if _found_again(mended, finding):
             return trial(False, ended=TrialEnded.STILL_FOUND, why=f"{finding.name} is still found")
         mended = replace(mended, recipe=replace(mended.recipe, fallbacks=()))

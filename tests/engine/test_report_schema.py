@@ -9,6 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from pytest_overfit.climb.attempt import Ended
 from pytest_overfit.plugin import report_json
 from tests.engine.sessions import climbed
 
@@ -31,6 +32,11 @@ def test_the_schema_is_one():
 def test_a_report_with_each_status_keeps_to_it():
     assert {outcome["status"] for outcome in written()["outcomes"]} == {"ok", "broken", "not tried"}
     assert list(CHECK.iter_errors(written())) == []
+
+
+def test_whatever_may_end_an_attempt_is_in_it():
+    described = SCHEMA["$defs"]["attempt"]["properties"]["ended"]["enum"]
+    assert set(described) == {*Ended, None}
 
 
 def test_numbers_that_are_not_finite_keep_to_it():
