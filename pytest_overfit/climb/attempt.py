@@ -232,14 +232,13 @@ class Run:
         patient: bool,
         known: Callable[[], str | None] = lambda: None,
         certain: Callable[[], bool] = lambda: False,
-        overtime: Callable[[Sequence[float]], bool] = still_descending,
     ) -> None:
         """Train to the end of the budget, and into overtime while the loss still falls: not yet
         learned is not cannot learn.
 
         known: what keeps it from holding whatever it is trained for, in words, if anything is;
         asked at LOOKS of the budget, and ends it there. certain: nothing that comes near holds
-        either. overtime: whether losses fall as one does that is worth more time.
+        either.
         """
         training, recipe = self.training, self.training.recipe
         due = recipe.budget + self._since
@@ -259,7 +258,9 @@ class Run:
                 return
         self.train(due - training.step, patient=patient)
         while (
-            not self.held and self.ended is None and overtime(training.trace.losses[self._since :])
+            not self.held
+            and self.ended is None
+            and still_descending(training.trace.losses[self._since :])
         ):
             over = (
                 recipe.budget

@@ -40,7 +40,7 @@ from pytest_overfit.climb.seeds import ALPHA, BETA, SeedTest
 from pytest_overfit.finding import Finding, naming
 from pytest_overfit.findings.examine import Checked, breaks_rungs, check_feasible, examine
 from pytest_overfit.findings.samples import CONFLICTING_SAMPLES
-from pytest_overfit.findings.training import REGULARISER_DOMINATES, overwhelms
+from pytest_overfit.findings.training import overwhelms
 from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.loop.training import LoopTraining
 from pytest_overfit.network.noise import MOST, NOTHING, Noise
@@ -48,7 +48,6 @@ from pytest_overfit.network.subject_edits import unmasked
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import BadSample, Sample, Subject
 from pytest_overfit.training import Training
-from pytest_overfit.trend import crawls, still_descending
 
 RUNGS = (1, 2, 5, 10, 20, 50)
 SECOND_AMONG = 10
@@ -129,7 +128,11 @@ class Rung:
                 explained = (
                     not first.held
                     and not any(held)
-                    and (first.ended is Ended.EXPLAINED or self._known(first) is not None)
+                    and (
+                        first.ended is Ended.EXPLAINED
+                        or self._known(first) is not None
+                        or self._penalty_is_why(first, given, on_step)
+                    )
                 )
                 if self.recipe.fallbacks and not explained:
                     first.leave_chance()
@@ -163,20 +166,26 @@ class Rung:
         return (Ended.RAN_AWAY,) * smaller + (Ended.CRAWLED,) * larger
 
     def _race(self, first: Run, given: Sequence[int], on_step: OnStep) -> list[Attempt]:
-        """Other learning rates. Where the recipe's own run ran away, the smaller ones, smallest first.
-        Where it crawled, the larger ones, largest first, and the others if none of these crawls.
+        """Other learning rates: in short those on the side that the recipe's own run told of by
+        running away or crawling, the farthest first. Where none of them holds, and one beyond them
+        does, the rate is what is wrong; else all are raced.
         """
-        smaller, larger = (
-            sorted(filter(way, self.recipe.fallbacks)) for way in (_smaller, _larger)
-        )
-        if first.ended is Ended.RAN_AWAY:
-            return self._halved(first, smaller, given, on_step, told=True)
-        if first.ended is not Ended.CRAWLED:
-            return self._halved(first, self.recipe.fallbacks, given, on_step)
-        raced = self._halved(first, larger[::-1], given, on_step, told=True)
-        if any(attempt.held or crawls(attempt.trace.losses) for attempt in raced):
-            return raced
-        return [*raced, *self._halved(first, smaller, given, on_step)]
+        told = {Ended.RAN_AWAY: (_smaller, 0.01), Ended.CRAWLED: (_larger, 100.0)}
+        if first.ended in told:
+            way, beyond = told[first.ended]
+            factors = sorted(filter(way, self.recipe.fallbacks), key=lambda f: -abs(math.log(f)))
+            raced = self._halved(first, factors, given, on_step, told=True)
+            recipe = replace(self.recipe, lr=self.recipe.lr * beyond)
+            if any(one.held for one in raced) or self._holds(first, recipe, given, on_step):
+                return raced
+        return self._halved(first, self.recipe.fallbacks, given, on_step)
+
+    def _holds(self, first: Run, recipe: Recipe, given: Sequence[int], on_step: OnStep) -> bool:
+        """Whether another recipe holds with the samples and the seed of a run."""
+        run = self._run(first.training.samples, recipe, first.seed, on_step)
+        with closing(run.training):
+            run.train_to_the_end(patient=False)
+            return run.held and self._judged(run, given, on_step).held
 
     def _halved(
         self,
@@ -191,8 +200,8 @@ class Rung:
         the best to the end. Where that passes and is not honest, the next best takes its place. What
         runs away is dropped at once.
 
-        told: the recipe's own run told on which side to look; they are halved at a tenth of the
-        budget as well, and the best is given no time to stand still, nor overtime to crawl.
+        told: in short, they are halved at a tenth of the budget as well, and the best is given no time
+        to stand still or to crawl.
 
         Source: Jamieson & Talwalkar 2016, arXiv 1502.07943.
         """
@@ -202,7 +211,7 @@ class Rung:
                 replace(self.recipe, lr=self.recipe.lr * factor),
                 first.seed,
                 on_step,
-                (Ended.RAN_AWAY,),
+                (Ended.RAN_AWAY, Ended.CRAWLED) if told else (Ended.RAN_AWAY,),
             )
             for factor in factors
         ]
@@ -222,9 +231,7 @@ class Rung:
             racing = racing[: math.ceil(len(racing) / 2)]
         left = sorted((run for run in runs if not (run.held or run in racing)), key=Run.rank)
         for run in (*racing, *left):
-            run.train_to_the_end(
-                patient=not told, overtime=_not_crawling if told else still_descending
-            )
+            run.train_to_the_end(patient=not told)
             run.leave_chance()
             if not run.held or passed(run):
                 break
@@ -236,10 +243,7 @@ class Rung:
 
         early: its loss still has time, so that it must stand on its level as well.
         """
-        found = dict.fromkeys(finding.name for finding in (*run.located, *self.violated))
-        if run.ended in (Ended.STOOD_STILL, Ended.CRAWLED) and self._overwhelmed(run):
-            found[REGULARISER_DOMINATES.name] = None
-        if found:
+        if found := dict.fromkeys(finding.name for finding in (*run.located, *self.violated)):
             return f"trained no further, since {naming([*found])} was found"
         stuck = (not early or run.stands()) and run.is_stuck()
         return (
@@ -248,8 +252,17 @@ class Rung:
             else None
         )
 
+    def _penalty_is_why(self, first: Run, given: Sequence[int], on_step: OnStep) -> bool:
+        """Whether a run stands still or crawls under a penalty that leaves the data no say, and holds
+        without it.
+        """
+        if first.ended not in (Ended.STOOD_STILL, Ended.CRAWLED) or not self._overwhelmed(first):
+            return False
+        without = replace(self.recipe, weight_decay=0.0, label_smoothing=0.0)
+        return self._holds(first, without, given, on_step)
+
     def _overwhelmed(self, run: Run) -> bool:
-        """Whether a penalty outweighs the data by so much that no rate is an answer."""
+        """Whether a penalty of the recipe outweighs the data by so much that no rate is an answer."""
         penalised = self.recipe.weight_decay or self.recipe.label_smoothing
         return bool(penalised) and overwhelms(self.recipe, run.training.afresh().network)
 
@@ -387,10 +400,6 @@ def _smaller(factor: float) -> bool:
 
 def _larger(factor: float) -> bool:
     return factor > 1
-
-
-def _not_crawling(losses: Sequence[float]) -> bool:
-    return still_descending(losses) and not crawls(losses)
 
 
 def class_line(network: nn.Module) -> str | None:

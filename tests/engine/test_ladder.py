@@ -304,26 +304,27 @@ def test_rungs_do_not_depend_on_which_were_climbed_before():
     assert steps([5, 2, 1]) == steps([1, 2, 5])
 
 
-def test_a_rate_far_too_low_is_broken_when_larger_fallbacks_are_too():
+def test_a_rate_far_too_low_is_broken_when_larger_fallbacks_crawl_and_one_beyond_them_holds():
     outcome, _ = climb(
-        of(Convolutions), 2, Recipe(lr=1e-5, fallbacks=(0.3, 2.0, 3.0), budget=60), examined=()
+        of(Convolutions), 2, Recipe(lr=1e-5, fallbacks=(0.3, 2.0, 3.0), budget=120), examined=()
     )
     assert outcome.status == "broken"
     crawled, *raced = outcome.attempts
     assert (crawled.ended, crawled.steps < 60) == (Ended.CRAWLED, True)
     assert [attempt.recipe.lr for attempt in raced] == pytest.approx([3e-5, 2e-5])
-    assert max(attempt.steps for attempt in raced) == 60
+    assert max(attempt.steps for attempt in raced) == 60, "half of the budget"
     assert not any(attempt.held for attempt in outcome.attempts)
     assert outcome.seeds_held == 0
 
 
-def test_where_larger_rates_do_not_crawl_as_well_the_smaller_ones_are_raced_too(monkeypatch):
-    monkeypatch.setattr("pytest_overfit.climb.ladder.crawls", lambda losses: False)
+def test_where_no_rate_beyond_holds_all_are_raced_to_their_end():
     outcome, _ = climb(
-        of(Convolutions), 2, Recipe(lr=1e-5, fallbacks=(0.3, 3.0), budget=60), examined=()
+        of(Convolutions), 2, Recipe(lr=1e-6, fallbacks=(0.3, 3.0), budget=60), examined=()
     )
-    assert outcome.attempts[0].ended is Ended.CRAWLED
-    assert [attempt.recipe.lr for attempt in outcome.attempts] == pytest.approx([1e-5, 3e-5, 3e-6])
+    crawled, *raced = outcome.attempts
+    assert crawled.ended is Ended.CRAWLED
+    assert [attempt.recipe.lr for attempt in raced] == pytest.approx([3e-7, 3e-6])
+    assert max(attempt.steps for attempt in raced) >= 60
 
 
 class Scared(Convolutions):
@@ -365,11 +366,16 @@ def test_without_a_smaller_rate_to_try_a_run_is_not_ended_for_running_away(fallb
     )
 
 
-def test_where_a_penalty_leaves_the_data_no_say_no_other_rate_or_seed_is_tried():
-    smoothed = replace(default_recipe(2), label_smoothing=0.9)
+@pytest.mark.parametrize(("without", "tried"), [(True, [0]), (False, [0, 0, 1, 1])])
+def test_where_it_holds_without_a_penalty_that_leaves_the_data_no_say_nothing_else_is_tried(
+    without, tried, monkeypatch
+):
+    if not without:
+        monkeypatch.setattr(Rung, "_holds", lambda *_: False)
+    smoothed = replace(default_recipe(2), label_smoothing=0.9, budget=210, fallbacks=(0.3,))
     outcome, _ = climb(of(Convolutions), 2, smoothed, seeds=(0, 1, 2), examined=())
-    (attempt,) = outcome.attempts
-    assert (outcome.status, attempt.ended) == ("broken", Ended.STOOD_STILL)
+    assert (outcome.status, outcome.attempts[0].ended) == ("broken", Ended.STOOD_STILL)
+    assert [attempt.seed for attempt in outcome.attempts] == tried
 
 
 def test_a_rung_without_a_race_is_climbed_at_its_own_rate_alone():

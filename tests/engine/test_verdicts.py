@@ -51,7 +51,8 @@ def test_the_count_states_the_bound_that_it_allows():
     machines = ("avx2 0", "avx2 1", "default 0")
     rows = [row(machine=one, samples=n, detour=n == 1) for one in machines for n in (1, 2)]
     assert verdicts.told(rows, 9) == [
-        "6 of 9 verdicts: 1 sound subjects, 1 seeds, 3 machines; 3 by a detour",
+        "6 of 9 verdicts: 1 sound subjects, 1 seeds, 3 machines; 3 by a detour; "
+        "0 whose own rate ran away or crawled",
         "0 called broken (rate below 50.00% with 95 % confidence)",
         (
             "0 of 2 rungs with a seed were judged otherwise on another machine (rate below 150.00% "
