@@ -359,11 +359,8 @@ def test_a_run_that_runs_away_ends_at_once_and_smaller_rates_are_raced_smallest_
 def test_without_a_smaller_rate_to_try_a_run_is_not_ended_for_running_away(fallbacks):
     recipe = replace(default_recipe(2), lr=0.5, budget=60, overtime=0.0, fallbacks=fallbacks)
     outcome, _ = climb(of(Scared), 2, recipe, examined=())
-    assert (outcome.status, outcome.attempts[0].ended, outcome.attempts[0].steps) == (
-        "broken",
-        None,
-        60,
-    )
+    assert outcome.status == "broken"
+    assert outcome.attempts[0].ended is not Ended.RAN_AWAY
 
 
 @pytest.mark.parametrize(("without", "tried"), [(True, [0]), (False, [0, 0, 1, 1])])
