@@ -17,7 +17,7 @@ FALL = 0.02
 STEADY = -0.5
 """Rank correlation of loss with step below which it falls all along, and not in one leap."""
 AWAY, AWAY_STEPS = 1.5, 20
-"""Multiple of its start above which a loss has run away, and for how many steps on end [at most 0.6
+"""Multiple of its start above which a loss has run away, and for how many steps on end [at most 0.8
 times in sound networks, once warm].
 """
 FAR = 0.5
