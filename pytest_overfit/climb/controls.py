@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from pytest_overfit import ctc, measures
 from pytest_overfit.finding import Finding
@@ -23,6 +22,7 @@ from pytest_overfit.findings.leaks import BATCH_LEAK, PADDING_LEAK
 from pytest_overfit.findings.modes import TRAIN_EVAL_GAP
 from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.network.recorder import undisturbed
+from pytest_overfit.network.subject_edits import Undropped
 from pytest_overfit.subject import Batch, Sample, Subject, collate
 
 BATCH = 16
@@ -339,16 +339,9 @@ def _outputs(
     """
     for batch in batches:
         batch = batch.to(device)
-        with undisturbed(network, train=train, seed=0), torch.no_grad():
-            _drop_nothing(network)
+        with undisturbed(network, train=train, seed=0), torch.no_grad(), Undropped():
             outputs = subject.log_probs(network, batch.features, batch.frames)
         yield batch, outputs
-
-
-def _drop_nothing(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, _DropoutNd):
-            module.eval()
 
 
 def ignored_inputs(controls: Sequence[Control]) -> tuple[Finding, ...]:
@@ -469,8 +462,7 @@ def _worst_norm(
     ]
     batch = collate(samples).to(device)
     try:
-        with undisturbed(network, train=True, seed=0), torch.no_grad():
-            _drop_nothing(network)
+        with undisturbed(network, train=True, seed=0), torch.no_grad(), Undropped():
             subject.log_probs(network, batch.features, batch.frames)
     finally:
         for handle in handles:

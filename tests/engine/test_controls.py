@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pytest_overfit import ctc
 from pytest_overfit.climb.controls import Control, ignored_inputs, run_controls, train_eval_gap
@@ -122,6 +123,21 @@ def test_a_pass_that_remembers_places_in_the_batch_is_found_out() -> None:
 
 def test_train_and_eval_mode_agree_in_a_sound_network(honest: nn.Module) -> None:
     assert train_eval_gap(bigru(), honest, clips(5)) == ()
+
+
+def test_dropout_by_a_function_is_no_gap_between_train_and_eval_mode() -> None:
+    class Dropping(nn.Module):
+        """Says what it should while its dropout drops, and nothing else."""
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            dropped = F.dropout(torch.ones(100), 0.5, self.training).max() > 1
+            logits = torch.zeros(features.shape[1], len(features), 25)
+            logits[:, :, 0] = 5
+            logits[frames.min() // 2, :, 7] = 10.0 * dropped
+            return logits.log_softmax(-1), frames
+
+    samples = [replace(sample, target=torch.tensor([7])) for sample in clips(4)]
+    assert train_eval_gap(bigru(samples=samples), Dropping(), samples) == ()
 
 
 def test_running_statistics_that_never_ran_are_found_at_their_norm(honest: nn.Module) -> None:
