@@ -88,7 +88,8 @@ class Run:
 
     def read_by(self, split: Literal["train", "val"]) -> str | None:
         """The curve that tells how well clips of this split are read: the first error rate of
-        MEASURED, else the first score; None without.
+        MEASURED, else the first score, what was measured once behind what was more often; None
+        without.
         """
         found = [
             f"{split}_{name}"
@@ -96,9 +97,8 @@ class Run:
             for name, one in MEASURED.items()
             if one.kind == kind
         ]
-        return next(
-            (name for name in found if any(map(math.isfinite, self.curve(name).values))), None
-        )
+        counts = {name: sum(map(math.isfinite, self.curve(name).values)) for name in found}
+        return next((name for least in (2, 1) for name in found if counts[name] >= least), None)
 
     def where(self, name: str, at: float) -> Where | None:
         """Where the log tells the reading of a metric at this place of the clock; None where that

@@ -626,3 +626,64 @@ def test_clocks_that_only_blanks_part_are_clocks(line: str, tmp_path: Path) -> N
     assert curve.values == pytest.approx([value for value in TRAIN for _ in range(4)])
     assert list(curve.at) == sorted(set(curve.at))
     assert curve.at[-1] - curve.at[0] == pytest.approx(12, abs=0.5)
+
+
+def test_tesseract_counts_iterations_after_those_that_it_learnt_from(tmp_path: Path) -> None:
+    (tmp_path / "TRAIN.LOG").write_text(
+        lines(
+            lambda i: (
+                f"At iteration {14 * i + 14}/{100 * (i + 1)}/{100 * (i + 1)}, Mean rms=0.21%, delta=0.1%, "
+                f"char train={100 * CER[i]:.4f}%, word train=92.1%, skip ratio=0%,  wrote checkpoint."
+            )
+        )
+    )
+    curve = read_run(tmp_path).curve("train_cer")
+    assert curve.values == pytest.approx(CER)
+    assert list(curve.at) == [100 * (i + 1) for i in range(12)]
+
+
+def test_batches_of_another_number_are_another_start_and_no_epoch(tmp_path: Path) -> None:
+    def told(planned: int) -> str:
+        return "".join(
+            f"[{50 * (i + 1)}/{planned}] Train loss: {TRAIN[i]}, Valid loss: {VAL[i]}\n"
+            for i in range(planned // 50)
+        )
+
+    (tmp_path / "log_train.txt").write_text(told(600) + told(400))
+    run = read_run(tmp_path)
+    assert run.clock == "step"
+    assert run.curve("val_loss").values == pytest.approx(VAL[:8])
+    assert run.curve("val_loss").at[-1] == 400
+
+
+def test_a_start_is_seen_where_not_every_reading_is_kept(tmp_path: Path) -> None:
+    def told(epochs: int) -> str:
+        return "".join(f"Epoch: {i + 1} cost= {5 + 1 / (i + 1):.5f}\n" for i in range(epochs))
+
+    (tmp_path / "train.log").write_text(told(2501) + told(20_000))
+    run = read_run(tmp_path)
+    assert list(run.curve("train_loss").at) == sorted(run.curve("train_loss").at)
+    assert any("starts anew 1 time" in warning for warning in run.warnings)
+
+
+def test_an_error_rate_beside_the_loss_of_validation_is_its(tmp_path: Path) -> None:
+    rows = lines(lambda i: f"{i},{TRAIN[i]},{VAL[i]},{CER[i]}")
+    (tmp_path / "history.csv").write_text(f"epoch,train loss,dev loss,error rate\n{rows}")
+    assert read_run(tmp_path).curve("val_error").values == pytest.approx(CER)
+
+
+def test_how_far_a_bar_of_validation_has_come_is_no_accuracy(tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text(
+        lines(
+            lambda i: (
+                f"Epoch {i}: 94% 120/127 [02:02<00:07, 1.0s/it, loss={TRAIN[i]}]\nValidation DataLoader 0:   "
+                f"0% 0/7 [00:00<?, ?it/s]\nEpoch {i}, global step {120 * i + 120}: 'val/CER' reached "
+                f"{100 * CER[i]:.4f} (best {100 * CER[i]:.4f})"
+            )
+        )
+        + "val/CER  14.4\nval/WER  92.1\n"
+    )
+    run = read_run(tmp_path)
+    assert run.curve("val_cer").values[:11] == pytest.approx(CER[:11])
+    assert "val_accuracy" not in run.curves
+    assert run.read_by("val") == "val_cer"

@@ -22,7 +22,7 @@ from pytest_overfit.health.curves.clock import (
     one_axis,
     placed,
 )
-from pytest_overfit.health.curves.curve import Curve, Point, Where
+from pytest_overfit.health.curves.curve import MOST_POINTS, Curve, Point, Where
 from pytest_overfit.health.curves.metric import MEASURED, WITHOUT_SPLIT
 from pytest_overfit.health.curves.metric_names import MetricName, known, words
 from pytest_overfit.health.curves.series import (
@@ -402,9 +402,15 @@ def last_run(curves: Placed, warnings: list[str]) -> dict[str, Curve]:
 
 def _starts(places: Sequence[float]) -> list[int]:
     """Indices at which a run begins: the first, and each at which the clock comes back to where it
-    began.
+    began, or near to it where not every reading was kept.
     """
-    return [0, *(index for index in range(1, len(places)) if places[index] == places[0])]
+    some = len(places) > MOST_POINTS / 2
+
+    def begins(index: int) -> bool:
+        place, before = places[index], places[index - 1]
+        return place == places[0] or (some and place <= places[1] < before)
+
+    return [0, *filter(begins, range(1, len(places)))]
 
 
 def _begins(curves: Placed, main: Sequence[tuple[float, Point]], start: int) -> float:

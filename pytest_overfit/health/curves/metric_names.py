@@ -54,7 +54,7 @@ MEASURES = {
     "rougel": "rouge l, rougel, rouge lsum, rougelsum",
     "rouge": "rouge",
     "accuracy": "accuracy, acc, accuray, char accuracy, character accuracy, char acc, token "
-    "accuracy, word accuracy, word acc, sequence accuracy, "
+    "accuracy, token acc, word accuracy, word acc, sequence accuracy, "
     "frame accuracy, acc per char, accuracy per char, acc full seq, seq acc, full sequence "
     "accuracy",
     "perplexity": "perplexity, ppl",

@@ -191,7 +191,8 @@ def settle_splits(all_series: Sequence[Series], warnings: list[str]) -> None:
     _share_of_a_split(all_series, warnings)
     for series in all_series:  # without a loss beside it, an error may be anything
         if series.meaning and series.meaning.metric == "error":
-            beside = [one for one in all_series if one.meaning and one.split == series.split]
+            of = {series.split} if series.split else {"", "val"}
+            beside = [one for one in all_series if one.meaning and one.split in of]
             if not any(one.meaning and one.meaning.metric == "loss" for one in beside):
                 series.meaning = None
     with_split = {

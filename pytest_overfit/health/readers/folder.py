@@ -345,7 +345,7 @@ def _log(path: Path, folder: Path, refused: list[str]) -> LogFile | None:
     """
     if (
         path.name in (RUN_JSON, PREDICTIONS, *OWN, *SUMMARIES)
-        or not (path.suffix in LOGS or "tfevents" in path.name)
+        or not (path.suffix.lower() in LOGS or "tfevents" in path.name)
         or not path.is_file()
     ):
         return None

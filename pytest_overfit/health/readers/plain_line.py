@@ -73,6 +73,10 @@ ABBREVIATED = (
         ),
         r"step \1, loss: \2, running loss: \3, lr: \4,",
     ),  # Darknet
+    (
+        re.compile(r"^At iteration \d{1,12}/(\d{1,12})/\d{1,12}, (?=mean rms)", re.IGNORECASE),
+        r"iteration \1, ",
+    ),  # Tesseract, which tells first how many of them it learnt from
     (re.compile(r"\bTR - E(\d{1,6}):"), r"train epoch \1:"),  # PyLaia
     (re.compile(r"\bVA - E(\d{1,6}):"), r"val epoch \1:"),
     (
@@ -190,6 +194,8 @@ UNDERSTOOD = frozenset(
     {*SPLITS, "epoch", "step", "info", "debug", "done", "results", "result", "summary", "with"}
 )
 """Words before a metric that leave it what it is."""
+OF_A_BAR = re.compile(r"\||\s+\d+/\d+\s")
+"""Behind how far a progress bar has come: `Validation:   0% 0/7 [00:00<?`."""
 CHANGES = re.compile(r"\s*(?:-+>|=+>|→)\s*[-+]?\.?\d")
 """Behind a number that something was before: `improving ppl: 6.1 --> 5.4`."""
 INTEGER = re.compile(r"[-+]?\d+")
@@ -385,7 +391,7 @@ def _value(
             and len(parts) == 1
             and match["percent"]
             and not match["total"]
-            and text[match.end() : match.end() + 1] != "|"
+            and OF_A_BAR.match(text, match.end()) is None
         ):
             line.values.append((f"{parts[-1]} %", own_split, value))
         elif match["sign"].strip() and not own_split:

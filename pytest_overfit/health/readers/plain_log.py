@@ -335,10 +335,12 @@ class PlainLog:
 
     def _count_pending(self) -> None:
         """Without any epoch, batches are steps; where they start again when they had come to their
-        number, each time is an epoch.
+        number, and that is the same, each time is an epoch.
         """
         batches = [line.batch for _, line, _ in self._pending_lines if line.batch]
-        ends = [a[0] >= NEARLY * a[1] for a, b in pairwise(batches) if b[0] <= a[0]]
+        ends = [
+            a[0] >= NEARLY * a[1] and a[1] == b[1] for a, b in pairwise(batches) if b[0] <= a[0]
+        ]
         restarts = sum(ends) > len(ends) / 2
         last = 0
         for where, line, split in self._take_pending():
