@@ -349,15 +349,15 @@ class Training:
         )
 
 
-def select(rung: Batch, indices: Tensor) -> Batch:
-    """Some clips of a batch, cut to the longest of them."""
+def select(rung: Batch, indices: Tensor, *, cut: bool = True) -> Batch:
+    """Some clips of a batch, cut to the longest of them, or padded as they are."""
     if len(indices) == len(rung):
         return rung
     where = indices.to(rung.features.device)
     frames = rung.frames[where]
     return Batch(
         names=tuple(rung.names[i] for i in indices.tolist()),
-        features=rung.features[where, : int(frames.max())],
+        features=rung.features[where, : int(frames.max()) if cut else None],
         frames=frames,
         targets=rung.targets[indices],
         target_lengths=rung.target_lengths[indices],

@@ -26,8 +26,8 @@ PACE = 0.3
 """Share of the fall from the first to the middle third of a run that the last third must add to
 keep its pace.
 """
-ENDS = 10
-"""Steps whose median stands for a loss at the start or the end of a run."""
+WINDOW = 10
+"""Steps whose median stands for a loss."""
 
 
 def fell(before: float, after: float) -> bool:
@@ -53,7 +53,7 @@ def ran_away(losses: Sequence[float]) -> bool:
 
 def crawls(losses: Sequence[float]) -> bool:
     """Whether a loss falls all along, no slower than at first, and has not come far."""
-    if len(losses) < 2 * ENDS or loss_trend(losses) > STEADY:
+    if len(losses) < 2 * WINDOW or loss_trend(losses) > STEADY:
         return False
     third = len(losses) // 3
     early, middle, late = (
@@ -61,8 +61,8 @@ def crawls(losses: Sequence[float]) -> bool:
         median(losses[third:-third]),
         median(losses[-third:]),
     )
-    return middle - late >= PACE * (early - middle) and median(losses[-ENDS:]) > FAR * median(
-        losses[:ENDS]
+    return middle - late >= PACE * (early - middle) and median(losses[-WINDOW:]) > FAR * median(
+        losses[:WINDOW]
     )
 
 

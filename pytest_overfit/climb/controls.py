@@ -24,6 +24,7 @@ from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.network.recorder import undisturbed
 from pytest_overfit.network.subject_edits import Undropped
 from pytest_overfit.subject import Batch, Sample, Subject, collate
+from pytest_overfit.training import select
 
 BATCH = 16
 INFORMATIVE = 5
@@ -231,7 +232,7 @@ def _alone(
     targets = [sample.target.tolist() for sample in samples]
 
     def control(name: str, batches: Iterable[Batch]) -> Control:
-        read_as = _decoded(subject, network, batches, device=device)
+        read_as = _decoded(subject, _outputs(subject, network, batches, False, device))
         altered = measures.token_error_rate(read_as, targets)
         return Control(name=name, as_is=as_is, altered=altered, held=altered <= as_is + GAP)
 
@@ -240,7 +241,11 @@ def _alone(
         return (replace(alone, held=None),)
     if alone.held:
         return (alone,)
-    rows = (row for batch in _batches(samples) for row in _rows(batch))
+    rows = (
+        select(batch, torch.tensor([row]), cut=False)
+        for batch in _batches(samples)
+        for row in range(len(batch))
+    )
     return alone, control("clips alone, padded", rows)
 
 
@@ -272,22 +277,13 @@ def hypotheses(
 
     train: with batch statistics, dropout off all the same.
     """
-    return _decoded(subject, network, _batches(samples), train=train, device=device)
+    return _decoded(subject, _outputs(subject, network, _batches(samples), train, device))
 
 
 def _decoded(
-    subject: Subject,
-    network: nn.Module,
-    batches: Iterable[Batch],
-    *,
-    train: bool = False,
-    device: torch.device | str = "cpu",
+    subject: Subject, outputs: Iterable[tuple[Batch, tuple[Tensor, Tensor]]]
 ) -> list[list[int]]:
-    return [
-        tokens
-        for _, outputs in _outputs(subject, network, batches, train, device)
-        for tokens in subject.decoded(*outputs)
-    ]
+    return [tokens for _, told in outputs for tokens in subject.decoded(*told)]
 
 
 def read(
@@ -312,19 +308,6 @@ def read(
 def _batches(samples: Sequence[Sample]) -> Iterator[Batch]:
     for start in range(0, len(samples), BATCH):
         yield collate(samples[start : start + BATCH])
-
-
-def _rows(batch: Batch) -> Iterator[Batch]:
-    """Each clip of a batch in one of its own, padded as it is."""
-    for row in range(len(batch)):
-        one = slice(row, row + 1)
-        yield Batch(
-            names=batch.names[one],
-            features=batch.features[one],
-            frames=batch.frames[one],
-            targets=batch.targets[one],
-            target_lengths=batch.target_lengths[one],
-        )
 
 
 def _outputs(

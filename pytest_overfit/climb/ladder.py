@@ -103,7 +103,7 @@ class Rung:
         hasty = self.hasty and self.subject.loop is None
         test, held = SeedTest(alpha=self.alpha, beta=self.beta, most=len(self.seeds)), list[bool]()
         for seed in self.seeds:
-            first = self._run(samples, self.recipe, seed, on_step, self._wary)
+            first = self._run(samples, self.recipe, seed, on_step, self._sides)
             with closing(first.training):
                 network = first.training.network
                 outcome = replace(
@@ -158,23 +158,25 @@ class Rung:
         raise AssertionError("the last seed comes to a verdict")
 
     @property
-    def _wary(self) -> tuple[Ended, ...]:
-        """What ends a run of the recipe's own rate, since a rate on the other side is at hand."""
-        smaller, larger = (
-            any(way(f) for f in self.recipe.fallbacks) for way in (_smaller, _larger)
-        )
-        return (Ended.RAN_AWAY,) * smaller + (Ended.CRAWLED,) * larger
+    def _sides(self) -> dict[Ended, list[float]]:
+        """What a run of the recipe's own rate tells by how it ends: the fallbacks on the other side,
+        the farthest first. Nothing where there is none.
+        """
+        factors = self.recipe.fallbacks
+        sides = {
+            Ended.RAN_AWAY: sorted(factor for factor in factors if factor < 1),
+            Ended.CRAWLED: sorted((factor for factor in factors if factor > 1), reverse=True),
+        }
+        return {ended: side for ended, side in sides.items() if side}
 
     def _race(self, first: Run, given: Sequence[int], on_step: OnStep) -> list[Attempt]:
         """Other learning rates: in short those on the side that the recipe's own run told of by
         running away or crawling, the farthest first. Where none of them holds, and one beyond them
         does, the rate is what is wrong; else all are raced.
         """
-        told = {Ended.RAN_AWAY: (_smaller, 0.01), Ended.CRAWLED: (_larger, 100.0)}
-        if first.ended in told:
-            way, beyond = told[first.ended]
-            factors = sorted(filter(way, self.recipe.fallbacks), key=lambda f: -abs(math.log(f)))
-            raced = self._halved(first, factors, given, on_step, told=True)
+        if first.ended in self._sides:
+            beyond = 0.01 if first.ended is Ended.RAN_AWAY else 100.0
+            raced = self._halved(first, self._sides[first.ended], given, on_step, told=True)
             recipe = replace(self.recipe, lr=self.recipe.lr * beyond)
             if any(one.held for one in raced) or self._holds(first, recipe, given, on_step):
                 return raced
@@ -392,14 +394,6 @@ class Rung:
             on_step,
             wary,
         )
-
-
-def _smaller(factor: float) -> bool:
-    return factor < 1
-
-
-def _larger(factor: float) -> bool:
-    return factor > 1
 
 
 def class_line(network: nn.Module) -> str | None:

@@ -41,14 +41,12 @@ from pytest_overfit.network.dropout import dropout_rates
 from pytest_overfit.network.noise import MOST, Noise
 from pytest_overfit.recipe import Recipe
 from pytest_overfit.subject import Loss, collate
-from pytest_overfit.trend import crawls
+from pytest_overfit.trend import WINDOW, crawls
 
 if TYPE_CHECKING:
     from pytest_overfit.climb.ladder import Attempt
     from pytest_overfit.explain.evidence import Evidence
 
-WINDOW = 10
-"""Steps whose median stands for a loss."""
 ROSE = 1.5
 """Multiple of its lowest from which a loss at the end has come up again."""
 NOTHING = 0.01
@@ -77,11 +75,8 @@ def regulariser_dominates(evidence: Evidence) -> Finding | None:
     recipe, trace = attempt.recipe, attempt.trace
     shown = []
     if recipe.weight_decay:
-        weights = math.sqrt(
-            sum(float(p.detach().float().norm()) ** 2 for p in evidence.fresh().parameters())
-        )
         pull, gradient = (
-            recipe.weight_decay * weights,
+            recipe.weight_decay * _norm(evidence.fresh()),
             min(median(trace.gradient_norms or [math.inf]), recipe.clip or math.inf),
         )
         if recipe.optimizer != "adamw" and pull > gradient:
@@ -121,11 +116,15 @@ def overwhelms(recipe: Recipe, network: nn.Module) -> bool:
 
     The data pulls no harder than gradients are clipped, or than an update of Adam, which is about 1.
     """
-    weights = torch.cat([p.detach().float().flatten() for p in network.parameters()])
-    decay, bound = recipe.weight_decay * float(weights.norm()), recipe.clip or math.inf
+    decay, bound = recipe.weight_decay * _norm(network), recipe.clip or math.inf
     if recipe.optimizer == "adamw":
-        bound = math.sqrt(weights.numel())
+        bound = math.sqrt(sum(p.numel() for p in network.parameters()))
     return decay > OVERWHELMING * bound or recipe.label_smoothing > SMOOTHED
+
+
+def _norm(network: nn.Module) -> float:
+    """Of all parameters together."""
+    return math.hypot(*(float(p.detach().float().norm()) for p in network.parameters()))
 
 
 def penalty_share(evidence: Evidence) -> float:

@@ -547,8 +547,11 @@ def test_the_curves_that_python_prints_are_a_log(tmp_path: Path) -> None:
     assert run.curve("val_cer").values == pytest.approx(CER)
 
 
-def test_what_python_would_have_to_run_is_no_log(tmp_path: Path) -> None:
-    (tmp_path / "history.txt").write_text("{'loss': [open('there', 'w').write('x') for _ in '12']}")
+@pytest.mark.parametrize(
+    "value", ["[open('there', 'w').write('x') for _ in '12']", "-'x'", "{[]: 1}"]
+)
+def test_what_python_would_have_to_run_is_no_log(value: str, tmp_path: Path) -> None:
+    (tmp_path / "history.txt").write_text(f"{{'loss': {value}}}")
     with pytest.raises(BadRun):
         read_run(tmp_path / "history.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["history.txt"]

@@ -14,8 +14,9 @@ from pytest_overfit.subject import Sample
 class Summary:
     """A sample's features in a few numbers.
 
-    shape: of the features. total: their sum. low, high: extremes, not finite where a value is not. rms: root mean square.
-    still: every frame is the same. All are nan where there are no features.
+    shape: of the features. total: their sum. low, high: extremes, not finite where a value is not.
+    rms: root mean square. still: every frame is the same. Numbers are nan where there are no
+    features.
     """
 
     shape: tuple[int, ...]

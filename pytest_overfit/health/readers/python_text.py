@@ -32,7 +32,7 @@ def python_object(text: str) -> dict[Any, Any] | None:
         return None
     try:
         content = _value(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
         return None
     if not isinstance(content, dict):
         return None
@@ -43,8 +43,8 @@ def python_object(text: str) -> dict[Any, Any] | None:
 
 
 def _value(node: ast.expr) -> Any:
-    """What a node of the tree is. Of a call, as `float32(0.5)` or `EpochData(error={})`, its one argument, or its
-    keywords. Raises ValueError for what is no literal.
+    """What a node of the tree is. Of a call, as `float32(0.5)` or `EpochData(error={})`, its one
+    argument, or its keywords. Raises ValueError or TypeError for what is no literal.
     """
     match node:
         case ast.Constant(value=value):
