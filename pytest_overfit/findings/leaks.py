@@ -21,7 +21,9 @@ from pytest_overfit.findings.remedies import (
     FROM_HEAD,
     NO_DROPOUT_AT_ALL,
     ONE_BY_ONE,
+    OTHER_AXES,
     OTHER_LAYOUT,
+    PERMUTED,
     PLAIN_CALL,
     STATELESS,
 )
@@ -378,7 +380,7 @@ BATCH_LEAK = Record(
         "and for statistics over the batch."
     ),
     follows=("non_finite_output", "non_finite_gradient", "carried_state", "random_in_eval"),
-    remedies=(OTHER_LAYOUT, DEFAULT_LOSS, FROM_HEAD, ONE_BY_ONE, BYPASS),
+    remedies=(OTHER_LAYOUT, OTHER_AXES, PERMUTED, DEFAULT_LOSS, FROM_HEAD, ONE_BY_ONE, BYPASS),
     planted=("ctc-axes", "ctc-axes-output", "ctc-axes-square", "net-batch-mean"),
     harmless=True,
 )

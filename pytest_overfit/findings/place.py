@@ -11,12 +11,21 @@ from __future__ import annotations
 from statistics import fmean
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pytest_overfit.finding import Finding
-from pytest_overfit.findings.bench import Bench
+from pytest_overfit.findings.bench import Bench, perturbed
+from pytest_overfit.findings.bench.lost_place import LostPlace, where_lost
+from pytest_overfit.findings.bench.wiring import Wiring
 from pytest_overfit.findings.record import Contract, Record
-from pytest_overfit.findings.remedies import PLAIN_CALL, POSITIONS, TURNED_BACK
+from pytest_overfit.findings.remedies import (
+    BYPASS,
+    PERMUTED,
+    PLAIN_CALL,
+    POSITIONS,
+    TURNED_BACK,
+    UNFLIPPED,
+)
 from pytest_overfit.network.recorder import distance
 
 PLACES = 12
@@ -31,6 +40,10 @@ LOOKS = 2
 """Changes tried at each place, the second where the first leaves a doubt."""
 LOUD = 100.0
 """Times rounding that the output must answer somewhere, for silence elsewhere to mean anything."""
+FAINT = 1e-5
+"""Share of the loudest answer below which a place inside the network has not heard a change."""
+MOST_TOLD = 4
+"""Lines of code that a finding names."""
 CLEAR = 0.9
 """Rank correlation over 12 places that chance reaches once in some thousand networks."""
 
@@ -52,7 +65,7 @@ def answers_follow(bench: Bench) -> tuple[Finding, ...]:
         heard = profile.amax(1) > 3 * bench.tolerance
         if not heard.all():
             if seed == 0 and int(heard.sum()) < PLACES / 2:
-                return _unheard(bench, profile.amax(1))
+                return _unheard(bench, features, profile.amax(1))
             continue
         found.append(_correlation(profile))
         if found and found[0] >= CLEAR:
@@ -65,12 +78,15 @@ def answers_follow(bench: Bench) -> tuple[Finding, ...]:
         if backwards
         else "the place of the output's answer does not follow the place of what is changed"
     )
+    lost = where_lost(bench, features, _changes(bench, features, 0), _follows)
     return (
         PLACE_LOST.finding(
             headline=(
                 f"{what}: rank correlation {fmean(found):.2f} over {PLACES} places of "
-                f"{bench.clips[0].name}; 1 where it follows"
+                f"{bench.clips[0].name}; 1 where it follows" + _told(lost)
             ),
+            evidence=_moved(lost),
+            module=(lost.module or None) if lost else None,
             samples=(bench.clips[0].name,),
             try_=(
                 "check which axis the network takes for time, wherever it permutes, flattens or "
@@ -88,7 +104,26 @@ def _alone(bench: Bench) -> tuple[Tensor, int]:
     return features, min(int(steps[0]), len(log_probs))
 
 
-def _unheard(bench: Bench, answers: Tensor) -> tuple[Finding, ...]:
+def _follows(answers: Tensor) -> bool:
+    """Whether a place inside the network hears every change, and follows it. answers: (places,
+    steps).
+    """
+    loudest = answers.amax(1)
+    heard = bool((loudest > FAINT * loudest.max()).all())
+    return answers.shape[1] >= FEWEST_STEPS and heard and _correlation(answers) >= CLEAR
+
+
+def _told(lost: LostPlace | None) -> str:
+    return f", lost {lost}" if lost and str(lost) else ""
+
+
+def _moved(lost: LostPlace | None) -> tuple[str, ...]:
+    """What moves numbers where the place is lost, for a reader to look at."""
+    moved = lost.moved_by[:MOST_TOLD] if lost else ()
+    return (f"there: {', '.join(moved)}",) if moved else ()
+
+
+def _unheard(bench: Bench, features: Tensor, answers: Tensor) -> tuple[Finding, ...]:
     """That most of the clip is forgotten before anything is put out, as of an encoder whose last
     state is all that is handed on: nothing is told where the output hardly answers at all.
 
@@ -96,13 +131,16 @@ def _unheard(bench: Bench, answers: Tensor) -> tuple[Finding, ...]:
     """
     loudest = float(answers.max())
     silent = answers[answers <= 3 * bench.tolerance]
-    if loudest < LOUD * bench.tolerance:
-        return ()
+    if loudest < LOUD * bench.tolerance or bench.once(Wiring.of).frames:
+        return ()  # frames that are skipped are told as such
+    lost = where_lost(bench, features, _changes(bench, features, 0), _follows)
     return (
         PLACE_LOST.finding(
             headline=f"the output answers to changes at {PLACES - len(silent)} of {PLACES} places "
-            f"of {bench.clips[0].name} alone",
+            f"of {bench.clips[0].name} alone" + _told(lost),
+            module=(lost.module or None) if lost else None,
             evidence=(
+                *_moved(lost),
                 f"log-probabilities move by {loudest:.2g} for one of them, and by at most "
                 f"{float(silent.max()):.2g} for the others; rounding explains "
                 f"{bench.tolerance:.1g}",
@@ -119,23 +157,31 @@ def _profile(bench: Bench, features: Tensor, steps: int, seed: int) -> Tensor | 
     """(places, steps): how far the output of each step moves for a change at each place; None where
     it is not finite, or of other lengths.
     """
-    frames, width = len(features), max(len(features) // (2 * PLACES), 1)
-    generator = torch.Generator().manual_seed(bench.seed + seed)
-    noise = torch.randn((width, features.shape[1]), generator=generator).to(features) * (
-        features.std() + 1e-6
-    )
-    starts = [round(i * (frames - width) / (PLACES - 1)) for i in range(PLACES)]
     answers = []
     clean, _ = bench.alone(features)
-    for start in starts:
-        changed = features.clone()
-        changed[start : start + width] += noise
+    for changed in _changes(bench, features, seed):
         output, _ = bench.alone(changed)
         if len(output) != len(clean):
             return None
         answers.append((output - clean)[:steps, 0].double().square().sum(-1).sqrt())
     profile = torch.stack(answers)
     return profile if bool(torch.isfinite(profile).all()) else None
+
+
+def _changes(bench: Bench, features: Tensor, seed: int) -> list[Tensor]:
+    """The clip with noise at each of the places in turn, (frames, dim) each."""
+    frames, width = len(features), max(len(features) // (2 * PLACES), 1)
+    generator = torch.Generator().manual_seed(bench.seed + seed)
+    noise = torch.randn((width, features.shape[1]), generator=generator).to(features) * (
+        features.std() + 1e-6
+    )
+    changes = []
+    for place in range(PLACES):
+        start = round(place * (frames - width) / (PLACES - 1))
+        changed = features.clone()
+        changed[start : start + width] += noise
+        changes.append(changed)
+    return changes
 
 
 def _correlation(profile: Tensor) -> float:
@@ -186,7 +232,9 @@ def order_is_seen(bench: Bench) -> tuple[Finding, ...]:
     apart = distance(first.float(), mixed.float())
     if gap > 3 * bench.tolerance or gap > 0.01 * apart:
         return ()
-    return (_order_blind(bench, gap, apart, _has_context(bench, features, count, together)),)
+    context = _has_context(bench, features, count, together)
+    table = _table_of_places(bench, features) if context else None
+    return (_order_blind(bench, gap, apart, context, table),)
 
 
 def _has_context(bench: Bench, features: Tensor, count: int, together: int) -> bool:
@@ -199,20 +247,47 @@ def _has_context(bench: Bench, features: Tensor, count: int, together: int) -> b
     return distance(first[:cut].float(), second[:cut].float()) > bench.tolerance
 
 
-def _order_blind(bench: Bench, gap: float, apart: float, context: bool) -> Finding:
+def _table_of_places(bench: Bench, features: Tensor) -> tuple[str, str] | None:
+    """A tensor of the network's own with a row for each frame, and what becomes of it in a network
+    that sees no order: "reaches nothing", or "is added alike at every frame".
+
+    Weights of layers are none: buffers, embeddings, and parameters of classes that are not torch's.
+    """
+    before, _ = bench.alone(features)
+    for owner, module in bench.network.named_modules():
+        own = not type(module).__module__.startswith("torch.") or isinstance(module, nn.Embedding)
+        tensors = [*module.named_buffers(owner, recurse=False)]
+        tensors += [*module.named_parameters(owner, recurse=False)] if own else []
+        for name, tensor in tensors:
+            wide = [size for size in tensor.shape if size > 1]
+            if not tensor.is_floating_point() or len(wide) != 2 or max(wide) < len(before):
+                continue
+            with perturbed(bench.network, {name}, scale=1.0, seed=bench.seed):
+                after, _ = bench.alone(features)
+            moved = distance(before.float(), after.float()) > bench.tolerance
+            return name, "is added alike at every frame" if moved else "reaches nothing"
+    return None
+
+
+def _order_blind(
+    bench: Bench, gap: float, apart: float, context: bool, table: tuple[str, str] | None
+) -> Finding:
     what = (
         "sees other frames and not in which order they stand"
         if context
         else "sees one frame at a time, and no order"
     )
+    told = f": the table of places {' '.join(table)}" if table else ""
     return ORDER_BLIND.finding(
-        headline=f"the network {what}: frames in another order give the same output in that order",
+        headline=f"the network {what}: frames in another order give the same output in that order"
+        + told,
         evidence=(
             (
                 f"log-probabilities differ by up to {gap:.2g} once put back in order, and by "
                 f"{apart:.2g} before"
             ),
         ),
+        module=table[0].rpartition(".")[0] or None if table else None,
         samples=(bench.clips[0].name,),
         try_="check that positions reach the attention, and are not masked or scaled away"
         if context
@@ -231,7 +306,8 @@ PLACE_LOST = Record(
     "backwards, or most of a clip is forgotten before anything is put out. Such a network can memorise, and will not read a clip it has not seen.",
     detected="Frames are changed at twelve places, one after another; the rank correlation of the "
     "place of the change with that of the strongest "
-    "answer is 1 in a sound network, and there is an answer to each.",
+    "answer is 1 in a sound network, and there is an answer to each. The same is asked of what "
+    "enters and leaves each module: it is lost behind the last that follows.",
     mend=(
         "Check which axis the network takes for time, wherever it permutes, flattens or reshapes, "
         "and whether the output of every step is handed on."
@@ -245,10 +321,9 @@ PLACE_LOST = Record(
         "wrong_steps",
         "input_ignored",
         "order_blind",
-        "skipped_frames",
         "unscaled_input",
     ),
-    remedies=(TURNED_BACK, PLAIN_CALL),
+    remedies=(PERMUTED, TURNED_BACK, UNFLIPPED, PLAIN_CALL, BYPASS),
     planted=("net-rows-as-time", "net-reshaped", "net-backwards", "net-last-state"),
     harmless=True,
 )
@@ -260,7 +335,8 @@ ORDER_BLIND = Record(
     "time is told and not failed.",
     detected=(
         "A clip's frames are shuffled, together those that a stride takes together, and the output "
-        "is put back in order."
+        "is put back in order. A table of places that the network has is changed, to see whether it "
+        "reaches anything."
     ),
     mend=(
         "Check that positions reach the attention and are not masked or scaled away; give the "

@@ -158,6 +158,9 @@ RESET_MODULE = module_remedy(
     "torch's own initialisation of that module", network_edits.reinitialise
 )
 BYPASS = module_remedy("leave that module out", network_edits.bypass)
+OTHER_AXES = module_remedy(
+    "time and batch the other way round in the layers of that module", network_edits.other_axes
+)
 OPEN_ACTIVATIONS = module_remedy("GELU for sigmoid and tanh there", network_edits.open_activations)
 LAYER_NORM = network_remedy("LayerNorm for BatchNorm", network_edits.layer_norm)
 NO_NORM = network_remedy("no BatchNorm", network_edits.without_batch_norm)
@@ -218,7 +221,11 @@ NORMALISE = subject_remedy("log_softmax over the vocabulary", subject_edits.norm
 LOGARITHM = subject_remedy("the logarithm of the probabilities", subject_edits.logarithms)
 FROM_HEAD = subject_remedy("log_softmax of the last layer's own output", subject_edits.from_head)
 POSITIONS = subject_remedy("the place of each frame added to its features", subject_edits.placed)
+PERMUTED = subject_remedy(
+    "axes moved where a view or reshape only renames them", subject_edits.permuted
+)
 TURNED_BACK = subject_remedy("each clip's output turned back in time", subject_edits.turned_back)
+UNFLIPPED = subject_remedy("nothing turned round in time", subject_edits.unflipped)
 UNDETACH = subject_remedy(
     "no .detach() and no torch.no_grad in the forward pass", subject_edits.undetached
 )

@@ -519,7 +519,13 @@ SKIPPED_FRAMES = Record(
     detected="Frames without a gradient in either mode are changed, and the output does not "
     "answer.",
     mend="Check the named module's kernel against its stride, and what is cut off before it.",
-    follows=("non_finite_output", "non_finite_gradient", "time_collapse", "wrong_steps"),
+    follows=(
+        "non_finite_output",
+        "non_finite_gradient",
+        "time_collapse",
+        "wrong_steps",
+        "place_lost",
+    ),
     remedies=(PLAIN_CALL,),
     planted=("net-frames-ignored", "net-frames-cut"),
     harmless=True,

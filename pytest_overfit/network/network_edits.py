@@ -201,6 +201,22 @@ def bypass(module: str) -> NetworkEdit:
     return edit
 
 
+def other_axes(module: str) -> NetworkEdit:
+    """Recurrent layers and attention in one module read time and batch the other way round."""
+
+    def edit(network: nn.Module) -> bool:
+        found = [
+            inner
+            for inner in network.get_submodule(module).modules()
+            if isinstance(inner, nn.RNNBase | nn.MultiheadAttention)
+        ]
+        for inner in found:
+            inner.batch_first = not inner.batch_first
+        return bool(found)
+
+    return edit
+
+
 def registered(network: nn.Module) -> bool:
     """Modules that lie in a plain list or dict, made known to torch, and so to optimisers."""
     found = False

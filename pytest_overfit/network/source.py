@@ -1,16 +1,23 @@
-"""Where a module is written down: the line of its parent's code that creates it."""
+"""Where a module is written down: the line of its parent's code that creates it; and the line of
+the subject's code that is under way.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
+import os
 import sys
 from functools import cache
 from pathlib import Path
 
+import torch
 from torch import nn
 
+from pytest_overfit.errors import OWN
+
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+TORCH = str(Path(torch.__file__).parent)
 
 
 def where(network: nn.Module, name: str) -> str | None:
@@ -131,3 +138,16 @@ def _definition(module: str, qualname: str) -> ast.ClassDef | None:
             return None
         scope = found
     return scope if isinstance(scope, ast.ClassDef) else None
+
+
+def calling_line() -> str | None:
+    """`file:line` that called the function which calls this one, torch's own frames left out; None
+    where it is this package's own.
+    """
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename.startswith(TORCH):
+        frame = frame.f_back  # type: ignore[assignment]
+    if frame is None or frame.f_code.co_filename.startswith(OWN):
+        return None
+    file = frame.f_code.co_filename
+    return f"{os.path.relpath(file) if Path(file).is_relative_to(Path.cwd()) else file}:{frame.f_lineno}"

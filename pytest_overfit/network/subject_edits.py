@@ -6,10 +6,12 @@ Each function takes a subject and returns another; the network itself is left al
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import combinations, permutations
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from torch.utils.hooks import RemovableHandle
 
 from pytest_overfit import ctc
 from pytest_overfit.network.network_edits import CannotEdit
+from pytest_overfit.network.source import TORCH
 from pytest_overfit.subject import Subject, call_network
 
 DETACHING = {torch.detach, torch.detach_, Tensor.detach, Tensor.detach_, Tensor.data.__get__}  # type: ignore[attr-defined]
@@ -43,6 +46,9 @@ DROPPING = {
     F.feature_alpha_dropout,
     torch.dropout,
 }
+FLIPPING = {torch.flip, Tensor.flip, torch.fliplr, torch.flipud}
+RESHAPING = {Tensor.view, Tensor.reshape, torch.reshape}
+MOST_AXES = 5
 
 
 class Transparent(TorchFunctionMode):
@@ -88,6 +94,23 @@ def undropped(subject: Subject) -> Subject:
 
     def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         with Undropped():
+            return subject.forward(network, features, frames)
+
+    return replace(subject, forward=forward)
+
+
+class Unflipped(TorchFunctionMode):
+    """Within it nothing is turned round."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in FLIPPING else func(*args, **(kwargs or {}))
+
+
+def unflipped(subject: Subject) -> Subject:
+    """The subject whose forward pass turns nothing round, in time or otherwise."""
+
+    def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        with Unflipped():
             return subject.forward(network, features, frames)
 
     return replace(subject, forward=forward)
@@ -361,3 +384,76 @@ def turned_back(subject: Subject) -> Subject:
         return torch.stack(rows, 1), steps
 
     return replace(subject, forward=forward, outputs="log_probs", layout="TBV")
+
+
+class Permuting(TorchFunctionMode):
+    """Within it a view or reshape that gives axes another order by name alone moves them: (batch,
+    time, width) viewed as (batch, width, time) is transposed. Torch's own are left alone.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in RESHAPING and not sys._getframe(1).f_code.co_filename.startswith(TORCH):
+            moved = _moved(args[0], result.shape)
+            self.moved = self.moved or moved is not None
+            return result if moved is None else moved
+        return result
+
+
+def permuted(subject: Subject) -> Subject:
+    """The subject whose network moves axes where it only renames them.
+
+    Running it raises CannotEdit where it renames none.
+    """
+
+    def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        with Permuting() as permuting:
+            result = subject.forward(network, features, frames)
+        if not permuting.moved and len(features) > 1:
+            raise CannotEdit(f"{subject.name} gives no axis another's name")
+        return result
+
+    return replace(subject, forward=forward)
+
+
+def _moved(tensor: Tensor, shape: Sequence[int]) -> Tensor | None:
+    """The tensor in the new shape with its axes in another order, as few of them moved as can be;
+    None where the shape keeps their order.
+    """
+    old = [size for size in tensor.shape if size > 1]
+    new = [size for size in shape if size > 1]
+    if max(len(old), len(new)) > MOST_AXES or _merges(old, new) or _merges(new, old):
+        return None
+    plain = tensor.reshape(old)
+    for order in _orders(len(old)):
+        if _merges([old[axis] for axis in order], new):
+            return plain.permute(order).reshape(tuple(shape))
+    for order in _orders(len(new)):
+        split = [new[axis] for axis in order]
+        if _merges(split, old):
+            back = sorted(range(len(order)), key=order.__getitem__)
+            return plain.reshape(split).permute(back).reshape(tuple(shape))
+    return None
+
+
+def _orders(axes: int) -> list[tuple[int, ...]]:
+    """All orders of so many axes, those that change the fewest pairs first."""
+    pairs = list(combinations(range(axes), 2))
+    return sorted(
+        permutations(range(axes)), key=lambda order: sum(order[a] > order[b] for a, b in pairs)
+    )
+
+
+def _merges(fine: Sequence[int], coarse: Sequence[int]) -> bool:
+    """Whether neighbours among the fine sizes multiply to the coarse ones, in their order."""
+    product, left = 1, list(coarse)
+    for size in fine:
+        product *= size
+        if left and product == left[0]:
+            product = 1
+            left.pop(0)
+    return not left and product == 1

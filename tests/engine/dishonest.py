@@ -80,6 +80,52 @@ class Reshaped(nn.Module):
         return self.head(x).permute(2, 0, 1).log_softmax(-1), frames
 
 
+class Turned(nn.Module):
+    """The backward half of a recurrence is turned round and never back, in a module of its own."""
+
+    def __init__(self, dim: int, vocabulary: int) -> None:
+        super().__init__()
+        self.enter, self.both = nn.Linear(dim, HIDDEN), BothWays(HIDDEN)
+        self.head = nn.Linear(HIDDEN, vocabulary)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.both(self.enter(features).relu())
+        return self.head(x).log_softmax(-1).transpose(0, 1), frames
+
+
+class BothWays(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.back = nn.GRU(width, width, batch_first=True)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.back(x.flip(1))[0])
+        return out
+
+
+class Unplaced(PostNorm):
+    """A table of places that is multiplied by a mask which is zero wherever there is a clip."""
+
+    def __init__(self, dim: int, vocabulary: int) -> None:
+        super().__init__(dim, vocabulary, placed=False)
+        self.places = Places(dim)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(features + self.places(features, frames), frames)
+
+
+class Places(nn.Module):
+    table: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.randn(400, dim))
+
+    def forward(self, x: Tensor, frames: Tensor) -> Tensor:
+        return self.table[: x.shape[1]] * ~inside(frames, x.shape[1])[..., None]
+
+
 class Pooled(nn.Module):
     """Each frame sees itself and the mean of all: a bag of frames."""
 
@@ -340,6 +386,20 @@ HELD_OUT: tuple[Fault, ...] = (
         home="bigru",
     ),
     Fault(name="net-reshaped", plant=rebuilt(Reshaped), finding="place_lost", home="bigru"),
+    Fault(
+        name="net-turned",
+        plant=rebuilt(Turned),
+        finding="place_lost",
+        module="both",
+        home="bigru",
+    ),
+    Fault(
+        name="net-unplaced",
+        plant=logits_of(Unplaced),
+        finding="order_blind",
+        module="places",
+        home="bigru",
+    ),
     Fault(name="net-backwards", plant=lambda s: forwarded(s, backwards), finding="place_lost"),
     Fault(name="net-pooled", plant=rebuilt(Pooled), finding="order_blind", home="bigru"),
     Fault(

@@ -22,6 +22,7 @@ from pytest_overfit.subject import Sample, Subject
 from tests.engine.dishonest import (
     DISHONEST,
     FILLER,
+    HELD_OUT,
     Rounded,
     filled,
     gradient_of,
@@ -32,7 +33,7 @@ from tests.engine.foreign import Augmented, Recurrent
 from tests.engine.planting import forwarded, rebuilt
 from tests.engine.subjects import BiGRU, bigru, clips
 
-BY_NAME = {fault.name: fault.plant for fault in DISHONEST}
+BY_NAME = {fault.name: fault.plant for fault in (*DISHONEST, *HELD_OUT)}
 FEW = 6
 
 
@@ -54,6 +55,31 @@ def test_a_finding_reads_well(fault: str, snapshot: Any) -> None:
     assert [
         line for line in body.splitlines() if not any(character.isdigit() for character in line)
     ] == snapshot
+
+
+@pytest.mark.parametrize(
+    ("fault", "said", "code"),
+    [
+        ("net-rows-as-time", "lost after look and before enter", "permute"),
+        ("net-reshaped", "lost after enter and before head", "reshape"),
+        ("net-backwards", "lost after head", "flip"),
+        ("net-turned", "lost in both before both.back", "flip"),
+    ],
+)
+def test_where_the_place_is_lost_is_told_with_the_line_of_code(
+    fault: str, said: str, code: str
+) -> None:
+    subject = BY_NAME[fault](bigru(samples=clips(FEW)))
+    (finding,) = [f for f in check(subject, clips(FEW)) if f.name == "place_lost"]
+    assert finding.headline.endswith(said)
+    (line,) = [line for line in finding.evidence if line.startswith("there: ")]
+    assert f"{code} (tests/engine/dishonest.py:" in line
+
+
+def test_a_table_of_places_that_reaches_nothing_is_named() -> None:
+    subject = BY_NAME["net-unplaced"](bigru(samples=clips(FEW)))
+    (finding,) = check(subject, clips(FEW))
+    assert finding.headline.endswith("the table of places places.table reaches nothing")
 
 
 def test_an_estimator_that_is_declared_is_let_be() -> None:

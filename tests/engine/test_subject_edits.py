@@ -126,3 +126,29 @@ def test_steps_are_counted_in_eval_mode_and_the_network_left_in_train_mode() -> 
     subject.log_probs(network, BATCH.features, BATCH.frames)
     assert network.training
     assert network.get_submodule("encoder.3").training
+
+
+T, W = 7, 4
+
+
+@pytest.mark.parametrize(
+    ("shape", "view", "moved"),
+    [
+        ((2, T, W), (2, W, T), lambda x: x.transpose(1, 2)),
+        ((2, T, W), (T, 2, W), lambda x: x.transpose(0, 1)),
+        ((2, 3, W, T), (2, T, 3 * W), lambda x: x.permute(0, 3, 1, 2).flatten(2)),
+        ((2, 3, T), (2 * T, 3), lambda x: x.transpose(1, 2).flatten(0, 1)),
+        ((2, T, 3 * W), (2, 3, T, W), lambda x: x.unflatten(2, (3, W)).transpose(1, 2)),
+        ((2, T, 3 * W), (2, T, 3, W), lambda x: x.unflatten(2, (3, W))),
+        ((2, 3, W, T), (2, 3 * W, T), lambda x: x.flatten(1, 2)),
+        ((1, T, W), (T, 1, W), lambda x: x.transpose(0, 1)),
+        ((2, T, W), (2, -1), lambda x: x.flatten(1)),
+    ],
+)
+def test_a_view_that_renames_axes_moves_them(
+    shape: tuple[int, ...], view: tuple[int, ...], moved: Callable[[Tensor], Tensor]
+) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with subject_edits.Permuting():
+        seen = x.view(view)
+    assert torch.equal(seen, moved(x))

@@ -4,12 +4,9 @@ forward or backward.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -17,16 +14,15 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
-from pytest_overfit.errors import OWN
 from pytest_overfit.findings.bench import gradients
 from pytest_overfit.findings.bench.wiring import nodes_behind
 from pytest_overfit.network.recorder import tensors
+from pytest_overfit.network.source import calling_line
 
 MODERATE = 1e4
 """Largest absolute value that a network which has not blown up hands to a function."""
 Run = Callable[[], tuple[Tensor, Tensor]]
 """Runs a network. Returns rows of log-probabilities, (steps, vocabulary), and a scalar loss."""
-TORCH = str(Path(torch.__file__).parent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +84,9 @@ class _Watch(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         name = str(getattr(func, "__name__", func)).strip("_")
         for made in tensors(result):
-            place = _Place(function=name, module=self.modules[-1], where=_caller(), largest=largest)
+            place = _Place(
+                function=name, module=self.modules[-1], where=calling_line(), largest=largest
+            )
             if made.grad_fn is not None:
                 self.places.setdefault(made.grad_fn, place)
             if not self.nan and given and not had_nan and bool(made.detach().isnan().any()):
@@ -119,17 +117,6 @@ def _breach(what: Literal["output", "gradient"], place: _Place, made: Tensor) ->
         total=made.numel(),
         largest=place.largest,
     )
-
-
-def _caller() -> str | None:
-    """`file:line` of the nearest frame that is not torch's; None where it is this package's own."""
-    frame = sys._getframe(2)
-    while frame is not None and frame.f_code.co_filename.startswith(TORCH):
-        frame = frame.f_back  # type: ignore[assignment]
-    if frame is None or frame.f_code.co_filename.startswith(OWN):
-        return None
-    file = frame.f_code.co_filename
-    return f"{os.path.relpath(file) if Path(file).is_relative_to(Path.cwd()) else file}:{frame.f_lineno}"
 
 
 @contextmanager
