@@ -152,9 +152,28 @@ OCR = {
 @pytest.mark.parametrize("trainer", OCR)
 def test_the_accuracy_of_characters_is_read(trainer: str, tmp_path: Path) -> None:
     (tmp_path / "train.log").write_text(lines(OCR[trainer]), encoding="utf-8")
-    assert read_run(tmp_path).curve("val_accuracy").values == pytest.approx(
-        [1 - cer for cer in CER]
-    )
+    of_characters = trainer == "vietocr"  # which tells whole lines beside them
+    run = read_run(tmp_path)
+    assert run.curve(
+        "val_char_accuracy" if of_characters else "val_accuracy"
+    ).values == pytest.approx([1 - cer for cer in CER])
+    assert not of_characters or set(run.curve("val_accuracy").values) == {0.1}
+
+
+@pytest.mark.parametrize("named_first", [True, False])
+def test_a_mean_that_is_printed_goes_before_the_last_batch_that_a_bar_shows(
+    tmp_path: Path, named_first: bool
+) -> None:
+    def epoch(i: int) -> str:
+        bar = "".join(
+            f"\r{p}%|##| {p}/100 [00:01<00:00, loss={TRAIN[i] + 0.3:.3f}]" for p in (50, 100)
+        )
+        told = f"loss {TRAIN[i]:.4f}"
+        return f"Epoch {i}\n{bar}\n{told}\n" if named_first else f"{bar}\nEpoch {i}: {told}\n"
+
+    (tmp_path / "train.log").write_text("".join(map(epoch, range(len(TRAIN)))))
+    values = read_run(tmp_path).curve("train_loss").values
+    assert values == pytest.approx(TRAIN, abs=1e-4)
 
 
 def test_runs_that_a_table_names_are_runs_of_their_own(tmp_path: Path) -> None:

@@ -43,6 +43,9 @@ MEASURED: Mapping[str, Metric] = {
     "rougel": Metric(words="ROUGE-L", kind="score", better="higher"),
     "rouge": Metric(words="ROUGE", kind="score", better="higher"),
     "accuracy": Metric(words="accuracy", kind="score", better="higher", share=True),
+    "char_accuracy": Metric(
+        words="accuracy of characters", kind="score", better="higher", share=True
+    ),
     "perplexity": Metric(words="perplexity", kind="loss", better="lower"),
     "emission_ratio": Metric(words="emitted / target tokens", kind="output"),
     "blank_share": Metric(words="blank share", kind="output", share=True),

@@ -53,10 +53,10 @@ MEASURES = {
     "rouge2": "rouge 2",
     "rougel": "rouge l, rougel, rouge lsum, rougelsum",
     "rouge": "rouge",
-    "accuracy": "accuracy, acc, accuray, char accuracy, character accuracy, char acc, token "
+    "accuracy": "accuracy, acc, accuray, token "
     "accuracy, token acc, word accuracy, word acc, sequence accuracy, "
-    "frame accuracy, acc per char, accuracy per char, acc full seq, seq acc, full sequence "
-    "accuracy",
+    "frame accuracy, acc full seq, seq acc, full sequence accuracy",
+    "char_accuracy": "char accuracy, character accuracy, char acc, acc per char, accuracy per char",
     "perplexity": "perplexity, ppl",
     "emission_ratio": (
         "emission ratio, emitted ratio, emitted target, emitted target ratio, emitted target tokens"

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -146,10 +146,25 @@ class _PendingPrediction:
     prediction: tuple[str, ...]
 
 
-def _covers(before: ParsedLine, after: ParsedLine) -> bool:
-    """Whether a line tells all that one before it told, and more where neither names its epoch."""
-    told, again = ({value[:2] for value in line.values} for line in (before, after))
-    return told <= again if before.epoch is not None else told < again
+def _covers(before: _PendingLine, after: ParsedLine, split: str) -> bool:
+    """Whether a line tells all that a bar before it told, and more where neither names its epoch and
+    it is a bar too. split: what was told before it.
+    """
+    _, bar, of = before
+    told = {(name, own or of) for name, own, _ in bar.values}
+    again = {(name, own or split) for name, own, _ in after.values}
+    plain = after.batch is None and after.step is None
+    return told <= again if bar.epoch is not None or plain else told < again
+
+
+def _untold(bar: ParsedLine, after: ParsedLine) -> ParsedLine:
+    """What a bar at its end tells and the line that names its epoch does not tell again: a bar shows
+    its last batch where that has the mean.
+    """
+    if not bar.bar or bar.batch is None or bar.batch[0] != bar.batch[1] or after.batch is not None:
+        return bar
+    again = {value[:2] for value in after.values}
+    return replace(bar, values=[value for value in bar.values if value[:2] not in again])
 
 
 def read_plain(
@@ -314,18 +329,18 @@ class PlainLog:
         self._closes = self._stepped and line.step is None and line.batch is None
         self._epoch, self._step, self._split = epoch, None, ""
         if self._named_at_end:
-            self._place_pending()
+            self._place_pending(line)
         for shown in self._waiting:
             shown.after = epoch
         self._waiting.clear()
         if line.epochs:
             self._builder.facts["epochs"] = line.epochs
 
-    def _place_pending(self) -> None:
+    def _place_pending(self, named_by: ParsedLine | None = None) -> None:
         """Lines told since the last epoch was named belong to the one that is named now."""
         for where, line, split in self._take_pending():
             self._split = split
-            self._add(where, line)
+            self._add(where, _untold(line, named_by) if named_by else line)
         self._split = ""
 
     def _take_pending(self) -> list[_PendingLine]:
@@ -358,7 +373,7 @@ class PlainLog:
         counts.
         """
         if self._bar is not None and (line.epoch is not None or self._bar[1].epoch is None):
-            if line.epoch == self._bar[1].epoch and _covers(self._bar[1], line):
+            if line.epoch == self._bar[1].epoch and _covers(self._bar, line, self._split):
                 self._bar = None
             else:
                 self._end_bar()
