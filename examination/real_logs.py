@@ -294,10 +294,10 @@ def _misread(run: Run, label: Mapping[str, Any]) -> Iterator[str]:
         percent = "percent" in str(said.get("unit", ""))
         yield from _differs(
             run,
-            f"rate ({said['name']})",
+            f"rate ({said['name']})" if "name" in said else "rate",
             said,
             names,
-            said.get("better", "lower"),
+            said.get("better"),
             100.0 if percent else 1.0,
         )
 
@@ -312,14 +312,22 @@ def _as_loss(said: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _differs(
-    run: Run, key: str, said: Mapping[str, Any], names: Sequence[str], better: str, scale: float
+    run: Run,
+    key: str,
+    said: Mapping[str, Any],
+    names: Sequence[str],
+    better: str | None,
+    scale: float,
 ) -> Iterator[str]:
     if not names:
         yield f"{key}: not read"
         return
     each = [
         _difference(
-            run.curves[name], said, better, scale if getattr(metric(name), "share", False) else 1.0
+            run.curves[name],
+            said,
+            better or getattr(metric(name), "better", "lower"),
+            scale if getattr(metric(name), "share", False) else 1.0,
         )
         for name in names
     ]
