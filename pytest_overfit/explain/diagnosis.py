@@ -14,8 +14,9 @@ from pytest_overfit.climb.ladder import Ended, Outcome, Rung
 from pytest_overfit.explain.evidence import Evidence, gather
 from pytest_overfit.explain.trials import Trial, Trials, run_trials
 from pytest_overfit.finding import Finding, accepting
-from pytest_overfit.findings.catalogue import DETECTORS, record_of
-from pytest_overfit.findings.examine import breaks_rungs, without_consequences
+from pytest_overfit.findings.bench import CLIPS
+from pytest_overfit.findings.catalogue import CONTRACTS, DETECTORS, record_of
+from pytest_overfit.findings.examine import breaks_rungs, examine, without_consequences
 from pytest_overfit.findings.running import TOOL_FAILS, own_failure
 from pytest_overfit.network import Observation, rows_for_people
 from pytest_overfit.subject import Subject
@@ -61,6 +62,7 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
     any would seem to help.
     """
     found = [finding for one in rung.checked for finding in one.findings]
+    found += seen_by_more_clips(rung, found)
     found += outcome.attempts[0].findings if outcome.attempts else ()
     found.sort(
         key=lambda finding: not finding.fails()
@@ -104,6 +106,24 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
         )
         or None,
     )
+
+
+def seen_by_more_clips(rung: Rung, found: Sequence[Finding]) -> tuple[Finding, ...]:
+    """What contracts of the network find on as many clips as they run on, of a rung that has fewer
+    and violates none: one clip alone shows no swap of time and batch, which keeps its own steps
+    apart all the same.
+    """
+    if any(finding.fails() for finding in found) or rung.samples >= CLIPS or rung.subject.loop:
+        return ()
+    checked = examine(
+        rung.subject,
+        rung.subject.offered(CLIPS),
+        seed=rung.seeds[0],
+        device=rung.device,
+        size=rung.size,
+        contracts=[contract for contract in CONTRACTS if contract.about == "network"],
+    )
+    return tuple(finding for one in checked for finding in one.findings if finding.fails())
 
 
 def _seconds_of_whole_runs(outcome: Outcome) -> float:

@@ -26,6 +26,7 @@ from pytest_overfit import errors
 from pytest_overfit.climb.attempt import LOOKS, OnStep, OutOfTime, until
 from pytest_overfit.climb.ladder import Rung
 from pytest_overfit.finding import Finding
+from pytest_overfit.findings.bench import CLIPS
 from pytest_overfit.findings.catalogue import record_of
 from pytest_overfit.findings.examine import is_found_again
 from pytest_overfit.findings.remedies import Remedy
@@ -120,7 +121,9 @@ def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) 
 
 
 def _found_again(rung: Rung, finding: Finding) -> bool:
-    samples = rung.subject.offered(rung.samples)
+    record = record_of(finding.name, rung.subject)
+    of_network = record is not None and record.stage == "network"
+    samples = rung.subject.offered(max(rung.samples, CLIPS if of_network else 0))
     return is_found_again(
         finding, rung.subject, samples, seed=rung.seeds[0], device=rung.device, size=rung.size
     )

@@ -137,9 +137,42 @@ def clips_are_independent(bench: Bench) -> tuple[Finding, ...]:
             alone, own = by_itself[clip]
             valid = min(int(steps[row]), int(own[0]))
             gap = distance(together[:valid, row].float(), alone[:valid, 0].float())
-            if gap > bench.tolerance:
+            if gap > bench.tolerance and not (order and _by_length_alone(bench, batch, row)):
                 return (_batch_leak(bench, name, gap, _first_leaking(bench, batch, row)),)
     return ()
+
+
+def _others_changed(bench: Bench, batch: Batch, row: int) -> Tensor:
+    """The features of a batch in which all clips but one show something else, within their
+    lengths: padding stays as it is.
+    """
+    noise = torch.randn(batch.features.shape, generator=torch.Generator().manual_seed(bench.seed))
+    others = batch.features + noise.to(batch.features) * (1 + batch.features.std())
+    frames = torch.arange(batch.features.shape[1], device=others.device)
+    inside = frames < batch.frames.to(others.device)[:, None]
+    others = torch.where(inside[..., None], others, batch.features)
+    others[row] = batch.features[row]
+    return others
+
+
+def _by_length_alone(bench: Bench, batch: Batch, row: int) -> bool:
+    """Whether a clip's output answers to how long its batch mates are, and neither to what they
+    show nor to its place among them: they bring padding, which is told as such.
+    """
+    valid = int(batch.frames[row])
+
+    def differs(features: Tensor, frames: Tensor, place: int) -> bool:
+        output, steps = bench.run(features, frames)
+        own = min(valid, int(steps[place]), len(clean))
+        return distance(output[:own, place].float(), clean[:own, row].float()) > bench.tolerance
+
+    clean, _ = bench.run(batch.features, batch.frames)
+    if differs(_others_changed(bench, batch, row), batch.frames, row):
+        return False
+    turned = torch.arange(len(batch)).roll(1)
+    return not differs(
+        batch.features[turned], batch.frames[turned.to(batch.frames.device)], (row + 1) % len(batch)
+    )
 
 
 def _first_leaking(bench: Bench, batch: Batch, row: int) -> tuple[str | None, bool]:
@@ -149,12 +182,7 @@ def _first_leaking(bench: Bench, batch: Batch, row: int) -> tuple[str | None, bo
     Mates keep their lengths, so padding stays as it is, and clips may stand in any order inside.
     None where neither what modules are given nor what they give shows it.
     """
-    noise = torch.randn(batch.features.shape, generator=torch.Generator().manual_seed(bench.seed))
-    others = batch.features + noise.to(batch.features) * (1 + batch.features.std())
-    frames = torch.arange(batch.features.shape[1], device=others.device)
-    inside = frames < batch.frames.to(others.device)[:, None]
-    others = torch.where(inside[..., None], others, batch.features)
-    others[row] = batch.features[row]
+    others = _others_changed(bench, batch, row)
     calls = _calls(bench, batch)
     alone, *_ = bench.passage(
         batch.features[row, : int(batch.frames[row])], padded_to=batch.features.shape[1]
@@ -261,21 +289,22 @@ def padding_is_ignored(bench: Bench) -> tuple[Finding, ...]:
         if not bench.takes(length):
             continue
         alone, steps = bench.alone(clip.features)
-        padded, among = bench.alone(clip.features, padded_to=length)
-        valid = min(int(steps[0]), int(among[0]), len(alone))
-        gap = distance(alone[:valid].float(), padded[:valid].float())
-        if gap > bench.tolerance:
-            calls, *_ = bench.passage(clip.features)
-            others, *_ = bench.passage(clip.features, padded_to=length)
-            return (
-                _padding_leak(
-                    bench,
-                    clip,
-                    (alone[:valid, 0].double(), padded[:valid, 0].double()),
-                    first_apart(calls, others),
-                ),
-            )
+        batch = collate([clip, bench.clips[0]]).to(bench.device)
+        padded = bench.alone(clip.features, padded_to=length)
+        # A network that cuts what is past the longest clip is padded by batch mates alone.
+        for among, own in (padded, bench.run(batch.features, batch.frames)):
+            valid = min(int(steps[0]), int(own[0]), len(alone))
+            if distance(alone[:valid, 0].float(), among[:valid, 0].float()) > bench.tolerance:
+                rows = alone[:valid, 0].double(), among[:valid, 0].double()
+                module = _where_padding_leaks(bench, clip, length, batch)
+                return (_padding_leak(bench, clip, rows, module),)
     return ()
+
+
+def _where_padding_leaks(bench: Bench, clip: Sample, length: int, batch: Batch) -> str | None:
+    calls, *_ = bench.passage(clip.features)
+    others, *_ = bench.passage(clip.features, padded_to=length)
+    return first_apart(calls, others) or first_apart(calls, _calls(bench, batch))
 
 
 def first_apart(calls: list[Call], others: list[Call]) -> str | None:

@@ -189,12 +189,18 @@ def settle_splits(all_series: Sequence[Series], warnings: list[str]) -> None:
     _loss_of_own_name(all_series, warnings)
     _test_for_validation(all_series, warnings)
     _share_of_a_split(all_series, warnings)
-    for series in all_series:  # without a loss beside it, an error may be anything
-        if series.meaning and series.meaning.metric == "error":
-            of = {series.split} if series.split else {"", "val"}
-            beside = [one for one in all_series if one.meaning and one.split in of]
-            if not any(one.meaning and one.meaning.metric == "loss" for one in beside):
-                series.meaning = None
+    told = {(one.meaning.metric, one.split) for one in all_series if one.meaning}
+    trained = {("loss", "train"), ("error", "train")} <= told
+    for series in all_series:  # without a loss beside it, an error may be anything, a rate aside
+        if (
+            series.meaning is None
+            or series.meaning.metric != "error"
+            or "rate" in words(series.logged)
+        ):
+            continue
+        of = {series.split} if series.split else {"", "val"}
+        if not trained and told.isdisjoint(("loss", split) for split in of):
+            series.meaning = None
     with_split = {
         canonical(series.meaning.metric, series.split)
         for series in all_series

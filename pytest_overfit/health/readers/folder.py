@@ -54,7 +54,13 @@ LOGS = (
     *SETTINGS,
     *PROSE,
 )
-"""Endings of what may be a log in a folder; event files are taken with any."""
+"""Endings of what is a log in a folder, where it has one; event files are taken with any."""
+NO_LOGS = (
+    *(".py", ".sh", ".c", ".cc", ".cpp", ".h", ".js", ".css", ".toml", ".cfg", ".ini", ".lock"),
+    *(".png", ".jpg", ".jpeg", ".svg", ".pdf", ".wav", ".mp4", ".npy", ".npz", ".zip", ".gz"),
+    *CHECKPOINTS,
+)
+"""Endings of what is none, whatever it says."""
 WRITERS = frozenset(
     {
         "csv",
@@ -269,7 +275,12 @@ def find_runs(folder: Path) -> tuple[list[RunLogs], list[Path]]:
     Raises BadRun where there is no log.
     """
     refused: list[str] = []
-    found = [log for path in _files(folder) if (log := _log(path, folder, refused)) is not None]
+    files = [path for path in _files(folder) if path.is_file()]
+    logs = [path for path in files if path.suffix.lower() in LOGS or "tfevents" in path.name]
+    others = [path for path in files if path not in logs and path.suffix.lower() not in NO_LOGS]
+    found: list[LogFile] = []
+    for paths, told in ((logs, refused), (others, [])):
+        found = found or [log for path in paths if (log := _log(path, folder, told)) is not None]
     found = [log for log in found if log.path.suffix not in PROSE] or found
     if not found:
         why = f" ({refused[0]})" if refused else ""
@@ -343,11 +354,7 @@ def _log(path: Path, folder: Path, refused: list[str]) -> LogFile | None:
 
     refused: gains what was wrong with a file that might have been one.
     """
-    if (
-        path.name in (RUN_JSON, PREDICTIONS, *OWN, *SUMMARIES)
-        or not (path.suffix.lower() in LOGS or "tfevents" in path.name)
-        or not path.is_file()
-    ):
+    if path.name in (RUN_JSON, PREDICTIONS, *OWN, *SUMMARIES):
         return None
     try:
         head = head_of(path)

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pytest_overfit.health.curves.log_builder import LogBuilder
+from pytest_overfit.health.curves.metric import metric
 from pytest_overfit.health.curves.metric_names import clock, known
 from pytest_overfit.health.readers.json_logs import (
     LARGEST_OBJECT,
@@ -25,7 +26,7 @@ from pytest_overfit.health.readers.notebook import is_page, read_notebook, read_
 from pytest_overfit.health.readers.plain_line import FOREIGN as FOREIGN_WORDS
 from pytest_overfit.health.readers.plain_log import read_plain
 from pytest_overfit.health.readers.python_text import OPENED
-from pytest_overfit.health.readers.rows import Progress, json_row
+from pytest_overfit.health.readers.rows import Progress, flattened, json_row
 from pytest_overfit.health.readers.tables import (
     header,
     is_epoch_file,
@@ -211,7 +212,7 @@ def _list_holds_a_run(head: Head) -> bool:
 
 def _object_holds_a_run(head: Head) -> bool:
     names = [name.rsplit("/", 1)[-1] for name in curves_in(head.whole)] or [
-        name for _, one in rows_in(head.whole) for name in one
+        name.rsplit("/", 1)[-1] for _, one in rows_in(head.whole) for name, _ in flattened(one)
     ]
     return any(map(known, names))
 
@@ -238,7 +239,7 @@ def _page_holds_a_run(head: Head) -> bool:
 
 def _has_losses_or_rates(builder: LogBuilder) -> bool:
     return any(
-        name.endswith(("_loss", "er", "_accuracy")) and name.startswith(("train_", "val_"))
+        (told := metric(name)) is not None and told.kind in ("loss", "error rate", "score")
         for name in builder.contents().curves
     )
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from pytest_overfit.health.curves.curve import Where
 from pytest_overfit.health.curves.log_builder import LogBuilder
-from pytest_overfit.health.curves.metric_names import clock, known
+from pytest_overfit.health.curves.metric_names import SPLITS, clock, known, words
 from pytest_overfit.health.readers.python_text import python_object
 from pytest_overfit.health.readers.rows import (
     BLOCK,
@@ -189,11 +189,17 @@ def rows_in(content: object) -> list[tuple[float, Mapping[str, Any]]]:
     """
     if not isinstance(content, dict):
         return []
-    listed = max(
-        (_rows_of_list(one) for one in _values(content, 0) if isinstance(one, list)),
-        key=len,
-        default=[],
-    )
+    lists = {name: _rows_of_list(one) for name, one in _named_lists(content, "", 0)}
+    by_split = {
+        name: rows for name, rows in lists.items() if rows and set(words(name)) & set(SPLITS)
+    }
+    listed = max(lists.values(), key=len, default=[])
+    if len(by_split) > 1 and {len(listed)} == {len(rows) for rows in by_split.values()}:
+        # `train_metrics` and `dev_metrics`, a row for each epoch in both
+        return [
+            (math.nan, {name: rows[i][1] for name, rows in by_split.items()})
+            for i in range(len(listed))
+        ]
     if listed:
         return listed
     found = [(_epoch(name), one) for name, one in content.items() if isinstance(one, dict)]
@@ -222,10 +228,11 @@ def read_object(path: Path, builder: LogBuilder, progress: Progress) -> None:
         found.epoch = epoch if not found.placed else found.epoch
         found.give(builder, Where(path, number, "row"))
     if builder.empty:
-        _read_lists(path, curves_in(content), builder)
+        read_lists(path, curves_in(content), builder)
 
 
-def _read_lists(path: Path, lists: Mapping[str, list[Any]], builder: LogBuilder) -> None:
+def read_lists(path: Path, lists: Mapping[str, list[Any]], builder: LogBuilder) -> None:
+    """Curves as lists of readings, those of one length told together."""
     clocks = {
         (counts, len(values)): values for name, values in lists.items() if (counts := _clock(name))
     }
@@ -247,11 +254,14 @@ def _read_lists(path: Path, lists: Mapping[str, list[Any]], builder: LogBuilder)
             )
 
 
-def _values(content: Mapping[str, Any], depth: int) -> Iterator[Any]:
-    for one in content.values():
-        yield one
-        if isinstance(one, dict) and depth < DEEPEST:
-            yield from _values(one, depth + 1)
+def _named_lists(
+    content: Mapping[str, Any], prefix: str, depth: int
+) -> Iterator[tuple[str, list[Any]]]:
+    for name, one in content.items():
+        if isinstance(one, list):
+            yield f"{prefix}{name}", one
+        elif isinstance(one, dict) and depth < DEEPEST:
+            yield from _named_lists(one, f"{prefix}{name}/", depth + 1)
 
 
 def _rows_of_list(values: list[Any]) -> list[tuple[float, Mapping[str, Any]]]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from pytest_overfit.health.curves.curve import Where
 from pytest_overfit.health.curves.log_builder import MOST_PREDICTIONS, NAN, LogBuilder
 from pytest_overfit.health.curves.metric_names import clock, known
+from pytest_overfit.health.readers.json_logs import curves_in, read_lists
 from pytest_overfit.health.readers.plain_line import (
     ESCAPES,
     ParsedLine,
@@ -32,6 +33,7 @@ from pytest_overfit.health.readers.plain_line import (
     scope_in,
     split_in,
 )
+from pytest_overfit.health.readers.python_text import python_object
 from pytest_overfit.health.readers.rows import (
     LeftOut,
     Progress,
@@ -77,9 +79,13 @@ of their number; and how many are read.
 """
 TIMES = {"": 1, "K": 1_000, "T": 1_000, "M": 1_000_000, "B": 1_000_000_000}
 """By the first letter of the word or sign behind a number."""
+LISTS = re.compile(r"\{\s*['\"][^{}\[\]]*['\"]\s*:\s*\[")
+"""How a dictionary of lists begins."""
 OBJECT = re.compile(r"\{\s*['\"].*\}")
 MOST_PENDING = 20_000
 """Lines within an epoch that are kept until it is named."""
+REFRESHED = re.compile(r"%\||it/s|s/it")
+"""What a bar tells that is drawn anew with each batch, tqdm's or rich's."""
 BACK = re.compile("\b+")
 """How a progress bar goes back over what it wrote."""
 COMPLETE = re.compile(r"(?<![\d/])(\d{1,12})/\1(?![\d/])")
@@ -157,6 +163,12 @@ def _covers(before: _PendingLine, after: ParsedLine, split: str) -> bool:
     return told <= again if bar.epoch is not None or plain else told < again
 
 
+def _heads_training(line: ParsedLine) -> bool:
+    """Whether a line is `Epoch 1/10` and nothing else."""
+    bare = not line.values and line.step is None and line.batch is None
+    return bare and line.epochs is not None and line.epoch in (0, 1)
+
+
 def _untold(bar: ParsedLine, after: ParsedLine) -> ParsedLine:
     """What a bar at its end tells and the line that names its epoch does not tell again: a bar shows
     its last batch where that has the mean.
@@ -204,6 +216,7 @@ class PlainLog:
         self._pending_lines: list[_PendingLine] = []
         self._columns: list[str] = []
         self._shown_last: dict[str, float] = {}
+        self._refreshed = False
         self._bar: _PendingLine | None = None
         self._named_at_end, self._counted, self._ended = False, False, False
         self._stepped, self._closes = False, False
@@ -227,7 +240,12 @@ class PlainLog:
             self.others.add(where.number)
             return
         text = in_english(text).translate(BARS)
-        if self._row(where, text) or self._in_table(where, text) or self._prediction_line(text):
+        if (
+            self._history(where, text)
+            or self._row(where, text)
+            or self._in_table(where, text)
+            or self._prediction_line(text)
+        ):
             return
         if ended := ENDED.search(text):
             self._builder.end(
@@ -240,6 +258,7 @@ class PlainLog:
             return
         self._facts(text)
         line = parsed(text)
+        self._refreshed = REFRESHED.search(text) is not None
         if self._fitted_anew(line):
             line.epoch, line.epochs = (self._epoch or 0.0) + 1, None
             self._builder.facts.pop("epochs", None)
@@ -271,6 +290,17 @@ class PlainLog:
         bare = not line.values and line.step is None and line.batch is None
         first = bare and line.epoch == line.epochs == 1
         return first and self._epoch is not None
+
+    def _history(self, where: Where, text: str) -> bool:
+        """Take a line that is a dictionary of lists, Keras's `history.history`; returns whether it
+        was one. Where epochs were told before it, it tells them again.
+        """
+        content = (python_object(text) if LISTS.match(text) else None) or {}
+        if not any(map(known, content)) or not all(isinstance(v, list) for v in content.values()):
+            return False
+        if self._epoch is None:
+            read_lists(where.file, curves_in(content), self._builder)
+        return True
 
     def _row(self, where: Where, text: str) -> bool:
         """Take a line that holds an object of numbers, with a clock in it or before it; returns
@@ -306,11 +336,9 @@ class PlainLog:
         first, *others = map(_plain_cell, table_cells(text))
         cells = [LOGGED_BEFORE.sub("", first), *others]
         metrics = losses_of_splits(cells)
-        if (
-            len(cells) > 2
-            and any(map(clock, cells))
-            and sum(known(cell) is not None for cell in metrics) > 1
-        ):
+        named = sum(known(cell) is not None for cell in metrics)
+        drawn = text.strip().startswith("|")
+        if len(cells) > 1 and any(map(clock, cells)) and named > (0 if drawn else 1):
             self._columns = metrics
             return True
         if not self._columns or len(cells) != len(self._columns):
@@ -322,6 +350,8 @@ class PlainLog:
 
     def _begin(self, line: ParsedLine) -> None:
         epoch = line.epoch
+        if self._epoch is None and _heads_training(line) and self._evaluated():
+            self._take_pending()
         self._named_at_end = self._named_at_end or (
             self._epoch is None and bool(self._pending_lines)
         )
@@ -335,6 +365,13 @@ class PlainLog:
         self._waiting.clear()
         if line.epochs:
             self._builder.facts["epochs"] = line.epochs
+
+    def _evaluated(self) -> bool:
+        """Whether one bar at its end is all that was told: an evaluation before training."""
+        told = [line for _, line, _ in self._pending_lines]
+        return len(told) == 1 and bool(
+            told[0].bar and told[0].batch and told[0].batch[0] == told[0].batch[1]
+        )
 
     def _place_pending(self, named_by: ParsedLine | None = None) -> None:
         """Lines told since the last epoch was named belong to the one that is named now."""
@@ -469,15 +506,15 @@ class PlainLog:
             )
 
     def _stale(self, name: str, split: str, value: float, level: str) -> bool:
-        """Whether a progress bar shows again what it showed before: it does so with the metrics of
-        an epoch until there are new ones.
+        """Whether a progress bar shows again what it showed before: that of Lightning does so with
+        the metrics of an epoch until there are new ones, that of Keras shows them once.
         """
         meaning = known(name)
         if meaning is None or (meaning.split or split) != "val":
             return level == "step" and meaning is not None and meaning.level == "epoch"
         again = self._shown_last.get(name) == value
         self._shown_last[name] = value
-        return again
+        return again and self._refreshed
 
     def _heading(self, text: str, line: ParsedLine) -> None:
         """`Validation:`, `--- Train samples ---` or `Validation result at step 400` tells the split

@@ -117,6 +117,8 @@ def read_csv(path: Path, builder: LogBuilder, progress: Progress) -> None:
         if delimiter == ";":
             cells = [cell.replace(",", ".") if COMMA.fullmatch(cell) else cell for cell in cells]
         cells = _trimmed(cells, len(columns))
+        if delimiter == "\t" and not lines.cut:  # what a row does not tell at its end is left away
+            cells += [""] * (len(columns) - len(cells))
         if len(cells) == len(columns):
             found = row(
                 (name, cell)

@@ -271,8 +271,9 @@ def lasting_rise(curve: Curve, best: int | None = None) -> Rise | None:
         return None
     scatter = None
     if len(curve) >= FEW:
-        scatter = _scatter(
-            _tail(curve, max(best - (FEW // 2 if len(after) >= FEW else 2), 0)), after
+        scatter = max(
+            _scatter(_tail(curve, max(best - (FEW // 2 if len(after) >= FEW else 2), 0)), after),
+            _grain(values),
         )
         # Of m readings about one level the lowest lies sqrt(2 ln m) deviations below it by chance.
         near = sum(value < high for value in values)
@@ -322,6 +323,16 @@ def _scatter(region: Curve, after: Sequence[float]) -> float:
     left = math.hypot(*(value - fit for value, fit in zip(values, fits, strict=True)))
     about_course = left / math.sqrt(free) if free else 0.0
     return min(noise(region), about_course) * max(memory(after), 1.0)
+
+
+def _grain(values: Sequence[float]) -> float:
+    """The smallest difference between readings where most are the same as others, as error rates of
+    few clips are: a reading may lie a grain off by chance. Else 0.
+    """
+    distinct = sorted(set(values))
+    if 2 * len(distinct) > len(values):
+        return 0.0
+    return min((b - a for a, b in pairwise(distinct)), default=0.0)
 
 
 def came_back_before(curve: Curve, since: float, risen: float) -> bool:
