@@ -7,6 +7,7 @@ A loss can get worse while reading does not, so the error rate is asked first: s
 from __future__ import annotations
 
 from itertools import pairwise
+from statistics import median
 
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
@@ -33,6 +34,7 @@ from pytest_overfit.health.rules.trend import (
     falls,
     finite,
     lowest,
+    noise,
     reading_at,
     thinned,
 )
@@ -190,7 +192,9 @@ def learns_on(run: Run, rise: Rise) -> bool | None:
         return None
     since = between(train, rise.since)
     if len(since) >= FEW:
-        return falls(since)
+        # One that fell at once and stands since has learnt as well.
+        before, after = since.values[0], median(since.values[-len(since) // 3 :])
+        return falls(since) or before - after > max(LEARNT * abs(before), SURE * noise(since))
     before, after = reading_at(train, rise.since), train.values[-1]
     steadily = len(since) >= STEADY and all(b < a for a, b in pairwise(since.values))
     return before - after > (CREEP if steadily else LEARNT) * abs(before)

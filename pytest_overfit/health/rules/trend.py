@@ -271,12 +271,13 @@ def lasting_rise(curve: Curve, best: int | None = None) -> Rise | None:
         return None
     scatter = None
     if len(curve) >= FEW:
+        grain = _grain(values)
         scatter = max(
             _scatter(_tail(curve, max(best - (FEW // 2 if len(after) >= FEW else 2), 0)), after),
-            _grain(values),
+            grain,
         )
         # Of m readings about one level the lowest lies sqrt(2 ln m) deviations below it by chance.
-        near = sum(value < high for value in values)
+        near = sum(value < high + grain / 2 for value in values)
         if risen <= scatter * (math.sqrt(2 * math.log(near)) + LIKELY / math.sqrt(len(last))):
             return None
     elif min(after) <= low:
