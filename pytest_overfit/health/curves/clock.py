@@ -74,7 +74,8 @@ class Epochs:
         if step == step:
             last_epoch, last_step = self._last_row
             self._rounded = self._rounded or (step > last_step and epoch == last_epoch)
-            self._restarted = self._restarted or (step > last_step and epoch < last_epoch)
+            goes_on = step > last_step or step > self._first_step  # where a run was resumed
+            self._restarted = self._restarted or (goes_on and epoch < last_epoch)
             self._last_row = (epoch, step)
             self._both.add(step, epoch)
             if len(self._ends) < MOST_EPOCHS or epoch in self._ends:

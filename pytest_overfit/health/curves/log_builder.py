@@ -47,6 +47,8 @@ nothing.
 """
 MOST_UNKNOWN = 200
 """Curves kept of names that are not canonical."""
+MOST_RESUMED = 10
+"""Times that a run is resumed, at most; what goes back more often is of several processes."""
 GOES_ON = 0.15
 """Share of what a loss has come by which it may differ after its run was resumed."""
 
@@ -371,6 +373,13 @@ def last_run(curves: Placed, warnings: list[str]) -> dict[str, Curve]:
         ),
         (),
     )
+    if resumed := _retold(max(curves.values(), key=len, default=())):
+        warnings.append(
+            f"the log was resumed {counted(len(resumed), 'time')} from an earlier place: what was "
+            "told twice counts as it was told last"
+        )
+        curves = {name: _overwritten(curve, resumed) for name, curve in curves.items()}
+        main = _overwritten(main, resumed)
     starts = _starts([point.at for _, point in main])
     bounds = [-math.inf, *(_begins(curves, main, start) for start in starts[1:]), math.inf]
     parts = [
@@ -398,6 +407,35 @@ def last_run(curves: Placed, warnings: list[str]) -> dict[str, Curve]:
     for part in parts[first + 1 : chosen + 1]:
         kept = _continued(kept, part)
     return {name: curve for name, curve in kept.items() if len(curve)}
+
+
+def _retold(curve: Sequence[tuple[float, Point]]) -> list[tuple[float, float]]:
+    """(order, place) of each time that a run was resumed from a checkpoint before its end: the clock
+    goes back to a place told before, not to the beginning, tells what was told again, and goes on
+    beyond it.
+
+    None where it does so more often than runs are resumed.
+    """
+    places, told, back = [point.at for _, point in curve], set[float](), []
+    for index, (before, here) in enumerate(pairwise(places), 1):
+        told.add(before)
+        if places[0] < here < before and here in told:
+            until = next((i for i in range(index, len(places)) if places[i] not in told), None)
+            again = places[index:until] if until else []
+            if again and all(a < b for a, b in pairwise([*again, places[until or 0]])):
+                back.append((curve[index][0], here))
+    return back if len(back) <= MOST_RESUMED else []
+
+
+def _overwritten(
+    curve: Sequence[tuple[float, Point]], resumed: Sequence[tuple[float, float]]
+) -> Sequence[tuple[float, Point]]:
+    """The readings that were not told again after a run was resumed."""
+    return [
+        (order, point)
+        for order, point in curve
+        if not any(order < start and point.at >= place for start, place in resumed)
+    ]
 
 
 def _starts(places: Sequence[float]) -> list[int]:
