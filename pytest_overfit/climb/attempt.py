@@ -469,7 +469,7 @@ class Run:
                 training.subject, training.network, shown, seed=self.seed, device=training.device
             )
             findings = ignored_inputs(controls)
-        elif training.trace.readings and self.ended is None:
+        elif training.trace.readings:
             findings = train_eval_gap(
                 training.subject, training.network, shown, device=training.device
             )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from pytest_overfit import errors
 from pytest_overfit.climb.ladder import Ended, Outcome, Rung
-from pytest_overfit.explain.evidence import Evidence, gather
+from pytest_overfit.explain.evidence import Evidence, gather, unobserved
 from pytest_overfit.explain.trials import Trial, Trials, run_trials
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.findings.bench import CLIPS
@@ -75,8 +75,11 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
     try:
         evidence = gather(rung, outcome)
     except Exception as error:  # of the subject's own code the contracts have told
-        if errors.is_ours(error):
-            shown = (own_failure("reading the evidence of a broken rung", error),)
+        shown = (
+            (own_failure("reading the evidence of a broken rung", error),)
+            if errors.is_ours(error)
+            else _shown(unobserved(rung, outcome))[0]
+        )
     else:
         shown, ruled_out = _shown(evidence)
     failures = [finding for finding in (*found, *shown) if finding.name == TOOL_FAILS.name]
@@ -216,7 +219,11 @@ def ranked(found: Sequence[Finding], tried: Sequence[Trial]) -> tuple[Finding, .
     return tuple(
         sorted(
             map(judged, kept),
-            key=lambda finding: (finding.name not in cured, finding.name in in_vain),
+            key=lambda finding: (
+                finding.name not in cured,
+                not finding.fails(),  # a warning is the likelier to be innocent
+                finding.name in in_vain,
+            ),
         )
     )
 

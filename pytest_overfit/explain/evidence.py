@@ -64,6 +64,12 @@ def gather(rung: Rung, outcome: Outcome) -> Evidence:
     )
 
 
+def unobserved(rung: Rung, outcome: Outcome) -> Evidence:
+    """What can be read of a rung whose network cannot be observed module by module."""
+    samples = rung.subject.take(rung.samples)
+    return Evidence(rung=rung, samples=samples, outcome=outcome, train=(), eval=(), whole=())
+
+
 def _cut(samples: Sequence[Sample]) -> Sequence[Sample]:
     """The beginnings of clips, as long as the shortest, with as much of their targets."""
     shortest = min(sample.frames for sample in samples)

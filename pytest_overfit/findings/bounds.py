@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -184,6 +184,29 @@ def _sharpened(subject: Subject) -> Subject:
 SHARPER = 20.0
 SCALE = subject_remedy(f"the logits times {SHARPER:g}", _sharpened)
 
+
+def _with_layer_behind(subject: Subject) -> Subject:
+    """The subject with a linear layer of its own behind its logits."""
+    size = len(subject.vocabulary)
+
+    def build(vocab_size: int, feature_dim: int, seed: int, **keywords: Any) -> nn.Module:
+        network = subject.build(
+            vocab_size=vocab_size, feature_dim=feature_dim, seed=seed, **subject.accepted(keywords)
+        )
+        network.add_module(BEHIND, nn.Linear(size, size))
+        return network
+
+    def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs, steps = subject.log_probs(network, features, frames)
+        logits: Tensor = network.get_submodule(BEHIND)(log_probs)
+        return logits.log_softmax(-1), steps
+
+    return replace(subject, build=build, forward=forward, outputs="log_probs", layout="TBV")
+
+
+BEHIND = "layer_behind_the_logits"
+LAYER_BEHIND = subject_remedy("a linear layer behind the logits", _with_layer_behind)
+
 BOUNDED_OUTPUT = Record(
     name="bounded_output",
     stage="training",
@@ -198,9 +221,12 @@ BOUNDED_OUTPUT = Record(
         "same, the least CTC that leaves is computed, and compared with the loss that the rung "
         "demands."
     ),
-    mend="Multiply the logits by a scale, learned or of 20 or so; no squashing function behind them.",
+    mend=(
+        "Multiply the logits by a scale, learned or of 20 or so, or put a linear layer behind them; "
+        "no squashing function behind that."
+    ),
     follows=("non_finite_output", "non_finite_gradient", "unnormalised_output", "clipped_output"),
-    remedies=(SCALE,),
+    remedies=(SCALE, LAYER_BEHIND),
     planted=("head-cosine",),
 )
 

@@ -112,15 +112,46 @@ def find_layouts(
     full_length = torch.stack([batch.features[i % clips].roll(i, dims=0) for i in range(CLIPS)])
     full = _run(subject, network, full_length)
     fewer = _run(subject, network, full_length[:FEWER_CLIPS])
-    try:
-        other = _run(subject, network, full_length[:, : max(frames // 2, 1)])
-    except RuntimeError:  # half a clip is shorter than a kernel
-        other = _run(subject, network, torch.cat([full_length, full_length], dim=1))
+    half, double = (
+        full_length[:, : max(frames // 2, 1)],
+        torch.cat([full_length, full_length], dim=1),
+    )
+    other = _run_if_it_can(subject, network, half) or _run_if_it_can(subject, network, double)
     layouts = {}
-    for call in full.keys() & other.keys() & fewer.keys():
-        entering, leaving = (_layout(full[call][k], other[call][k], fewer[call][k]) for k in (0, 1))
+    for call in full.keys() & fewer.keys() & (other or full).keys():
+        entering, leaving = (
+            _layout(full[call][k], other[call][k], fewer[call][k])
+            if other
+            else _layout_of_one_length(full[call][k], fewer[call][k], frames)
+            for k in (0, 1)
+        )
         layouts[call] = (entering, _inherited(entering, leaving, full[call]))
     return layouts
+
+
+def _run_if_it_can(subject: Subject, network: nn.Module, features: Tensor) -> Tensors | None:
+    """None where the network takes no such length: half a clip is shorter than a kernel, twice a
+    clip longer than a table of places, and some take one length alone.
+    """
+    try:
+        return _run(subject, network, features)
+    except Exception:  # whatever the subject's code raises
+        return None
+
+
+def _layout_of_one_length(full: Tensor | None, fewer: Tensor | None, frames: int) -> Layout | None:
+    """The layout in a network for one length: steps are taken to be on the axis that has as many
+    entries as there are frames, else on none.
+    """
+    if full is None or fewer is None or full.ndim != fewer.ndim:
+        return None
+    clips = [axis for axis in range(full.ndim) if full.shape[axis] != fewer.shape[axis]]
+    if not clips or (full.shape[clips[0]], fewer.shape[clips[0]]) != (CLIPS, FEWER_CLIPS):
+        return None
+    rest = [axis for axis in range(full.ndim) if axis != clips[0]]
+    return Layout(
+        clips=clips[0], steps=next((axis for axis in rest if full.shape[axis] == frames), None)
+    )
 
 
 def _run(subject: Subject, network: nn.Module, features: Tensor) -> Tensors:

@@ -30,7 +30,7 @@ def headline(outcome: Outcome, diagnosis: Diagnosis | None = None) -> str:
 
 def cause(outcome: Outcome, diagnosis: Diagnosis | None = None) -> str:
     """What was shown; what is only suspected is called so; else the criterion that failed."""
-    findings = diagnosis.findings if diagnosis else ()
+    findings = [one for one in diagnosis.findings if one.fails()] if diagnosis else []
     if findings and findings[0].status == "confirmed":
         return findings[0].headline
     if outcome.findings:
