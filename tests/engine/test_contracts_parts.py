@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit import ctc
@@ -26,7 +26,7 @@ from pytest_overfit.findings.loss import loss_blank, loss_is_ctc
 from pytest_overfit.findings.modes import statistics_are_gathered
 from pytest_overfit.network.recorder import recorded, time_axis, undisturbed
 from tests.engine.faults import FAULTS, routed, strided
-from tests.engine.planting import altered, of_loss
+from tests.engine.planting import altered, of_loss, rebuilt
 from tests.engine.subjects import HEALTHY, BiGRU, bigru, clips, subject
 
 PLANTS = {fault.name: fault.plant for fault in FAULTS}
@@ -359,3 +359,24 @@ def test_statistics_that_no_pass_moves_are_found(norm: Any, found: tuple[str, ..
     assert all(
         torch.equal(buffer, before[name]) for name, buffer in examined.network.named_buffers()
     )
+
+
+def test_padding_that_batch_mates_bring_is_no_leak_between_clips() -> None:
+    """A network that cuts its input to the longest clip, and convolves."""
+
+    class Cuts(nn.Module):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(dim, 24, 21, padding=10)
+            self.head = nn.Linear(24, vocabulary)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            x = features[:, : int(frames.max())]
+            x = torch.relu(self.conv(x.transpose(1, 2)).transpose(1, 2))
+            ones = torch.ones_like(x[:, :, :1]).cumsum(1)
+            x = x.cumsum(1) / ones - x.mean(1, keepdim=True)  # which reads what is padded
+            return self.head(x).log_softmax(-1).transpose(0, 1), frames
+
+    names = [finding.name for finding in check(rebuilt(Cuts)(bigru()), clips(6))]
+    assert "padding_leak" in names
+    assert "batch_leak" not in names

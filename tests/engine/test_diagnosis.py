@@ -12,21 +12,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from examination.hosts import HOSTS
 from examination.planted import faults_for
 from examination.sound.catalogue import SOUND as FIELD
 from pytest_overfit import ctc
 from pytest_overfit.climb.ladder import Outcome, Rung, criteria_for
-from pytest_overfit.explain.diagnosis import diagnose, examine_rung, ranked
+from pytest_overfit.explain.diagnosis import diagnose, examine_rung, ranked, seen_by_more_clips
 from pytest_overfit.explain.trials import Trial, TrialEnded
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.bounds import furthest, least_loss
 from pytest_overfit.findings.examine import examine
 from pytest_overfit.recipe import Recipe, default_recipe
 from pytest_overfit.subject import Subject
-from tests.engine.planting import altered
+from tests.engine.planting import altered, rebuilt
 from tests.engine.sound import SOUND
 from tests.engine.subjects import HEALTHY, Upsampler, bigru, subject
 
@@ -287,3 +287,43 @@ def test_an_error_of_a_diagnosis_is_told_as_this_tools_own_beside_what_others_fi
     assert "training.py" in diagnosis.failure
     assert "tool_fails" not in {finding.name for finding in diagnosis.findings}
     assert "dead_units" in diagnosis.ruled_out
+
+
+class Across(nn.Module):
+    """A recurrent layer that takes the clips of a batch for its steps."""
+
+    def __init__(self, dim: int, vocabulary: int) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(dim, 24)
+        self.head = nn.Linear(24, vocabulary)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        return self.head(self.rnn(features)[0]).log_softmax(-1).transpose(0, 1), frames
+
+
+def test_of_one_clip_contracts_are_asked_with_more() -> None:
+    rung = rung_of(rebuilt(Across)(bigru()), 1)
+    assert not [f for one in rung.checked for f in one.findings if f.name == "batch_leak"]
+    (finding,) = seen_by_more_clips(rung, ())
+    assert (finding.name, finding.module) == ("batch_leak", "rnn")
+    assert seen_by_more_clips(rung, (finding,)) == ()
+    assert seen_by_more_clips(rung_of(bigru(), 1), ()) == ()
+
+
+def test_a_warning_is_no_cause() -> None:
+    warning = Finding(
+        name="input_ignored", headline="one column", status="confirmed", severity="warning"
+    )
+    suspected = Finding(name="bounded_output", headline="logits within 2")
+    assert ranked([warning, suspected], ()) == (suspected, warning)
+
+
+def test_what_needs_no_look_at_modules_is_found_without_one(monkeypatch: Any) -> None:
+    def raising(*_: Any, **__: Any) -> Any:
+        return torch.zeros(2)[3]
+
+    rung = rung_of(FAULTS["head-cosine"].plant(bigru()), 1)
+    monkeypatch.setattr("pytest_overfit.explain.evidence.observe", raising)
+    monkeypatch.setattr("pytest_overfit.errors.is_ours", lambda _: False)
+    found = diagnose(rung, untrained(rung, "broken"), trials="off").findings
+    assert "bounded_output" in [finding.name for finding in found]

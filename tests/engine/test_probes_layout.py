@@ -159,3 +159,32 @@ def test_counts_calls() -> None:
 def test_valid_steps_are_proportional() -> None:
     assert valid_mask(torch.tensor([24, 17]), 12, 24).sum(1).tolist() == [12, 9]
     assert valid_mask(torch.tensor([24, 17]), 1, 24).sum(1).tolist() == [1, 1]
+
+
+def test_steps_are_found_in_a_network_for_one_length() -> None:
+    class OneLength(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.over_time = nn.Conv1d(LENGTH, LENGTH, 3, padding=1)
+            self.head = nn.Linear(DIM, 4)
+
+        def forward(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            return self.head(self.over_time(x)).log_softmax(-1).transpose(0, 1), frames
+
+    batch = collate(
+        [
+            Sample(name=str(i), features=torch.randn(LENGTH, DIM), target=torch.tensor([1]))
+            for i in range(3)
+        ]
+    )
+    subject = Subject(
+        name="one length",
+        build=lambda vocab_size, feature_dim, seed: OneLength(),
+        samples=[],
+        vocabulary=list("_abc"),
+    )
+    layouts = find_layouts(subject, OneLength().eval(), batch)
+    assert layouts["over_time", 0] == (Layout(clips=0, steps=1), Layout(clips=0, steps=1))
+
+
+LENGTH = 12

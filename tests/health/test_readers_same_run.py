@@ -709,3 +709,81 @@ def test_how_far_a_bar_of_validation_has_come_is_no_accuracy(tmp_path: Path) -> 
     assert run.curve("val_cer").values[:11] == pytest.approx(CER[:11])
     assert "val_accuracy" not in run.curves
     assert run.read_by("val") == "val_cer"
+
+
+def keras(i: int, loss: float, val: float | None = None) -> str:
+    bar = f"938/938 ━━━━━━━━━━━━━━━━━━━━ 6s 6ms/step - loss: {loss}"
+    return f"Epoch {i + 1}/12\n{bar}{'' if val is None else f' - val_loss: {val}'}\n"
+
+
+def test_what_keras_evaluates_before_training_is_no_epoch(tmp_path: Path) -> None:
+    before = "1500/1500 ━━━━━━━━━━━━━━━━━━━━ 7s 4ms/step - loss: 9.4271\n"
+    text = before + "".join(keras(i, TRAIN[i], VAL[i]) for i in range(12))
+    (tmp_path / "train.log").write_text(text, encoding="utf-8")
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == pytest.approx(TRAIN)
+    assert run.curve("val_loss").at == pytest.approx(range(1, 13))
+
+
+def test_a_bar_of_keras_may_tell_the_same_twice(tmp_path: Path) -> None:
+    val = [VAL[i // 2] for i in range(12)]
+    (tmp_path / "train.log").write_text(
+        "".join(keras(i, TRAIN[i], val[i]) for i in range(12)), encoding="utf-8"
+    )
+    assert read_run(tmp_path).curve("val_loss").values == pytest.approx(val)
+
+
+def test_a_history_that_is_printed_after_its_epochs_tells_them_again(tmp_path: Path) -> None:
+    text = "".join(keras(i, TRAIN[i], VAL[i]) for i in range(12))
+    (tmp_path / "train.log").write_text(
+        f"{text}{{'loss': [13.7], 'val_loss': [11.7]}}\n", encoding="utf-8"
+    )
+    assert read_run(tmp_path).curve("val_loss").values == pytest.approx(VAL)
+    (tmp_path / "train.log").write_text(f"fitted\n{ ({'loss': TRAIN, 'val_loss': VAL}) }\n")
+    assert read_run(tmp_path).curve("val_loss").values == pytest.approx(VAL)
+
+
+def test_lists_of_rows_for_each_split_are_one_run(tmp_path: Path) -> None:
+    metrics = {
+        "train_metrics": [{"loss_mean": value, "loss_std": 0.2} for value in TRAIN],
+        "dev_metrics": [{"loss_mean": value, "frame_accuracy": 0.1} for value in VAL],
+    }
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == pytest.approx(TRAIN)
+    assert run.curve("val_loss").values == pytest.approx(VAL)
+
+
+def test_a_log_of_an_odd_ending_is_read_where_there_is_no_other(tmp_path: Path) -> None:
+    text = lines(lambda i: f"epoch {i + 1:02d} tr_loss={TRAIN[i]} tr_err=0.3 dev_err={CER[i]}")
+    (tmp_path / "res.res").write_text(text)
+    (tmp_path / "train.py").write_text(text.replace("dev", "valid"))
+    run = read_run(tmp_path)
+    assert [path.name for path in run.sources] == ["res.res"]
+    assert run.curve("val_error").values == pytest.approx(CER)
+
+
+def test_rows_of_a_tabbed_table_may_end_early(tmp_path: Path) -> None:
+    rows = lines(lambda i: f"\t{100 * (i + 1)}\t{100 * CER[i]}") + lines(
+        lambda i: f"\t{100 * (i + 1)}\t\t{100 * CER[i] + 1}"
+    )
+    (tmp_path / "cer.tsv").write_text("Name\tIteration\tTrainCER\tEvalCER\n" + rows)
+    run = read_run(tmp_path)
+    assert run.curve("train_cer").values == pytest.approx(CER)
+    assert run.curve("val_cer").values == pytest.approx([cer + 0.01 for cer in CER])
+
+
+def test_a_training_error_rate_alone_is_read(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text(
+        lines(lambda i: f"Epoch:{i + 1} train error rate:{CER[i]}\nEpoch:{i + 1} train time:99.5 s")
+    )
+    assert read_run(tmp_path).curve("train_error").values == pytest.approx(CER)
+
+
+def test_a_table_of_one_metric_in_a_notebook_is_read(tmp_path: Path) -> None:
+    table = "".join(f"<tr><td>{25 * i}</td><td>{TRAIN[i]}</td></tr>" for i in range(12))
+    page = f"<table><tr><th>Step</th><th>Training Loss</th></tr>{table}</table>"
+    output = {"output_type": "display_data", "data": {"text/html": page}}
+    cells = [{"cell_type": "code", "outputs": [output]}]
+    (tmp_path / "train.ipynb").write_text(json.dumps({"cells": cells, "nbformat": 4}))
+    assert read_run(tmp_path).curve("train_loss").values == pytest.approx(TRAIN)
