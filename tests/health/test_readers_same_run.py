@@ -787,3 +787,44 @@ def test_a_table_of_one_metric_in_a_notebook_is_read(tmp_path: Path) -> None:
     cells = [{"cell_type": "code", "outputs": [output]}]
     (tmp_path / "train.ipynb").write_text(json.dumps({"cells": cells, "nbformat": 4}))
     assert read_run(tmp_path).curve("train_loss").values == pytest.approx(TRAIN)
+
+
+def test_readings_named_by_their_files_are_one_run(tmp_path: Path) -> None:
+    (tmp_path / "train_loss.txt").write_text(lines(lambda i: f"{i + 1}_{TRAIN[i]}"))
+    (tmp_path / "val_loss.txt").write_text(lines(lambda i: f"{VAL[i]}"))
+    (tmp_path / "vocabulary.txt").write_text(lines(lambda i: f"{i}"))
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == pytest.approx(TRAIN)
+    assert run.curve("val_loss").at == run.curve("train_loss").at == pytest.approx(range(1, 13))
+
+
+def test_what_is_told_of_the_whole_goes_before_what_is_told_of_its_parts(tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text(
+        lines(
+            lambda i: "\n".join(
+                [
+                    f"step {1000 * i} val batch 0: PER (avg): {CER[i]}",
+                    *(f"t15.2023.08.{day} val PER: {CER[i] * day / 5}" for day in range(1, 10)),
+                ]
+            )
+        )
+    )
+    assert read_run(tmp_path).curve("val_per").values == pytest.approx(CER)
+
+
+def test_what_is_told_again_of_the_best_epoch_is_no_reading(tmp_path: Path) -> None:
+    epochs = lines(
+        lambda i: f"epoch {i + 1}/12:\n    train loss: {TRAIN[i]}\n    validation loss: {VAL[i]}"
+    )
+    best = f"best model -> model.pt\n    train loss: {TRAIN[8]}\n    validation loss: {VAL[8]}\n"
+    (tmp_path / "train.log").write_text(epochs + best)
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == pytest.approx(TRAIN)
+    assert run.curve("val_loss").values == pytest.approx(VAL)
+
+
+def test_f1_is_a_score(tmp_path: Path) -> None:
+    rows = lines(lambda i: f"{i + 1},{TRAIN[i]},{1 - CER[i]}")
+    (tmp_path / "history.csv").write_text("Epoch,Train_Loss,Val_F1\n" + rows)
+    run = read_run(tmp_path)
+    assert run.read_by("val") == "val_f1"

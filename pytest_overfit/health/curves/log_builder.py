@@ -28,6 +28,7 @@ from pytest_overfit.health.curves.metric_names import MetricName, known, words
 from pytest_overfit.health.curves.series import (
     Series,
     as_shares,
+    drop_restated,
     drop_unlogged,
     losses_of_perplexities,
     merge_passes,
@@ -249,6 +250,7 @@ class LogBuilder:
         warnings = list(self.warnings)
         series = tuple(self._series.values())
         drop_unlogged(series)
+        drop_restated(series)
         settle_splits(series, warnings)
         merge_passes(series)
         clock, epochs = one_axis(series, self.epochs, warnings)

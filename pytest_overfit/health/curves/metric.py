@@ -46,6 +46,7 @@ MEASURED: Mapping[str, Metric] = {
     "char_accuracy": Metric(
         words="accuracy of characters", kind="score", better="higher", share=True
     ),
+    "f1": Metric(words="F1", kind="score", better="higher", share=True),
     "perplexity": Metric(words="perplexity", kind="loss", better="lower"),
     "emission_ratio": Metric(words="emitted / target tokens", kind="output"),
     "blank_share": Metric(words="blank share", kind="output", share=True),

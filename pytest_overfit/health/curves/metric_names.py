@@ -49,14 +49,15 @@ MEASURES = {
     "cer": "cer, character error rate, char error rate, bcer",
     "error": "error rate, classification error, err, err rate",
     "bleu": "bleu, bleu 4, bleu score, sacrebleu",
-    "rouge1": "rouge 1",
-    "rouge2": "rouge 2",
-    "rougel": "rouge l, rougel, rouge lsum, rougelsum",
+    "rouge1": "rouge 1, rouge 1 f, rouge 1 fmeasure",
+    "rouge2": "rouge 2, rouge 2 f, rouge 2 fmeasure",
+    "rougel": "rouge l, rougel, rouge lsum, rougelsum, rouge l f, rougel f, rougel fmeasure",
     "rouge": "rouge",
     "accuracy": "accuracy, acc, accuray, token "
     "accuracy, token acc, word accuracy, word acc, sequence accuracy, "
     "frame accuracy, acc full seq, seq acc, full sequence accuracy",
     "char_accuracy": "char accuracy, character accuracy, char acc, acc per char, accuracy per char",
+    "f1": "f 1, f 1 score, f score, macro f 1, micro f 1, weighted f 1",
     "perplexity": "perplexity, ppl",
     "emission_ratio": (
         "emission ratio, emitted ratio, emitted target, emitted target ratio, emitted target tokens"

@@ -64,6 +64,12 @@ not for half of a run.
 """
 
 
+SEVERAL, ONCE = 2.5, 1.2
+"""Readings of an epoch, or of a step without one, from which a metric is told of its parts, and up
+to which it is told of the whole.
+"""
+
+
 class Series:
     """One metric as logged: its values and their places on both clocks and in the log.
 
@@ -125,6 +131,23 @@ def drop_unlogged(all_series: Sequence[Series]) -> None:
             if min(len(here), len(there)) >= CURVE and here.isdisjoint(there):
                 rows |= there
         one.place([point for point in one.points if point.at not in rows])
+
+
+def drop_restated(all_series: Sequence[Series]) -> None:
+    """Leave out what a log tells at its end of an earlier epoch, its best: the last readings of two
+    metrics or more that are to the last digit those of one earlier epoch, where their own epoch
+    has told its own.
+    """
+    ends = [one for one in all_series if one.meaning and len(one.points) > CURVE]
+    said: dict[float, list[Series]] = {}
+    for one in ends:
+        *before, last = one.points
+        if any(point.epoch == last.epoch for point in before):
+            for epoch in {p.epoch for p in before if p.value == last.value} - {last.epoch}:
+                said.setdefault(epoch, []).append(one)
+    restated = max(said.values(), key=len, default=[])
+    for one in restated if len(restated) > 1 else []:
+        one.place(one.points[:-1])
 
 
 def merge_passes(series: Sequence[Series]) -> None:
@@ -253,7 +276,7 @@ def name_series(all_series: Iterable[Series]) -> dict[str, Series]:
             key=lambda series: (
                 _sums_up(series, rivals),
                 not series.any_number,
-                *_preference(series),
+                *_preference(series, rivals),
             ),
         )
         named[name] = first
@@ -391,9 +414,25 @@ def _sum_of(series: Series, rival: Series) -> bool:
     return rival.count > series.count or high > SUMS * abs(low)
 
 
-def _preference(series: Series) -> tuple[int, bool, int, int]:
+def _preference(series: Series, rivals: Sequence[Series]) -> tuple[int, bool, bool, int, int]:
     rank = series.meaning.rank if series.meaning else 0
-    return {"epoch": 0, "": 1, "step": 2}[series.level], not series.split, rank, -series.count
+    level = {"epoch": 0, "": 1, "step": 2}[series.level]
+    of_parts = any(_of_parts(series, rival) for rival in rivals)
+    return level, of_parts, not series.split, rank, -series.count
+
+
+def _of_parts(series: Series, rival: Series) -> bool:
+    """Whether it tells several parts, batches or recordings, of what another tells as one."""
+    each, whole = (
+        {math.floor(p.epoch) if p.epoch == p.epoch else p.step for p in one.points}
+        for one in (series, rival)
+    )
+    return (
+        len(whole) >= CURVE
+        and 2 * len(whole) >= len(each)
+        and len(series.points) >= SEVERAL * len(each)
+        and len(rival.points) <= ONCE * len(whole)
+    )
 
 
 def not_understood(named: Mapping[str, Series]) -> tuple[str, ...]:

@@ -32,9 +32,11 @@ from pytest_overfit.health.readers.tables import (
     is_epoch_file,
     is_header,
     is_kaldi,
+    is_numbers_file,
     read_csv,
     read_epoch_files,
     read_kaldi,
+    read_numbers_files,
 )
 from pytest_overfit.health.readers.trackers import (
     is_event_file,
@@ -290,6 +292,12 @@ FORMATS = (
         name="a file for each epoch",
         matches=lambda head: is_epoch_file(head.path, head.text),
         read=read_epoch_files,
+        together=True,
+    ),
+    Format(
+        name="a file for each metric",
+        matches=lambda head: is_numbers_file(head.path, head.text),
+        read=read_numbers_files,
         together=True,
     ),
     Format(

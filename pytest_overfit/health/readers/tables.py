@@ -23,6 +23,7 @@ from pytest_overfit.health.readers.rows import (
     flattened,
     json_in,
     row,
+    shortened,
     split_cells,
     unwrapped,
     warn_left_out,
@@ -57,6 +58,10 @@ COMMA = re.compile(r"[-+]?\d+,\d+%?")
 """A number with a decimal comma."""
 OF_SEVERAL = ("__MIN", "__MAX")
 """Ends of columns that Weights & Biases exports beside each metric."""
+READING = re.compile(
+    r"(?:(?P<epoch>\d{1,9})\s*[_,;:\s]\s*)?(?P<value>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|-?inf)",
+    re.IGNORECASE,
+)
 EPOCH_FILES = (".json", ".yaml", ".yml")
 NUMBERED = re.compile(r"(?:^|\D)(\d{1,6})$")
 YAML = re.compile(r"^(\w[\w./-]*):[ \t]+(\S+)[ \t]*$", re.MULTILINE)
@@ -283,6 +288,40 @@ def _epoch_row(path: Path, text: str) -> Row:
     if found.epoch != found.epoch and number:
         found.epoch = float(number[1])
     return found
+
+
+def is_numbers_file(path: Path, text: str) -> bool:
+    """Whether a file named after a metric holds nothing but its readings, a line each, with or
+    without their numbers: `train_loss.txt` of `1_1.8459`.
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    return (
+        known(path.stem) is not None
+        and len(lines) >= LEAST
+        and all(
+            READING.fullmatch(line.strip()) for line in lines[: -1 if len(lines) > LEAST else None]
+        )
+    )
+
+
+def read_numbers_files(
+    paths: Sequence[Path], prefixes: Sequence[str], builder: LogBuilder, progress: Progress
+) -> None:
+    """Each line is an epoch, by its number or by its place."""
+    for path in paths:
+        malformed, place = LeftOut(), 0
+        for number, text in TextLines(path=path, progress=progress):
+            found = READING.fullmatch(text.strip())
+            if found is not None:
+                place += 1
+                builder.add(
+                    [(path.stem, float(found["value"]))],
+                    epoch=float(found["epoch"] or place),
+                    where=Where(path, number),
+                )
+            elif text.strip():
+                malformed.add(number, shortened(text))
+        builder.warnings += malformed.warning(path, "left out: no number")
 
 
 def is_kaldi(path: Path) -> bool:
