@@ -20,6 +20,7 @@ from pytest_overfit.findings.remedies import (
     DEFAULT_LOSS,
     FROM_HEAD,
     NO_DROPOUT_AT_ALL,
+    NOISELESS,
     ONE_BY_ONE,
     OTHER_AXES,
     OTHER_LAYOUT,
@@ -392,7 +393,7 @@ RANDOM_IN_EVAL = Record(
     detected="A batch is run twice in eval mode, with two seeds.",
     mend="Tie dropout and other noise to self.training.",
     follows=("non_finite_output", "non_finite_gradient"),
-    remedies=(NO_DROPOUT_AT_ALL, PLAIN_CALL),
+    remedies=(NO_DROPOUT_AT_ALL, NOISELESS, PLAIN_CALL),
     planted=("net-dropout-in-eval",),
 )
 BATCH_LEAK = Record(

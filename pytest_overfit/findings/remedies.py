@@ -238,6 +238,7 @@ PLAIN_CALL = subject_remedy(
 NO_DROPOUT_AT_ALL = subject_remedy(
     "no dropout, that of functions included", subject_edits.undropped
 )
+NOISELESS = subject_remedy("zeros in the place of random numbers", subject_edits.noiseless)
 UNMASKED = subject_remedy(
     "train mode for norms and recurrent layers alone, so that nothing is masked",
     subject_edits.unmasked,

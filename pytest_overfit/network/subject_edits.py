@@ -46,6 +46,8 @@ DROPPING = {
     F.feature_alpha_dropout,
     torch.dropout,
 }
+DRAWING = {torch.randn, torch.rand, torch.randn_like, torch.rand_like, torch.normal}
+DRAWING_IN_PLACE = {Tensor.normal_, Tensor.uniform_}
 FLIPPING = {torch.flip, Tensor.flip, torch.fliplr, torch.flipud}
 RESHAPING = {Tensor.view, Tensor.reshape, torch.reshape}
 MOST_AXES = 5
@@ -94,6 +96,26 @@ def undropped(subject: Subject) -> Subject:
 
     def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         with Undropped():
+            return subject.forward(network, features, frames)
+
+    return replace(subject, forward=forward)
+
+
+class Noiseless(TorchFunctionMode):
+    """Within it torch draws zeros in the place of random numbers; dropout and masks aside."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if func in DRAWING:
+            return torch.zeros_like(made).requires_grad_(made.requires_grad)
+        return made.detach().zero_() if func in DRAWING_IN_PLACE else made
+
+
+def noiseless(subject: Subject) -> Subject:
+    """The subject whose forward pass draws zeros for random numbers, as for a first state."""
+
+    def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        with Noiseless():
             return subject.forward(network, features, frames)
 
     return replace(subject, forward=forward)

@@ -17,7 +17,7 @@ from pytest_overfit.network import subject_edits
 from pytest_overfit.network.network_edits import CannotEdit
 from pytest_overfit.subject import Subject, collate
 from tests.engine.faults import FAULTS
-from tests.engine.planting import fed, forwarded, hooked
+from tests.engine.planting import fed, forwarded, hooked, rebuilt
 from tests.engine.subjects import DIM, HEALTHY, bigru, clips
 
 PLANTS = {fault.name: fault.plant for fault in FAULTS}
@@ -152,3 +152,20 @@ def test_a_view_that_renames_axes_moves_them(
     with subject_edits.Permuting():
         seen = x.view(view)
     assert torch.equal(seen, moved(x))
+
+
+def test_random_numbers_of_the_forward_pass_are_zeros() -> None:
+    class RandomState(nn.Module):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__()
+            self.rnn = nn.GRU(dim, 8, batch_first=True)
+            self.head = nn.Linear(8, vocabulary)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            state = torch.randn(1, len(features), 8) + torch.empty(1, len(features), 8).normal_()
+            x = self.rnn(features, state)[0]
+            return self.head(x).log_softmax(-1).transpose(0, 1), frames
+
+    faulty = rebuilt(RandomState)(bigru())
+    assert [one.name for one in check(faulty, clips(4))] == ["random_in_eval"]
+    assert check(subject_edits.noiseless(faulty), clips(4)) == ()
