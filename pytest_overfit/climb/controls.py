@@ -21,8 +21,8 @@ from pytest_overfit.finding import Finding
 from pytest_overfit.findings.leaks import BATCH_LEAK, PADDING_LEAK
 from pytest_overfit.findings.modes import TRAIN_EVAL_GAP
 from pytest_overfit.findings.wiring import INPUT_IGNORED
+from pytest_overfit.network.function_edits import Undropped
 from pytest_overfit.network.recorder import undisturbed
-from pytest_overfit.network.subject_edits import Undropped
 from pytest_overfit.subject import Batch, Sample, Subject, collate
 from pytest_overfit.training import select
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from pytest_overfit.finding import Finding
-from pytest_overfit.network import network_edits, subject_edits
+from pytest_overfit.network import function_edits, network_edits, subject_edits
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject, all_parameters
 
@@ -222,23 +222,23 @@ LOGARITHM = subject_remedy("the logarithm of the probabilities", subject_edits.l
 FROM_HEAD = subject_remedy("log_softmax of the last layer's own output", subject_edits.from_head)
 POSITIONS = subject_remedy("the place of each frame added to its features", subject_edits.placed)
 PERMUTED = subject_remedy(
-    "axes moved where a view or reshape only renames them", subject_edits.permuted
+    "axes moved where a view or reshape only renames them", function_edits.permuted
 )
 TURNED_BACK = subject_remedy("each clip's output turned back in time", subject_edits.turned_back)
-UNFLIPPED = subject_remedy("nothing turned round in time", subject_edits.unflipped)
+UNFLIPPED = subject_remedy("nothing turned round in time", function_edits.unflipped)
 UNDETACH = subject_remedy(
-    "no .detach() and no torch.no_grad in the forward pass", subject_edits.undetached
+    "no .detach() and no torch.no_grad in the forward pass", function_edits.undetached
 )
 TRUE_GRADIENT = subject_remedy(
-    "no hooks on gradients, and no rounding", subject_edits.with_true_gradients
+    "no hooks on gradients, and no rounding", function_edits.with_true_gradients
 )
 PLAIN_CALL = subject_remedy(
     "the network called with features and frames, nothing around it", subject_edits.plainly_called
 )
 NO_DROPOUT_AT_ALL = subject_remedy(
-    "no dropout, that of functions included", subject_edits.undropped
+    "no dropout, that of functions included", function_edits.undropped
 )
-NOISELESS = subject_remedy("zeros in the place of random numbers", subject_edits.noiseless)
+NOISELESS = subject_remedy("zeros in the place of random numbers", function_edits.noiseless)
 UNMASKED = subject_remedy(
     "train mode for norms and recurrent layers alone, so that nothing is masked",
     subject_edits.unmasked,

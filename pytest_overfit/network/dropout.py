@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from pytest_overfit.network.function_edits import DROPPING
 from pytest_overfit.network.recorder import undisturbed
-from pytest_overfit.network.subject_edits import DROPPING
 from pytest_overfit.subject import Sample, Subject, collate
 
 

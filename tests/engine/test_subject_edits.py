@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pytest_overfit.findings.examine import check
-from pytest_overfit.network import subject_edits
+from pytest_overfit.network import function_edits, subject_edits
 from pytest_overfit.network.network_edits import CannotEdit
 from pytest_overfit.subject import Subject, collate
 from tests.engine.faults import FAULTS
@@ -40,8 +40,8 @@ MENDS: dict[str, Callable[[Subject], Subject]] = {
     "ctc-input-lengths-max": subject_edits.counted_steps,
     "ctc-input-lengths": subject_edits.counted_steps,
     "data-padding": subject_edits.one_by_one,
-    "net-detach": subject_edits.undetached,
-    "net-dropout-in-eval": subject_edits.undropped,
+    "net-detach": function_edits.undetached,
+    "net-dropout-in-eval": function_edits.undropped,
     "net-columns-ignored": subject_edits.plainly_called,
     "net-frames-ignored": subject_edits.plainly_called,
 }
@@ -59,9 +59,9 @@ def test_it_takes_the_fault_away(fault: str) -> None:
     [
         subject_edits.normalised,
         subject_edits.from_head,
-        subject_edits.undetached,
+        function_edits.undetached,
         subject_edits.counted_steps,
-        subject_edits.undropped,
+        function_edits.undropped,
     ],
 )
 @pytest.mark.parametrize("name", HEALTHY)
@@ -81,7 +81,7 @@ def test_gradients_pass_through_detach_data_and_no_grad() -> None:
             return F.relu(x.detach().data) * 2
 
     subject = hooked("encoder", cut)(bigru())
-    for one, reached in ((subject, False), (subject_edits.undetached(subject), True)):
+    for one, reached in ((subject, False), (function_edits.undetached(subject), True)):
         network = one.fresh(feature_dim=DIM, seed=0)
         one.log_probs(network, BATCH.features, BATCH.frames)[0].sum().backward()
         assert (network.get_submodule("encoder.0").weight.grad is not None) == reached
@@ -149,7 +149,7 @@ def test_a_view_that_renames_axes_moves_them(
     shape: tuple[int, ...], view: tuple[int, ...], moved: Callable[[Tensor], Tensor]
 ) -> None:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    with subject_edits.Permuting():
+    with function_edits.Permuting():
         seen = x.view(view)
     assert torch.equal(seen, moved(x))
 
@@ -168,4 +168,4 @@ def test_random_numbers_of_the_forward_pass_are_zeros() -> None:
 
     faulty = rebuilt(RandomState)(bigru())
     assert [one.name for one in check(faulty, clips(4))] == ["random_in_eval"]
-    assert check(subject_edits.noiseless(faulty), clips(4)) == ()
+    assert check(function_edits.noiseless(faulty), clips(4)) == ()
