@@ -25,7 +25,7 @@ from pytest_overfit.findings.remedies import (
 )
 from pytest_overfit.findings.signal import EXPLODING_SIGNAL
 from pytest_overfit.measures import valid_steps
-from pytest_overfit.network.recorder import Call
+from pytest_overfit.network.recorder import Call, recorded
 
 NORMALISED = 0.02
 """Largest logsumexp of a row of log-probabilities that is rounding; half precision reaches 0.01."""
@@ -77,6 +77,7 @@ def _unnormalised(
     )
     return UNNORMALISED_OUTPUT.finding(
         headline=f"the output is no log-probability: {what}, so the loss has no floor",
+        module=_normalising(bench) if "softmax" in what else None,
         evidence=(
             (
                 f"logsumexp of a step is {float(excess.min()):.3g} to {float(excess.max()):.3g}, "
@@ -106,6 +107,36 @@ def _what_was_applied(bench: Bench, rows: Tensor, log_probs: Tensor) -> str:
     return "its steps sum to anything, as logits do"
 
 
+def _normalising(bench: Bench) -> str | None:
+    """The first module whose output sums to 1 over some axis, as it stands or as logarithms, where
+    its input does not: what a softmax of some kind is taken in.
+    """
+    with recorded(bench.network) as calls:
+        bench.run(bench.batch.features, bench.batch.frames)
+    return next(
+        (
+            call.module
+            for call in calls
+            if call.outputs
+            and bench.vocabulary in call.outputs[0].shape
+            and _is_normalised(call.outputs[0])
+            and not (call.inputs and _is_normalised(call.inputs[0]))
+        ),
+        None,
+    )
+
+
+def _is_normalised(values: Tensor) -> bool:
+    """Whether probabilities, or their logarithms, sum to 1 over an axis of several entries."""
+    values = values.double()
+    axes = [axis for axis, size in enumerate(values.shape) if size > 1]
+    if bool((values >= 0).all()):
+        return any(float((values.sum(axis) - 1).abs().max()) < NORMALISED for axis in axes)
+    if bool((values <= 0).all()):
+        return any(float(values.logsumexp(axis).abs().max()) < NORMALISED for axis in axes)
+    return False
+
+
 def _flat_softmax(bench: Bench) -> tuple[Finding, ...]:
     """Probabilities declared as logits: log_softmax of them is normalised, and can never be sure of
     anything.
@@ -127,6 +158,7 @@ def _flat_softmax(bench: Bench) -> tuple[Finding, ...]:
                         f"{math.e / (math.e + bench.vocabulary - 1):.3g}"
                     ),
                 ),
+                module=_normalising(bench),
                 try_="remove the softmax from the network",
                 status="confirmed",
             ),

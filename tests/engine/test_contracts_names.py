@@ -22,7 +22,8 @@ from pytest_overfit.finding import Finding
 from pytest_overfit.findings.bench import CLIPS
 from pytest_overfit.findings.examine import check
 from pytest_overfit.subject import Sample, Subject
-from tests.engine.subjects import BiGRU, MaskedConv, clips, halved, inside, subject
+from tests.engine.planting import rebuilt
+from tests.engine.subjects import BiGRU, MaskedConv, bigru, clips, halved, inside, subject
 
 
 def found(of: Subject) -> list[Finding]:
@@ -670,3 +671,30 @@ def test_a_column_at_the_edge_may_be_left_over_and_a_third_of_them_may_not(
 
     (finding,) = found(subject(Cut, "cut"))
     assert (finding.name, finding.severity) == ("input_ignored", severity)
+
+
+class Ends(nn.Module):
+    """A network that ends in a module of the caller's."""
+
+    def __init__(self, dim: int, vocabulary: int, end: nn.Module) -> None:
+        super().__init__()
+        self.rnn, self.head, self.end = (
+            nn.GRU(dim, 16, batch_first=True),
+            nn.Linear(16, vocabulary),
+            end,
+        )
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        return self.end(self.head(self.rnn(features)[0])), frames
+
+
+@pytest.mark.parametrize("outputs", ["logits", "log_probs"])
+@pytest.mark.parametrize("end", [nn.Softmax(-1), nn.LogSoftmax(0)])
+def test_the_module_that_a_softmax_is_taken_in_is_named(end: nn.Module, outputs: Any) -> None:
+    of = replace(
+        rebuilt(lambda dim, vocabulary: Ends(dim, vocabulary, end))(bigru()),
+        outputs=outputs,
+        layout="BTV",
+    )
+    modules = [f.module for f in check(of, clips(4)) if f.name == "unnormalised_output"]
+    assert modules == ([] if outputs == "logits" and isinstance(end, nn.LogSoftmax) else ["end"])
