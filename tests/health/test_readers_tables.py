@@ -86,6 +86,7 @@ def test_a_log_that_was_written_is_read_back(
     # A table in which no row tells both tells NaN where it tells nothing.
     assume(len(rows) < 6 or any(isfinite(train) and isfinite(val) for _, train, val in rows))
     assume(not tells_again([epoch for epoch, _, _ in rows]))
+    assume(len(rows) < 4 or all(row[1:] != rows[-1][1:] for row in rows[:-1]))
     with TemporaryDirectory() as folder:
         run = run_of(Path(folder), name, write(rows))
     epochs = tuple(float(epoch) for epoch, _, _ in rows)

@@ -256,9 +256,8 @@ class LogBuilder:
         clock, epochs = one_axis(series, self.epochs, warnings)
         steps = epochs.map()
         named = name_series(series)
-        curves = last_run(
-            {name: placed(series, clock, steps) for name, series in named.items()}, warnings
-        )
+        told = {name: placed(series, clock, steps) for name, series in named.items()}
+        curves = last_run(told if clock == "epoch" else told_last(told, warnings), warnings)
         if clock == "step" and _counts_epochs(curves):
             clock = "epoch"
             warnings.append(
@@ -375,13 +374,6 @@ def last_run(curves: Placed, warnings: list[str]) -> dict[str, Curve]:
         ),
         (),
     )
-    if resumed := _retold(max(curves.values(), key=len, default=())):
-        warnings.append(
-            f"the log was resumed {counted(len(resumed), 'time')} from an earlier place: what was "
-            "told twice counts as it was told last"
-        )
-        curves = {name: _overwritten(curve, resumed) for name, curve in curves.items()}
-        main = _overwritten(main, resumed)
     starts = _starts([point.at for _, point in main])
     bounds = [-math.inf, *(_begins(curves, main, start) for start in starts[1:]), math.inf]
     parts = [
@@ -409,6 +401,19 @@ def last_run(curves: Placed, warnings: list[str]) -> dict[str, Curve]:
     for part in parts[first + 1 : chosen + 1]:
         kept = _continued(kept, part)
     return {name: curve for name, curve in kept.items() if len(curve)}
+
+
+def told_last(curves: Placed, warnings: list[str]) -> Placed:
+    """By steps, the readings of a run that was resumed: what was told twice counts as it was told
+    last. Whole epochs that are told twice are told of in the curves themselves.
+    """
+    resumed = _retold(max(curves.values(), key=len, default=()))
+    if resumed:
+        warnings.append(
+            f"the log was resumed {counted(len(resumed), 'time')} from an earlier place: what was "
+            "told twice counts as it was told last"
+        )
+    return {name: _overwritten(curve, resumed) for name, curve in curves.items()}
 
 
 def _retold(curve: Sequence[tuple[float, Point]]) -> list[tuple[float, float]]:

@@ -136,15 +136,16 @@ def drop_unlogged(all_series: Sequence[Series]) -> None:
 def drop_restated(all_series: Sequence[Series]) -> None:
     """Leave out what a log tells at its end of an earlier epoch, its best: the last readings of two
     metrics or more that are to the last digit those of one earlier epoch, where their own epoch
-    has told its own.
+    has told other ones.
     """
     ends = [one for one in all_series if one.meaning and len(one.points) > CURVE]
     said: dict[float, list[Series]] = {}
     for one in ends:
         *before, last = one.points
-        if any(point.epoch == last.epoch for point in before):
-            for epoch in {p.epoch for p in before if p.value == last.value} - {last.epoch}:
-                said.setdefault(epoch, []).append(one)
+        if any(p.epoch == last.epoch and p.value != last.value for p in before):
+            for epoch in {p.epoch for p in before if p.value == last.value}:
+                if epoch < last.epoch and math.isfinite(last.value):
+                    said.setdefault(epoch, []).append(one)
     restated = max(said.values(), key=len, default=[])
     for one in restated if len(restated) > 1 else []:
         one.place(one.points[:-1])
