@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_overfit.finding import Finding
+from pytest_overfit.findings.modes import TRAIN_EVAL_GAP
 from pytest_overfit.training import Reading
 
 if TYPE_CHECKING:
@@ -34,9 +36,15 @@ class Quieted:
 def nearest_reading(attempts: Sequence[Attempt]) -> Reading | None:
     """The best reading of attempts that failed with no finding; None where one held, something was
     found, or none came near.
+
+    A gap between train and eval mode that no norm explains may be their own doing.
     """
-    if any(attempt.held or attempt.findings for attempt in attempts):
+    if any(attempt.held or any(map(_found, attempt.findings)) for attempt in attempts):
         return None
     readings = [reading for attempt in attempts for reading in attempt.trace.readings]
     best = min(readings, key=lambda one: (one.token_error_rate, one.loss), default=None)
     return best if best and best.token_error_rate <= NEAR else None
+
+
+def _found(finding: Finding) -> bool:
+    return finding.name != TRAIN_EVAL_GAP.name or finding.module is not None
