@@ -26,7 +26,7 @@ from pytest_overfit.findings.remedies import (
 )
 from pytest_overfit.findings.signal import DEAD_UNITS
 from pytest_overfit.network.network_edits import TORCHS_OWN
-from pytest_overfit.network.recorder import Call, differ, undisturbed
+from pytest_overfit.network.recorder import Call, differ, distance, undisturbed
 
 EDGE = 0.1
 """Share of the columns, at either edge, that a stride over features may leave over."""
@@ -338,21 +338,47 @@ def _owns(wiring: Wiring, module: str) -> bool:
 
 def _unused(wiring: Wiring, module: str) -> Finding:
     """A warning where the module has no share in the output's graph and no input is lost with it,
-    as heads that serve another loss.
+    as heads that serve another loss. One that hands its input on beside all that it has learnt
+    serves none.
     """
+    hands_on = _hands_on(wiring, module)
     columns = f"columns {_spans(wiring.columns)}{_parts(wiring)} of the input change nothing either"
     return UNUSED_MODULE.finding(
         headline=(
             f"{module or 'the network'} is trained and never used: the output does not depend on it"
+            + (", though what it hands on does reach it" if hands_on else "")
         ),
         evidence=(columns,) if wiring.columns else (),
         module=module,
         try_="use it, remove it, or leave it out of `trainable` where it serves another loss",
         status="confirmed",
         severity="failure"
-        if wiring.columns or wiring.below(module) & wiring.flow.attached
+        if wiring.columns or hands_on or wiring.below(module) & wiring.flow.attached
         else "warning",
     )
+
+
+def _hands_on(wiring: Wiring, module: str) -> bool:
+    """Whether the output answers to other numbers in what a module puts out."""
+    bench = wiring.bench
+    if not module:
+        return False
+
+    def change(_: nn.Module, __: Any, output: Any) -> Any:
+        if isinstance(output, Tensor) and output.is_floating_point():
+            return output + torch.linspace(-1, 1, output.numel()).to(output).view_as(output)
+        if isinstance(output, tuple) and output:
+            return (change(_, __, output[0]), *output[1:])
+        return output
+
+    batch = bench.batch
+    before, _ = bench.run(batch.features, batch.frames)
+    handle = bench.network.get_submodule(module).register_forward_hook(change)
+    try:
+        after, _ = bench.run(batch.features, batch.frames)
+    finally:
+        handle.remove()
+    return distance(before.float(), after.float()) > bench.tolerance
 
 
 def _columns_ignored(wiring: Wiring) -> Finding:
@@ -497,7 +523,7 @@ UNUSED_MODULE = Record(
     name="unused_module",
     stage="network",
     means="A module is trained and the output does not depend on it: a branch that is built and "
-    "not used, or times 0. A head that serves another "
+    "not used, or times 0, or a block that hands on its own input. A head that serves another "
     "loss is lawful, and only told.",
     detected="Modules without a gradient in either mode are changed, and the output does not "
     "answer.",

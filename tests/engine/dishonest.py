@@ -104,6 +104,27 @@ class BothWays(nn.Module):
         return out
 
 
+class HandsOn(BiGRU):
+    """A block that computes a residual and hands on what it was given."""
+
+    def __init__(self, dim: int, vocabulary: int) -> None:
+        super().__init__(dim, vocabulary)
+        self.block = Idle(dim)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(self.block(features), frames)
+
+
+class Idle(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.conv(x.transpose(1, 2)).relu()
+        return x
+
+
 class Unplaced(PostNorm):
     """A table of places that is multiplied by a mask which is zero wherever there is a clip."""
 
@@ -391,6 +412,13 @@ HELD_OUT: tuple[Fault, ...] = (
         plant=rebuilt(Turned),
         finding="place_lost",
         module="both",
+        home="bigru",
+    ),
+    Fault(
+        name="net-hands-on",
+        plant=rebuilt(HandsOn),
+        finding="unused_module",
+        module="block",
         home="bigru",
     ),
     Fault(
