@@ -16,13 +16,22 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from pytest_overfit.health.curves.curve import Where
 from pytest_overfit.health.curves.log_builder import MOST_PREDICTIONS, NAN, LogBuilder
 from pytest_overfit.health.curves.metric_names import clock, known
+from pytest_overfit.health.readers.bars import (
+    BACK,
+    COMPLETE,
+    REFRESHED,
+    covers,
+    heads_training,
+    is_at_its_end,
+    untold,
+)
 from pytest_overfit.health.readers.json_logs import curves_in, read_lists
 from pytest_overfit.health.readers.plain_line import (
     ESCAPES,
@@ -84,12 +93,6 @@ LISTS = re.compile(r"\{\s*['\"][^{}\[\]]*['\"]\s*:\s*\[")
 OBJECT = re.compile(r"\{\s*['\"].*\}")
 MOST_PENDING = 20_000
 """Lines within an epoch that are kept until it is named."""
-REFRESHED = re.compile(r"%\||it/s|s/it")
-"""What a bar tells that is drawn anew with each batch, tqdm's or rich's."""
-BACK = re.compile("\b+")
-"""How a progress bar goes back over what it wrote."""
-COMPLETE = re.compile(r"(?<![\d/])(\d{1,12})/\1(?![\d/])")
-"""A progress bar at its end."""
 NEARLY = 0.9
 """Share of the batches of an epoch that a log which tells every so many of them comes to."""
 _PendingLine = tuple[Where, ParsedLine, str]
@@ -150,33 +153,6 @@ class _PendingPrediction:
     after: float | None
     target: tuple[str, ...]
     prediction: tuple[str, ...]
-
-
-def _covers(before: _PendingLine, after: ParsedLine, split: str) -> bool:
-    """Whether a line tells all that a bar before it told, and more where neither names its epoch and
-    it is a bar too. split: what was told before it.
-    """
-    _, bar, of = before
-    told = {(name, own or of) for name, own, _ in bar.values}
-    again = {(name, own or split) for name, own, _ in after.values}
-    plain = after.batch is None and after.step is None
-    return told <= again if bar.epoch is not None or plain else told < again
-
-
-def _heads_training(line: ParsedLine) -> bool:
-    """Whether a line is `Epoch 1/10` and nothing else."""
-    bare = not line.values and line.step is None and line.batch is None
-    return bare and line.epochs is not None and line.epoch in (0, 1)
-
-
-def _untold(bar: ParsedLine, after: ParsedLine) -> ParsedLine:
-    """What a bar at its end tells and the line that names its epoch does not tell again: a bar shows
-    its last batch where that has the mean.
-    """
-    if not bar.bar or bar.batch is None or bar.batch[0] != bar.batch[1] or after.batch is not None:
-        return bar
-    again = {value[:2] for value in after.values}
-    return replace(bar, values=[value for value in bar.values if value[:2] not in again])
 
 
 def read_plain(
@@ -350,7 +326,7 @@ class PlainLog:
 
     def _begin(self, line: ParsedLine) -> None:
         epoch = line.epoch
-        if self._epoch is None and _heads_training(line) and self._evaluated():
+        if self._epoch is None and heads_training(line) and self._evaluated():
             self._take_pending()
         self._named_at_end = self._named_at_end or (
             self._epoch is None and bool(self._pending_lines)
@@ -369,15 +345,13 @@ class PlainLog:
     def _evaluated(self) -> bool:
         """Whether one bar at its end is all that was told: an evaluation before training."""
         told = [line for _, line, _ in self._pending_lines]
-        return len(told) == 1 and bool(
-            told[0].bar and told[0].batch and told[0].batch[0] == told[0].batch[1]
-        )
+        return len(told) == 1 and is_at_its_end(told[0])
 
     def _place_pending(self, named_by: ParsedLine | None = None) -> None:
         """Lines told since the last epoch was named belong to the one that is named now."""
         for where, line, split in self._take_pending():
             self._split = split
-            self._add(where, _untold(line, named_by) if named_by else line)
+            self._add(where, untold(line, named_by) if named_by else line)
         self._split = ""
 
     def _take_pending(self) -> list[_PendingLine]:
@@ -410,7 +384,9 @@ class PlainLog:
         counts.
         """
         if self._bar is not None and (line.epoch is not None or self._bar[1].epoch is None):
-            if line.epoch == self._bar[1].epoch and _covers(self._bar, line, self._split):
+            if line.epoch == self._bar[1].epoch and covers(
+                self._bar[1], self._bar[2], line, self._split
+            ):
                 self._bar = None
             else:
                 self._end_bar()
@@ -440,7 +416,7 @@ class PlainLog:
         """Whether a bar of Keras under an epoch that has told its validation is of `evaluate`, which
         is called when training is over, and is no reading of it.
         """
-        if not line.bar or line.batch is None or line.batch[0] != line.batch[1]:
+        if not is_at_its_end(line):
             return False
         if any("val" in (split, name[:3].lower()) for name, split, _ in line.values):
             self._validated = self._epoch
