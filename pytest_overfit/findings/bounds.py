@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from pytest_overfit.finding import Finding
 from pytest_overfit.findings.record import Detector, Record
 from pytest_overfit.findings.remedies import subject_remedy
 from pytest_overfit.findings.signal import number
+from pytest_overfit.network.network_edits import edited
 from pytest_overfit.network.recorder import Call, recorded, undisturbed
 from pytest_overfit.subject import Batch, Sample, Subject, collate
 
@@ -189,19 +190,16 @@ def _with_layer_behind(subject: Subject) -> Subject:
     """The subject with a linear layer of its own behind its logits."""
     size = len(subject.vocabulary)
 
-    def build(vocab_size: int, feature_dim: int, seed: int, **keywords: Any) -> nn.Module:
-        network = subject.build(
-            vocab_size=vocab_size, feature_dim=feature_dim, seed=seed, **subject.accepted(keywords)
-        )
+    def add_layer(network: nn.Module) -> bool:
         network.add_module(BEHIND, nn.Linear(size, size))
-        return network
+        return True
 
     def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         log_probs, steps = subject.log_probs(network, features, frames)
         logits: Tensor = network.get_submodule(BEHIND)(log_probs)
         return logits.log_softmax(-1), steps
 
-    return replace(subject, build=build, forward=forward, outputs="log_probs", layout="TBV")
+    return replace(edited(subject, add_layer), forward=forward, outputs="log_probs", layout="TBV")
 
 
 BEHIND = "layer_behind_the_logits"

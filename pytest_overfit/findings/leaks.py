@@ -28,7 +28,7 @@ from pytest_overfit.findings.remedies import (
     PLAIN_CALL,
     STATELESS,
 )
-from pytest_overfit.network.recorder import Call, differ, distance, recorded
+from pytest_overfit.network.recorder import Call, differ, distance
 from pytest_overfit.subject import Batch, Sample, collate
 
 GRAVE = 0.5
@@ -61,23 +61,12 @@ def output_is_repeatable(bench: Bench) -> tuple[Finding, ...]:
             again = bench.run(batch.features, batch.frames, seed=seed)[0]
             gap = distance(first.float(), again.float())
             if gap > bench.tolerance:
-                calls = _calls(bench, batch, seed=1)
+                calls = bench.calls(batch, seed=1)
                 bench.run(-batch.features, batch.frames)
                 return (
-                    _not_repeatable(
-                        record, gap, first_apart(calls, _calls(bench, batch, seed=seed))
-                    ),
+                    _not_repeatable(record, gap, first_apart(calls, bench.calls(batch, seed=seed))),
                 )
     return ()
-
-
-def _calls(
-    bench: Bench, batch: Batch, *, features: Tensor | None = None, seed: int | None = None
-) -> list[Call]:
-    """Every module's call on a batch, or on other features of its clips."""
-    with recorded(bench.network) as calls:
-        bench.run(batch.features if features is None else features, batch.frames, seed=seed)
-    return calls
 
 
 def _first_where(differs: Callable[..., bool], *passages: list[Call]) -> tuple[str, bool] | None:
@@ -184,11 +173,11 @@ def _first_leaking(bench: Bench, batch: Batch, row: int) -> tuple[str | None, bo
     None where neither what modules are given nor what they give shows it.
     """
     others = _others_changed(bench, batch, row)
-    calls = _calls(bench, batch)
+    calls = bench.calls(batch)
     alone, *_ = bench.passage(
         batch.features[row, : int(batch.frames[row])], padded_to=batch.features.shape[1]
     )
-    changed = _calls(bench, batch, features=others)
+    changed = bench.calls(batch, features=others)
     mixed = _first_where(partial(_all_changed, clips=len(batch)), calls, changed, alone)
     # Where mates do not matter, the clip's place in the batch does, and no row is as it is alone.
     return mixed or _first_where(partial(_nowhere, clips=len(batch)), calls, alone) or (None, False)
@@ -305,7 +294,7 @@ def padding_is_ignored(bench: Bench) -> tuple[Finding, ...]:
 def _where_padding_leaks(bench: Bench, clip: Sample, length: int, batch: Batch) -> str | None:
     calls, *_ = bench.passage(clip.features)
     others, *_ = bench.passage(clip.features, padded_to=length)
-    return first_apart(calls, others) or first_apart(calls, _calls(bench, batch))
+    return first_apart(calls, others) or first_apart(calls, bench.calls(batch))
 
 
 def first_apart(calls: list[Call], others: list[Call]) -> str | None:

@@ -25,7 +25,7 @@ from pytest_overfit.findings.remedies import (
 )
 from pytest_overfit.findings.signal import EXPLODING_SIGNAL
 from pytest_overfit.measures import valid_steps
-from pytest_overfit.network.recorder import Call, recorded
+from pytest_overfit.network.recorder import Call
 
 NORMALISED = 0.02
 """Largest logsumexp of a row of log-probabilities that is rounding; half precision reaches 0.01."""
@@ -111,12 +111,10 @@ def _normalising(bench: Bench) -> str | None:
     """The first module whose output sums to 1 over some axis, as it stands or as logarithms, where
     its input does not: what a softmax of some kind is taken in.
     """
-    with recorded(bench.network) as calls:
-        bench.run(bench.batch.features, bench.batch.frames)
     return next(
         (
             call.module
-            for call in calls
+            for call in bench.calls(bench.batch)
             if call.outputs
             and bench.vocabulary in call.outputs[0].shape
             and _is_normalised(call.outputs[0])

@@ -78,7 +78,7 @@ def answers_follow(bench: Bench) -> tuple[Finding, ...]:
         if backwards
         else "the place of the output's answer does not follow the place of what is changed"
     )
-    lost = where_lost(bench, features, _changes(bench, features, 0), _follows)
+    lost = _lost(bench, features)
     return (
         PLACE_LOST.finding(
             headline=(
@@ -86,7 +86,7 @@ def answers_follow(bench: Bench) -> tuple[Finding, ...]:
                 f"{bench.clips[0].name}; 1 where it follows" + _told(lost)
             ),
             evidence=_moved(lost),
-            module=(lost.module or None) if lost else None,
+            module=lost.module if lost else None,
             samples=(bench.clips[0].name,),
             try_=(
                 "check which axis the network takes for time, wherever it permutes, flattens or "
@@ -113,6 +113,10 @@ def _follows(answers: Tensor) -> bool:
     return answers.shape[1] >= FEWEST_STEPS and heard and _correlation(answers) >= CLEAR
 
 
+def _lost(bench: Bench, features: Tensor) -> LostPlace | None:
+    return where_lost(bench, features, _changes(bench, features, 0), _follows)
+
+
 def _told(lost: LostPlace | None) -> str:
     return f", lost {lost}" if lost and str(lost) else ""
 
@@ -133,12 +137,12 @@ def _unheard(bench: Bench, features: Tensor, answers: Tensor) -> tuple[Finding, 
     silent = answers[answers <= 3 * bench.tolerance]
     if loudest < LOUD * bench.tolerance or bench.once(Wiring.of).frames:
         return ()  # frames that are skipped are told as such
-    lost = where_lost(bench, features, _changes(bench, features, 0), _follows)
+    lost = _lost(bench, features)
     return (
         PLACE_LOST.finding(
             headline=f"the output answers to changes at {PLACES - len(silent)} of {PLACES} places "
             f"of {bench.clips[0].name} alone" + _told(lost),
-            module=(lost.module or None) if lost else None,
+            module=lost.module if lost else None,
             evidence=(
                 *_moved(lost),
                 f"log-probabilities move by {loudest:.2g} for one of them, and by at most "

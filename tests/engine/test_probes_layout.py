@@ -12,7 +12,7 @@ from pytest_overfit.network.recorder import watched
 from pytest_overfit.network.signal import valid_mask
 from pytest_overfit.subject import Batch, Sample, Subject, collate
 
-DIM = 6
+DIM, LENGTH = 6, 12
 
 
 class Shaped(nn.Module):
@@ -185,6 +185,3 @@ def test_steps_are_found_in_a_network_for_one_length() -> None:
     )
     layouts = find_layouts(subject, OneLength().eval(), batch)
     assert layouts["over_time", 0] == (Layout(clips=0, steps=1), Layout(clips=0, steps=1))
-
-
-LENGTH = 12

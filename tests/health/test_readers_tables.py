@@ -65,11 +65,6 @@ def as_plain(rows: list[tuple[int, float, float]]) -> str:
     )
 
 
-def tells_again(order: list[int]) -> bool:
-    """Whether it goes back to what was told before, as where a run was resumed."""
-    return any(b < a and b in order[:place] for place, (a, b) in enumerate(pairwise(order), 1))
-
-
 @pytest.mark.parametrize(
     ("write", "name"),
     [
@@ -85,8 +80,9 @@ def test_a_log_that_was_written_is_read_back(
 ) -> None:
     # A table in which no row tells both tells NaN where it tells nothing.
     assume(len(rows) < 6 or any(isfinite(train) and isfinite(val) for _, train, val in rows))
-    assume(not tells_again([epoch for epoch, _, _ in rows]))
-    assume(len(rows) < 4 or all(row[1:] != rows[-1][1:] for row in rows[:-1]))
+    # What a log tells at its end of an earlier epoch is no reading of its last one.
+    again = rows[-1][0] in [epoch for epoch, _, _ in rows[:-1]]
+    assume(not again or all(row[1:] != rows[-1][1:] for row in rows[:-1]))
     with TemporaryDirectory() as folder:
         run = run_of(Path(folder), name, write(rows))
     epochs = tuple(float(epoch) for epoch, _, _ in rows)
@@ -98,7 +94,7 @@ def test_a_log_that_was_written_is_read_back(
 
 @given(
     order=st.lists(st.integers(1, 50), min_size=2, max_size=30).filter(
-        lambda order: order.count(order[0]) == 1 and not tells_again(order)
+        lambda order: order.count(order[0]) == 1
     )
 )
 def test_epochs_out_of_order_are_kept_and_told(order: list[int]) -> None:

@@ -186,6 +186,14 @@ class Bench:
             log_probs, steps = self.alone(features, padded_to=padded_to, train=train)
         return calls, log_probs, steps
 
+    def calls(
+        self, batch: Batch, *, features: Tensor | None = None, seed: int | None = None
+    ) -> list[Call]:
+        """Every module's call on a batch, or on other features of its clips."""
+        with recorded(self.network) as calls:
+            self.run(batch.features if features is None else features, batch.frames, seed=seed)
+        return calls
+
     @cached_property
     def outputs(self) -> tuple[Tensor, Tensor]:
         """The batch of clips in eval mode; steps are cut to what the output has, so that one wrong

@@ -24,24 +24,21 @@ MOVING = {
 
 @dataclass(frozen=True, kw_only=True)
 class LostPlace:
-    """module: the innermost whose code loses the place, "" for what runs outside all of them.
+    """module: the innermost whose code loses the place, None for what runs outside all of them.
 
     after, before: the modules between which it is lost there, None at that code's beginning and
     end. moved_by: `function (file:line)` of what moves numbers there.
     """
 
-    module: str
+    module: str | None
     after: str | None
     before: str | None
     moved_by: tuple[str, ...]
 
     def __str__(self) -> str:
-        sides = [f"after {self.after}"] * bool(self.after) + [f"before {self.before}"] * bool(
-            self.before
-        )
-        return " ".join(
-            [f"in {self.module}"] * bool(self.module) + [" and ".join(sides)] * bool(sides)
-        )
+        named = (("after", self.after), ("before", self.before))
+        sides = " and ".join(f"{side} {module}" for side, module in named if module)
+        return f"in {self.module} {sides}".rstrip() if self.module else sides
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,7 +138,7 @@ def _between(stations: Sequence[_Station], last: int, lost: int) -> LostPlace:
     around = min((one.open for one in passed), key=len)
     before, after = stations[last], stations[lost]
     return LostPlace(
-        module=around[-1] if around else "",
+        module=around[-1] if around else None,
         after=before.module if not before.enters else None,
         before=after.module if after.enters else None,
         moved_by=tuple(

@@ -421,7 +421,7 @@ def _retold(curve: Sequence[tuple[float, Point]]) -> list[tuple[float, float]]:
     goes back to a place told before, not to the beginning, tells what was told again, and goes on
     beyond it.
 
-    None where it does so more often than runs are resumed.
+    Nothing where it does so more often than runs are resumed.
     """
     places, told, back = [point.at for _, point in curve], set[float](), []
     for index, (before, here) in enumerate(pairwise(places), 1):

@@ -11,8 +11,6 @@ BACK = re.compile("\b+")
 """How a progress bar goes back over what it wrote."""
 COMPLETE = re.compile(r"(?<![\d/])(\d{1,12})/\1(?![\d/])")
 """A progress bar at its end."""
-REFRESHED = re.compile(r"%\||it/s|s/it")
-"""What a bar tells that is drawn anew with each batch, tqdm's or rich's."""
 
 
 def is_at_its_end(line: ParsedLine) -> bool:

@@ -275,12 +275,15 @@ def find_runs(folder: Path) -> tuple[list[RunLogs], list[Path]]:
     Raises BadRun where there is no log.
     """
     refused: list[str] = []
-    files = [path for path in _files(folder) if path.is_file()]
-    logs = [path for path in files if path.suffix.lower() in LOGS or "tfevents" in path.name]
-    others = [path for path in files if path not in logs and path.suffix.lower() not in NO_LOGS]
-    found: list[LogFile] = []
-    for paths, told in ((logs, refused), (others, [])):
-        found = found or [log for path in paths if (log := _log(path, folder, told)) is not None]
+    logs, others = list[Path](), list[Path]()
+    for path in _files(folder):
+        usual = path.suffix.lower() in LOGS or "tfevents" in path.name
+        (logs if usual else others).append(path)
+    found = [log for path in logs if (log := _log(path, folder, refused)) is not None] or [
+        log
+        for path in others
+        if path.suffix.lower() not in NO_LOGS and (log := _log(path, folder, [])) is not None
+    ]
     found = [log for log in found if log.path.suffix not in PROSE] or found
     if not found:
         why = f" ({refused[0]})" if refused else ""
@@ -354,7 +357,7 @@ def _log(path: Path, folder: Path, refused: list[str]) -> LogFile | None:
 
     refused: gains what was wrong with a file that might have been one.
     """
-    if path.name in (RUN_JSON, PREDICTIONS, *OWN, *SUMMARIES):
+    if path.name in (RUN_JSON, PREDICTIONS, *OWN, *SUMMARIES) or not path.is_file():
         return None
     try:
         head = head_of(path)

@@ -178,7 +178,12 @@ def whole_object(text: str) -> object:
 
 def curves_in(content: object) -> dict[str, list[Any]]:
     """The lists of numbers of an object, by their names with those of what holds them."""
-    return dict(_lists(content, "", 0)) if isinstance(content, dict) else {}
+    lists = _named_lists(content, "", 0) if isinstance(content, dict) else ()
+    return {
+        name: one
+        for name, one in lists
+        if len(one) >= LEAST_READINGS and (_readings(one) or all(map(_pair, one)))
+    }
 
 
 def rows_in(content: object) -> list[tuple[float, Mapping[str, Any]]]:
@@ -277,18 +282,6 @@ def _rows_of_list(values: list[Any]) -> list[tuple[float, Mapping[str, Any]]]:
 def _clock(name: str) -> str | None:
     own = name.rsplit("/", 1)[-1]
     return clock(own) or clock(own.removesuffix("s"))
-
-
-def _lists(content: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, list[Any]]]:
-    for name, one in content.items():
-        if isinstance(one, dict) and depth < DEEPEST:
-            yield from _lists(one, f"{prefix}{name}/", depth + 1)
-        elif (
-            isinstance(one, list)
-            and len(one) >= LEAST_READINGS
-            and (_readings(one) or all(map(_pair, one)))
-        ):
-            yield prefix + name, one
 
 
 def _readings(values: list[Any]) -> bool:

@@ -136,6 +136,8 @@ BATCH = re.compile(
     re.IGNORECASE,
 )
 DRAWN = re.compile(r"%\||\bit/s|\bs/it|━|\bETA\b")
+REFRESHED = re.compile(r"%\||it/s|s/it")
+"""What a bar tells that is drawn anew with each batch, tqdm's or rich's."""
 NUMBERED = re.compile(r"^\s*(?:\|\s*)?#?0*(\d{1,12})(?:\s*\|\s*|:\s+|\t+)(?=[A-Za-z'\"])")
 """A line that starts with its number: `#00000100: loss=3.5`."""
 VALIDATIONS = re.compile(
@@ -224,7 +226,8 @@ class ParsedLine:
     far, of how many) within the epoch.
 
     bar: whether that is of a progress bar, which at its end tells the metrics of the whole epoch.
-    drawn: whether one is drawn. values: (name, split of the words before it or "", value); a name
+    drawn: whether one is drawn. refreshed: whether that is done with each batch, as tqdm and rich
+    do. values: (name, split of the words before it or "", value); a name
     ends in " %" where its value had that sign.
     """
 
@@ -234,6 +237,7 @@ class ParsedLine:
     batch: tuple[int, int] | None = None
     bar: bool = False
     drawn: bool = False
+    refreshed: bool = False
     values: list[tuple[str, str, float]] = field(default_factory=list)
 
 
@@ -277,6 +281,7 @@ def parsed(text: str) -> ParsedLine:
         if line.batch is None:
             line.batch, line.bar = _batch(text, clocks), True
         line.drawn = DRAWN.search(text) is not None
+        line.refreshed = REFRESHED.search(text) is not None
     return line
 
 

@@ -26,7 +26,6 @@ from pytest_overfit.health.curves.metric_names import clock, known
 from pytest_overfit.health.readers.bars import (
     BACK,
     COMPLETE,
-    REFRESHED,
     covers,
     heads_training,
     is_at_its_end,
@@ -192,7 +191,6 @@ class PlainLog:
         self._pending_lines: list[_PendingLine] = []
         self._columns: list[str] = []
         self._shown_last: dict[str, float] = {}
-        self._refreshed = False
         self._bar: _PendingLine | None = None
         self._named_at_end, self._counted, self._ended = False, False, False
         self._stepped, self._closes = False, False
@@ -234,7 +232,6 @@ class PlainLog:
             return
         self._facts(text)
         line = parsed(text)
-        self._refreshed = REFRESHED.search(text) is not None
         if self._fitted_anew(line):
             line.epoch, line.epochs = (self._epoch or 0.0) + 1, None
             self._builder.facts.pop("epochs", None)
@@ -466,7 +463,7 @@ class PlainLog:
         step = NAN if self._step is None else self._step
         for name, split, value in line.values:
             split = split or self._split
-            if line.drawn and self._stale(name, split, value, level):
+            if line.drawn and self._stale(line, name, split, value, level):
                 continue
             if split == "test":
                 name, split = f"test {name}", ""
@@ -481,7 +478,7 @@ class PlainLog:
                 order=where.number,
             )
 
-    def _stale(self, name: str, split: str, value: float, level: str) -> bool:
+    def _stale(self, line: ParsedLine, name: str, split: str, value: float, level: str) -> bool:
         """Whether a progress bar shows again what it showed before: that of Lightning does so with
         the metrics of an epoch until there are new ones, that of Keras shows them once.
         """
@@ -490,7 +487,7 @@ class PlainLog:
             return level == "step" and meaning is not None and meaning.level == "epoch"
         again = self._shown_last.get(name) == value
         self._shown_last[name] = value
-        return again and self._refreshed
+        return again and line.refreshed
 
     def _heading(self, text: str, line: ParsedLine) -> None:
         """`Validation:`, `--- Train samples ---` or `Validation result at step 400` tells the split
