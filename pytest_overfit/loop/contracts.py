@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.findings.examine import Checked
 from pytest_overfit.findings.record import Contract, Record
+from pytest_overfit.host import own_randomness
 from pytest_overfit.loop import (
     conduct,
     features,
@@ -153,8 +154,9 @@ LAST = {"loop_diverges"}
 
 def examine_loop(subject: Subject, *, seed: int = 0) -> tuple[Checked, ...]:
     """What the contracts of the subject's loop find, after a rehearsal of some steps."""
-    rehearsal = rehearse(subject, seed=seed)
-    found = {contract: contract.examine(rehearsal) for contract in CONTRACTS}
+    with own_randomness():
+        rehearsal = rehearse(subject, seed=seed)
+        found = {contract: contract.examine(rehearsal) for contract in CONTRACTS}
     every = [finding for findings in found.values() for finding in findings]
     names = {finding.name for finding in every}
     caused = any(finding.fails() and finding.name not in LAST for finding in every)
