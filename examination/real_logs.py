@@ -3,8 +3,8 @@ expert judged before.
 
 DIR holds a folder for each run, with its log and a `label.json`. Of that are used:
 
-    train, valid, rate   null, or count, first, best, best_at, last; of the rate also its unit,
-                         "percent" or "share"
+    train, valid, rate   null, or count, first, best, best_at, last, all of them null if no
+                         reading is a number; of the rate also its unit, "percent" or "share"
     verdict              all acceptable answers: healthy, go on, stop, cannot tell
     illness              acceptable names of it; empty where nothing is wrong
     onset                null, or value, unit (epoch or step), tolerance in words, with a number in
@@ -337,8 +337,8 @@ def _differs(
 
 def _difference(curve: Curve, said: Mapping[str, Any], better: str, scale: float) -> str:
     values = [value * scale for value in curve.ascending.values if math.isfinite(value)]
-    if not values:
-        return "nothing finite"
+    if not values or said["last"] is None:  # of a curve that is NaN throughout labels tell nothing
+        return "nothing finite" if values or said["last"] is not None else ""
     best = max(values) if better == "higher" else min(values)
     found = {"first": values[0], "best": best, "last": values[-1]}
     wrong = [

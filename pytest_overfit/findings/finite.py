@@ -137,8 +137,10 @@ def _finite_as_used(bench: Bench) -> tuple[Finding, ...]:
     hooks close.
     """
     clip = bench.clips[0]
-    with undisturbed(bench.network, train=False, seed=bench.seed), torch.no_grad():
-        torch.backends.mha.set_fastpath_enabled(True)
+    with (
+        undisturbed(bench.network, train=False, seed=bench.seed, as_used=True),
+        torch.no_grad(),
+    ):
         frames = torch.tensor([clip.frames], device=bench.device)
         output, _ = bench.subject.log_probs(
             bench.network, clip.features[None].to(bench.device), frames

@@ -22,6 +22,7 @@ from pytest_overfit.findings.remedies import (
     NO_DROPOUT_AT_ALL,
     NOISELESS,
     ONE_BY_ONE,
+    ORDER_PUT_BACK,
     OTHER_AXES,
     OTHER_LAYOUT,
     PERMUTED,
@@ -128,7 +129,17 @@ def clips_are_independent(bench: Bench) -> tuple[Finding, ...]:
             valid = min(int(steps[row]), int(own[0]))
             gap = distance(together[:valid, row].float(), alone[:valid, 0].float())
             if gap > bench.tolerance and not (order and _by_length_alone(bench, batch, row)):
-                return (_batch_leak(bench, name, gap, _first_leaking(bench, batch, row)),)
+                elsewhere = next(
+                    (
+                        batch.names[other]
+                        for other in range(len(batch))
+                        if distance(together[:valid, other].float(), alone[:valid, 0].float())
+                        <= bench.tolerance
+                    ),
+                    None,
+                )
+                where = _first_leaking(bench, batch, row)
+                return (_batch_leak(bench, name, gap, where, elsewhere),)
     return ()
 
 
@@ -179,8 +190,39 @@ def _first_leaking(bench: Bench, batch: Batch, row: int) -> tuple[str | None, bo
     )
     changed = bench.calls(batch, features=others)
     mixed = _first_where(partial(_all_changed, clips=len(batch)), calls, changed, alone)
-    # Where mates do not matter, the clip's place in the batch does, and no row is as it is alone.
-    return mixed or _first_where(partial(_nowhere, clips=len(batch)), calls, alone) or (None, False)
+    # Where mates do not matter, the clip's place in the batch does, and no row is as it is alone ...
+    nowhere = mixed or _first_where(partial(_nowhere, clips=len(batch)), calls, alone)
+    # ... or another one is.
+    return nowhere or (_last_out_of_order(calls, alone, row, len(batch)), False)
+
+
+def _last_out_of_order(calls: list[Call], alone: list[Call], row: int, clips: int) -> str | None:
+    """The module that is given a clip in its own row and hands it on in another, the last of them:
+    those before may have been put right.
+    """
+    found = None
+    for together, one in zip(calls, alone, strict=False):
+        if together.module != one.module or not (together.inputs and together.outputs):
+            continue
+        before, after = (
+            _row_of(some[0], own[0], clips)
+            for some, own in ((together.inputs, one.inputs), (together.outputs, one.outputs))
+        )
+        if before == row and after not in (row, None):
+            found = together.module
+        elif after == row:
+            found = None
+    return found
+
+
+def _row_of(together: Tensor, alone: Tensor, clips: int) -> int | None:
+    """The one row of a batch's tensor that holds a clip's own; None where none or several do."""
+    rounding = 1e-2 * float(alone.abs().max())
+    for view in _by_clip(together, alone, clips):
+        rows = [row for row in range(clips) if distance(view[row], alone) <= rounding]
+        if len(rows) == 1:
+            return rows[0]
+    return None
 
 
 def _by_clip(together: Tensor, alone: Tensor, clips: int) -> list[Tensor]:
@@ -216,8 +258,16 @@ def _all_changed(one: Tensor, other: Tensor, alone: Tensor, clips: int) -> bool:
     return bool(pairs) and all(distance(a, b) > rounding for a, b in pairs)
 
 
-def _batch_leak(bench: Bench, name: str, gap: float, where: tuple[str | None, bool]) -> Finding:
+def _batch_leak(
+    bench: Bench, name: str, gap: float, where: tuple[str | None, bool], elsewhere: str | None
+) -> Finding:
+    """elsewhere: the clip in whose place this one's own output stands."""
     module, before = where
+    order = (
+        (f"what it gives alone stands in the place of {elsewhere}: clips are not put back",)
+        if elsewhere
+        else ()
+    )
     place = (
         f": they are mixed before {module}"
         if module and before
@@ -228,14 +278,16 @@ def _batch_leak(bench: Bench, name: str, gap: float, where: tuple[str | None, bo
     return BATCH_LEAK.finding(
         headline=f"in eval mode the output of {name} depends on the clips beside it{place}",
         evidence=(
-            (
-                f"log-probabilities differ by up to {gap:.2g} between the clip alone and in a "
-                f"batch; rounding explains {bench.tolerance:.1g}"
-            ),
+            f"log-probabilities differ by up to {gap:.2g} between the clip alone and in a "
+            f"batch; rounding explains {bench.tolerance:.1g}",
+            *order,
         ),
         module=module,
         samples=(name,),
-        try_="look for swapped time and batch axes (batch_first), for an order of clips that is "
+        try_="put the clips back into the order that they came in: index what comes out by "
+        "order.argsort(), or pack with enforce_sorted=False"
+        if elsewhere
+        else "look for swapped time and batch axes (batch_first), for an order of clips that is "
         "not put back, and for statistics taken over "
         "the batch in eval mode",
         status="confirmed",
@@ -298,17 +350,23 @@ def _where_padding_leaks(bench: Bench, clip: Sample, length: int, batch: Batch) 
 
 
 def first_apart(calls: list[Call], others: list[Call]) -> str | None:
-    """The first module that gives something else where it was given the same."""
-    for call, other in zip(calls, others, strict=False):
-        if (
-            call.outputs
-            and call.outputs[0].ndim > 1
-            and differ(call.outputs[:1], other.outputs[:1])
-        ):
-            size = float(call.outputs[0].abs().max())
-            if distance(call.outputs[0], other.outputs[0]) > 1e-4 * size:
-                return call.module
-    return None
+    """The first module that gives something else where it was given the same; where there is none,
+    since that is done between the network's own modules, the first that gives something else.
+    """
+    apart = [
+        (call, other)
+        for call, other in zip(calls, others, strict=False)
+        if call.outputs and call.outputs[0].ndim > 1 and _apart(call.outputs, other.outputs)
+    ]
+    given_the_same = (call.module for call, other in apart if not _apart(call.inputs, other.inputs))
+    return next(given_the_same, apart[0][0].module if apart else None)
+
+
+def _apart(some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:
+    """Whether the first tensors of two passages differ by more than rounding."""
+    if not some or not differ(some[:1], others[:1]):
+        return False
+    return distance(some[0], others[0]) > 1e-4 * float(some[0].abs().max())
 
 
 def _padding_leak(
@@ -399,7 +457,16 @@ BATCH_LEAK = Record(
         "and for statistics over the batch."
     ),
     follows=("non_finite_output", "non_finite_gradient", "carried_state", "random_in_eval"),
-    remedies=(OTHER_LAYOUT, OTHER_AXES, PERMUTED, DEFAULT_LOSS, FROM_HEAD, ONE_BY_ONE, BYPASS),
+    remedies=(
+        OTHER_LAYOUT,
+        ORDER_PUT_BACK,
+        OTHER_AXES,
+        PERMUTED,
+        DEFAULT_LOSS,
+        FROM_HEAD,
+        ONE_BY_ONE,
+        BYPASS,
+    ),
     planted=("ctc-axes", "ctc-axes-output", "ctc-axes-square", "net-batch-mean"),
     harmless=True,
 )

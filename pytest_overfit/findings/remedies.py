@@ -248,6 +248,10 @@ STATELESS = subject_remedy(
 )
 COUNT_STEPS = subject_remedy("the steps that each clip really gives", subject_edits.counted_steps)
 OTHER_LAYOUT = subject_remedy("time and batch the other way round", subject_edits.other_layout)
+ORDER_PUT_BACK = subject_remedy(
+    "clips that come out longest first put back into the batch's order",
+    subject_edits.order_put_back,
+)
 ONE_BY_ONE = subject_remedy(
     "clips one by one, without padding or batch mates", subject_edits.one_by_one
 )

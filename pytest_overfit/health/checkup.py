@@ -8,6 +8,7 @@ no longer improves or is over. *Cannot tell*: the same, without an error rate to
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 from typing import Literal
 
 from pytest_overfit.finding import Finding, counted
@@ -36,8 +37,14 @@ from pytest_overfit.health.rules.reading import (
     metric_words,
     value_words,
 )
-from pytest_overfit.health.rules.stability import LEARNING_UNDONE, TRAINING_DIVERGES
+from pytest_overfit.health.rules.stability import (
+    LEARNING_UNDONE,
+    LOSS_OSCILLATES,
+    LOSS_SPIKES,
+    TRAINING_DIVERGES,
+)
 from pytest_overfit.health.rules.trend import (
+    CLEAR,
     CREEP,
     FEW,
     between,
@@ -53,6 +60,10 @@ from pytest_overfit.health.run import Run
 
 ENOUGH = 12
 """Readings below which a run that is not over may still go anywhere."""
+MISREAD_MOSTLY = 2 / 3
+"""Share of tokens that are wrong from which on no accuracy is good."""
+SLOW = 0.005
+"""Share of its level by which a smooth curve that still sinks does so in the last third of a run."""
 FEWEST = 3
 """Readings of an error rate below which nothing shows where it goes, however many there are of the
 loss.
@@ -145,7 +156,7 @@ def _verdict(
         return "cannot tell", (*reasons, unknown, *run.finished, *best_checkpoint(run))
     if any(finding.name == VALIDATION_WER_STUCK.name for finding in findings):
         return "cannot tell", (*reasons, "nothing shows that it will be read better")
-    if reasons and not _in_loss_alone(run, findings):
+    if any(not _leaves_open(run, finding) for finding in findings):
         return "go on", tuple(reasons)
     verdict, why = _without_illness(run, measured)
     if verdict == "healthy" and not reasons and not run.finished:
@@ -153,13 +164,16 @@ def _verdict(
     return verdict, (*reasons, *why)
 
 
-def _in_loss_alone(run: Run, findings: tuple[Finding, ...]) -> bool:
-    """Whether all that was found is a validation loss which rises and does not harm what is read."""
-    return all(
+def _leaves_open(run: Run, finding: Finding) -> bool:
+    """Whether a finding leaves open how a run stands: a validation loss that rises and does not harm
+    what is read, or a training loss that may be unsteady.
+    """
+    if finding.name in (LOSS_SPIKES.name, LOSS_OSCILLATES.name):
+        return finding.status == "suspected"
+    return (
         finding.name == VALIDATION_LOSS_RISES.name
         and finding.began is not None
         and not reading_harmed(run, finding.began)
-        for finding in findings
     )
 
 
@@ -225,13 +239,22 @@ def _early(run: Run) -> list[str]:
 def _unread(run: Run) -> list[str]:
     """Splits that are read too badly to call a run healthy.
 
-    An accuracy of half may be good, as where tokens are translated.
+    An accuracy of half may be good, as where tokens are translated; BLEU is never high.
     """
     read = [(split, metric(run.read_by(split) or ""), error_rate(run, split)) for split in SPLITS]
     badly = [
         split
         for split, kind, rate in read
-        if kind and len(rate) and rate.values[-1] > (KNOWS if kind.kind == "error rate" else STUCK)
+        if kind
+        and len(rate)
+        and rate.values[-1]
+        > (
+            KNOWS
+            if kind.kind == "error rate"
+            else MISREAD_MOSTLY
+            if kind.words == "accuracy"
+            else STUCK
+        )
     ]
     return [
         (
@@ -286,15 +309,16 @@ def still_improving(run: Run) -> str | None:
     for what, (name, curve) in (
         read or {"training loss": ("train_loss", run.curve("train_loss"))}
     ).items():
-        if (best := _still_falls(thinned(curve))) is not None:
+        slowly = list(read) == ["validation loss"]
+        if (best := _still_falls(thinned(curve), slowly=slowly)) is not None:
             value = number(best[1]) if name.endswith("_loss") else value_words(run, "val", best[1])
             return f"{what} still falls: {value} at {place(run, best[0])} is its lowest so far"
     return None
 
 
-def _still_falls(curve: Curve) -> tuple[float, float] | None:
+def _still_falls(curve: Curve, *, slowly: bool) -> tuple[float, float] | None:
     """The lowest reading of a curve that fell over its last third, and still in the later half of
-    that; else None.
+    that; else None. slowly: little is enough, since nothing else tells where the run goes.
     """
     if len(curve) < 3:
         return (curve.at[-1], curve.values[-1]) if len(curve) == 2 and falls(curve) else None
@@ -307,7 +331,18 @@ def _still_falls(curve: Curve) -> tuple[float, float] | None:
     before = between(curve, curve.at[0], last.at[0]).values[:-1]
     if fell and len(curve) >= FEW and before:  # the lowest of so many lies lower by chance
         fell = min(before) - min(last.values) > noise(between(curve, curve.at[len(curve) // 3]))
+    fell = fell or (slowly and _sinks(curve, last))
     return (curve.at[best], curve.values[best]) if fell and curve.at[best] >= last.at[0] else None
+
+
+def _sinks(curve: Curve, last: Curve) -> bool:
+    """Whether a smooth curve still sinks, if by little: over its last third by SLOW of its level and
+    CLEAR of its noise, and to its end.
+    """
+    if len(curve) < FEW or lowest(curve) < len(curve) - 2:
+        return False
+    fallen = median(last.values[: max(len(last) // 3, 1)]) - min(last.values)
+    return fallen > max(SLOW * abs(last.values[0]), CLEAR * noise(last))
 
 
 def _notes(run: Run, findings: tuple[Finding, ...], verdict: Verdict) -> tuple[str, ...]:

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from pytest_overfit.network.function_edits import DROPPING
+from pytest_overfit.network.function_edits import ATTENDING, DROPPING
 from pytest_overfit.network.recorder import undisturbed
 from pytest_overfit.subject import Sample, Subject, collate
 
@@ -27,9 +28,15 @@ class _Rates(TorchFunctionMode):
         if func in DROPPING:
             rate = float(named["p"] if "p" in named else [*args[1:2], 0.5][0])
             drops = named.get("training", named.get("train", [*args[2:3], True][0]))
-            where = self.inside[-1]
-            self.rates[where] = max(self.rates.get(where, 0.0), rate if drops else 0.0)
+            self._note(rate if drops else 0.0)
+        elif func is F.scaled_dot_product_attention:
+            place = ATTENDING[func]
+            self._note(float(named.get("dropout_p", [*args[place : place + 1], 0.0][0])))
         return func(*args, **named)
+
+    def _note(self, rate: float) -> None:
+        where = self.inside[-1]
+        self.rates[where] = max(self.rates.get(where, 0.0), rate)
 
 
 def dropout_rates(

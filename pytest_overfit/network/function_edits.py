@@ -41,6 +41,8 @@ DROPPING = {
     F.feature_alpha_dropout,
     torch.dropout,
 }
+ATTENDING = {F.scaled_dot_product_attention: 4, F.multi_head_attention_forward: 10}
+"""Attention's functions -> the place of `dropout_p` among their arguments."""
 DRAWING = {torch.randn, torch.rand, torch.randn_like, torch.rand_like, torch.normal}
 DRAWING_IN_PLACE = {Tensor.normal_, Tensor.uniform_}
 FLIPPING = {torch.flip, Tensor.flip, torch.fliplr, torch.flipud}
@@ -87,11 +89,18 @@ def undetached(subject: Subject) -> Subject:
 
 class Undropped(TorchFunctionMode):
     """Within it dropout hands on what it is given, in whatever mode and by whatever name it is
-    called.
+    called, and attention drops no weights. A copy of it, as ever: it may be written into.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return args[0] if func in DROPPING else func(*args, **(kwargs or {}))
+        if func in DROPPING:
+            return args[0].clone()
+        kwargs = kwargs or {}
+        if func in ATTENDING:
+            place = ATTENDING[func]
+            args = tuple(0.0 if index == place else given for index, given in enumerate(args))
+            kwargs = {**kwargs, "dropout_p": 0.0} if len(args) <= place else kwargs
+        return func(*args, **kwargs)
 
 
 def undropped(subject: Subject) -> Subject:

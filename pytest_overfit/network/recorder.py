@@ -169,12 +169,19 @@ def in_double() -> Iterator[None]:
 
 
 @contextmanager
-def undisturbed(network: nn.Module, *, train: bool, seed: int) -> Iterator[None]:
+def undisturbed(
+    network: nn.Module, *, train: bool, seed: int, as_used: bool = False
+) -> Iterator[None]:
     """Run in the given mode with seeded randomness; buffers, modes and torch's generators are as
     before afterwards.
 
     cuDNN is off inside: its recurrent layers cannot go backward in eval mode, and its TF32 looks
     like a leak. So is attention's fast path, whose nested tensors hooks cannot read.
+
+    In eval mode dropout hands on a copy of what it is given, as it does in training: a network that
+    writes into it, `x += residual`, has no gradient there else.
+
+    as_used: leave attention its fast path, and dropout alone, whose hooks would close it.
     """
     modes = [(module, module.training) for module in network.modules()]
     buffers = [
@@ -186,7 +193,12 @@ def undisturbed(network: nn.Module, *, train: bool, seed: int) -> Iterator[None]
     was_fast = torch.backends.mha.get_fastpath_enabled()
     if any(mode is not train for _, mode in modes):  # to set a mode that is set costs as much
         network.train(train)
-    torch.backends.mha.set_fastpath_enabled(False)
+    torch.backends.mha.set_fastpath_enabled(as_used and was_fast)
+    copying = [
+        module.register_forward_hook(_a_copy_of_its_input)
+        for module, _ in modes
+        if not (train or as_used) and isinstance(module, nn.modules.dropout._DropoutNd)
+    ]
     try:
         devices = (
             list({parameter.device for parameter in network.parameters() if parameter.is_cuda})
@@ -197,6 +209,8 @@ def undisturbed(network: nn.Module, *, train: bool, seed: int) -> Iterator[None]
             seed_generators(seed)
             yield
     finally:
+        for handle in copying:
+            handle.remove()
         with torch.no_grad():
             for module, name, before in buffers:
                 buffer = module._buffers.get(name)
@@ -206,6 +220,10 @@ def undisturbed(network: nn.Module, *, train: bool, seed: int) -> Iterator[None]
             if module.training is not mode:
                 module.training = mode
         torch.backends.mha.set_fastpath_enabled(was_fast)
+
+
+def _a_copy_of_its_input(_: nn.Module, given: tuple[Any, ...], output: Any) -> Any:
+    return output.clone() if given and output is given[0] and output.requires_grad else output
 
 
 def differ(some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:

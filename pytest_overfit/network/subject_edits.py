@@ -201,6 +201,22 @@ def one_by_one(subject: Subject) -> Subject:
     return replace(subject, forward=forward, outputs="log_probs", layout="TBV")
 
 
+def order_put_back(subject: Subject) -> Subject:
+    """The subject whose clips, which its network hands out longest first, stand in the batch's order
+    again; likewise their steps, where those are handed out longest first too.
+    """
+
+    def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs, steps = subject.log_probs(network, features, frames)
+        longest_first = bool((steps[1:] <= steps[:-1]).all())
+        lengths = frames if longest_first else steps
+        back = lengths.sort(descending=True).indices.argsort()
+        there = back.to(log_probs.device)
+        return log_probs[:, there], steps[back.to(steps.device)] if longest_first else steps
+
+    return replace(subject, forward=forward, outputs="log_probs", layout="TBV")
+
+
 def loss_on_cpu(subject: Subject) -> Subject:
     """The subject whose loss is computed on the CPU, wherever its output stands."""
     own = subject.loss or (lambda *batch: ctc.nats_per_token(*batch, blank=subject.blank))

@@ -21,6 +21,8 @@ from torch.utils.checkpoint import checkpoint
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.bench import CLIPS
 from pytest_overfit.findings.examine import check
+from pytest_overfit.network.function_edits import undropped
+from pytest_overfit.network.subject_edits import order_put_back
 from pytest_overfit.subject import Sample, Subject
 from tests.engine.planting import rebuilt
 from tests.engine.subjects import BiGRU, MaskedConv, bigru, clips, halved, inside, subject
@@ -698,3 +700,114 @@ def test_the_module_that_a_softmax_is_taken_in_is_named(end: nn.Module, outputs:
     )
     modules = [f.module for f in check(of, clips(4)) if f.name == "unnormalised_output"]
     assert modules == ([] if outputs == "logits" and isinstance(end, nn.LogSoftmax) else ["end"])
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer on packed sequences, longest first, which puts the clips back or does
+    not.
+    """
+
+    def __init__(self, width: int, *, back: bool) -> None:
+        super().__init__()
+        self.rnn, self.back = nn.GRU(width, width, batch_first=True), back
+
+    def forward(self, x: Tensor, steps: Tensor) -> Tensor:
+        ordered, order = steps.sort(descending=True)
+        packed = nn.utils.rnn.pack_padded_sequence(x[order], ordered, batch_first=True)
+        out, _ = nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)
+        return out[order.argsort()] if self.back else out
+
+
+class Ordered(nn.Module):
+    """One that sorts clips and puts them back, then one that may not."""
+
+    def __init__(self, dim: int, vocabulary: int, *, back: bool) -> None:
+        super().__init__()
+        self.stem = nn.Linear(dim, 24)
+        self.first, self.second = Recurrent(24, back=True), Recurrent(24, back=back)
+        self.head = nn.Linear(24, vocabulary)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.second(self.first(self.stem(features), frames), frames)
+        return self.head(x).log_softmax(-1).transpose(0, 1), frames
+
+
+def ordered(*, back: bool) -> Subject:
+    return subject(lambda dim, vocabulary: Ordered(dim, vocabulary, back=back), "ordered")
+
+
+def test_clips_that_are_sorted_and_not_put_back_are_told_so_at_the_module_that_does_it() -> None:
+    finding = only(ordered(back=False))
+    assert (finding.name, finding.module) == ("batch_leak", "second")
+    assert "stands in the place of" in finding.evidence[1]
+    assert "argsort" in (finding.try_ or "")
+    assert found(order_put_back(ordered(back=False))) == []
+    assert found(ordered(back=True)) == []
+
+
+class Attends(nn.Module):
+    """Attention of its own, which drops weights in training, or in eval mode too."""
+
+    def __init__(self, width: int, *, always: bool) -> None:
+        super().__init__()
+        self.mix, self.out, self.always = (
+            nn.Linear(width, 3 * width),
+            nn.Linear(width, width),
+            always,
+        )
+
+    def forward(self, x: Tensor, outside: Tensor) -> Tensor:
+        query, key, value = self.mix(x).chunk(3, -1)
+        drops = 0.5 if self.always or self.training else 0.0
+        mask = torch.zeros_like(outside, dtype=x.dtype).masked_fill(outside, -math.inf)
+        seen = F.scaled_dot_product_attention(query, key, value, mask[:, None], dropout_p=drops)
+        return x + self.out(seen)
+
+
+class Attentive(BiGRU):
+    """With attention before its recurrent layers."""
+
+    def __init__(self, dim: int, vocabulary: int, *, always: bool) -> None:
+        super().__init__(dim, vocabulary)
+        self.attend = Attends(dim, always=always)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        outside = torch.arange(features.shape[1]) >= frames[:, None]
+        return super().forward(self.attend(features, outside), frames)
+
+
+def attentive(*, always: bool) -> Subject:
+    return subject(lambda dim, vocabulary: Attentive(dim, vocabulary, always=always), "attentive")
+
+
+def test_randomness_is_put_where_it_is_drawn_and_not_at_the_layer_behind_it() -> None:
+    finding = only(attentive(always=True))
+    assert (finding.name, finding.module) == ("random_in_eval", "attend")
+    assert found(undropped(attentive(always=True))) == []
+    assert found(attentive(always=False)) == []
+
+
+class Added(Conv):
+    """Adds what it was given to what dropout hands on, in place."""
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.relu(self.stem(features.transpose(1, 2), frames))
+        given, x = x, self.drop(F.relu(self.middle(x, frames)))
+        x += given
+        x = F.gelu(self.second(x, frames)).transpose(1, 2)
+        return self.head(x).log_softmax(-1).transpose(0, 1), halved(frames)
+
+    def __init__(self, dim: int, vocabulary: int) -> None:
+        super().__init__(dim, vocabulary)
+        self.middle, self.drop = MaskedConv(32, 32, kernel=3), nn.Dropout(0.2)
+
+
+def test_what_is_written_into_behind_dropout_has_its_gradient_in_eval_mode_too() -> None:
+    """relu keeps its output for the backward pass, and without a copy that is written into."""
+    added = subject(Added, "added")
+    assert found(added) == []
+    network = added.fresh(feature_dim=added.samples[0].features.shape[1], seed=0).eval()
+    clip = added.samples[0].features[None]
+    with pytest.raises(RuntimeError, match="inplace operation"):
+        network(clip, torch.tensor([clip.shape[1]]))[0].sum().backward()
+    assert found(undropped(added)) == []

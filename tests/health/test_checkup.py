@@ -462,3 +462,32 @@ def test_a_few_readings_from_late_in_a_run_tell_only_where_they_improve(last, ve
     assert check_up(
         made(**{name: curve(at, values) for name, values in curves.items()})
     ).verdict == (verdict)
+
+
+@pytest.mark.parametrize(
+    ("wobble", "verdict"), [(0.0005, "go on"), (0.01, "cannot tell")], ids=["smooth", "noisy"]
+)
+def test_a_loss_alone_that_sinks_by_little_improves_where_it_is_smooth(wobble, verdict):
+    epochs = np.arange(1, 31)
+    val = 1.4 + 1.6 * np.exp(-epochs / 6) + wobble * np.resize([1, -1, 0.5, -0.5], 30)
+    checkup = check_up(made(train_loss=np.geomspace(3, 1, 30), val_loss=val))
+    assert checkup.findings == ()
+    assert checkup.verdict == verdict
+
+
+@pytest.mark.parametrize(("accuracy", "verdict"), [(0.17, "go on"), (0.6, "healthy")])
+def test_a_low_accuracy_is_not_healthy(accuracy, verdict):
+    learnt = 1 - np.exp(-np.arange(1, 61) / 4)
+    val = 7.7 - 1.5 * learnt
+    curves = {"train_loss": val - 0.5, "val_loss": val, "val_accuracy": accuracy * learnt}
+    assert check_up(made(**curves)).verdict == verdict
+
+
+def test_a_training_loss_that_may_be_unsteady_is_no_reason_to_go_on():
+    steady = np.geomspace(3, 0.05, 80)
+    spiked = steady * np.where(np.isin(np.arange(80), (50, 60, 70)), 9.0, 1.0)
+    rate = np.maximum(0.6 * 0.9 ** np.arange(80), 0.08) + 0.001 * np.resize([1, -1], 80)
+    val = 0.4 + np.geomspace(3, 0.01, 80)
+    checkup = check_up(made(train_loss=spiked, val_loss=val, val_wer=rate))
+    assert [(f.name, f.status) for f in checkup.findings] == [("loss_spikes", "suspected")]
+    assert checkup.verdict == "healthy"

@@ -197,7 +197,7 @@ def epochs(first: float, *losses: float) -> str:
 def test_of_two_runs_in_one_file_the_newer_is_read(tmp_path: Path) -> None:
     run = read(tmp_path, "train.log", epochs(1, 5.0, 4.0, 3.0, 2.0) + epochs(1, 5.25, 3.75, 2.5))
     assert points(run, "train_loss") == [(1, 5.25), (2, 3.75), (3, 2.5)]
-    assert run.warnings == ("the log starts anew 1 times; number 2 is read, from train.log:5 on",)
+    assert run.warnings == ("the log starts anew 1 time; number 2 is read, from train.log:5 on",)
 
 
 def test_a_run_hardly_begun_gives_way_to_the_one_before(tmp_path: Path) -> None:

@@ -303,3 +303,45 @@ def test_parameters_are_read(tmp_path: Path, line: str) -> None:
         run_of(tmp_path, f"{line}\nNon-trainable params: 0\nEpoch 1: Train 4.5\n").facts.parameters
         == 3_400_000
     )
+
+
+def test_a_step_that_is_told_again_with_one_metric_more_is_told_once(tmp_path: Path) -> None:
+    told = [f"step:{step} loss={3 - step / 1000}" for step in (10, 20, 30, 40)]
+    run = run_of(tmp_path, "\n".join([*told, f"{told[-1]} train_accuracy=0.2", "step:50 loss=2.9"]))
+    assert [at for at, _ in points(run, "train_loss")] == [10, 20, 30, 40, 50]
+    assert run.warnings == ()
+
+
+def test_batches_that_name_their_epoch_alone_are_spread_over_it_in_each_of_two_runs(
+    tmp_path: Path,
+) -> None:
+    def epoch(number: int) -> str:
+        batches = (f"INFO: count: {50 * n}, loss: {9 - number - n / 20}" for n in range(20))
+        return "\n".join([f"INFO: train epoch: {number}", *batches, ""])
+
+    run = run_of(tmp_path, "".join(map(epoch, [0, 1, 0, 1, 2])))
+    places = run.curves["train_loss"].at
+    assert len(places) == 60
+    assert list(places) == sorted(set(places))
+    assert run.warnings[0].startswith("the log starts anew 1 time; number 2 is read")
+
+
+def test_an_error_rate_that_is_named_and_not_computed_is_none(tmp_path: Path) -> None:
+    rows = "\n".join(
+        f"epoch {n}: val loss {5 / n} val wer 0.0 val cer {0.9 / n}" for n in (1, 2, 3)
+    )
+    run = run_of(tmp_path, rows)
+    assert run.read_by("val") == "val_cer"
+    flawless = "\n".join(f"epoch {n}: val loss {5 / n} val wer 0.0 val cer 0.0" for n in (1, 2, 3))
+    assert run_of(tmp_path, flawless).read_by("val") == "val_wer"
+
+
+def test_a_step_at_which_both_splits_are_evaluated_is_one_of_training(tmp_path: Path) -> None:
+    run = run_of(
+        tmp_path,
+        "\n".join(
+            f"Eval step {n} | train loss {3 - n / 50000} | val loss 3.1" for n in (0, 5000, 9000)
+        ),
+    )
+    assert run.clock == "step"
+    assert [at for at, _ in points(run, "val_loss")] == [0, 5000, 9000]

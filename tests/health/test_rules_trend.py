@@ -316,3 +316,11 @@ def test_a_curve_that_came_back_from_such_a_rise_before_may_do_so_again():
     assert not came_back_before(
         curve(range(1, 61), [*np.linspace(8, 2, 50), *np.linspace(3.5, 3.4, 10)]), 50, 0.7
     )
+
+
+@pytest.mark.parametrize(("noise", "rises"), [(0.003, True), (0.02, False)])
+def test_a_small_rise_of_few_readings_counts_where_it_is_far_outside_the_noise(noise, rises):
+    """By 3 %, as it takes after very many readings: with 8 of them only where they are smooth."""
+    after = np.linspace(2.0, 2.07, 9)[1:] + noise * np.resize([1, -1, 0.5], 8)
+    rise = lasting_rise(curve(range(18), [*np.geomspace(4, 2, 10), *after]))
+    assert (rise is not None) == rises

@@ -35,6 +35,8 @@ RESTARTING = 0.5
 """Share of epochs whose last step is no further than that of an epoch before, from which on steps
 are held to be counted anew in each.
 """
+BATCHES = 8
+"""Readings of an epoch that are surely of its batches."""
 Clock = Literal["epoch", "step"]
 LEAST = 3
 """Readings that a clock is learnt from, and that a run has before another one can follow it."""
@@ -252,7 +254,10 @@ def without_repeats(points: Sequence[Point]) -> Sequence[Point]:
     points = [
         point
         for before, point in zip((None, *points), points, strict=False)
-        if before is None or point.step != before.step or point[1:3] != before[1:3]
+        if before is None
+        or point.step != before.step
+        or point.value != before.value
+        or not (point.epoch == before.epoch or math.isnan(point.epoch + before.epoch))
     ]
     groups = [
         list(group)
@@ -394,11 +399,13 @@ def _in_epochs(points: Sequence[Point], steps: StepMap) -> list[float]:
 
 
 def _several_each(places: Sequence[float]) -> bool:
-    """Whether every epoch but the last is told more than once, as where each batch names its epoch
-    alone.
+    """Whether every epoch but the last of a run is told more than once, as where each batch names
+    its epoch alone; BATCHES times where one run follows another, for rows may be out of order.
     """
-    counts = [sum(1 for _ in group) for _, group in groupby(places)]
-    return len(counts) > 1 and min(counts[:-1]) > 1 and all(a <= b for a, b in pairwise(places))
+    told = [(place, sum(1 for _ in group)) for place, group in groupby(places)]
+    whole = [count for (place, count), (following, _) in pairwise(told) if following > place]
+    in_order = all(a <= b for a, b in pairwise(places))
+    return bool(whole) and min(whole) >= (2 if in_order else BATCHES)
 
 
 def _spread_ties(places: list[float]) -> list[float]:
@@ -407,7 +414,8 @@ def _spread_ties(places: list[float]) -> list[float]:
     distance = median([b - a for a, b in pairwise(dict.fromkeys(places)) if b > a] or [0.0])
     for place, group in groupby(places):
         count = sum(1 for _ in group)
-        following = places[start + count] if start + count < len(places) else place + distance
+        following = places[start + count] if start + count < len(places) else place
+        following = following if following > place else place + distance  # the end of a run
         if count > 1 and following > place:
             for index in range(count):
                 spread[start + index] = place + (following - place) * index / count

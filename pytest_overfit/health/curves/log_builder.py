@@ -29,6 +29,7 @@ from pytest_overfit.health.curves.series import (
     Series,
     as_shares,
     drop_restated,
+    drop_uncomputed,
     drop_unlogged,
     losses_of_perplexities,
     merge_passes,
@@ -251,6 +252,7 @@ class LogBuilder:
         series = tuple(self._series.values())
         drop_unlogged(series)
         drop_restated(series)
+        drop_uncomputed(series)
         settle_splits(series, warnings)
         merge_passes(series)
         clock, epochs = one_axis(series, self.epochs, warnings)
@@ -396,7 +398,9 @@ def last_run(curves: Placed, warnings: list[str]) -> dict[str, Curve]:
             if first < chosen
             else f"number {chosen + 1}"
         )
-        warnings.append(f"the log starts anew {len(parts) - 1} times; {how} is read{since}")
+        warnings.append(
+            f"the log starts anew {counted(len(parts) - 1, 'time')}; {how} is read{since}"
+        )
     kept = parts[first]
     for part in parts[first + 1 : chosen + 1]:
         kept = _continued(kept, part)

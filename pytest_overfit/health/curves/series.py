@@ -151,6 +151,23 @@ def drop_restated(all_series: Sequence[Series]) -> None:
         one.place(one.points[:-1])
 
 
+def drop_uncomputed(all_series: Sequence[Series]) -> None:
+    """Take an error rate that is 0 in every reading for what a trainer names and does not compute,
+    where another of the same split is not: an output without a wrong word has no wrong character.
+    """
+    rates = [
+        one
+        for one in all_series
+        if one.meaning
+        and MEASURED[one.meaning.metric].kind == "error rate"
+        and len(one.points) >= CURVE
+    ]
+    flawless = [one for one in rates if not any(point.value for point in one.points)]
+    for one in flawless:
+        if any(other.split == one.split and other not in flawless for other in rates):
+            one.meaning = None
+
+
 def merge_passes(series: Sequence[Series]) -> None:
     """Make one reading of what each pass over the validation data told batch by batch: of a running
     mean the last, else the mean of them.

@@ -80,6 +80,10 @@ ABBREVIATED = (
     (re.compile(r"\bTR - E(\d{1,6}):"), r"train epoch \1:"),  # PyLaia
     (re.compile(r"\bVA - E(\d{1,6}):"), r"val epoch \1:"),
     (
+        re.compile(r"^eval(?:uation)? step +(?=\d{1,12}(?!/)\b.*\btrain)", re.IGNORECASE),
+        "step ",
+    ),  # of training, at which both splits were measured
+    (
         re.compile(rf"\b{CLOCK}\.\.\. ?\((?=\d)", re.IGNORECASE),
         r"\1 (",
     ),  # `Step... (500 | Loss: 2.1`

@@ -39,6 +39,8 @@ RISE, EACH, RISE_OF_FEW = 0.02, 8, 0.07
 """Share of its lowest value by which a curve must have risen since after very many readings; after
 n, 1 + EACH/n times that. And of few.
 """
+CLEAR = 8.0
+"""Multiple of its noise from which on a rise of FEW readings need be no larger than one of MANY."""
 TAIL = 0.15
 """Share of a run that a rise must have lasted."""
 AGAIN = 1.5
@@ -267,7 +269,9 @@ def lasting_rise(curve: Curve, best: int | None = None) -> Rise | None:
         max(smoothed(_tail(curve, best)).values),
     )
     back = median(after[-max(len(after) // 4, 1) :]) < low + CAME_BACK_SHARE * (peak - low)
-    if back or risen <= _least_rise(values, best):
+    least = _least_rise(values, best, len(after))
+    clear = _least_rise(values, best, max(len(after), MANY)) if len(after) >= FEW else least
+    if back or risen <= clear:
         return None
     scatter = None
     if len(curve) >= FEW:
@@ -279,6 +283,8 @@ def lasting_rise(curve: Curve, best: int | None = None) -> Rise | None:
         # Of m readings about one level the lowest lies sqrt(2 ln m) deviations below it by chance.
         near = sum(value < high + grain / 2 for value in values)
         if risen <= scatter * (math.sqrt(2 * math.log(near)) + LIKELY / math.sqrt(len(last))):
+            return None
+        if risen <= min(least, CLEAR * scatter):
             return None
     elif min(after) <= low:
         return None
@@ -296,11 +302,11 @@ def lasting_rise(curve: Curve, best: int | None = None) -> Rise | None:
     )
 
 
-def _least_rise(values: Sequence[float], best: int) -> float:
+def _least_rise(values: Sequence[float], best: int, after: int) -> float:
     """By how much a curve must have risen since its best: a share of its level, or of the fall
-    before it where that is less; more after few.
+    before it where that is less; more after few readings.
     """
-    low, fall, after = abs(values[best]), values[0] - values[best], len(values) - 1 - best
+    low, fall = abs(values[best]), values[0] - values[best]
     if len(values) < FEW:
         return RISE_OF_FEW * low
     return (1 + EACH / after) * min(RISE * low, max(LOST * fall, RISE / 2 * low))
