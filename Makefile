@@ -27,9 +27,9 @@ test: setup
 	-$(BIN)/python -m tests.fixtures.real_video
 	$(PARALLEL) -m "not benchmark and not overfit"
 
-# The tests that train, once more as on other processors: instruction sets, threads, weights off by 1e-6. VARIANTS=jitter-1 runs one of them, RUNGS=1,2,5 these of the ladder.
+# The tests that train, once more as on other processors: instruction sets, threads, weights off by 1e-6. VARIANTS=jitter-1 runs one of them, RUNGS=1,2,5 these of the ladder, OF=2 half of the tests, others for each state of the sources.
 portability: setup
-	$(BIN)/python -m tests.portability --workers $(WORKERS) $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(RUNGS),--rungs $(RUNGS))
+	$(BIN)/python -m tests.portability --workers $(WORKERS) $(if $(VARIANTS),--variants $(VARIANTS)) $(if $(RUNGS),--rungs $(RUNGS)) $(if $(OF),--of $(OF))
 
 # The tests with the lowest versions that pyproject.toml declares. Where the package index has torch for CUDA alone, that takes 7 GB.
 oldest: setup

@@ -96,6 +96,7 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
         [finding for finding in found if not finding.accepted],
         _seconds_of_whole_runs(outcome),
         trials,
+        raced=_raced(rung, outcome),
     )
     return Diagnosis(
         findings=ranked(found, tried),
@@ -109,6 +110,12 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
         )
         or None,
     )
+
+
+def _raced(rung: Rung, outcome: Outcome) -> bool:
+    """Whether every rate that there is to try was tried."""
+    rates = {rung.recipe.lr * factor for factor in rung.recipe.fallbacks}
+    return bool(rates) and rates <= {attempt.recipe.lr for attempt in outcome.attempts}
 
 
 def seen_by_more_clips(rung: Rung, found: Sequence[Finding]) -> tuple[Finding, ...]:

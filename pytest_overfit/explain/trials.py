@@ -68,8 +68,11 @@ class Trial:
     why: str | None = None
 
 
-def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) -> Trial:
-    """Climb `rung` on a fresh network with one remedy, for at most `seconds`.
+def try_remedy(
+    rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float, raced: bool = False
+) -> Trial:
+    """Climb `rung` on a fresh network with one remedy, for at most `seconds`. raced: at the other
+    rates as well, none of which mended it by itself.
 
     A finding of the contracts must be gone as well. What was inferred must be mended with another
     seed too, with which the rung does not hold by itself: a change may hold by luck of its draw.
@@ -82,7 +85,8 @@ def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) 
         seconds = time.monotonic() - began
         return Trial(
             finding=finding.name,
-            remedy=remedy.name,
+            remedy=remedy.name
+            + (f" and a learning rate of {rate:g}" if held and rate != rung.recipe.lr else ""),
             held=held,
             steps=steps,
             seconds=seconds,
@@ -90,17 +94,22 @@ def try_remedy(rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float) 
             why=why,
         )
 
+    rate = rung.recipe.lr
     try:
         mended = replace(remedy.change(rung, finding), seeds=rung.seeds[:1])
+        if raced and mended.recipe.lr != rate:
+            raise CannotEdit("other rates were tried")
         if mended.subject is not rung.subject:
             mended = replace(mended, examined=None)
         if _found_again(mended, finding):
             return trial(False, ended=TrialEnded.STILL_FOUND, why=f"{finding.name} is still found")
-        mended = replace(mended, recipe=replace(mended.recipe, fallbacks=()))
+        if not raced:
+            mended = replace(mended, recipe=replace(mended.recipe, fallbacks=()))
         outcome = mended.climb(until(began + seconds))
         if outcome.status != "ok":
             return trial(False, steps=outcome.steps)
-        why = _doubt(rung, mended, finding, outcome.steps, until(began + seconds))
+        rate = outcome.deciding[-1].recipe.lr if raced else rate
+        why = _doubt(rung, mended, finding, outcome.steps, until(began + seconds), raced=raced)
         return trial(why is None, steps=outcome.steps, why=why)
     except OutOfTime as late:
         return trial(False, steps=late.step, ended=TrialEnded.OUT_OF_TIME, why="out of time")
@@ -129,7 +138,9 @@ def _found_again(rung: Rung, finding: Finding) -> bool:
     )
 
 
-def _doubt(rung: Rung, mended: Rung, finding: Finding, steps: int, on_step: OnStep) -> str | None:
+def _doubt(
+    rung: Rung, mended: Rung, finding: Finding, steps: int, on_step: OnStep, *, raced: bool
+) -> str | None:
     """Why a change with which a rung held in so many steps is not what mended it, in words."""
     if _holds_as_it_is(rung, steps, on_step):
         return f"in {steps} steps the rung holds without it"
@@ -140,7 +151,7 @@ def _doubt(rung: Rung, mended: Rung, finding: Finding, steps: int, on_step: OnSt
     again = replace(mended, seeds=(seed,)).climb(on_step)
     if again.status != "ok":
         return f"with seed {seed} the rung breaks all the same"
-    as_it_is = replace(rung, seeds=(seed,), raced=False)
+    as_it_is = replace(rung, seeds=(seed,), raced=raced)
     if not failed and as_it_is.climb(on_step).status == "ok":
         return f"with seed {seed} the rung holds without it"
     return None
@@ -185,22 +196,56 @@ def plan(
 
 
 def run_trials(
-    rung: Rung, found: Sequence[Finding], climbed_seconds: float, trials: Trials
+    rung: Rung,
+    found: Sequence[Finding],
+    climbed_seconds: float,
+    trials: Trials,
+    *,
+    raced: bool = False,
 ) -> tuple[Trial, ...]:
     """Try remedies until one holds, or, for "all", each of them; in the order of the plan.
 
-    For "auto" within the time that the climb took.
+    For "auto" within the time that the climb took; and as long again at the other rates where none
+    holds, if all of these were tried without a remedy (raced): what a change mends may need
+    another one.
     """
-    ends = time.monotonic() + max(climbed_seconds, LEAST_SECONDS) if trials == "auto" else math.inf
     planned = list(plan(found, trials, rung.subject))
+    if trials != "auto":
+        return _tried(rung, planned, ends=math.inf, until_one_holds=False)
+    seconds = max(climbed_seconds, LEAST_SECONDS)
+    first = _tried(rung, planned, ends=time.monotonic() + seconds)
+    if not raced or any(trial.held for trial in first):
+        return first
+    went_on = {
+        (trial.finding, trial.remedy)
+        for trial in first
+        if trial.ended in (None, TrialEnded.OUT_OF_TIME)
+    }
+    again = [pair for pair in planned if (pair[0].name, pair[1].name) in went_on]
+    more = _tried(rung, again, ends=time.monotonic() + seconds, raced=True)
+    return first + tuple(trial for trial in more if trial.held)
+
+
+def _tried(
+    rung: Rung,
+    planned: Sequence[Planned],
+    *,
+    ends: float,
+    until_one_holds: bool = True,
+    raced: bool = False,
+) -> tuple[Trial, ...]:
+    """One after another, or several at a time, until a moment."""
     at_once = min(beside_each_other(rung.device), len(planned))
     if at_once > 1:
-        return _forked(rung, planned, ends=ends, at_once=at_once, until_one_holds=trials == "auto")
+        return _forked(
+            rung, planned, ends=ends, at_once=at_once, until_one_holds=until_one_holds, raced=raced
+        )
     tried: list[Trial] = []
     for finding, remedy in planned:
-        if time.monotonic() >= ends or (trials == "auto" and any(trial.held for trial in tried)):
+        if time.monotonic() >= ends or (until_one_holds and any(trial.held for trial in tried)):
             break
-        tried.append(try_remedy(rung, finding, remedy, seconds=ends - time.monotonic()))
+        seconds = ends - time.monotonic()
+        tried.append(try_remedy(rung, finding, remedy, seconds=seconds, raced=raced))
     return tuple(tried)
 
 
@@ -216,7 +261,13 @@ def beside_each_other(device: str) -> int:
 
 
 def _forked(
-    rung: Rung, planned: Sequence[Planned], *, ends: float, at_once: int, until_one_holds: bool
+    rung: Rung,
+    planned: Sequence[Planned],
+    *,
+    ends: float,
+    at_once: int,
+    until_one_holds: bool,
+    raced: bool,
 ) -> tuple[Trial, ...]:
     """Where one held, those planned before it are awaited and those after it ended, so that what is
     confirmed hangs on no race.
@@ -232,7 +283,8 @@ def _forked(
                 and time.monotonic() < ends
             ):
                 place, (finding, remedy) = waiting.pop(0)
-                running[_start(rung, finding, remedy, ends - time.monotonic())] = place
+                seconds = ends - time.monotonic()
+                running[_start(rung, finding, remedy, seconds, raced=raced)] = place
             if not any(place < last for place in running.values()):
                 break
             for connection in wait(list(running)):
@@ -258,13 +310,15 @@ def _processes() -> Iterator[dict[Connection, int]]:
             process.join()
 
 
-def _start(rung: Rung, finding: Finding, remedy: Remedy, seconds: float) -> Connection:
+def _start(
+    rung: Rung, finding: Finding, remedy: Remedy, seconds: float, *, raced: bool
+) -> Connection:
     """A trial in a process of its own. Returns the pipe that it answers by."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
 
     def run() -> None:
         torch.set_num_threads(1)
-        sender.send(try_remedy(rung, finding, remedy, seconds=seconds))
+        sender.send(try_remedy(rung, finding, remedy, seconds=seconds, raced=raced))
 
     with warnings.catch_warnings():
         # Python 3.12 warns that other threads of the parent stand still in the child: with one

@@ -5,11 +5,13 @@ batch and the padding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pytest_overfit import ctc
 from pytest_overfit.finding import Finding, counted
@@ -107,8 +109,40 @@ def clips_are_independent(bench: Bench) -> tuple[Finding, ...]:
     are as many steps as clips.
 
     A network that sorts clips by length and back leaks in some orders only: longest first, it has
-    nothing to sort.
+    nothing to sort. And batch norms of a fresh network do nothing in eval mode, so that one which
+    is left out for a clip alone shows only with statistics as training leaves them.
     """
+    found = _dependent(bench)
+    norms = [m for m in bench.network.modules() if isinstance(m, _BatchNorm)]
+    if found or not norms:
+        return found
+    with _as_after_training(norms, bench.seed):
+        return _dependent(bench)
+
+
+@contextmanager
+def _as_after_training(norms: Sequence[_BatchNorm], seed: int) -> Iterator[None]:
+    """With other running means and variances in batch norms than those that they start with."""
+    generator = torch.Generator().manual_seed(seed)
+    pairs = [
+        (norm.running_mean, norm.running_var)
+        for norm in norms
+        if norm.running_mean is not None and norm.running_var is not None
+    ]
+    kept = [(mean.clone(), var.clone()) for mean, var in pairs]
+    try:
+        for mean, var in pairs:
+            noise = torch.randn((2, *mean.shape), generator=generator).to(mean) / 2
+            mean.add_(noise[0] * var.sqrt())
+            var.mul_(noise[1].exp())
+        yield
+    finally:
+        for (mean, var), (first_mean, first_var) in zip(pairs, kept, strict=True):
+            mean.copy_(first_mean)
+            var.copy_(first_var)
+
+
+def _dependent(bench: Bench) -> tuple[Finding, ...]:
     clips = bench.clips
     mixed = [*clips[1::2], *clips[::2]]
     orders = [clips, clips[::-1], mixed] if len(clips) > 2 else [clips, clips[::-1]]
@@ -158,7 +192,8 @@ def _others_changed(bench: Bench, batch: Batch, row: int) -> Tensor:
 
 def _by_length_alone(bench: Bench, batch: Batch, row: int) -> bool:
     """Whether a clip's output answers to how long its batch mates are, and neither to what they
-    show nor to its place among them: they bring padding, which is told as such.
+    show nor to its place among them, nor to there being any, a twin of it: they bring padding,
+    which is told as such.
     """
     valid = int(batch.frames[row])
 
@@ -170,30 +205,43 @@ def _by_length_alone(bench: Bench, batch: Batch, row: int) -> bool:
     clean, _ = bench.run(batch.features, batch.frames)
     if differs(_others_changed(bench, batch, row), batch.frames, row):
         return False
+    alone, own = bench.run(batch.features[row : row + 1, :valid], batch.frames[row : row + 1])
+    twins, _ = bench.run(batch.features[[row, row], :valid], batch.frames[[row, row]])
+    if distance(twins[: int(own[0]), 0].float(), alone[: int(own[0]), 0].float()) > bench.tolerance:
+        return False
     turned = torch.arange(len(batch)).roll(1)
     return not differs(
         batch.features[turned], batch.frames[turned.to(batch.frames.device)], (row + 1) % len(batch)
     )
 
 
-def _first_leaking(bench: Bench, batch: Batch, row: int) -> tuple[str | None, bool]:
-    """The first module in which no clip is as it was, when all but one show something else; and
-    whether they come mixed into it.
+def _first_leaking(bench: Bench, batch: Batch, row: int) -> tuple[str | None, str]:
+    """The module to blame, in words too: the first that runs on one clip alone, or on several, only;
+    or in which no clip is as it was when all but one show something else; or in which this clip's
+    own numbers are nowhere, or in another's place.
 
     Mates keep their lengths, so padding stays as it is, and clips may stand in any order inside.
-    None where neither what modules are given nor what they give shows it.
+    None where nothing shows it.
     """
-    others = _others_changed(bench, batch, row)
     calls = bench.calls(batch)
     alone, *_ = bench.passage(
         batch.features[row, : int(batch.frames[row])], padded_to=batch.features.shape[1]
     )
-    changed = bench.calls(batch, features=others)
-    mixed = _first_where(partial(_all_changed, clips=len(batch)), calls, changed, alone)
-    # Where mates do not matter, the clip's place in the batch does, and no row is as it is alone ...
-    nowhere = mixed or _first_where(partial(_nowhere, clips=len(batch)), calls, alone)
+    together, by_itself = ({call.module for call in each} for each in (calls, alone))
+    for call in (*calls, *alone):
+        if call.module not in together & by_itself:
+            which = "several clips" if call.module in together else "one clip alone"
+            return call.module, f": {call.module} runs on {which} only"
+    changed = bench.calls(batch, features=_others_changed(bench, batch, row))
+    found = _first_where(partial(_all_changed, clips=len(batch)), calls, changed, alone)
+    # Where mates do not matter, the clip's place in the batch does: no row is as it is alone ...
+    found = found or _first_where(partial(_nowhere, clips=len(batch)), calls, alone)
+    if found:
+        module, before = found
+        return module, f": they are mixed before {module}" if before else f", first in {module}"
     # ... or another one is.
-    return nowhere or (_last_out_of_order(calls, alone, row, len(batch)), False)
+    last = _last_out_of_order(calls, alone, row, len(batch))
+    return last, f", first in {last}" if last else ""
 
 
 def _last_out_of_order(calls: list[Call], alone: list[Call], row: int, clips: int) -> str | None:
@@ -259,21 +307,16 @@ def _all_changed(one: Tensor, other: Tensor, alone: Tensor, clips: int) -> bool:
 
 
 def _batch_leak(
-    bench: Bench, name: str, gap: float, where: tuple[str | None, bool], elsewhere: str | None
+    bench: Bench, name: str, gap: float, where: tuple[str | None, str], elsewhere: str | None
 ) -> Finding:
-    """elsewhere: the clip in whose place this one's own output stands."""
-    module, before = where
+    """where: as `_first_leaking` gives it. elsewhere: the clip in whose place this one's own output
+    stands.
+    """
+    module, place = where
     order = (
         (f"what it gives alone stands in the place of {elsewhere}: clips are not put back",)
         if elsewhere
         else ()
-    )
-    place = (
-        f": they are mixed before {module}"
-        if module and before
-        else f", first in {module}"
-        if module
-        else ""
     )
     return BATCH_LEAK.finding(
         headline=f"in eval mode the output of {name} depends on the clips beside it{place}",

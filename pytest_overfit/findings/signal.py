@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.record import Detector, Record
 from pytest_overfit.findings.remedies import (
@@ -161,14 +163,23 @@ def rank_bottleneck(evidence: Evidence) -> Finding | None:
     at = locate.rank_bottleneck(evidence.train)
     if at is None:
         return None
-    shown = (f"effective rank of its output: {number(at.rank)}",)
+    shown = [f"effective rank of its output: {number(at.rank)}"]
+    if alike := _units_alike(evidence.fresh().get_submodule(at.module)):
+        shown.append(f"its {alike} units start with the same weights, and stay alike in training")
     return _at(
         at,
         RANK_BOTTLENECK,
         f"{at.module} lets only {number(at.rank)} directions through",
-        shown,
-        "more channels there",
+        tuple(shown),
+        "draw its weights at random" if alike else "more channels there",
     )
+
+
+def _units_alike(module: nn.Module) -> int:
+    """How many units a module has that compute one and the same; 0 where they differ."""
+    weights = [one for one in module.parameters(recurse=False) if one.ndim > 1]
+    same = [bool((one == one[:1]).all()) for one in weights if len(one) > 1]
+    return len(weights[0]) if same and all(same) else 0
 
 
 def _at(
@@ -272,8 +283,8 @@ RANK_BOTTLENECK = Record(
         "The effective rank of each module's output is read (the exponential of the entropy of its "
         "singular values)."
     ),
-    mend="Give that module more channels.",
-    remedies=(WIDEN,),
+    mend="Give that module more channels; draw its weights at random where its units are alike.",
+    remedies=(WIDEN, RESET),
     planted=("net-capacity",),
     spreads=True,
 )

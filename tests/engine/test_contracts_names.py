@@ -811,3 +811,26 @@ def test_what_is_written_into_behind_dropout_has_its_gradient_in_eval_mode_too()
     with pytest.raises(RuntimeError, match="inplace operation"):
         network(clip, torch.tensor([clip.shape[1]]))[0].sum().backward()
     assert found(undropped(added)) == []
+
+
+class Alone(Conv):
+    """A batch norm that a clip alone passes by."""
+
+    def __init__(self, dim: int, vocabulary: int, *, always: bool) -> None:
+        super().__init__(dim, vocabulary)
+        self.norm, self.always = nn.BatchNorm1d(32), always
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.gelu(self.stem(features.transpose(1, 2), frames))
+        if self.always or len(x) > 1:
+            outside = torch.arange(x.shape[2]) >= frames[:, None]
+            x = self.norm(x).masked_fill(outside[:, None], 0.0)
+        x = F.gelu(self.second(x, frames)).transpose(1, 2)
+        return self.head(x).log_softmax(-1).transpose(0, 1), halved(frames)
+
+
+def test_a_norm_that_one_clip_alone_passes_by_is_named_though_it_does_nothing_yet() -> None:
+    finding = only(subject(lambda dim, v: Alone(dim, v, always=False), "alone"))
+    assert (finding.name, finding.module) == ("batch_leak", "norm")
+    assert finding.headline.endswith(": norm runs on several clips only")
+    assert found(subject(lambda dim, v: Alone(dim, v, always=True), "alone")) == []

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from pytest_overfit.climb.ladder import Rung, criteria_for
-from pytest_overfit.explain.trials import Trial, TrialEnded, plan, run_trials
+from pytest_overfit.explain.trials import Trial, TrialEnded, plan, run_trials, try_remedy
 from pytest_overfit.finding import Finding
+from pytest_overfit.findings.remedies import RESET
 from pytest_overfit.findings.training import CAUSE_NOT_LOCATED, RECIPE_STALLS
 from pytest_overfit.recipe import default_recipe
 from tests.engine.foreign import FOREIGN
@@ -63,7 +64,7 @@ def test_trials_one_by_one_end_with_the_time_that_the_climb_took(
     given: list[float] = []
     now = [0.0]
 
-    def try_(_: Rung, finding: Finding, remedy: Any, *, seconds: float) -> Trial:
+    def try_(_: Rung, finding: Finding, remedy: Any, *, seconds: float, **_kw: Any) -> Trial:
         given.append(seconds)
         now[0] += 20
         return told(finding, remedy)
@@ -81,7 +82,7 @@ def test_trials_beside_each_other_end_with_the_time_that_the_climb_took(
     context = multiprocessing.get_context("fork")
     now, both = context.Value("d", 0.0), context.Barrier(2)
 
-    def try_(_: Rung, finding: Finding, remedy: Any, *, seconds: float) -> Trial:
+    def try_(_: Rung, finding: Finding, remedy: Any, *, seconds: float, **_kw: Any) -> Trial:
         both.wait(MOST_SECONDS)
         now.value = seconds
         return told(finding, remedy, seconds=seconds)
@@ -100,7 +101,7 @@ def test_the_first_of_the_plan_to_hold_ends_what_comes_after_it(
     context = multiprocessing.get_context("fork")
     second, never = context.Event(), context.Event()
 
-    def try_(_: Rung, finding: Finding, remedy: Any, *, seconds: float) -> Trial:
+    def try_(_: Rung, finding: Finding, remedy: Any, *, seconds: float, **_kw: Any) -> Trial:
         place = names.index(remedy.name)
         if threads > 1 and place == 0:
             assert second.wait(MOST_SECONDS)
@@ -147,3 +148,29 @@ def test_a_trial_whose_process_dies_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("pytest_overfit.explain.trials.beside_each_other", lambda device: 2)
     monkeypatch.setattr("pytest_overfit.explain.trials.try_remedy", lambda *_, **__: os._exit(9))
     assert {trial.ended for trial in run_trials(rung(), FOUND, 0.0, "auto")} == {TrialEnded.DIED}
+
+
+def test_where_every_rate_was_tried_a_remedy_is_given_another_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def try_(_: Rung, finding: Finding, remedy: Any, *, raced: bool, **_kw: Any) -> Trial:
+        return told(finding, remedy, held=raced and finding.name == "recipe_stalls")
+
+    monkeypatch.setattr("pytest_overfit.explain.trials.beside_each_other", lambda device: 1)
+    monkeypatch.setattr("pytest_overfit.explain.trials.try_remedy", try_)
+    once = run_trials(rung(), FOUND, 50.0, "auto")
+    twice = run_trials(rung(), FOUND, 50.0, "auto", raced=True)
+    assert not any(trial.held for trial in once)
+    assert [trial.held for trial in twice] == [False] * len(once) + [True]
+    assert twice[-1].finding == "recipe_stalls"
+
+
+def test_a_remedy_that_holds_at_another_rate_is_told_with_it() -> None:
+    broken = replace(rung(), recipe=replace(default_recipe(2), lr=1.0, fallbacks=(0.01,)))
+    known = Finding(name="shown", headline="shown", status="confirmed")
+    alone, raced = (
+        try_remedy(broken, known, RESET, seconds=MOST_SECONDS, raced=raced)
+        for raced in (False, True)
+    )
+    assert (alone.held, alone.remedy) == (False, RESET.name)
+    assert (raced.held, raced.remedy) == (True, f"{RESET.name} and a learning rate of 0.01")

@@ -20,12 +20,14 @@ from pytest_overfit.health.curves.metric_names import canonical, clock, known
                 "Train Loss",
                 "trainLoss",
                 "epoch_loss/train",
+                "train_joint_loss",
             )
         ),
         *(
             (name, "val_loss")
             for name in (
                 "val_loss",
+                "valid_loss_ce",
                 "eval_loss",
                 "valid_loss",
                 "validation loss",
@@ -78,6 +80,15 @@ def test_a_name_of_many_is_canonical(name: str, meaning: str) -> None:
     found = known(name)
     assert found is not None
     assert canonical(found.metric, found.split) == meaning
+
+
+def test_the_width_of_a_beam_changes_nothing_of_what_is_measured() -> None:
+    meaning = known("valid_bleu_beam1")
+    assert meaning is not None
+    assert (meaning.metric, meaning.split) == ("bleu", "val")
+    nested = known("val_buckets/short/bleu")
+    assert nested is not None
+    assert meaning.rank < nested.rank
 
 
 @pytest.mark.parametrize(

@@ -156,3 +156,20 @@ def test_three_epochs_at_100_percent_of_a_loss_that_falls_are_too_early() -> Non
         }
         run = Run(name="made", curves=curves, finished=("all of 3 epochs are told",))
         assert check_up(run).verdict == "go on"
+
+
+@pytest.mark.parametrize(("came_by", "verdict"), [(5, "stop"), (13, "healthy")])
+def test_of_few_readings_a_score_has_waited_enough_that_stands_for_as_long_as_it_took(
+    came_by: int, verdict: str
+) -> None:
+    at = np.arange(1, 20)
+    swings = 0.25 * np.resize([1, -1, 0.4, -0.4, 0.8], 19)
+    score = 30 * np.minimum(at / came_by, 1) + swings
+    val = 4.4 + np.where(at < 6, (6 - at) / 4, (at - 6) / 22)
+    curves = {"train_loss": 9.0 * np.exp(-at / 8), "val_loss": val, "val_bleu": score}
+    run = Run(
+        name="made",
+        clock="epoch",
+        curves={name: curve(at, values) for name, values in curves.items()},
+    )
+    assert check_up(run).verdict == verdict

@@ -281,3 +281,17 @@ def test_predictions_beside_the_log_are_read_and_the_newest_kept(tmp_path: Path)
         ),
     )
     assert run.sources == (tmp_path / "metrics.csv", path)
+
+
+def test_training_by_epochs_and_validation_by_steps_are_put_on_one_clock(tmp_path: Path) -> None:
+    rows = [{"step": n, "epoch": n // 40, "loss": 9 - n / 50} for n in range(0, 200, 10)]
+    read = [
+        {"step": n, "valid_loss": 9 - n / 60, "valid_bleu_beam1": n / 9} for n in (50, 100, 150)
+    ]
+    for name, of in (("train_metrics", rows), ("eval_metrics", read)):
+        written(tmp_path / f"{name}.jsonl", "\n".join(map(json.dumps, of)))
+    run = read_run(tmp_path)
+    assert run.clock == "step"
+    assert (len(run.curves["train_loss"]), len(run.curves["val_loss"])) == (20, 3)
+    assert run.curves["train_loss"].at[:3] == (0, 10, 20)
+    assert run.read_by("val") == "val_bleu"

@@ -82,12 +82,22 @@ def file_of(test: str) -> str:
     return test.partition("::")[0]
 
 
-def those_that_train(listed: Path) -> list[str]:
-    """Arguments of a session that runs the tests that train and no others of their files.
+def drawn(tests: Sequence[str], of: int, key: str) -> list[str]:
+    """One test of so many, others for another key."""
+    return [
+        test
+        for test in tests
+        if int(hashlib.sha256(f"{key}{test}".encode()).hexdigest(), 16) % of == 0
+    ]
+
+
+def those_that_train(listed: Path, of: int = 1) -> list[str]:
+    """Arguments of a session that runs the tests that train and no others of their files; one of so
+    many, others for each state of the sources.
 
     listed: a file for their ids, which are too many for a command line.
     """
-    tests = trained_tests()
+    tests = drawn(trained_tests(), of, sources_hash())
     listed.write_text(json.dumps(tests), encoding="utf-8")
     return ["--portability-tests", str(listed), *sorted(set(map(file_of, tests)))]
 
@@ -169,6 +179,12 @@ def main() -> int:
         help="some of them, by comma (default: %(default)s)",
     )
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--of",
+        type=int,
+        default=1,
+        help="run one test of so many, others for each state of the sources (default: all)",
+    )
     parser.add_argument("--rungs", help="of the ladder, by comma (default: all that ran)")
     parser.add_argument(
         "--results",
@@ -186,7 +202,7 @@ def main() -> int:
             f"no variant is called {unknown[0]!r}; this machine has {', '.join(variants())}"
         )
     given.results.parent.mkdir(parents=True, exist_ok=True)
-    arguments = given.files or those_that_train(given.results.with_suffix(".tests.json"))
+    arguments = given.files or those_that_train(given.results.with_suffix(".tests.json"), given.of)
     if given.rungs:
         arguments = ["--overfit-rungs", given.rungs, *arguments]
     for name in names:

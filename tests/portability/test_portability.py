@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.portability.__main__ import told, variants
+from tests.portability.__main__ import drawn, told, variants
 from tests.portability.child import sitecustomize
 from tests.portability.lowest import lowest
 from tests.portability.record import TRAINED, WatchedSteps, read
@@ -175,3 +175,11 @@ def test_the_lowest_versions_are_tested_with_every_extra_but_what_checks_the_sou
     assert extras is not None
     assert listed is not None
     assert {*listed[1].split(","), "check"} == set(extras[1].split(","))
+
+
+def test_each_state_of_the_sources_draws_other_tests() -> None:
+    tests = [f"tests/test_some.py::test_{number}" for number in range(400)]
+    one, other = (drawn(tests, 2, key) for key in ("one", "other"))
+    assert drawn(tests, 1, "one") == tests
+    assert 150 < len(one) < 250
+    assert one == drawn(tests, 2, "one") != other

@@ -95,8 +95,8 @@ PASSED_OVER = {
     word: rank
     for rank, words in enumerate(
         (
-            "avg average mean overall total",
-            "current cur main clean report lst",
+            "avg average mean overall total joint",
+            "current cur main clean report lst ce beam",
             "running smooth smoothed greedy rank slice lm value",
             "other ctc all transducer rnnt tdt detok",
         ),
@@ -226,6 +226,11 @@ def _known(parts: tuple[str, ...]) -> MetricName | None:
     levels = {LEVELS[part] for part in parts if part in LEVELS}
     if len(splits) > 1 or len(levels) > 1:
         return None
+    parts = tuple(  # without the width of a beam: `bleu_beam1`
+        part
+        for before, part in zip(("", *parts), parts, strict=False)
+        if before != "beam" or not part.isdigit()
+    )
     rest = frozenset(
         part for part in parts if part not in SPLITS and part not in LEVELS and part not in PERCENT
     )

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from pytest_overfit.finding import naming
 from pytest_overfit.health.curves.curve import Curve
@@ -386,6 +387,7 @@ def _merged(path: Path, parts: Sequence[tuple[LogSet, LogContents]]) -> _MergedR
                     name: _finer(name, curve, other) for name, curve in contents.curves.items()
                 },
             )
+        other = _on_clock(other, contents.clock)
         more = {
             name: curve
             for name, curve in other.curves.items()
@@ -406,6 +408,20 @@ def _merged(path: Path, parts: Sequence[tuple[LogSet, LogContents]]) -> _MergedR
             facts={**other.facts, **contents.facts},
         )
     return _MergedRun(log_sets=tuple(log_sets), contents=replace(contents, warnings=warnings))
+
+
+def _on_clock(contents: LogContents, clock: Literal["epoch", "step"]) -> LogContents:
+    """What a log tells, by another clock, where each of its readings knows its place there."""
+    if contents.clock == clock:
+        return contents
+    curves = {
+        name: [point._replace(at=getattr(point, clock)) for point in curve.points]
+        for name, curve in contents.curves.items()
+    }
+    if any(math.isnan(point.at) for points in curves.values() for point in points):
+        return contents
+    placed = {name: Curve.of(points) for name, points in curves.items()}
+    return replace(contents, clock=clock, curves=placed)
 
 
 def _finer(name: str, curve: Curve, other: LogContents) -> Curve:

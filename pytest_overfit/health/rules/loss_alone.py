@@ -15,11 +15,14 @@ the loss convicts only where reading, too, has nothing more to gain, or has lost
 
 from __future__ import annotations
 
+from statistics import median
+
 from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.rules.course import settled_rate
 from pytest_overfit.health.rules.reading import error_rate, errors, reads_better
 from pytest_overfit.health.rules.trend import (
     FEW,
+    MANY,
     RISE_OF_FEW,
     Rise,
     lasting_rise,
@@ -58,8 +61,11 @@ def reading_harmed(run: Run, since: float) -> bool:
 
 def _waited_enough(read: Curve) -> bool:
     """Whether it has stood for as long as it took to come there."""
-    if len(read) < FEW:
-        level = read.values[-1] + RISE_OF_FEW * abs(read.values[-1])
+    if len(read) < MANY:
+        last = (
+            median(read.values[-max(len(read) // 3, 1) :]) if len(read) >= FEW else read.values[-1]
+        )
+        level = last + RISE_OF_FEW * abs(last)
         stands = next(at for at, value in zip(read.at, read.values, strict=True) if value <= level)
     else:
         found = stands_since(read)
