@@ -305,7 +305,7 @@ def test_a_break_is_explained_with_a_seed_that_failed(tmp_path, monkeypatch):
     asked_with = []
     monkeypatch.setattr(
         "pytest_overfit.explain.diagnosis.run_trials",
-        lambda rung, *_: asked_with.append(rung.seeds) or (),
+        lambda rung, *_, **_kw: asked_with.append(rung.seeds) or (),
     )
     told_by_frame = [Sample(name="c", features=torch.eye(24), target=torch.tensor([1, 1, 2]))]
     build = lambda vocab_size, feature_dim, seed: SomeSeeds(feature_dim, vocab_size, seed)  # noqa: E731
