@@ -153,7 +153,9 @@ def _verdict(
                 "no error rate of validation in the log: nothing shows whether anything but the "
                 "training clips is read"
             )
-        return "cannot tell", (*reasons, unknown, *run.finished, *best_checkpoint(run))
+        sound = "its losses alone show nothing wrong" if measured and not findings else ""
+        why = (unknown, *run.finished, *best_checkpoint(run), sound)
+        return "cannot tell", (*reasons, *filter(None, why))
     if any(finding.name == VALIDATION_WER_STUCK.name for finding in findings):
         return "cannot tell", (*reasons, "nothing shows that it will be read better")
     if any(not _leaves_open(run, finding) for finding in findings):
