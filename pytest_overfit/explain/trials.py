@@ -109,7 +109,8 @@ def try_remedy(
         if outcome.status != "ok":
             return trial(False, steps=outcome.steps)
         rate = outcome.deciding[-1].recipe.lr if raced else rate
-        why = _doubt(rung, mended, finding, outcome.steps, until(began + seconds), raced=raced)
+        rated = replace(rung, recipe=replace(rung.recipe, lr=rate)) if raced else rung
+        why = _doubt(rated, mended, finding, outcome.steps, until(began + seconds), raced=raced)
         return trial(why is None, steps=outcome.steps, why=why)
     except OutOfTime as late:
         return trial(False, steps=late.step, ended=TrialEnded.OUT_OF_TIME, why="out of time")
@@ -141,8 +142,11 @@ def _found_again(rung: Rung, finding: Finding) -> bool:
 def _doubt(
     rung: Rung, mended: Rung, finding: Finding, steps: int, on_step: OnStep, *, raced: bool
 ) -> str | None:
-    """Why a change with which a rung held in so many steps is not what mended it, in words."""
-    if _holds_as_it_is(rung, steps, on_step):
+    """Why a change with which a rung held in so many steps is not what mended it, in words. rung: at
+    the rate at which it held; of a race that rate may have been dropped early.
+    """
+    ended_early = rung.hasty and steps > round(LOOKS[0] * rung.recipe.budget) and rung.violated
+    if (raced or ended_early) and _holds_as_it_is(rung, steps, on_step):
         return f"in {steps} steps the rung holds without it"
     if finding.status == "confirmed" or finding.name in {one.name for one in rung.violated}:
         return None  # that it is gone was counted
@@ -161,8 +165,6 @@ def _holds_as_it_is(rung: Rung, steps: int, on_step: OnStep) -> bool:
     """Whether a rung whose climb may have ended early holds in as many steps as a remedy took, so
     that this has mended nothing.
     """
-    if not rung.hasty or steps <= round(LOOKS[0] * rung.recipe.budget) or not rung.violated:
-        return False
     patient = replace(
         rung,
         seeds=rung.seeds[:1],

@@ -113,7 +113,13 @@ def clips_are_independent(bench: Bench) -> tuple[Finding, ...]:
     is left out for a clip alone shows only with statistics as training leaves them.
     """
     found = _dependent(bench)
-    norms = [m for m in bench.network.modules() if isinstance(m, _BatchNorm)]
+    norms = [
+        (norm.running_mean, norm.running_var)
+        for norm in bench.network.modules()
+        if isinstance(norm, _BatchNorm)
+        and norm.running_mean is not None
+        and norm.running_var is not None
+    ]
     if found or not norms:
         return found
     with _as_after_training(norms, bench.seed):
@@ -121,23 +127,20 @@ def clips_are_independent(bench: Bench) -> tuple[Finding, ...]:
 
 
 @contextmanager
-def _as_after_training(norms: Sequence[_BatchNorm], seed: int) -> Iterator[None]:
-    """With other running means and variances in batch norms than those that they start with."""
+def _as_after_training(norms: Sequence[tuple[Tensor, Tensor]], seed: int) -> Iterator[None]:
+    """With other running means and variances in batch norms than those that they start with. norms:
+    both of each.
+    """
     generator = torch.Generator().manual_seed(seed)
-    pairs = [
-        (norm.running_mean, norm.running_var)
-        for norm in norms
-        if norm.running_mean is not None and norm.running_var is not None
-    ]
-    kept = [(mean.clone(), var.clone()) for mean, var in pairs]
+    kept = [(mean.clone(), var.clone()) for mean, var in norms]
     try:
-        for mean, var in pairs:
+        for mean, var in norms:
             noise = torch.randn((2, *mean.shape), generator=generator).to(mean) / 2
             mean.add_(noise[0] * var.sqrt())
             var.mul_(noise[1].exp())
         yield
     finally:
-        for (mean, var), (first_mean, first_var) in zip(pairs, kept, strict=True):
+        for (mean, var), (first_mean, first_var) in zip(norms, kept, strict=True):
             mean.copy_(first_mean)
             var.copy_(first_var)
 

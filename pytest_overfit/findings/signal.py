@@ -165,7 +165,7 @@ def rank_bottleneck(evidence: Evidence) -> Finding | None:
         return None
     shown = [f"effective rank of its output: {number(at.rank)}"]
     if alike := _units_alike(evidence.fresh().get_submodule(at.module)):
-        shown.append(f"its {alike} units start with the same weights, and stay alike in training")
+        shown.append(f"its {alike} units start with the same weights")
     return _at(
         at,
         RANK_BOTTLENECK,

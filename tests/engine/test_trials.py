@@ -4,6 +4,7 @@ outcome.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from pytest_overfit.finding import Finding
 from pytest_overfit.findings.remedies import RESET
 from pytest_overfit.findings.training import CAUSE_NOT_LOCATED, RECIPE_STALLS
 from pytest_overfit.recipe import default_recipe
+from tests.engine.faults import FAULTS
 from tests.engine.foreign import FOREIGN
 from tests.engine.subjects import bigru
 
@@ -165,12 +167,20 @@ def test_where_every_rate_was_tried_a_remedy_is_given_another_one(
     assert twice[-1].finding == "recipe_stalls"
 
 
-def test_a_remedy_that_holds_at_another_rate_is_told_with_it() -> None:
-    broken = replace(rung(), recipe=replace(default_recipe(2), lr=1.0, fallbacks=(0.01,)))
+@pytest.mark.parametrize(
+    ("fault", "held"), [("net-dead-relu", True), (None, False)], ids=["a fault", "none"]
+)
+def test_a_remedy_that_holds_at_another_rate_is_told_with_it(fault: str | None, held: bool) -> None:
+    """Where there is nothing to mend, it is the rate that did it."""
+    planted = {one.name: one.plant for one in FAULTS}
+    subject = planted[fault](bigru()) if fault else bigru()
+    recipe = replace(default_recipe(2), lr=1.0, fallbacks=(0.01,))
+    broken = replace(rung(), subject=subject, recipe=recipe)
     known = Finding(name="shown", headline="shown", status="confirmed")
     alone, raced = (
-        try_remedy(broken, known, RESET, seconds=MOST_SECONDS, raced=raced)
-        for raced in (False, True)
+        try_remedy(broken, known, RESET, seconds=math.inf, raced=raced) for raced in (False, True)
     )
     assert (alone.held, alone.remedy) == (False, RESET.name)
-    assert (raced.held, raced.remedy) == (True, f"{RESET.name} and a learning rate of 0.01")
+    assert raced.held == held
+    assert raced.remedy == RESET.name + " and a learning rate of 0.01" * held
+    assert held or raced.why == f"in {raced.steps} steps the rung holds without it"
