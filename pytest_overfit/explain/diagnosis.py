@@ -165,9 +165,11 @@ def _last_resort(name: str) -> bool:
 
 def examine_rung(rung: Rung, outcome: Outcome) -> tuple[Finding, ...]:
     """What diagnoses say of a rung, whether it held or broke, best first; on a sound subject that
-    is nothing.
+    is nothing. Of one that held nothing of a last resort: another rate is no news where it was found.
     """
-    return _shown(gather(rung, outcome))[0]
+    shown = _shown(gather(rung, outcome))[0]
+    held = outcome.status == "ok"
+    return tuple(finding for finding in shown if not (held and _last_resort(finding.name)))
 
 
 def _shown(evidence: Evidence) -> tuple[tuple[Finding, ...], tuple[str, ...]]:

@@ -152,11 +152,13 @@ def test_a_climb_that_held_shows_nothing_however_uneven_its_loss() -> None:
     held = outcome.attempts[0]
     rose = replace(held, trace=replace(held.trace, losses=[9.0] * 20 + [0.1] * 20 + [9.0] * 20))
     assert examine_rung(rung, replace(outcome, attempts=(rose,))) == ()
-    failed = examine_rung(rung, replace(outcome, attempts=(replace(rose, held=False),)))
-    assert [finding.name for finding in failed] == ["recipe_diverges"]
+    failed = replace(outcome, status="broken", attempts=(replace(rose, held=False),))
+    assert [finding.name for finding in examine_rung(rung, failed)] == ["recipe_diverges"]
+    at_another_rate = replace(failed, status="ok")
+    assert examine_rung(rung, at_another_rate) == ()
     uneven = replace(held.trace, losses=[9.0] * 20 + [0.1] * 20 + [9.0, 9.0, 0.05] * 10)
     noisy = replace(rose, held=False, trace=uneven)
-    assert examine_rung(rung, replace(outcome, attempts=(noisy,))) == ()
+    assert examine_rung(rung, replace(failed, attempts=(noisy,))) == ()
 
 
 def test_a_remedy_that_holds_confirms_its_finding(monkeypatch: pytest.MonkeyPatch) -> None:
