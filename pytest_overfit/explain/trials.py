@@ -145,8 +145,7 @@ def _doubt(
     """Why a change with which a rung held in so many steps is not what mended it, in words. rung: at
     the rate at which it held; of a race that rate may have been dropped early.
     """
-    ended_early = rung.hasty and steps > round(LOOKS[0] * rung.recipe.budget) and rung.violated
-    if (raced or ended_early) and _holds_as_it_is(rung, steps, on_step):
+    if _holds_as_it_is(rung, steps, on_step, raced=raced):
         return f"in {steps} steps the rung holds without it"
     if finding.status == "confirmed" or finding.name in {one.name for one in rung.violated}:
         return None  # that it is gone was counted
@@ -161,10 +160,13 @@ def _doubt(
     return None
 
 
-def _holds_as_it_is(rung: Rung, steps: int, on_step: OnStep) -> bool:
-    """Whether a rung whose climb may have ended early holds in as many steps as a remedy took, so
-    that this has mended nothing.
+def _holds_as_it_is(rung: Rung, steps: int, on_step: OnStep, *, raced: bool = False) -> bool:
+    """Whether a rung whose climb may have ended early, as one of a race may, holds in as many steps
+    as a remedy took, so that this has mended nothing.
     """
+    looked = steps <= round(LOOKS[0] * rung.recipe.budget)
+    if not raced and (looked or not rung.hasty or not rung.violated):
+        return False
     patient = replace(
         rung,
         seeds=rung.seeds[:1],
