@@ -337,8 +337,10 @@ def _differs(
 
 def _difference(curve: Curve, said: Mapping[str, Any], better: str, scale: float) -> str:
     values = [value * scale for value in curve.ascending.values if math.isfinite(value)]
-    if not values or said["last"] is None:  # of a curve that is NaN throughout labels tell nothing
-        return "nothing finite" if values or said["last"] is not None else ""
+    if said["last"] is None:  # the label of a curve that is NaN throughout
+        return "finite readings, where none is" if values else ""
+    if not values:
+        return "nothing finite"
     best = max(values) if better == "higher" else min(values)
     found = {"first": values[0], "best": best, "last": values[-1]}
     wrong = [

@@ -80,7 +80,11 @@ def try_remedy(
     began = time.monotonic()
 
     def trial(
-        held: bool, steps: int = 0, ended: TrialEnded | None = None, why: str | None = None
+        held: bool,
+        steps: int = 0,
+        ended: TrialEnded | None = None,
+        why: str | None = None,
+        rate: float = rung.recipe.lr,
     ) -> Trial:
         seconds = time.monotonic() - began
         return Trial(
@@ -94,10 +98,9 @@ def try_remedy(
             why=why,
         )
 
-    rate = rung.recipe.lr
     try:
         mended = replace(remedy.change(rung, finding), seeds=rung.seeds[:1])
-        if raced and mended.recipe.lr != rate:
+        if raced and mended.recipe.lr != rung.recipe.lr:
             raise CannotEdit("other rates were tried")
         if mended.subject is not rung.subject:
             mended = replace(mended, examined=None)
@@ -108,10 +111,10 @@ def try_remedy(
         outcome = mended.climb(until(began + seconds))
         if outcome.status != "ok":
             return trial(False, steps=outcome.steps)
-        rate = outcome.deciding[-1].recipe.lr if raced else rate
+        rate = outcome.deciding[-1].recipe.lr if raced else rung.recipe.lr
         rated = replace(rung, recipe=replace(rung.recipe, lr=rate)) if raced else rung
         why = _doubt(rated, mended, finding, outcome.steps, until(began + seconds), raced=raced)
-        return trial(why is None, steps=outcome.steps, why=why)
+        return trial(why is None, steps=outcome.steps, why=why, rate=rate)
     except OutOfTime as late:
         return trial(False, steps=late.step, ended=TrialEnded.OUT_OF_TIME, why="out of time")
     except CannotEdit as error:

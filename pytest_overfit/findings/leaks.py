@@ -5,9 +5,9 @@ batch and the padding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
+from itertools import compress
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ from pytest_overfit.findings.remedies import (
     PLAIN_CALL,
     STATELESS,
 )
-from pytest_overfit.network.recorder import Call, differ, distance
+from pytest_overfit.network.recorder import Call, differ, distance, undisturbed
 from pytest_overfit.subject import Batch, Sample, collate
 
 GRAVE = 0.5
@@ -122,27 +122,13 @@ def clips_are_independent(bench: Bench) -> tuple[Finding, ...]:
     ]
     if found or not norms:
         return found
-    with _as_after_training(norms, bench.seed):
-        return _dependent(bench)
-
-
-@contextmanager
-def _as_after_training(norms: Sequence[tuple[Tensor, Tensor]], seed: int) -> Iterator[None]:
-    """With other running means and variances in batch norms than those that they start with. norms:
-    both of each.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    kept = [(mean.clone(), var.clone()) for mean, var in norms]
-    try:
+    generator = torch.Generator().manual_seed(bench.seed)
+    with undisturbed(bench.network, train=False, seed=bench.seed):  # puts the statistics back
         for mean, var in norms:
             noise = torch.randn((2, *mean.shape), generator=generator).to(mean) / 2
             mean.add_(noise[0] * var.sqrt())
             var.mul_(noise[1].exp())
-        yield
-    finally:
-        for (mean, var), (first_mean, first_var) in zip(norms, kept, strict=True):
-            mean.copy_(first_mean)
-            var.copy_(first_var)
+        return _dependent(bench)
 
 
 def _dependent(bench: Bench) -> tuple[Finding, ...]:
@@ -166,15 +152,12 @@ def _dependent(bench: Bench) -> tuple[Finding, ...]:
             valid = min(int(steps[row]), int(own[0]))
             gap = distance(together[:valid, row].float(), alone[:valid, 0].float())
             if gap > bench.tolerance and not (order and _by_length_alone(bench, batch, row)):
-                elsewhere = next(
-                    (
-                        batch.names[other]
-                        for other in range(len(batch))
-                        if distance(together[:valid, other].float(), alone[:valid, 0].float())
-                        <= bench.tolerance
-                    ),
-                    None,
+                rows = together[:valid].unbind(1)
+                holds = (
+                    distance(one.float(), alone[:valid, 0].float()) <= bench.tolerance
+                    for one in rows
                 )
+                elsewhere = next(compress(batch.names, holds), None)
                 where = _first_leaking(bench, batch, row)
                 return (_batch_leak(bench, name, gap, where, elsewhere),)
     return ()

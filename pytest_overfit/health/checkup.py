@@ -13,7 +13,7 @@ from typing import Literal
 
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.health.curves.curve import Curve
-from pytest_overfit.health.curves.metric import metric
+from pytest_overfit.health.curves.metric import Metric, metric
 from pytest_overfit.health.more_evidence import more_evidence
 from pytest_overfit.health.next_command import next_command
 from pytest_overfit.health.rules import RULES
@@ -245,18 +245,7 @@ def _unread(run: Run) -> list[str]:
     """
     read = [(split, metric(run.read_by(split) or ""), error_rate(run, split)) for split in SPLITS]
     badly = [
-        split
-        for split, kind, rate in read
-        if kind
-        and len(rate)
-        and rate.values[-1]
-        > (
-            KNOWS
-            if kind.kind == "error rate"
-            else MISREAD_MOSTLY
-            if kind.words == "accuracy"
-            else STUCK
-        )
+        split for split, kind, rate in read if kind and len(rate) and rate.values[-1] > _bad(kind)
     ]
     return [
         (
@@ -265,6 +254,13 @@ def _unread(run: Run) -> list[str]:
         )
         for split in badly
     ]
+
+
+def _bad(kind: Metric) -> float:
+    """The error rate from which on what is read by a metric is not healthy."""
+    if kind.kind == "error rate":
+        return KNOWS
+    return MISREAD_MOSTLY if kind.words == "accuracy" else STUCK
 
 
 def best_checkpoint(run: Run) -> tuple[str, ...]:

@@ -15,18 +15,16 @@ the loss convicts only where reading, too, has nothing more to gain, or has lost
 
 from __future__ import annotations
 
-from statistics import median
-
 from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.rules.course import settled_rate
 from pytest_overfit.health.rules.reading import error_rate, errors, reads_better
 from pytest_overfit.health.rules.trend import (
-    FEW,
     MANY,
     RISE_OF_FEW,
     Rise,
     lasting_rise,
     lowest,
+    reading_at,
     stands_since,
     thinned,
 )
@@ -62,9 +60,7 @@ def reading_harmed(run: Run, since: float) -> bool:
 def _waited_enough(read: Curve) -> bool:
     """Whether it has stood for as long as it took to come there."""
     if len(read) < MANY:
-        last = (
-            median(read.values[-max(len(read) // 3, 1) :]) if len(read) >= FEW else read.values[-1]
-        )
+        last = reading_at(read, read.at[-1], len(read) // 3)
         level = last + RISE_OF_FEW * abs(last)
         stands = next(at for at, value in zip(read.at, read.values, strict=True) if value <= level)
     else:
