@@ -4,12 +4,14 @@ and train mode must show the clips.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pytest_overfit.finding import Finding, counted
+from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.bench import Bench
-from pytest_overfit.findings.bench.wiring import flow
+from pytest_overfit.findings.bench.wiring import Flow, flow
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import (
     LAYER_NORM,
@@ -65,6 +67,13 @@ def _never_gathered(bench: Bench, still: list[str], norms: int) -> Finding:
 
 LOOKS = 8
 """Passes in train mode, each with its own randomness; two where they show little."""
+MOST_LOOKS, SKIPPED, SELDOM = 32, 0.75, 0.5
+"""Passes in train mode that layers are watched in, the share of them from which a layer is hardly
+trained, and the share below which it is watched no further. Of stochastic depth the last layers are
+skipped in half of the passes (Huang et al. 2016, arXiv 1603.09382, section 3.1), a layer of LayerDrop in a
+tenth to a half (Fan et al. 2019, arXiv 1909.11556, section 4); by chance one at a half is in
+0.4 % of cases.
+"""
 PLACES = 12
 """Places of a clip that are changed where no gradient can tell."""
 LITTLE = 0.25
@@ -82,16 +91,16 @@ def input_is_shown_in_train_mode(bench: Bench) -> tuple[Finding, ...]:
     Compared are gradients of the input in both modes, so that what a stride skips counts in
     neither.
     """
-    whole = flow(bench, train=False)
+    whole = bench.once(_in_eval_mode)
     if not whole.features.any():
         return ()
     shares: list[torch.Tensor] = []
-    for seed in range(bench.seed, bench.seed + LOOKS):
-        shown = flow(bench, train=True, seed=seed)
+    for look in range(LOOKS):
+        shown = _in_train_mode(bench, look)
         shares.append(
             _lost(bench, whole.features, shown.features)
             if shown.watched
-            else _unanswered(bench, seed)
+            else _unanswered(bench, bench.seed + look)
         )
         if len(shares) == 2 and float(torch.stack(shares).mean((0, 1)).max()) < LITTLE:
             return ()
@@ -109,6 +118,26 @@ def input_is_shown_in_train_mode(bench: Bench) -> tuple[Finding, ...]:
     return (_destroyed(frames, values, clips, len(shares) * len(bench.batch)),)
 
 
+def _in_eval_mode(bench: Bench) -> Flow:
+    return flow(bench, train=False)
+
+
+def _in_train_mode(bench: Bench, look: int) -> Flow:
+    """The flow of a pass in train mode with randomness of its own; the first two are kept, since
+    mostly they are enough.
+    """
+    first = (_first_look, _second_look)
+    return bench.once(first[look]) if look < 2 else flow(bench, train=True, seed=bench.seed + look)
+
+
+def _first_look(bench: Bench) -> Flow:
+    return flow(bench, train=True, seed=bench.seed)
+
+
+def _second_look(bench: Bench) -> Flow:
+    return flow(bench, train=True, seed=bench.seed + 1)
+
+
 def _whole(lost: torch.Tensor) -> float:
     """Share of looks at a clip in which no frame of it was shown."""
     return float((lost[:, :, 0] == 1).double().mean())
@@ -116,12 +145,12 @@ def _whole(lost: torch.Tensor) -> float:
 
 def _lost(bench: Bench, whole: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
     """(clips, 2): shares of each clip's frames and values that have a gradient in eval mode and
-    none in train mode, by count.
+    none in train mode, by count; 0 where none has one in eval mode.
     """
     inside = torch.arange(whole.shape[1], device=whole.device) < bench.batch.frames[:, None]
     kept = [some & inside[..., None] for some in (whole, shown)]
     counts = [torch.stack([some.any(-1).sum(-1), some.sum((-1, -2))], -1).double() for some in kept]
-    return (1 - counts[1] / counts[0].clamp(min=1)).clamp(min=0).cpu()
+    return ((counts[0] - counts[1]) / counts[0].clamp(min=1)).clamp(min=0).cpu()
 
 
 def _unanswered(bench: Bench, seed: int) -> torch.Tensor:
@@ -169,6 +198,43 @@ def _destroyed(frames: float, values: float, clips: float, looks: int) -> Findin
     )
 
 
+def layers_are_trained(bench: Bench) -> tuple[Finding, ...]:
+    """No layer that eval mode uses is left out in most passes of train mode."""
+    used = bench.once(_in_eval_mode).alive
+    skipped: Counter[str] = Counter()
+    for look in range(MOST_LOOKS):
+        alive = _in_train_mode(bench, look).alive
+        skipped.update(_without_gradient(bench, used, alive))
+        if look and max(skipped.values(), default=0) < SELDOM * (look + 1):
+            return ()
+    often = [name for name, times in skipped.items() if times >= SKIPPED * MOST_LOOKS]
+    hardly = [name for name in often if name.rpartition(".")[0] not in often]
+    return (_hardly_trained(hardly, skipped),) if hardly else ()
+
+
+def _without_gradient(bench: Bench, used: frozenset[str], alive: frozenset[str]) -> list[str]:
+    """The modules none of whose parameters, that have a gradient in eval mode, has one."""
+    below = {
+        module: {name for name in used if name.startswith(f"{module}.")}
+        for module, _ in bench.network.named_modules()
+        if module
+    }
+    return [module for module, names in below.items() if names and not names & alive]
+
+
+def _hardly_trained(hardly: list[str], skipped: Counter[str]) -> Finding:
+    most = max(hardly, key=skipped.__getitem__)
+    times = naming([f"{name} {skipped[name]}" for name in hardly])
+    return LAYERS_SKIPPED.finding(
+        headline=f"no gradient reaches {most} in {skipped[most]} of {MOST_LOOKS} passes in train "
+        "mode; in eval mode it is used",
+        evidence=(f"passes without: {times}",),
+        module=most,
+        try_="skip it seldom: see whether the drawn number is compared the wrong way round",
+        status="confirmed",
+    )
+
+
 TRAIN_EVAL_GAP = Record(
     name="train_eval_gap",
     stage="network",
@@ -203,6 +269,21 @@ INPUT_DESTROYED = Record(
     remedies=(NO_DROPOUT_AT_ALL, UNMASKED),
     planted=("train-input-dropout", "train-latents-masked", "train-clips-absent"),
 )
+LAYERS_SKIPPED = Record(
+    name="layers_skipped",
+    stage="network",
+    means="A layer is left out in most passes of train mode and used in all of eval mode, as by "
+    "LayerDrop whose rate is taken for its complement: it is hardly trained, and never with those "
+    "beside it.",
+    detected=(
+        "Of passes in train mode with different seeds, those are counted in which no gradient "
+        "reaches a module that has one in eval mode: three quarters of 32 are too many."
+    ),
+    mend="Skip it seldom: compare the drawn number with the rate the other way round.",
+    follows=("non_finite_output", "non_finite_gradient"),
+    remedies=(UNMASKED,),
+    planted=("train-layers-skipped",),
+)
 
 GATHERED_STATISTICS = Contract(
     name="gathered statistics",
@@ -217,4 +298,11 @@ SHOWN_INPUT = Contract(
     about="network",
     examine=input_is_shown_in_train_mode,
     finds=(INPUT_DESTROYED,),
+)
+TRAINED_LAYERS = Contract(
+    name="trained layers",
+    holds="train mode uses the layers that eval mode uses",
+    about="network",
+    examine=layers_are_trained,
+    finds=(LAYERS_SKIPPED,),
 )

@@ -5,6 +5,7 @@ precision.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from pytest_overfit.findings.remedies import (
     LOGARITHM,
     NORMALISE,
     RESET,
+    UNCLIPPED,
     ZERO_BIAS,
 )
 from pytest_overfit.findings.signal import EXPLODING_SIGNAL
@@ -195,13 +197,11 @@ def _clipped(bench: Bench) -> tuple[Finding, ...]:
             return ()
         calls, *_ = bench.passage(bench.clips[0].features)
     clipping = [
-        c.module
-        for c in calls
-        if _clips(c) and not any(True for _ in bench.network.get_submodule(c.module).children())
+        call.module
+        for before, call in pairwise((None, *calls))
+        if call and _ties(call.outputs) and not _ties(_last_before(before, call))
     ]
-    module = (
-        clipping[-1] if clipping and calls[-1].outputs and _clips(calls[-1], given=False) else None
-    )
+    module = clipping[-1] if clipping and _ties(calls[-1].outputs) else None
     when = "" if now else f", once they would lie {SURE:.0f} nats apart as in a trained network"
     return (
         CLIPPED_OUTPUT.finding(
@@ -230,17 +230,18 @@ def _tied_at_the_bottom(rows: Tensor) -> float:
     return float((tied[counted].sum(-1) - 1).double().mean()) / (rows.shape[-1] - 1)
 
 
-def _clips(call: Call, *, given: bool = True) -> bool:
-    """Whether many of a module's outputs tie at the lowest, and, where `given` counts, its inputs
-    do not.
+def _last_before(before: Call | None, call: Call) -> tuple[Tensor, ...]:
+    """What a module's own functions are given last: the output of the last module below it, or its
+    input where there is none.
     """
+    below = before is not None and before.module.startswith(f"{call.module}.")
+    return before.outputs if before and below else call.inputs
 
-    def tied(tensor: Tensor) -> float:
-        return float((tensor == tensor.min()).double().mean()) if tensor.numel() else 0.0
 
-    if not call.outputs or (given and not call.inputs):
-        return False
-    return tied(call.outputs[0]) >= TIED and not (given and tied(call.inputs[0]) >= TIED)
+def _ties(some: tuple[Tensor, ...]) -> bool:
+    """Whether many numbers of the first of them tie at the lowest."""
+    values = some[0] if some else torch.empty(0)
+    return values.numel() > 0 and float((values == values.min()).double().mean()) >= TIED
 
 
 def output_starts_uniform(bench: Bench) -> tuple[Finding, ...]:
@@ -351,7 +352,7 @@ CLIPPED_OUTPUT = Record(
     detected="Many tokens tie exactly at the bottom of every step.",
     mend="Remove the activation or the clamp behind the last layer.",
     follows=("non_finite_output", "non_finite_gradient"),
-    remedies=(BYPASS, FROM_HEAD),
+    remedies=(UNCLIPPED, BYPASS, FROM_HEAD),
     planted=("head-relu",),
 )
 BLANK_PRIOR = Record(

@@ -162,6 +162,7 @@ OTHER_AXES = module_remedy(
     "time and batch the other way round in the layers of that module", network_edits.other_axes
 )
 OPEN_ACTIVATIONS = module_remedy("GELU for sigmoid and tanh there", network_edits.open_activations)
+UNCLIPPED = module_remedy("no rectifier and no clamp there", function_edits.unclipped)
 LAYER_NORM = network_remedy("LayerNorm for BatchNorm", network_edits.layer_norm)
 NO_NORM = network_remedy("no BatchNorm", network_edits.without_batch_norm)
 LIVELY_NORM = network_remedy(
@@ -174,14 +175,22 @@ ZERO_BIAS = network_remedy("no bias in the head at the start", network_edits.zer
 WIDEN = network_remedy("64 channels at the bottleneck", network_edits.widen(64))
 
 
-def _without_blocks(rung: Rung, _: Finding) -> Rung:
-    blocks = network_edits.repeated_blocks(rung.subject, _fresh(rung), rung.subject.take(1)[0])
-    return replace(rung, subject=network_edits.edited(rung.subject, network_edits.without(blocks)))
+def blocks_remedy(
+    name: str, operation: Callable[[Sequence[str]], network_edits.NetworkEdit]
+) -> Remedy:
+    """A change of all blocks that keep the shape of what they are given."""
+
+    def change(rung: Rung, _: Finding) -> Rung:
+        blocks = network_edits.repeated_blocks(rung.subject, _fresh(rung), rung.subject.take(1)[0])
+        return replace(rung, subject=network_edits.edited(rung.subject, operation(blocks)))
+
+    return Remedy(name=name, change=change)
 
 
-WITHOUT_BLOCKS = Remedy(
-    name="the blocks left out, where they keep the shape", change=_without_blocks
+WITHOUT_BLOCKS = blocks_remedy(
+    "the blocks left out, where they keep the shape", network_edits.without
 )
+SKIPS = blocks_remedy("a skip connection around each block", network_edits.with_skips)
 
 
 # -- changes of the subject's own functions --------------------------------------------------------
@@ -239,6 +248,14 @@ NO_DROPOUT_AT_ALL = subject_remedy(
     "no dropout, that of functions included", function_edits.undropped
 )
 NOISELESS = subject_remedy("zeros in the place of random numbers", function_edits.noiseless)
+OFF_ZERO = subject_remedy(
+    f"roots, logarithms and divisors of zero taken of {function_edits.TINY:g}",
+    function_edits.kept_off_zero,
+)
+SOME_PLACE = subject_remedy(
+    "nothing masked where a mask leaves nothing", function_edits.unmasked_where_whole
+)
+FLOAT32 = subject_remedy("float32 in the place of half precision", function_edits.in_full_precision)
 UNMASKED = subject_remedy(
     "train mode for norms and recurrent layers alone, so that nothing is masked",
     subject_edits.unmasked,

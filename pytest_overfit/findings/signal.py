@@ -17,6 +17,7 @@ from pytest_overfit.findings.remedies import (
     OPEN_ACTIVATIONS,
     RESET,
     RESET_MODULE,
+    SKIPS,
     WIDEN,
     XAVIER,
 )
@@ -269,7 +270,7 @@ VANISHING_GRADIENT = Record(
     ),
     detected="The norm of the gradient is read at every module of a fresh network.",
     mend="ReLU-like activations, a skip connection, or a norm.",
-    remedies=(OPEN_ACTIVATIONS, LAYER_NORM, FAN_IN, XAVIER, BYPASS),
+    remedies=(OPEN_ACTIVATIONS, LAYER_NORM, SKIPS, FAN_IN, XAVIER, BYPASS),
     planted=("net-vanish",),
     spreads=True,
 )

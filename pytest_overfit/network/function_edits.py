@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
-from pytest_overfit.network.network_edits import CannotEdit
+from pytest_overfit.network.network_edits import CannotEdit, NetworkEdit
 from pytest_overfit.network.source import TORCH
 from pytest_overfit.subject import Subject
 
@@ -47,6 +47,40 @@ DRAWING = {torch.randn, torch.rand, torch.randn_like, torch.rand_like, torch.nor
 DRAWING_IN_PLACE = {Tensor.normal_, Tensor.uniform_}
 FLIPPING = {torch.flip, Tensor.flip, torch.fliplr, torch.flipud}
 RESHAPING = {Tensor.view, Tensor.reshape, torch.reshape}
+ROOTS = {torch.sqrt, Tensor.sqrt, torch.rsqrt, Tensor.rsqrt}
+LOGARITHMS = {torch.log, Tensor.log, torch.log2, Tensor.log2, torch.log10, Tensor.log10}
+DIVIDING = {torch.div, Tensor.div, torch.true_divide, Tensor.true_divide, Tensor.__truediv__}
+INVERTING = {torch.reciprocal, Tensor.reciprocal, Tensor.__rtruediv__, Tensor.__rdiv__}
+POWERS = {torch.pow, Tensor.pow, Tensor.__pow__}
+SOFTMAXES = {
+    torch.softmax,
+    Tensor.softmax,
+    F.softmax,
+    torch.log_softmax,
+    Tensor.log_softmax,
+    F.log_softmax,
+}
+MASKS = ("attn_mask", "key_padding_mask")
+"""Of `F.multi_head_attention_forward`: True, or -inf, bars a place."""
+HALVING = {Tensor.half, Tensor.bfloat16}
+CLIPPING = {
+    torch.relu,
+    torch.relu_,
+    Tensor.relu,
+    Tensor.relu_,
+    F.relu,
+    F.relu6,
+    F.hardtanh,
+    F.threshold,
+    torch.clamp,
+    Tensor.clamp,
+    Tensor.clamp_,
+    torch.clamp_min,
+    Tensor.clamp_min,
+    torch.clip,
+    Tensor.clip,
+}
+TINY = 1e-6
 MOST_AXES = 5
 
 
@@ -165,6 +199,100 @@ def with_true_gradients(subject: Subject) -> Subject:
             return subject.forward(network, features, frames)
 
     return replace(subject, forward=forward)
+
+
+class KeptOffZero(TorchFunctionMode):
+    """Within it roots, logarithms and divisors of exactly zero are those of TINY: they are finite,
+    and so are their gradients.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        exponent = args[1] if func in POWERS and len(args) > 1 else 1
+        if func in ROOTS | LOGARITHMS | INVERTING or (
+            isinstance(exponent, int | float) and exponent < 1
+        ):
+            args = (_off_zero(args[0]), *args[1:])
+        elif func in DIVIDING and isinstance(args[-1], Tensor):
+            args = (*args[:-1], _off_zero(args[-1]))
+        return func(*args, **kwargs)
+
+
+def _off_zero(value: Tensor) -> Tensor:
+    return value.masked_fill(value == 0, TINY) if value.is_floating_point() else value
+
+
+def kept_off_zero(subject: Subject) -> Subject:
+    """The subject whose forward pass takes no root, logarithm or quotient of zero."""
+    return within(subject, KeptOffZero)
+
+
+class Unmasked(TorchFunctionMode):
+    """Within it nothing is masked where a mask leaves nothing: a softmax of -inf alone is NaN."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in SOFTMAXES and args:
+            axis = kwargs.get("dim", args[1] if len(args) > 1 else -1)
+            nothing = (args[0] == -torch.inf).all(axis, keepdim=True)
+            args = (args[0].masked_fill(nothing, 0.0), *args[1:])
+        for name in MASKS if func is F.multi_head_attention_forward else ():
+            if isinstance(mask := kwargs.get(name), Tensor):
+                bars = True if mask.dtype == torch.bool else -torch.inf
+                kwargs[name] = mask.masked_fill((mask == bars).all(-1, keepdim=True), 0)
+        return func(*args, **kwargs)
+
+
+def unmasked_where_whole(subject: Subject) -> Subject:
+    """The subject whose forward pass masks no place where it would mask all."""
+    return within(subject, Unmasked)
+
+
+class FullPrecision(TorchFunctionMode):
+    """Within it what is cast to half precision is cast to float32."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in HALVING:
+            return args[0].float()
+        named = {name: _widened(value) for name, value in (kwargs or {}).items()}
+        return func(*map(_widened, args), **named)
+
+
+def _widened(value: Any) -> Any:
+    halved = isinstance(value, torch.dtype) and value in (torch.float16, torch.bfloat16)
+    return torch.float32 if halved else value
+
+
+def in_full_precision(subject: Subject) -> Subject:
+    """The subject whose forward pass casts nothing to half precision."""
+    return within(subject, FullPrecision)
+
+
+class Unclipped(TorchFunctionMode):
+    """Within it rectifiers and clamps hand on what they are given."""
+
+    def begin(self) -> None:
+        """Enter it, as a hook before a module runs does."""
+        self.__enter__()  # type: ignore[no-untyped-call]
+
+    def end(self) -> None:
+        """Leave it, as a hook behind that module does."""
+        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in CLIPPING else func(*args, **(kwargs or {}))
+
+
+def unclipped(module: str) -> NetworkEdit:
+    """One module runs without the rectifiers and clamps of its own and of those below it."""
+
+    def edit(network: nn.Module) -> bool:
+        inner, mode = network.get_submodule(module), Unclipped()
+        inner.register_forward_pre_hook(lambda *_: mode.begin())
+        inner.register_forward_hook(lambda *_: mode.end(), always_call=True)
+        return True
+
+    return edit
 
 
 class Permuting(TorchFunctionMode):

@@ -181,7 +181,7 @@ def vanishing_gradient(observations: Observations) -> Observation | None:
         return None
     floor = min(flow)
     height = max(flow[flow.index(floor) :])
-    if floor * FADED > height:
+    if floor == 0 or floor * FADED > height:
         return None
     # What lies on the floor is level but for normal ups and downs; the first module above it, on
     # the way to the loss, is where it ends.

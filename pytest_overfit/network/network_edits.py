@@ -282,6 +282,19 @@ def without(modules: Sequence[str]) -> NetworkEdit:
     return edit
 
 
+def with_skips(modules: Sequence[str]) -> NetworkEdit:
+    """Each of these modules gives its input as well, added to what it gives."""
+
+    def edit(network: nn.Module) -> bool:
+        for name in modules:
+            network.get_submodule(name).register_forward_hook(
+                lambda _, given, output: given[0] + output
+            )
+        return bool(modules)
+
+    return edit
+
+
 def head_name(network: nn.Module) -> str | None:
     """The last linear layer."""
     return next(

@@ -213,6 +213,19 @@ class Absent(BiGRU):
         return super().forward(features, frames)
 
 
+class Skipping(BiGRU):
+    """In train mode a layer is skipped nine times in ten."""
+
+    def __init__(self, dim: int, vocabulary: int) -> None:
+        super().__init__(dim, vocabulary)
+        self.extra = nn.Linear(dim, dim)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.training or torch.rand(()) > 0.9:
+            features = features + self.extra(features)
+        return super().forward(features, frames)
+
+
 def gradient_of(path: str, change: Callable[[Tensor], Tensor]) -> Plant:
     """The gradient of one module's output changed on its way back."""
 
@@ -440,6 +453,13 @@ HELD_OUT: tuple[Fault, ...] = (
     ),
     Fault(
         name="train-clips-absent", plant=rebuilt(Absent), finding="input_destroyed", home="bigru"
+    ),
+    Fault(
+        name="train-layers-skipped",
+        plant=rebuilt(Skipping),
+        finding="layers_skipped",
+        module="extra",
+        home="bigru",
     ),
     Fault(
         name="grad-half-turned",

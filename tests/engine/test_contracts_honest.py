@@ -143,6 +143,48 @@ def test_logits_that_are_clipped_only_once_they_are_sure_are_called_so() -> None
     assert found(forwarded(bigru(samples=clips(FEW)), clamped)) == ["clipped_output"]
 
 
+def test_a_rectifier_behind_rectified_layers_is_told_with_its_module() -> None:
+    class Rectified(nn.Module):
+        """A layer and its own rectifier, as a function."""
+
+        def __init__(self, width: int, wide: int) -> None:
+            super().__init__()
+            self.linear = nn.Linear(width, wide)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(self.linear(x))
+
+    class Stack(nn.Module):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(dim, 48, 5, padding=2)
+            self.deep, self.last = Rectified(48, 48), Rectified(48, vocabulary)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            x = torch.relu(self.conv(features.transpose(1, 2))).transpose(1, 2)
+            return self.last(self.deep(x)).log_softmax(-1).transpose(0, 1), frames
+
+    findings = check(rebuilt(Stack)(bigru(samples=clips(FEW))), clips(FEW))
+    clipped = next(finding for finding in findings if finding.name == "clipped_output")
+    assert clipped.module == "last"
+
+
+def test_a_layer_that_is_skipped_now_and_then_is_let_be() -> None:
+    class Dropping(BiGRU):
+        """LayerDrop at a half, the most that is usual."""
+
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__(dim, vocabulary)
+            self.extra = nn.Linear(dim, dim)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            if not self.training or torch.rand(()) > 0.5:
+                features = features + self.extra(features)
+            return super().forward(features, frames)
+
+    assert found(rebuilt(Dropping)(bigru(samples=clips(FEW)))) == []
+
+
 def test_a_gradient_that_float32_cannot_hold_is_no_division_by_zero() -> None:
     class Long(Recurrent):
         """Weights that a clip's length raises to a power; a norm hides it from the output."""

@@ -273,6 +273,22 @@ def test_a_network_may_refuse_clips_longer_than_any_sample() -> None:
     assert check(replace(bigru(), build=lambda **_: Limited()), clips(6)) == ()
 
 
+def test_a_network_may_refuse_a_batch_that_no_clip_fills() -> None:
+    class Filled(BiGRU):
+        def forward(self, features, frames):
+            assert features.shape[1] == frames.max()
+            return super().forward(features, frames)
+
+    assert check(replace(bigru(), build=lambda **_: Filled(24, 25)), clips(6)) == ()
+
+    class Mixing(Filled):
+        def forward(self, features, frames):
+            return super().forward(features + features.mean(0), frames)
+
+    mixing = replace(bigru(), build=lambda **_: Mixing(24, 25))
+    assert [finding.name for finding in check(mixing, clips(6))] == ["batch_leak"]
+
+
 def test_a_router_whose_softmax_is_over_all_experts_learns() -> None:
     assert check(altered(bigru(), partial(routed, over_both=True)), clips(6)) == ()
 

@@ -215,6 +215,15 @@ def test_blocks_that_keep_the_shape_are_found_and_left_out() -> None:
     assert not network_edits.without([])(network)
 
 
+def test_blocks_give_what_they_were_given_as_well() -> None:
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    assert network_edits.with_skips(["1"])(network)
+    x = torch.ones(1, 2)
+    between = network[0](x)
+    assert torch.equal(network(x), network[1].forward(between) + between)
+    assert not network_edits.with_skips([])(network)
+
+
 def test_the_head_is_the_last_linear_layer() -> None:
     assert network_edits.head_name(net()) == "head"
     assert network_edits.head_name(nn.Conv1d(2, 2, 1)) is None

@@ -82,6 +82,11 @@ def test_what_contracts_found_is_mended(fault: str, name: str) -> None:
         ("grad-undeclared-rounding", "no hooks on gradients, and no rounding"),
         ("head-masked-label", "log_softmax of the last layer's own output"),
         ("ctc-length-weighted", "torch's CTC in the place of the whole loss"),
+        ("grad-root-of-zero", "roots, logarithms and divisors of zero taken of 1e-06"),
+        (
+            "train-layers-skipped",
+            "train mode for norms and recurrent layers alone, so that nothing is masked",
+        ),
     ],
 )
 def test_a_remedy_takes_the_finding_away_and_brings_no_other(fault: str, name: str) -> None:

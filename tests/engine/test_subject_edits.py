@@ -169,3 +169,71 @@ def test_random_numbers_of_the_forward_pass_are_zeros() -> None:
     faulty = rebuilt(RandomState)(bigru())
     assert [one.name for one in check(faulty, clips(4))] == ["random_in_eval"]
     assert check(function_edits.noiseless(faulty), clips(4)) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "made"),
+    [
+        (function_edits.kept_off_zero, lambda x: x.pow(2).sum(-1).sqrt()),
+        (function_edits.kept_off_zero, lambda x: x.pow(2).sum(-1) ** 0.5),
+        (function_edits.kept_off_zero, lambda x: x.abs().sum(-1).log()),
+        (function_edits.kept_off_zero, lambda x: x[..., 0] / x.abs().sum(-1)),
+        (function_edits.kept_off_zero, lambda x: 1 / x.abs().sum(-1)),
+        (function_edits.unmasked_where_whole, lambda x: x.masked_fill(x == 0, -torch.inf).softmax(-1)),
+        (function_edits.in_full_precision, lambda x: (x + 1e3).half().pow(2)),
+        (function_edits.in_full_precision, lambda x: (x + 1e3).to(torch.float16).pow(2)),
+    ],
+)  # fmt: skip
+def test_what_is_not_finite_becomes_so(
+    change: Callable[[Subject], Subject], made: Callable[[Tensor], Tensor]
+) -> None:
+    def forward(_: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        return made(features), frames
+
+    subject = replace(bigru(), forward=forward)
+    finite = []
+    for one in (subject, change(subject)):
+        features = torch.zeros(1, 5, 4).requires_grad_()
+        out, _ = one.forward(nn.Identity(), features, torch.tensor([5]))
+        out.sum().backward()
+        assert features.grad is not None
+        finite.append(bool(out.isfinite().all() and features.grad.isfinite().all()))
+    assert finite == [False, True]
+
+
+def test_a_padding_mask_that_bars_all_of_a_clip_bars_none_of_it() -> None:
+    attention = nn.MultiheadAttention(4, 1, batch_first=True)
+
+    def forward(_: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        barred = torch.arange(5) >= torch.tensor([[0], [3]])
+        return attention(features, features, features, key_padding_mask=barred)[0], frames
+
+    features = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
+    subject = replace(bigru(), forward=forward)
+    before, after = (
+        one.forward(nn.Identity(), features, torch.tensor([5, 5]))[0]
+        for one in (subject, function_edits.unmasked_where_whole(subject))
+    )
+    assert before[0].isnan().all()
+    assert after.isfinite().all()
+    assert torch.equal(before[1], after[1])
+
+
+def test_one_module_runs_without_its_rectifiers_and_others_keep_theirs() -> None:
+    class Clipped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.outer = nn.Sequential(nn.Linear(3, 3), nn.ReLU()), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(-self.outer(x))
+
+    network = Clipped()
+    with torch.no_grad():
+        network.inner[0].weight.copy_(torch.eye(3))
+        network.inner[0].bias.zero_()
+    x = torch.tensor([[1.0, 2.0, -3.0]])
+    assert network(x).tolist() == [[0, 0, 0]]
+    assert function_edits.unclipped("inner")(network)
+    assert network(x).tolist() == [[-1, -2, 0]]
+    assert F.relu(x).min() == 0

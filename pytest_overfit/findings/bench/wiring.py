@@ -19,6 +19,7 @@ from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
 from pytest_overfit.findings.bench import Bench, gradients, perturbed
+from pytest_overfit.host import seed_others
 from pytest_overfit.measures import valid_steps
 from pytest_overfit.network.recorder import differ, undisturbed
 
@@ -85,6 +86,7 @@ def flow(bench: Bench, *, train: bool, seed: int | None = None) -> Flow:
 
 def _flow(bench: Bench, train: bool, seed: int, features: Tensor) -> Flow:
     network, subject = bench.network, bench.subject
+    seed_others(seed)
     parameters = {
         name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad
     }
