@@ -50,7 +50,12 @@ CURVES = ("train", "valid", "rate")
 SEVERAL = re.compile(r"\b(?:runs|starts|restarts?|resumed|appended)\b")
 """Words by which a label says that its log holds several runs."""
 ILLNESSES: Mapping[str, tuple[str, ...]] = {
-    "overfits": ("validation_loss_rises", "gap_wide", "validation_error_rises"),
+    "overfits": (
+        "validation_loss_rises",
+        "validation_loss_stands",
+        "gap_wide",
+        "validation_error_rises",
+    ),
     "never learn": (
         "loss_never_falls",
         "nothing_learnt",
@@ -86,7 +91,13 @@ ILLNESSES: Mapping[str, tuple[str, ...]] = {
     ),
     "unstable": ("loss_oscillates", "loss_spikes", "training_diverges"),
     "swing": ("loss_oscillates", "loss_spikes"),
-    "plateau": ("loss_never_falls", "nothing_learnt", "validation_wer_stuck"),
+    "plateau": (
+        "loss_never_falls",
+        "nothing_learnt",
+        "validation_wer_stuck",
+        "validation_loss_stands",
+    ),
+    "undone": ("learning_undone", "validation_error_rises", "validation_loss_rises"),
     "stuck": ("loss_never_falls", "nothing_learnt", "validation_wer_stuck"),
     "dead": ("learning_rate_zero", "loss_never_falls", "validation_wer_stuck"),
 }

@@ -8,6 +8,7 @@ no longer improves or is over. *Cannot tell*: the same, without an error rate to
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 from typing import Literal
 
@@ -41,6 +42,7 @@ from pytest_overfit.health.rules.stability import (
     LEARNING_UNDONE,
     LOSS_OSCILLATES,
     LOSS_SPIKES,
+    STEPS_OUT_OF_ORDER,
     TRAINING_DIVERGES,
 )
 from pytest_overfit.health.rules.trend import (
@@ -135,6 +137,10 @@ def _verdict(
     reasons = [f"{finding.status}: {finding.headline}" for finding in findings]
     measured = [name for name in ("val_loss", run.read_by("val")) if name and len(run.curve(name))]
     improving = still_improving(run)
+    if measured and max(map(len, _measurements(run))) < FEWEST:
+        times = "once" if max(map(len, _measurements(run))) < 2 else "twice"
+        few = f"validation was measured {times}: nothing shows where it goes"
+        return "cannot tell", (*reasons, few, *run.finished)
     if improving and measured:
         more = (
             (*run.finished, *best_checkpoint(run), "it ended while it improved: train longer")
@@ -166,10 +172,17 @@ def _verdict(
     return verdict, (*reasons, *why)
 
 
+def _measurements(run: Run) -> list[Curve]:
+    """What was measured of validation: its loss, and what is read."""
+    return [finite(run.curve("val_loss")), errors(run, "val")]
+
+
 def _leaves_open(run: Run, finding: Finding) -> bool:
     """Whether a finding leaves open how a run stands: a validation loss that rises and does not harm
-    what is read, or a training loss that may be unsteady.
+    what is read, a training loss that may be unsteady, or steps of the log that are out of order.
     """
+    if finding.name == STEPS_OUT_OF_ORDER.name:
+        return True
     if finding.name in (LOSS_SPIKES.name, LOSS_OSCILLATES.name):
         return finding.status == "suspected"
     return (
@@ -181,8 +194,6 @@ def _leaves_open(run: Run, finding: Finding) -> bool:
 
 def _without_illness(run: Run, measured: list[str]) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict on a run in which nothing is wrong, and which no longer improves."""
-    if measured and all(len(run.curve(name)) < 2 for name in measured):
-        return "cannot tell", ("validation was measured once: nothing shows where it goes",)
     if early := [] if run.finished else _early(run):
         return ("cannot tell" if _is_flat_excerpt(run) else "go on"), tuple(early)
     if unread := _unread(run):
@@ -203,9 +214,7 @@ def _is_flat_excerpt(run: Run) -> bool:
     """Whether a log is a piece of a run in which neither what is read nor validation loss is best at
     its end.
     """
-    measured = [
-        curve for curve in (errors(run, "val"), finite(run.curve("val_loss"))) if len(curve)
-    ]
+    measured = [curve for curve in _measurements(run) if len(curve)]
     improves = any(lowest(curve) == len(curve) - 1 for curve in measured)
     return is_excerpt(run) and not improves
 
@@ -329,8 +338,15 @@ def _still_falls(curve: Curve, *, slowly: bool) -> tuple[float, float] | None:
     before = between(curve, curve.at[0], last.at[0]).values[:-1]
     if fell and len(curve) >= FEW and before:  # the lowest of so many lies lower by chance
         fell = min(before) - min(last.values) > noise(between(curve, curve.at[len(curve) // 3]))
-    fell = fell or (slowly and _sinks(curve, last))
+    fell = fell or _steadily(curve, len(last)) or (slowly and _sinks(curve, last))
     return (curve.at[best], curve.values[best]) if fell and curve.at[best] >= last.at[0] else None
+
+
+def _steadily(curve: Curve, last: int) -> bool:
+    """Whether each of the last readings, three at least, is a new lowest, and the fall no creeping."""
+    end = curve.values[-max(last, FEWEST) :]
+    lower = all(b < a for a, b in pairwise(end)) and end[-1] == min(curve.values)
+    return len(curve) > FEWEST and lower and end[0] - end[-1] > CREEP * abs(end[0])
 
 
 def _sinks(curve: Curve, last: Curve) -> bool:

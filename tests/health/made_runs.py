@@ -398,6 +398,14 @@ def gap(rng):
     return run_of(rng, Course(train=train, val=val))
 
 
+def loss_stands(rng):
+    """Training goes on, validation stands, and nothing tells what is read."""
+    epochs = int(rng.integers(40, 100))
+    train = noisy(rng, decay(rng, epochs, 20, 0.2, epochs / 3), 0.005)
+    val = noisy(rng, decay(rng, epochs, 20, 2.2, epochs / 20), 0.005)
+    return run_of(rng, Course(train=train, val=val), metrics=False, facts=False)
+
+
 def error_rises(rng):
     """The error rate of validation gets worse while its loss stands still and training goes on."""
     epochs = int(rng.integers(50, 100))
@@ -449,6 +457,7 @@ SICK: dict[str, tuple[Make, set[str]]] = {
     "short_output": (short_output, {"predictions_too_short"}),
     "undone": (undone, {"learning_undone"}),
     "gap": (gap, {"gap_wide"}),
+    "loss_stands": (loss_stands, {"validation_loss_stands"}),
     "error_rises": (error_rises, {"validation_error_rises"}),
     "memorised": (memorised, {"nothing_carries_over"}),
     "out_of_order": (out_of_order, {"steps_out_of_order"}),

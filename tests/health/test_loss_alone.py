@@ -173,3 +173,48 @@ def test_of_few_readings_a_score_has_waited_enough_that_stands_for_as_long_as_it
         curves={name: curve(at, values) for name, values in curves.items()},
     )
     assert check_up(run).verdict == verdict
+
+
+STANDING = 2 + 6 * np.exp(-EPOCHS / 3)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.15, 300.0])
+def test_a_loss_that_stands_while_training_goes_on_stops_a_run_that_tells_no_reading(
+    scale: float,
+) -> None:
+    found = judged(train_loss=TRAIN + 2, val_loss=STANDING, scale=scale)
+    assert found.verdict == "stop"
+    assert [finding.name for finding in found.findings] == ["validation_loss_stands"]
+    read = judged(train_loss=TRAIN + 2, val_loss=STANDING, val_wer=reached(0.12), scale=scale)
+    assert read.findings == ()
+
+
+def test_what_stands_for_a_short_time_or_since_training_was_thrown_back_is_let_be() -> None:
+    late = np.maximum(8 - EPOCHS / 8, 2.3)
+    assert judged(train_loss=TRAIN + 2, val_loss=late).findings == ()
+    restarted = np.where(EPOCHS < 30, TRAIN + 2, TRAIN + 2 + 3 * np.exp(-(EPOCHS - 30) / 6))
+    assert judged(train_loss=restarted, val_loss=STANDING).finding("validation_loss_stands") is None
+
+
+def test_a_training_loss_that_scatters_too_much_to_tell_excuses_no_rise() -> None:
+    rng = np.random.default_rng([3, 7])
+    curves = {
+        "train_loss": curve(EPOCHS, 28 + 8 * rng.standard_normal(60)),
+        "val_loss": curve(EPOCHS, noisy(rng, RISING, 0.004)),
+    }
+    found = check_up(Run(name="made", curves=curves))
+    assert (found.verdict, found.findings[0].name) == ("stop", "validation_loss_rises")
+
+
+def test_an_empty_output_excuses_no_rise_where_training_clips_are_learnt_by_heart() -> None:
+    validation = curve(range(1, 8), [50.7, 47.7, 46.4, 46.3, 49.9, 52.7, 56.2])
+    for train, verdict in (
+        ([61.7, 44.0, 34.9, 27.7, 22.3, 18.0, 15.1], "stop"),
+        ([61.7, 52.0, 50.0, 49.0, 48.0, 47.0, 46.0], "go on"),
+    ):
+        curves = {
+            "train_loss": curve(range(1, 8), train),
+            "val_loss": validation,
+            "val_cer": curve(range(1, 8), [1.0, 1.0, 0.996, 1.0, 1.0, 0.998, 0.999]),
+        }
+        assert check_up(Run(name="made", curves=curves)).verdict == verdict

@@ -59,9 +59,13 @@ Source: tensorflow/core/framework/types.proto.
 
 def is_event_file(head: bytes) -> bool:
     """Whether a file that starts with `head` is one: its first record names the version of its
-    events.
+    events, or holds at least what each begins with, the time (field 1, a double).
+
+    A record is its length (8 bytes, the lowest first), a checksum of that (4), and the event.
     """
-    return b"brain.Event:" in head[:64]
+    length, event = int.from_bytes(head[:8], "little"), head[12:21]
+    timed = 9 <= length <= LARGEST_RECORD and len(event) == 9 and event[0] == 1 << 3 | 1
+    return b"brain.Event:" in head[:64] or timed
 
 
 def read_events(

@@ -55,6 +55,12 @@ RULES: tuple[Rule, ...] = (
         overfits=True,
     ),
     Rule(
+        record=overfitting.VALIDATION_LOSS_STANDS,
+        judge=overfitting.validation_loss_stands,
+        needs=(BOTH[1], BOTH[0]),
+        overfits=True,
+    ),
+    Rule(
         record=overfitting.VALIDATION_ERROR_RISES,
         judge=overfitting.validation_error_rises,
         needs=(error_rates(3),),

@@ -6,15 +6,21 @@ A loss can get worse while reading does not, so the error rate is asked first: s
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from statistics import median
 
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
 from pytest_overfit.health.curves.curve import Curve
-from pytest_overfit.health.rules.course import is_excerpt, still_since, thrown_back
+from pytest_overfit.health.rules.course import (
+    THROWN_BACK_SHARE,
+    is_excerpt,
+    still_since,
+    thrown_back,
+)
 from pytest_overfit.health.rules.learning import ignores_input, looks_at_input
-from pytest_overfit.health.rules.loss_alone import reading_harmed, rise_of
+from pytest_overfit.health.rules.loss_alone import LEAST, reading_harmed, rise_of
 from pytest_overfit.health.rules.reading import (
     KNOWS,
     STUCK,
@@ -28,6 +34,8 @@ from pytest_overfit.health.rules.reading import (
 from pytest_overfit.health.rules.trend import (
     CREEP,
     FEW,
+    LIKELY,
+    RISE,
     Rise,
     between,
     comes_down,
@@ -36,6 +44,7 @@ from pytest_overfit.health.rules.trend import (
     lowest,
     noise,
     reading_at,
+    smoothed,
     thinned,
 )
 from pytest_overfit.health.rules.words import certainty, cited_place, number, place, share, span
@@ -84,7 +93,7 @@ def validation_loss_rises(run: Run) -> Finding | None:
         or _all_blank_yet(run)
     ):
         return None
-    trained, learns = learns_on(run, rise), reads_better(run, rise.since)
+    trained, learns = learns_on(run, rise.since), reads_better(run, rise.since)
     harmed = reading_harmed(run, rise.since)
     if (
         (trained is False and not _memorised(run))
@@ -131,10 +140,11 @@ def validation_loss_rises(run: Run) -> Finding | None:
 
 def _all_blank_yet(run: Run) -> bool:
     """Whether few readings tell of an output that was empty at each: CTC begins so, and its loss
-    may rise meanwhile.
+    may rise meanwhile. That of training then lies no lower.
     """
     rate = error_rate(run, "val").values
-    return 0 < len(rate) < FEW and all(abs(value - 1) <= EMPTY for value in rate)
+    empty = 0 < len(rate) < FEW and all(abs(value - 1) <= EMPTY for value in rate)
+    return empty and not _memorised(run)
 
 
 def is_sure(rise: Rise) -> bool:
@@ -183,21 +193,65 @@ def _read_gained(run: Run, best: float) -> bool:
     return then - read.values[-1] > LEARNT * abs(then)
 
 
-def learns_on(run: Run, rise: Rise) -> bool | None:
+def learns_on(run: Run, best: float) -> bool | None:
     """Whether training loss fell from the best validation reading to the end; None where it was not
-    read.
+    read, or scatters too much to tell.
     """
     train = thinned(run.curve("train_loss"))
     if len(train) < 2:
         return None
-    since = between(train, rise.since)
+    since = between(train, best)
     if len(since) >= FEW:
         # One that fell at once and stands since has learnt as well.
         before, after = since.values[0], median(since.values[-len(since) // 3 :])
-        return falls(since) or before - after > max(LEARNT * abs(before), SURE * noise(since))
-    before, after = reading_at(train, rise.since), train.values[-1]
+        learnt = LEARNT * abs(before)
+        if falls(since) or before - after > max(learnt, SURE * noise(since)):
+            return True
+        return None if noise(since) / math.sqrt(len(since) / 3) > learnt / 2 else False
+    before, after = reading_at(train, best), train.values[-1]
     steadily = len(since) >= STEADY and all(b < a for a, b in pairwise(since.values))
     return before - after > (CREEP if steadily else LEARNT) * abs(before)
+
+
+def validation_loss_stands(run: Run) -> Finding | None:
+    """Validation loss has brought nothing for a third of the run while training loss fell on, and
+    nothing else tells whether what is read still gains by it.
+    """
+    exact = finite(run.curve("val_loss"))
+    if len(exact) < FEW or len(errors(run, "val")) >= LEAST:
+        return None
+    if rise_of(run, exact) or gap_wide(run):  # each has a name of its own
+        return None
+    low, best, end = min(exact.values), exact.at[lowest(exact)], exact.at[-1]
+    near = low + min(LIKELY * noise(exact), RISE * abs(low))
+    reached = next(at for at, value in zip(exact.at, exact.values, strict=True) if value <= near)
+    since = thinned(between(finite(run.curve("train_loss")), reached))
+    if (
+        end - reached < LONG * (end - exact.at[0])
+        or not learns_on(run, reached)
+        or max(smoothed(since).values) > (1 + THROWN_BACK_SHARE) * since.values[0]
+        or falls(thinned(between(exact, (exact.at[0] + end) / 2)))
+        or is_excerpt(run)
+    ):
+        return None
+    then, now = (number(reading_at(since, at)) for at in (reached, end))
+    return VALIDATION_LOSS_STANDS.finding(
+        headline=f"validation loss brings nothing since {place(run, reached)} while training loss "
+        "falls",
+        evidence=(
+            f"validation loss {number(reading_at(exact, reached, 1))} at "
+            f"{cited_place(run, 'val_loss', reached)}, {number(low)} at "
+            f"{cited_place(run, 'val_loss', best)}, the best of {counted(len(exact), 'reading')}, "
+            f"{number(exact.values[-1])} at {cited_place(run, 'val_loss', end)}",
+            f"training loss meanwhile {then} -> {now}",
+            f"that is {share((end - reached) / (end - exact.at[0]))} of the run",
+            "no error rate in the log: nothing shows that what is read still gains",
+        ),
+        try_=f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation "
+        "or data",
+        status="confirmed",
+        began=reached,
+    )
 
 
 def validation_error_rises(run: Run) -> Finding | None:
@@ -209,7 +263,7 @@ def validation_error_rises(run: Run) -> Finding | None:
     rise, rate = rise_of(run, exact), error_rate(run, "val")
     if rise is None or not _goes_on(exact, rise) or rise_of(run, run.curve("val_loss")):
         return None
-    if learns_on(run, rise) is False or (len(rate) and min(rate.values) > STUCK):
+    if learns_on(run, rise.since) is False or (len(rate) and min(rate.values) > STUCK):
         return None
     best, end, name = exact.at[lowest(exact)], exact.at[-1], run.read_by("val") or ""
     loss = between(finite(run.curve("val_loss")), rise.since)
@@ -400,6 +454,30 @@ VALIDATION_LOSS_RISES = Record(
         "overfitting",
         "overfitting_sparsely",
     ),
+)
+VALIDATION_LOSS_STANDS = Record(
+    name="validation_loss_stands",
+    stage="run",
+    means=(
+        "Validation loss has brought nothing for a long time while training loss fell on: what is "
+        "learnt no longer carries over."
+    ),
+    detected=(
+        "Of eight readings or more of validation loss none in the last 30 % of the run or more is "
+        "lower than one before by 2 %, or beyond its noise; its later half does not fall, and "
+        "training loss has fallen by a tenth since without having been thrown back. Only where no "
+        "error rate shows that reading may still gain; a loss that rises is "
+        "`validation_loss_rises`, one that stands far above that of training `gap_wide`."
+    ),
+    mend=(
+        "Go back to the checkpoint of the best reading; train with more dropout, weight decay, "
+        "augmentation or data."
+    ),
+    no_remedy=(
+        "a log cannot be trained again; the next command to run is printed, with more dropout and "
+        "weight decay"
+    ),
+    planted=("loss_stands",),
 )
 VALIDATION_ERROR_RISES = Record(
     name="validation_error_rises",

@@ -17,6 +17,7 @@ from pytest_overfit.health.rules.course import THROWN_BACK_SHARE, restarted, set
 from pytest_overfit.health.rules.learning import ignores_input
 from pytest_overfit.health.rules.loss_alone import rise_of
 from pytest_overfit.health.rules.reading import (
+    STUCK,
     errors,
     metric_words,
     reads,
@@ -24,7 +25,9 @@ from pytest_overfit.health.rules.reading import (
     value_words,
 )
 from pytest_overfit.health.rules.trend import (
+    CREEP,
     FEW,
+    MANY,
     Rise,
     between,
     came_back_before,
@@ -78,6 +81,8 @@ FALL = 0.1
 """Fall (in logarithms, about its share) from the first to the last third of a stretch with which a
 loss still gets somewhere.
 """
+LEFT = 0.01
+"""Share of its first reading below which all that is left of a loss may swing as it likes."""
 BLOCKS, BATCHES = 60, 30
 """Medians that a loss is reduced to before it is looked at for swings; and batches that go into one
 of them at least.
@@ -313,6 +318,9 @@ def _undone(run: Run, train: Curve) -> tuple[str, Rise] | None:
         )
         if undone and rise.readings >= LASTING and (not few or len(rises) == len(curves)):
             return name, rise
+    name = run.read_by("val") or ""
+    if lost := _reads_no_more(run, train, rises.get(name)):
+        return name, lost
     rise = rise_of(run, train)
     best = [curve.at[lowest(curve)] for curve in curves.values() if len(curve)]
     if (
@@ -325,6 +333,16 @@ def _undone(run: Run, train: Curve) -> tuple[str, Rise] | None:
     ):
         return "train_loss", rise
     return None
+
+
+def _reads_no_more(run: Run, train: Curve, rise: Rise | None) -> Rise | None:
+    """The rise of an error rate to where next to nothing is read, once something was, while training
+    loss came no lower.
+    """
+    if rise is None or rise.low > STUCK or reads(run, "val") is not False or rise.readings < FEW:
+        return None
+    then, now = (reading_at(train, at) for at in (rise.since, train.at[-1]))
+    return rise if now > (1 - CREEP) * then else None
 
 
 def _stays(curve: Curve, rise: Rise) -> bool:
@@ -436,17 +454,29 @@ def _swings(run: Run, curve: Curve, least: float, away: float) -> tuple[Curve, s
     if len(half) < FEW or min(half.values) <= 0 or _restarts(run, half) > len(half) / 8:
         return None
     logs = logarithms(half)
-    if falls(logs, creep=FALL) or median(half.values) < 0.1 * median(
-        curve.values[: len(curve) // 2]
-    ):
+    learnt = median(half.values) < 0.1 * median(curve.values[: len(curve) // 2])
+    if learnt or falls(logs, creep=FALL) or max(half.values) < LEFT * curve.values[0]:
         return None
     swing, farthest = noise(logs), _ran_away(half)
     if swing > least and _turns(half) > 0.4 * (len(half) - 2):
         return half, f"swings by {share(swing)} between readings"
+    if farthest > away:
+        return half, f"runs away to {farthest:.0f} times its lowest and comes back"
+    return (half, "swings far above its lowest") if _got_nowhere(curve, half, away) else None
+
+
+def _got_nowhere(curve: Curve, half: Curve, away: float) -> bool:
+    """Whether a loss that may run away to be called so was lowest early on, and has since gone up
+    and down above that, from reading to reading or over many.
+    """
+    calm = smoothed(half).values
+    best = lowest(curve)
     return (
-        (half, f"runs away to {farthest:.0f} times its lowest and comes back")
-        if farthest > away
-        else None
+        math.isfinite(away)
+        and len(curve) >= MANY
+        and curve.at[best] - curve.at[0] < (curve.at[-1] - curve.at[0]) / 3
+        and median(half.values) > (1 + RISEN) * curve.values[best]
+        and max(calm) > TWICE * min(calm)
     )
 
 
