@@ -355,7 +355,7 @@ def _difference(curve: Curve, said: Mapping[str, Any], better: str, scale: float
     best = max(values) if better == "higher" else min(values)
     found = {"first": values[0], "best": best, "last": values[-1]}
     wrong = [
-        f"{name} {value:g}, not {said[name]:g}"
+        f"{name} {value:g}, not {float(said[name]):g}"
         for name, value in found.items()
         if said.get(name) is not None and not _near(value, said[name])
     ]
@@ -386,7 +386,11 @@ def _best_at(curve: Curve, place: float, best: float) -> bool:
     return any(abs(told - place) <= max(1.0, NEAR * place) for places in near for told in places)
 
 
-def _near(value: float, said: float) -> bool:
+def _near(value: float, said: float | str) -> bool:
+    """said: as JSON tells it, "inf" and "nan" in words."""
+    said = float(said)
+    if not (math.isfinite(value) and math.isfinite(said)):
+        return value == said or (math.isnan(value) and math.isnan(said))
     return abs(value - said) <= NEAR * max(abs(value), abs(said)) + 1e-6
 
 

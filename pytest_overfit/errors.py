@@ -33,6 +33,19 @@ PARTS: dict[str, Part] = {
 """Functions of `subject.py` -> what of the subject they call."""
 
 
+GRAPH_KEPT = (
+    "the network keeps the graph of an earlier call, as with a state that is not detached: start "
+    "every call from a state of its own"
+)
+
+
+def of_kept_graph(error: BaseException) -> bool:
+    """Whether torch refuses to go back through the graph of an earlier call: the network reaches into
+    it, whoever calls backward.
+    """
+    return "backward through the graph a second time" in str(error)
+
+
 def is_ours(error: BaseException) -> bool:
     """Whether an error was raised by this package's own code, and not by what the subject is made
     of.

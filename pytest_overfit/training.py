@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from pytest_overfit import ctc, measures
+from pytest_overfit import ctc, errors, measures
 from pytest_overfit.recipe import BadRecipe, Recipe
 from pytest_overfit.spilled import Spilled
 from pytest_overfit.subject import BadSubject, Batch, Sample, Subject, collate
@@ -252,7 +252,12 @@ class Training:
         if not math.isfinite(value):
             raise NonFiniteLoss(step=self.step, value=value, samples=self._infinite(batch))
         share = self.recipe.accumulation if self.recipe.reduction == "mean" else 1
-        (loss / share if share > 1 else loss).backward()
+        try:
+            (loss / share if share > 1 else loss).backward()
+        except RuntimeError as error:
+            if errors.of_kept_graph(error):
+                raise BadSubject(errors.GRAPH_KEPT) from error
+            raise
         return value / share
 
     def _infinite(self, batch: Batch) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from pytest_overfit.climb.misread import Misread, worst
 from pytest_overfit.climb.quiet import Quieted
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.findings.finite import breach_of_training
+from pytest_overfit.findings.leaks import PADDING_LEAK
 from pytest_overfit.levels import (
     BY_CHANCE,
     Level,
@@ -28,6 +29,7 @@ from pytest_overfit.levels import (
 from pytest_overfit.loop.running import failed
 from pytest_overfit.loop.training import LoopFailed
 from pytest_overfit.recipe import Recipe
+from pytest_overfit.subject import Sample
 from pytest_overfit.training import NonFiniteLoss, Trace, Training
 from pytest_overfit.trend import AWAY_STEPS, crawls, ran_away, stands_still, still_descending
 
@@ -455,6 +457,27 @@ class Run:
         """Its `rank_of`: smaller is nearer to holding."""
         return rank_of(self.held, self.training.trace)
 
+    def _controlled(
+        self, shown: Sequence[Sample]
+    ) -> tuple[tuple[Control, ...], tuple[Finding, ...]]:
+        """A pass under controls. One that hangs on padding may have been stopped too early: it is
+        trained for twice as long, and twice as long again, within its budget.
+        """
+        training, recipe = self.training, self.training.recipe
+        while True:
+            controls = run_controls(
+                training.subject, training.network, shown, seed=self.seed, device=training.device
+            )
+            findings = ignored_inputs(controls)
+            padded = any(finding.name == PADDING_LEAK.name for finding in findings)
+            if not padded or 2 * training.step > recipe.budget:
+                return controls, findings
+            self.train(training.step, patient=True, judged=False)
+            if not self._judge():
+                self.train(recipe.budget - training.step, patient=True)
+            if not self.held:
+                return controls, findings
+
     def attempt(self, given: Sequence[int]) -> Attempt:
         """The finished attempt. given: steps of each clip.
 
@@ -465,10 +488,7 @@ class Run:
         findings = self.located
         controls: tuple[Control, ...] = ()
         if self.held:
-            controls = run_controls(
-                training.subject, training.network, shown, seed=self.seed, device=training.device
-            )
-            findings = ignored_inputs(controls)
+            controls, findings = self._controlled(shown)
         elif training.trace.readings:
             findings = train_eval_gap(
                 training.subject, training.network, shown, device=training.device

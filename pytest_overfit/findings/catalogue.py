@@ -57,6 +57,7 @@ CONTRACTS: tuple[Contract, ...] = tuple(
         _those(Contract, MODULES),
         key=lambda contract: (
             get_args(About).index(contract.about),
+            contract.may_be_meant,
             min(_depth(record.name) for record in contract.finds),
         ),
     )

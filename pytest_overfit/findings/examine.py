@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from pytest_overfit import errors
 from pytest_overfit.finding import Finding, accepting, naming
 from pytest_overfit.findings.acceptance import STALE_ACCEPTANCE
 from pytest_overfit.findings.bench import Bench
@@ -226,6 +227,8 @@ def _checked(contract: Contract, bench: Bench) -> Checked:
     except (
         Exception
     ) as error:  # the subject's own code runs here: what it raises is a finding like any other
+        if errors.of_kept_graph(error):  # the contract of repeatable output names it
+            return Checked(contract=contract, skipped=errors.GRAPH_KEPT)
         return Checked(
             contract=contract,
             findings=(raised(contract.about, f"`{contract.name}` cannot be examined", error),),

@@ -27,6 +27,7 @@ from pytest_overfit.findings.remedies import (
 )
 from pytest_overfit.findings.signal import EXPLODING_SIGNAL
 from pytest_overfit.measures import valid_steps
+from pytest_overfit.network.network_edits import head_name
 from pytest_overfit.network.recorder import Call
 
 NORMALISED = 0.02
@@ -36,6 +37,8 @@ EMITTED = 0.4
 
 Uniform: T/L, 5 to 20. The best constant blank share: 1.
 """
+BIASED = 2.0
+"""Nats by which the blank's bias lies above the others' to be what makes a fresh output blank."""
 TIED = 0.2
 """Share of tokens at the bottom of a row from which they are clipped."""
 EXPLODED = 4.0
@@ -278,7 +281,7 @@ def output_starts_uniform(bench: Bench) -> tuple[Finding, ...]:
     ]
     level = sum(levels) / len(levels)
     if sum(emitted) / len(emitted) < EMITTED:
-        return (_blank_prior(sum(emitted) / len(emitted), loss, level),)
+        return (_blank_prior(bench, sum(emitted) / len(emitted), loss, level),)
     if not loss <= EXPLODED * level:
         return (_exploding(loss, level),)
     return ()
@@ -289,8 +292,16 @@ def readable_list(target: list[int], bench: Bench) -> bool:
     return readable(torch.tensor(target), bench.vocabulary, bench.subject.blank)
 
 
-def _blank_prior(emitted: float, loss: float, level: float) -> Finding:
+def _blank_prior(bench: Bench, emitted: float, loss: float, level: float) -> Finding:
+    head, blank = head_name(bench.network), bench.subject.blank
+    bias = dict(bench.network.named_parameters()).get(f"{head}.bias")
+    biased = (
+        bias is not None
+        and len(bias) == bench.vocabulary
+        and float((bias[blank] - bias.median()).detach()) > BIASED
+    )
     return BLANK_PRIOR.finding(
+        module=head if biased else None,
         headline=(
             f"a fresh output is nearly all blank: it expects to emit {emitted:.2g} tokens for each "
             "token of the targets"

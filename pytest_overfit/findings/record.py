@@ -129,7 +129,8 @@ class Contract:
 
     name: of one glance. holds: the sentence that is true where nothing was found. about: what it
     examines. examine: bench -> findings, or, of a loop, its rehearsal -> findings.
-    finds: the records that it may give findings of.
+    finds: the records that it may give findings of. may_be_meant: what it finds may be so on
+    purpose, and is told last.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Contract:
     about: About
     examine: Callable[[Any], tuple[Finding, ...]]
     finds: tuple[Record, ...] = ()
+    may_be_meant: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

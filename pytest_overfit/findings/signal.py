@@ -18,6 +18,7 @@ from pytest_overfit.findings.remedies import (
     RESET,
     RESET_MODULE,
     SKIPS,
+    UNCLIPPED,
     WIDEN,
     XAVIER,
 )
@@ -223,7 +224,7 @@ DEAD_UNITS = Record(
         "rectifier."
     ),
     mend="Start the bias before it at 0, and the weights so that units fall on both sides.",
-    remedies=(RESET_MODULE, FAN_IN, RESET),
+    remedies=(RESET_MODULE, UNCLIPPED, FAN_IN, RESET),
     planted=("net-dead-relu",),
     spreads=True,
 )
@@ -257,7 +258,7 @@ CONSTANT_SIGNAL = Record(
         "over the clip."
     ),
     follows=("input_ignored",),
-    remedies=(RESET_MODULE, FAN_IN, RESET, BYPASS),
+    remedies=(RESET_MODULE, UNCLIPPED, FAN_IN, RESET, BYPASS),
     planted=("net-init-zero", "net-time-attention"),
     spreads=True,
 )

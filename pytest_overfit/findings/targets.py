@@ -261,7 +261,7 @@ UNREACHABLE_LABEL = Record(
         "both modes, is far below what any start has."
     ),
     mend="Leave these tokens out of the mask, or out of the targets.",
-    follows=("non_finite_output", "non_finite_gradient"),
+    follows=("non_finite_output", "non_finite_gradient", "blank_prior"),
     remedies=(FROM_HEAD, LEAVE_OUT),
     planted=("head-masked-labels", "head-masked-label"),
 )

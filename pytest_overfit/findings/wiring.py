@@ -21,6 +21,7 @@ from pytest_overfit.findings.remedies import (
     REGISTERED,
     RESET_MODULE,
     TRAIN_ALL,
+    UNCLIPPED,
     UNDETACH,
     UNFREEZE,
 )
@@ -168,13 +169,17 @@ def _frozen_head(wiring: Wiring) -> list[str]:
 
 
 def all_parts_are_wired(bench: Bench) -> tuple[Finding, ...]:
-    """The output depends on every column and frame of the input and on every module, and a gradient
-    reaches each module that is trained.
+    """The output depends on the input, on each frame and on every module, and a gradient reaches each
+    module that is trained.
     """
     wiring = bench.once(Wiring.of)
     dim = bench.batch.features.shape[-1]
     if len(wiring.columns) == dim:
-        return (_input_lost(wiring),)
+        noise = wiring.disturbed(torch.ones_like(bench.batch.features, dtype=torch.bool))
+        clip = bench.clips[0].frames
+        return (_input_lost(wiring, bench.clips[0].features, noise[0, :clip]),)
+    if (twins := _indistinct(wiring)) is not None:
+        return (_input_lost(wiring, *twins),)
     moving = {module: wiring.moves(module) for module in wiring.silent_modules}
     detached = [
         module
@@ -190,24 +195,44 @@ def all_parts_are_wired(bench: Bench) -> tuple[Finding, ...]:
     found = [_detached(wiring, detached)] if detached else []
     found += [_stuck(module) for module in stuck]
     found += [_unused(wiring, module) for module in unused]
-    if wiring.columns and not unused:
-        found.append(_columns_ignored(wiring))
     inner = max(sum(bench.batch.frames.tolist()), 1)
     if len(wiring.frames) > IGNORED_INSIDE * inner:
         found.append(_frames_ignored(wiring, inner))
     return tuple(found)
 
 
-def _input_lost(wiring: Wiring) -> Finding:
-    """The output does not depend on the input: name the first module behind which nothing of it is
-    left.
+def all_columns_are_read(bench: Bench) -> tuple[Finding, ...]:
+    """The output depends on every column of the input."""
+    wiring = bench.once(Wiring.of)
+    silent, dim = wiring.columns, bench.batch.features.shape[-1]
+    told = any(not wiring.moves(module) for module in wiring.silent_modules)  # with its columns
+    return () if not silent or len(silent) == dim or told else (_columns_ignored(wiring),)
+
+
+def _indistinct(wiring: Wiring) -> tuple[Tensor, Tensor] | None:
+    """Two clips, (frames, dim) each, cut to one length, if the network gives the very same for all that
+    are cut so, with noise on its parameters too, as some start at zero; None where it tells some
+    apart.
     """
     bench = wiring.bench
-    features = wiring.disturbed(torch.ones_like(bench.batch.features, dtype=torch.bool))[
-        0, : bench.clips[0].frames
-    ]
-    calls, *_ = bench.passage(bench.clips[0].features, train=True)
-    others, *_ = bench.passage(features, train=True)
+    frames = min(clip.frames for clip in bench.clips)
+    cut = torch.stack([clip.features[:frames] for clip in bench.clips])
+    other = next((one for one in cut if not torch.equal(one, cut[0])), None)
+    if other is None or not bench.takes(frames):
+        return None
+    with perturbed(bench.network, set(wiring.trained), scale=JITTER, seed=bench.seed):
+        output, steps = bench.run(cut, torch.full((len(cut),), frames))
+    output = output[: int(steps.min())]
+    return (cut[0], other) if bool((output == output[:, :1]).all()) else None
+
+
+def _input_lost(wiring: Wiring, features: Tensor, changed: Tensor) -> Finding:
+    """The output is the same for two clips, (frames, dim) each: name the first module behind which
+    nothing of what differs is left.
+    """
+    bench = wiring.bench
+    calls, *_ = bench.passage(features, train=True)
+    others, *_ = bench.passage(changed, train=True)
     pairs = list(zip(calls, others, strict=False))
     alive = [i for i, (one, other) in enumerate(pairs) if differ(one.outputs, other.outputs)]
     first_dead = alive[-1] + 1 if alive else 0
@@ -381,23 +406,17 @@ def _hands_on(wiring: Wiring, module: str) -> bool:
     return distance(before.float(), after.float()) > bench.tolerance
 
 
-COLUMNS_ALONE = "feature columns change nothing"
-
-
 def _columns_ignored(wiring: Wiring) -> Finding:
     """A warning where a few at the edges are lost, as a stride over features leaves them, and no
     part of the input with them.
     """
     dim, silent = wiring.bench.batch.features.shape[-1], wiring.columns
     at_the_edges = all(column < EDGE * dim or column >= (1 - EDGE) * dim for column in silent)
-    return INPUT_IGNORED.finding(
+    return COLUMNS_IGNORED.finding(
         severity="warning"
         if at_the_edges and len(silent) <= EDGE * dim and not _parts(wiring)
         else "failure",
-        headline=(
-            f"{len(wiring.columns)} of {wiring.bench.batch.features.shape[-1]} {COLUMNS_ALONE}: "
-            f"{_spans(wiring.columns)}"
-        )
+        headline=(f"{len(silent)} of {dim} feature columns change nothing: {_spans(silent)}")
         + _parts(wiring),
         try_="check the slices that the network takes of its input",
         status="confirmed",
@@ -484,25 +503,37 @@ def _spans(numbers: list[int]) -> str:
 INPUT_IGNORED = Record(
     name="input_ignored",
     stage="network",
-    means="The output does not depend on the input, or not on some of its columns; or a rung is "
-    "passed on inputs that should undo it. Such a network "
-    "knows clips by their length or their place in the batch, if at all.",
-    detected="All features, and those without a gradient, are replaced by noise: the output must "
-    "answer. After a pass, clips are swapped, stretched "
+    means="The output does not depend on the input, or gives the same for all clips of a length; or "
+    "a rung is passed on inputs that should undo it. Such a network knows clips by their length or "
+    "their place in the batch, if at all.",
+    detected="All features are replaced by noise, and clips cut to one length by each other: the "
+    "output must answer. After a pass, clips are swapped, stretched "
     "to each other's length, and replaced by noise: the pass must die.",
-    mend="Check the slices that the network takes of its input, and what becomes of it behind the "
-    "named module; look for targets that reach the "
+    mend="Check what becomes of the input behind the named module; look for targets that reach the "
     "network.",
-    follows=("non_finite_output", "non_finite_gradient"),
-    remedies=(PLAIN_CALL, RESET_MODULE, BYPASS),
+    follows=("non_finite_output", "non_finite_gradient", "unscaled_input"),
+    remedies=(PLAIN_CALL, RESET_MODULE, UNCLIPPED, BYPASS),
     planted=(
         "net-input-ignored",
-        "net-columns-ignored",
+        "net-clips-alike",
         "net-frozen-gain",
         "net-shut-buffer",
         "net-frozen-stem",
     ),
-    harmless=lambda finding: COLUMNS_ALONE in finding.headline,  # the others are read
+)
+COLUMNS_IGNORED = Record(
+    name="columns_ignored",
+    stage="network",
+    means="Some feature columns change nothing: what stands in them, such as a hand, is never read.",
+    detected=(
+        "Columns without a gradient in either mode are replaced by noise: the output must answer. A "
+        "few at the edges, as a stride over features leaves them, are only told."
+    ),
+    mend="Check the slices that the network takes of its input; accept it where they are meant.",
+    follows=("non_finite_output", "non_finite_gradient", "input_ignored"),
+    remedies=(PLAIN_CALL,),
+    planted=("net-columns-ignored",),
+    harmless=True,  # the others are read
 )
 DETACHED_BRANCH = Record(
     name="detached_branch",
@@ -574,6 +605,7 @@ PARAMETER_NOT_TRAINED = Record(
         "Give it to the optimiser, or freeze it with requires_grad_(False); keep layers in "
         "nn.ModuleList or nn.ModuleDict."
     ),
+    follows=("carried_state",),  # what is carried holds leaves of earlier calls
     remedies=(TRAIN_ALL, UNFREEZE, REGISTERED),
     planted=("train-optimizer-misses", "train-frozen-head"),
 )
@@ -583,7 +615,21 @@ WHOLE_WIRING = Contract(
     holds="the output uses all of its input, gradients reach all modules",
     about="network",
     examine=all_parts_are_wired,
-    finds=(INPUT_IGNORED, DEAD_UNITS, DETACHED_BRANCH, UNUSED_MODULE, SKIPPED_FRAMES),
+    finds=(
+        INPUT_IGNORED,
+        DEAD_UNITS,
+        DETACHED_BRANCH,
+        UNUSED_MODULE,
+        SKIPPED_FRAMES,
+    ),
+)
+READ_COLUMNS = Contract(
+    name="read columns",
+    holds="the output depends on every feature column",
+    about="network",
+    examine=all_columns_are_read,
+    finds=(COLUMNS_IGNORED,),
+    may_be_meant=True,
 )
 ALL_TRAINED = Contract(
     name="all trained",

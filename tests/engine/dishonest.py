@@ -213,6 +213,17 @@ class Absent(BiGRU):
         return super().forward(features, frames)
 
 
+class Floored(BiGRU):
+    """A floor above all features: each frame of each clip becomes the same."""
+
+    def __init__(self, dim: int, vocabulary: int) -> None:
+        super().__init__(dim, vocabulary)
+        self.floor = nn.Threshold(50.0, 1.0)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(self.floor(features), frames)
+
+
 class Skipping(BiGRU):
     """In train mode a layer is skipped nine times in ten."""
 
@@ -453,6 +464,13 @@ HELD_OUT: tuple[Fault, ...] = (
     ),
     Fault(
         name="train-clips-absent", plant=rebuilt(Absent), finding="input_destroyed", home="bigru"
+    ),
+    Fault(
+        name="net-clips-alike",
+        plant=rebuilt(Floored),
+        finding="input_ignored",
+        module="floor",
+        home="bigru",
     ),
     Fault(
         name="train-layers-skipped",

@@ -547,7 +547,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="net-columns-ignored",
         plant=lambda s: fed(s, every_other_column),
-        finding="input_ignored",
+        finding="columns_ignored",
     ),
     Fault(
         name="net-frames-ignored",

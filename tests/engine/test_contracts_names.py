@@ -672,7 +672,7 @@ def test_a_column_at_the_edge_may_be_left_over_and_a_third_of_them_may_not(
             return super().forward(features[..., :-lost], frames)
 
     (finding,) = found(subject(Cut, "cut"))
-    assert (finding.name, finding.severity) == ("input_ignored", severity)
+    assert (finding.name, finding.severity) == ("columns_ignored", severity)
 
 
 class Ends(nn.Module):

@@ -289,6 +289,35 @@ def test_a_network_may_refuse_a_batch_that_no_clip_fills() -> None:
     assert [finding.name for finding in check(mixing, clips(6))] == ["batch_leak"]
 
 
+@pytest.mark.parametrize(("share", "severity"), [(0.1, "warning"), (0.9, "failure")])
+def test_steps_as_a_share_of_the_longest_are_told_by_how_many_they_lose(
+    share: float, severity: str
+) -> None:
+    class Relative(BiGRU):
+        def forward(self, features, frames):
+            out, steps = super().forward(features, frames)
+            lost = share * (1 - frames / frames.max())
+            return out, (steps * (1 - lost)).round().long()
+
+    found = check(replace(bigru(), build=lambda **_: Relative(24, 25)), clips(6))
+    assert [(one.name, one.severity) for one in found] == [("wrong_steps", severity)]
+
+
+def test_a_graph_that_reaches_into_an_earlier_call_is_the_networks_own() -> None:
+    class Stateful(BiGRU):
+        def __init__(self) -> None:
+            super().__init__(24, 25)
+            self.state = torch.zeros(1)
+
+        def forward(self, features, frames):
+            out, steps = super().forward(features + 20 * self.state, frames)
+            self.state = out.std()
+            return out, steps
+
+    found = check(replace(bigru(), build=lambda **_: Stateful()), clips(6))
+    assert [one.name for one in found] == ["carried_state"]
+
+
 def test_a_router_whose_softmax_is_over_all_experts_learns() -> None:
     assert check(altered(bigru(), partial(routed, over_both=True)), clips(6)) == ()
 

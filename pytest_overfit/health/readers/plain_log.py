@@ -194,7 +194,7 @@ class PlainLog:
         self._bar: _PendingLine | None = None
         self._named_at_end, self._counted, self._ended = False, False, False
         self._stepped, self._closes = False, False
-        self._of_clock = False
+        self._of_clock, self._split_before = False, ""
         self._validated: float | None = None
 
     def line(self, where: Where, raw: str) -> None:
@@ -241,7 +241,7 @@ class PlainLog:
             self._begin(line)
         if line.step is not None:
             if self._of_clock and (line.step != self._step or line.values):
-                self._split, self._of_clock = "", False
+                self._split, self._of_clock = self._split_before, False
             self._step, self._stepped = line.step, True
         if line.values:
             self._values(where, line)
@@ -330,7 +330,7 @@ class PlainLog:
         )
         self._stepped = self._stepped and epoch == self._epoch
         self._closes = self._stepped and line.step is None and line.batch is None
-        self._epoch, self._step, self._split = epoch, None, ""
+        self._epoch, self._step, self._split, self._split_before = epoch, None, "", ""
         if self._named_at_end:
             self._place_pending(line)
         for shown in self._waiting:
@@ -502,6 +502,8 @@ class PlainLog:
             else not line.values
             and (text.endswith(":") or (len(text.split()) <= 5 and not DATED.search(text)))
         ):
+            if clocked and not self._of_clock:
+                self._split_before = self._split
             self._split, self._of_clock = self._split if scope in ("", "best") else scope, clocked
 
     def _prediction_line(self, text: str) -> bool:

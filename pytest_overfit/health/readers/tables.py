@@ -62,6 +62,10 @@ READING = re.compile(
     r"(?:(?P<epoch>\d{1,9})\s*[_,;:\s]\s*)?(?P<value>[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|-?inf)",
     re.IGNORECASE,
 )
+LIST = re.compile(r"\s*\[\s*[-+.\dni]")
+"""How a list of numbers begins."""
+BATCHES = 10
+"""Times as many readings as of epochs that tell of batches."""
 EPOCH_FILES = (".json", ".yaml", ".yml")
 NUMBERED = re.compile(r"(?:^|\D)(\d{1,6})$")
 YAML = re.compile(r"^(\w[\w./-]*):[ \t]+(\S+)[ \t]*$", re.MULTILINE)
@@ -291,37 +295,59 @@ def _epoch_row(path: Path, text: str) -> Row:
 
 
 def is_numbers_file(path: Path, text: str) -> bool:
-    """Whether a file named after a metric holds nothing but its readings, a line each, with or
-    without their numbers: `train_loss.txt` of `1_1.8459`.
+    """Whether a file named after a metric holds nothing but its readings: a line each, with or
+    without their numbers, `train_loss.txt` of `1_1.8459`; or a list as Python prints it.
     """
+    if _metric_of_file(path) is None:
+        return False
+    if LIST.match(text):
+        items = text.strip().strip("[]").split(",")
+        return all(READING.fullmatch(item.strip()) for item in items[:-1]) and len(items) >= LEAST
     lines = [line for line in text.splitlines() if line.strip()]
-    return (
-        known(path.stem) is not None
-        and len(lines) >= LEAST
-        and all(
-            READING.fullmatch(line.strip()) for line in lines[: -1 if len(lines) > LEAST else None]
-        )
+    return len(lines) >= LEAST and all(
+        READING.fullmatch(line.strip()) for line in lines[: -1 if len(lines) > LEAST else None]
     )
+
+
+def _metric_of_file(path: Path) -> str | None:
+    """The metric that a file of numbers is named after; a split alone stands for its loss."""
+    name = path.stem
+    if name.lower() in SPLITS:
+        return f"{name}_loss"
+    # What is told of tests again and again may be all that there is of validation.
+    return name if known(name) or known(name.lower().replace("test", "val")) else None
 
 
 def read_numbers_files(
     paths: Sequence[Path], prefixes: Sequence[str], builder: LogBuilder, progress: Progress
 ) -> None:
-    """Each line is an epoch, by its number or by its place."""
-    for path in paths:
-        malformed, place = LeftOut(), 0
-        for number, text in TextLines(path=path, progress=progress):
-            found = READING.fullmatch(text.strip())
+    """Each reading is an epoch, by its number or by its place. Of files some of which have ten times
+    as many readings as others, those tell of batches, and are spread over the epochs.
+    """
+    told = {path: _readings_of(path, builder, progress) for path in paths}
+    epochs = min((len(readings) for readings in told.values() if readings), default=0)
+    for path, readings in told.items():
+        batches = len(readings) >= BATCHES * epochs
+        for place, (where, found) in enumerate(readings, 1):
+            at = place * epochs / len(readings) if batches else float(found["epoch"] or place)
+            name = _metric_of_file(path) or path.stem
+            builder.add([(name, float(found["value"]))], epoch=at, where=where)
+
+
+def _readings_of(
+    path: Path, builder: LogBuilder, progress: Progress
+) -> list[tuple[Where, re.Match[str]]]:
+    malformed, readings = LeftOut(), []
+    for number, text in TextLines(path=path, progress=progress):
+        items = text.strip().strip("[]").split(",") if LIST.match(text) else [text]
+        for item in items:
+            found = READING.fullmatch(item.strip())
             if found is not None:
-                place += 1
-                builder.add(
-                    [(path.stem, float(found["value"]))],
-                    epoch=float(found["epoch"] or place),
-                    where=Where(path, number),
-                )
-            elif text.strip():
-                malformed.add(number, shortened(text))
-        builder.warnings += malformed.warning(path, "left out: no number")
+                readings.append((Where(path, number), found))
+            elif item.strip():
+                malformed.add(number, shortened(item))
+    builder.warnings += malformed.warning(path, "left out: no number")
+    return readings
 
 
 def is_kaldi(path: Path) -> bool:
