@@ -317,7 +317,8 @@ def _as_loss(said: Mapping[str, Any]) -> Mapping[str, Any]:
     """A label's objective that grows towards 0 from below, Kaldi's, as the loss that it is upside
     down.
     """
-    if None in (said.get("first"), said.get("best")) or not said["first"] < said["best"] < 0:
+    first, best = said.get("first"), said.get("best")
+    if not (isinstance(first, int | float) and isinstance(best, int | float) and first < best < 0):
         return said
     return said | {key: -said[key] for key in ("first", "best", "last")}
 
@@ -354,10 +355,18 @@ def _difference(curve: Curve, said: Mapping[str, Any], better: str, scale: float
         return "nothing finite"
     best = max(values) if better == "higher" else min(values)
     found = {"first": values[0], "best": best, "last": values[-1]}
+    told = {"first": curve.values[0], "last": curve.values[-1]}
     wrong = [
-        f"{name} {value:g}, not {float(said[name]):g}"
+        f"{name} {value:g}, not {said[name]}"
+        for name, value in told.items()
+        if _no_number(said.get(name)) and math.isfinite(value)
+    ]
+    wrong += [
+        f"{name} {value:g}, not {said[name]:g}"
         for name, value in found.items()
-        if said.get(name) is not None and not _near(value, said[name])
+        if said.get(name) is not None
+        and not _no_number(said[name])
+        and not _near(value, said[name])
     ]
     if (
         said.get("best") is not None
@@ -386,11 +395,12 @@ def _best_at(curve: Curve, place: float, best: float) -> bool:
     return any(abs(told - place) <= max(1.0, NEAR * place) for places in near for told in places)
 
 
-def _near(value: float, said: float | str) -> bool:
-    """said: as JSON tells it, "inf" and "nan" in words."""
-    said = float(said)
-    if not (math.isfinite(value) and math.isfinite(said)):
-        return value == said or (math.isnan(value) and math.isnan(said))
+def _no_number(said: object) -> bool:
+    """Whether a label's figure is NaN or infinite, as JSON of Python or in words."""
+    return isinstance(said, str) or (isinstance(said, float) and not math.isfinite(said))
+
+
+def _near(value: float, said: float) -> bool:
     return abs(value - said) <= NEAR * max(abs(value), abs(said)) + 1e-6
 
 

@@ -798,6 +798,45 @@ def test_readings_named_by_their_files_are_one_run(tmp_path: Path) -> None:
     assert run.curve("val_loss").at == run.curve("train_loss").at == pytest.approx(range(1, 13))
 
 
+def test_lists_named_by_their_files_are_one_run_and_tests_its_validation(tmp_path: Path) -> None:
+    for name, values in (
+        ("train_loss", TRAIN),
+        ("test_loss", VAL),
+        ("bleu", [10 * x for x in VAL]),
+    ):
+        (tmp_path / f"{name}.txt").write_text(str(list(map(float, values))))
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == pytest.approx(TRAIN)
+    assert run.curve("val_loss").values == pytest.approx(VAL)
+    assert len(run.curve("val_bleu")) == 12
+    assert run.warnings[0] == "nothing tells of validation: test_loss taken for it"
+
+
+def test_batches_in_a_file_of_their_own_are_spread_over_the_epochs_of_another(
+    tmp_path: Path,
+) -> None:
+    batches = [1.0 + 1 / n for n in range(1, 601)]
+    (tmp_path / "train_loss.txt").write_text("\n".join(map(str, batches)))
+    (tmp_path / "validation.txt").write_text(lines(lambda i: f"{VAL[i]}"))
+    run = read_run(tmp_path)
+    assert run.curve("val_loss").at == pytest.approx(range(1, 13))
+    assert len(run.curve("train_loss")) == 600
+    assert run.curve("train_loss").at[-1] == pytest.approx(12)
+
+
+def test_after_an_evaluation_training_goes_on_being_told(tmp_path: Path) -> None:
+    told = lines(
+        lambda i: (
+            f"INFO: Step = {100 * i} ; Learning rate = 0.001 ; Loss = {TRAIN[i]}\n"
+            f"INFO: Evaluation result for step {100 * i}: loss = {VAL[i]} ; perplexity = 9.0"
+        )
+    )
+    (tmp_path / "train.log").write_text(f"Training:\n{told}")
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == pytest.approx(TRAIN)
+    assert run.curve("val_loss").values == pytest.approx(VAL)
+
+
 def test_what_is_told_of_the_whole_goes_before_what_is_told_of_its_parts(tmp_path: Path) -> None:
     (tmp_path / "train.log").write_text(
         lines(

@@ -78,6 +78,16 @@ def test_a_resumed_session_replaces_what_was_told_from_its_start_on(tmp_path: Pa
     assert run.warnings == ()
 
 
+def test_events_without_the_version_of_their_format_are_read(tmp_path: Path) -> None:
+    path = write_events(tmp_path, LIGHTNING)
+    whole = path.read_bytes()
+    length = 8 + 4 + int.from_bytes(whole[:8], "little") + 4
+    assert b"brain.Event:" in whole[:length]
+    told = points(read_run(tmp_path), "val_loss")
+    path.write_bytes(whole[length:])
+    assert points(read_run(tmp_path), "val_loss") == told
+
+
 def test_texts_pictures_and_tensors_of_many_numbers_are_passed_over(tmp_path: Path) -> None:
     writer = EventFileWriter(str(tmp_path))
     values = [

@@ -67,6 +67,12 @@ def test_each_figure_that_differs_is_misread(
     assert judge(labelled(tmp_path, "a", label={"valid": valid})).misread == (f"valid: {words}",)
 
 
+def test_a_figure_that_is_no_number_is_told_in_words(tmp_path: Path) -> None:
+    figures = {"count": 20, "first": "nan", "best": 1.0, "best_at": 3, "last": "inf"}
+    (misread,) = judge(labelled(tmp_path, "a", label={"valid": figures})).misread
+    assert misread == "valid: first 3, not nan, last 2.7, not inf"
+
+
 def test_an_objective_that_grows_towards_zero_is_its_loss_upside_down(tmp_path: Path) -> None:
     figures = {"count": 20, "first": -3.0, "best": -1.0, "best_at": 3, "last": -2.7}
     assert judge(labelled(tmp_path, "a", label={"valid": figures})).misread == ()

@@ -661,6 +661,33 @@ def test_a_loss_that_swings_at_the_bottom_or_on_its_way_down_does_not():
     assert RULE["loss_oscillates"](run(train_loss=swings * decay(None, 40, 8, 0.01, 3))) is None
 
 
+def test_what_is_left_of_a_loss_may_swing_as_it_likes():
+    swings = np.array([1.8 if epoch % 2 else 0.1 for epoch in range(16)]) * 0.01
+    for first, found in ((4.0, False), (0.4, True)):
+        made = run(train_loss=[first, first / 2, first / 9, 0.02, *swings])
+        assert (RULE["loss_oscillates"](made) is not None) == found
+
+
+def test_a_loss_that_was_lowest_early_and_goes_up_and_down_above_that_oscillates():
+    long = 1.5 + np.cos(np.arange(64) / 3)
+    early = [*np.linspace(2.1, 0.4, 12), *(long + 0.4)]
+    found = RULE["loss_oscillates"](run(train_loss=early))
+    assert "swings far above its lowest" in found.headline
+    late = [*np.linspace(9, 2, 12), *long]
+    assert RULE["loss_oscillates"](run(train_loss=late)) is None
+
+
+def test_an_error_rate_that_goes_back_to_reading_nothing_is_undone_though_training_stands():
+    rate = [1.6, 0.73, 0.83, *[0.97] * 12, *[1.0] * 15]
+    swinging = [90 + 40 * (1 + np.sin(i)) for i in range(30)]
+    found = RULE["learning_undone"](run(train_loss=[70.0] * 30, val_loss=swinging, val_wer=rate))
+    assert (found.began, found.status) == (2, "confirmed")
+    learning = np.linspace(70, 10, 30)
+    assert (
+        RULE["learning_undone"](run(train_loss=learning, val_loss=swinging, val_wer=rate)) is None
+    )
+
+
 def test_batches_of_one_epoch_swing_because_they_differ():
     places, losses = np.linspace(3, 3.96, 26), [300.0 if n % 2 else 170.0 for n in range(26)]
     assert RULE["loss_oscillates"](run(train_loss=curve(places, losses))) is None
