@@ -25,7 +25,8 @@ import torch
 from pytest_overfit import errors
 from pytest_overfit.climb.attempt import LOOKS, OnStep, OutOfTime, until
 from pytest_overfit.climb.ladder import Rung
-from pytest_overfit.finding import Finding
+from pytest_overfit.climb.outcome import Outcome
+from pytest_overfit.finding import Finding, naming
 from pytest_overfit.findings.bench import CLIPS
 from pytest_overfit.findings.catalogue import record_of
 from pytest_overfit.findings.examine import is_found_again
@@ -85,12 +86,14 @@ def try_remedy(
         ended: TrialEnded | None = None,
         why: str | None = None,
         rate: float = rung.recipe.lr,
+        left: str = "",
     ) -> Trial:
         seconds = time.monotonic() - began
         return Trial(
             finding=finding.name,
             remedy=remedy.name
-            + (f" and a learning rate of {rate:g}" if held and rate != rung.recipe.lr else ""),
+            + (f" and a learning rate of {rate:g}" if held and rate != rung.recipe.lr else "")
+            + (f", but for {left}" if held and left else ""),
             held=held,
             steps=steps,
             seconds=seconds,
@@ -109,12 +112,15 @@ def try_remedy(
         if not raced:
             mended = replace(mended, recipe=replace(mended.recipe, fallbacks=()))
         outcome = mended.climb(until(began + seconds))
-        if outcome.status != "ok":
+        left = left_of(outcome)
+        if outcome.status != "ok" and (
+            not left or not _was_shown(finding, rung) or left_of(rung.climb(until(began + seconds)))
+        ):
             return trial(False, steps=outcome.steps)
         rate = outcome.deciding[-1].recipe.lr if raced else rung.recipe.lr
         rated = replace(rung, recipe=replace(rung.recipe, lr=rate)) if raced else rung
         why = _doubt(rated, mended, finding, outcome.steps, until(began + seconds), raced=raced)
-        return trial(why is None, steps=outcome.steps, why=why, rate=rate)
+        return trial(why is None, steps=outcome.steps, why=why, rate=rate, left=left)
     except OutOfTime as late:
         return trial(False, steps=late.step, ended=TrialEnded.OUT_OF_TIME, why="out of time")
     except CannotEdit as error:
@@ -131,6 +137,23 @@ def try_remedy(
             ended=TrialEnded.RAISED,
             why=f"{type(error).__name__}: {errors.first_line(error)}",
         )
+
+
+def left_of(outcome: Outcome) -> str:
+    """What is left of a rung whose criteria hold and that is broken all the same, by what keeps no
+    network from memorising: padding that the pass hangs on. Nothing where that is not all.
+    """
+    attempt = outcome.attempts[-1] if outcome.attempts else None
+    if attempt is None or attempt.held or not all(verdict.held for verdict in attempt.verdicts):
+        return ""
+    failing = [finding for finding in attempt.findings if finding.fails()]
+    spared = all((own := record_of(one.name)) and own.spares_rungs(one) for one in failing)
+    return naming([one.name for one in failing]) if spared else ""
+
+
+def _was_shown(finding: Finding, rung: Rung) -> bool:
+    """Whether a finding was not merely inferred from a rung that broke."""
+    return finding.status == "confirmed" or finding.name in {one.name for one in rung.violated}
 
 
 def _found_again(rung: Rung, finding: Finding) -> bool:
@@ -150,7 +173,7 @@ def _doubt(
     """
     if _holds_as_it_is(rung, steps, on_step, raced=raced):
         return f"in {steps} steps the rung holds without it"
-    if finding.status == "confirmed" or finding.name in {one.name for one in rung.violated}:
+    if _was_shown(finding, rung):
         return None  # that it is gone was counted
     failed = rung.seeds[1:2]
     seed = failed[0] if failed else rung.seeds[0] + 1
@@ -176,7 +199,12 @@ def _holds_as_it_is(rung: Rung, steps: int, on_step: OnStep, *, raced: bool = Fa
         recipe=replace(rung.recipe, budget=steps, overtime=0.0, fallbacks=()),
         hasty=False,
     )
-    return patient.climb(on_step).status == "ok"
+    try:
+        return patient.climb(on_step).status == "ok"
+    except OutOfTime:
+        raise
+    except Exception:  # a rung that cannot be trained without a remedy does not hold without it
+        return False
 
 
 def remedies_for(finding: Finding, subject: Subject | None = None) -> tuple[Remedy, ...]:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from pytest_overfit.finding import Finding
 from pytest_overfit.network import function_edits, network_edits, subject_edits
+from pytest_overfit.network.recorder import recorded
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject, all_parameters
 
@@ -187,6 +189,32 @@ def blocks_remedy(
     return Remedy(name=name, change=change)
 
 
+def _without_bottleneck(rung: Rung, finding: Finding) -> Rung:
+    sample, network = rung.subject.take(1)[0], _fresh(rung).eval()
+    with torch.no_grad(), recorded(network) as calls:
+        rung.subject.log_probs(network, sample.features[None], torch.tensor([sample.frames]))
+    names = [call.module for call in calls]
+    if finding.module not in names:
+        raise network_edits.CannotEdit("the finding names no module that runs")
+    narrow = calls[names.index(finding.module)]
+    (given, *_), (gave, *_) = narrow.inputs, narrow.outputs
+    linear = {name for name, one in network.named_modules() if isinstance(one, nn.Linear)}
+    readers = (
+        call.module
+        for call in calls[names.index(finding.module) + 1 :]
+        if call.module in linear and call.inputs[0].shape[-1] == gave.shape[-1]
+    )
+    reader = next(readers, None)
+    if reader is None or given.shape[:-1] != gave.shape[:-1]:
+        raise network_edits.CannotEdit("no linear layer reads what it gives")
+    edit = network_edits.refitted(finding.module, reader, given.shape[-1])
+    return replace(rung, subject=network_edits.edited(rung.subject, edit))
+
+
+WITHOUT_BOTTLENECK = Remedy(
+    name="that module left out, and what reads it as wide as that takes",
+    change=_without_bottleneck,
+)
 WITHOUT_BLOCKS = blocks_remedy(
     "the blocks left out, where they keep the shape", network_edits.without
 )

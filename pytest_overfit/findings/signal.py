@@ -20,6 +20,7 @@ from pytest_overfit.findings.remedies import (
     SKIPS,
     UNCLIPPED,
     WIDEN,
+    WITHOUT_BOTTLENECK,
     XAVIER,
 )
 from pytest_overfit.network import locate
@@ -286,7 +287,7 @@ RANK_BOTTLENECK = Record(
         "singular values)."
     ),
     mend="Give that module more channels; draw its weights at random where its units are alike.",
-    remedies=(WIDEN, RESET),
+    remedies=(WIDEN, WITHOUT_BOTTLENECK, RESET),
     planted=("net-capacity",),
     spreads=True,
 )

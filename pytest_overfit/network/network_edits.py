@@ -366,6 +366,18 @@ def widen(width: int = 64) -> NetworkEdit:
     return edit
 
 
+def refitted(module: str, reader: str, width: int) -> NetworkEdit:
+    """Leave one module out, and let the linear layer that reads it take `width` features."""
+
+    def edit(network: nn.Module) -> bool:
+        layer = network.get_submodule(reader)
+        assert isinstance(layer, nn.Linear)
+        _replace(network, reader, _resized(layer, inputs=width))
+        return bypass(module)(network)
+
+    return edit
+
+
 def _outputs(module: nn.Linear | nn.Conv1d) -> int:
     return module.out_features if isinstance(module, nn.Linear) else module.out_channels
 

@@ -17,6 +17,7 @@ from pytest_overfit.against.comparison import Comparison
 from pytest_overfit.climb.ladder import Outcome, Progress, Rung, check_rungs
 from pytest_overfit.explain.diagnosis import Diagnosis, diagnose
 from pytest_overfit.explain.exchange import diagnose_loop
+from pytest_overfit.findings.running import FAILURES
 from pytest_overfit.host import lent, own_randomness
 from pytest_overfit.plugin import against_report
 from pytest_overfit.plugin.against import LearnsWorse, Versus
@@ -141,11 +142,27 @@ class OverfitRung:
         except TooFewSamples as error:
             few = error.available
             return Outcome(subject=name, samples=samples, status="not tried", available=few), None
-        except (BadSample, BadSubject, BadRecipe) as error:
-            text = str(error)
+        except (BadSample, BadRecipe) as error:
+            return self._untrained(samples, str(error)), None
+        except BadSubject as error:
+            outcome = self._untrained(samples, str(error))
         except Exception as error:
-            text = errors.in_words(error)
-        return Outcome(subject=name, samples=samples, status="broken", error=text), None
+            outcome = self._untrained(samples, errors.in_words(error))
+        return outcome, self._explained_if_violated(samples, outcome)
+
+    def _untrained(self, samples: int, why: str) -> Outcome:
+        return Outcome(subject=self.case.subject.name, samples=samples, status="broken", error=why)
+
+    def _explained_if_violated(self, samples: int, outcome: Outcome) -> Diagnosis | None:
+        """Why a rung could not be trained, where a contract tells more than that it raises."""
+        rung = self.settings.rung(self.case.subject, samples)
+        try:
+            with lent(self.settings.threads), own_randomness(self.settings.device):
+                raising = {record.name for record in FAILURES.values()}
+                tells = any(finding.name not in raising for finding in rung.violated)
+                return self._explained(rung, outcome) if tells else None
+        except Exception:  # what keeps it from being trained keeps it from being examined
+            return None
 
     def _watched(self, samples: int) -> Climbed:
         """Climb, and explain a break."""

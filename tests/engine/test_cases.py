@@ -273,6 +273,24 @@ def test_what_goes_wrong_in_the_network_is_the_headline_and_where_is_below(tmp_p
     assert "pytest_overfit" not in error
 
 
+def test_what_keeps_a_rung_from_being_trained_is_explained_where_a_contract_tells(tmp_path):
+    class Stateful(nn.Module):
+        def __init__(self, dim, vocabulary):
+            super().__init__()
+            self.head, self.state = nn.Linear(dim, vocabulary), torch.zeros(1)
+
+        def forward(self, features, frames):
+            out = self.head(features + 20 * self.state)
+            self.state = out.std()
+            return out.log_softmax(-1).transpose(0, 1), frames
+
+    made = subject(build=lambda vocab_size, feature_dim, seed: Stateful(feature_dim, vocab_size))
+    asked = case(tmp_path, 1, selected=(1,), of=made)
+    with pytest.raises(LadderBroken, match="the same input, the same seed, and another output"):
+        asked.climb()
+    assert "keeps the graph of an earlier call" in asked.store.get("key", 1).error
+
+
 def test_an_error_without_words_is_still_named():
     assert errors.in_words(ValueError()) == "ValueError"
 

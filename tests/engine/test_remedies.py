@@ -10,24 +10,29 @@ from functools import partial
 from typing import Any
 
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
 from examination.hosts import HOSTS
 from examination.planted import faults_for
 from pytest_overfit import ctc
+from pytest_overfit.climb.attempt import Attempt
+from pytest_overfit.climb.criteria import Verdict
 from pytest_overfit.climb.ladder import Rung, criteria_for
-from pytest_overfit.explain.trials import TrialEnded, try_remedy
+from pytest_overfit.climb.outcome import Outcome
+from pytest_overfit.explain.trials import TrialEnded, left_of, try_remedy
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.catalogue import RECORDS
 from pytest_overfit.findings.examine import check
 from pytest_overfit.findings.remedies import Remedy
 from pytest_overfit.findings.training import CAUSE_NOT_LOCATED
+from pytest_overfit.network.network_edits import CannotEdit, HandedOn
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject
+from pytest_overfit.training import Trace
 from tests.engine.dishonest import DISHONEST, HELD_OUT
 from tests.engine.foreign import FOREIGN
 from tests.engine.rare_faults import RARE
-from tests.engine.subjects import bigru, clips
+from tests.engine.subjects import DIM, bigru, clips
 
 FAULTS = {fault.name: fault for fault in faults_for(HOSTS["bigru"])}
 
@@ -237,6 +242,67 @@ def test_a_change_of_the_recipe_leaves_a_healthy_rung_whole(name: str) -> None:
         None,
         "with seed 1 the rung holds without it",
     )
+
+
+def test_a_pool_to_one_number_is_left_out_with_a_reader_as_wide() -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.squeeze = nn.Linear(DIM, 48), nn.AdaptiveAvgPool1d(1)
+            self.head = nn.Linear(1, 25)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            x = self.head(self.squeeze(self.enter(features)))
+            return x.log_softmax(-1).transpose(0, 1), frames
+
+    rung = rung_of(replace(bigru(), build=lambda **_: Pooled()), 2)
+    finding = Finding(name="rank_bottleneck", headline="", module="squeeze")
+    left_out = remedy(
+        "rank_bottleneck", "that module left out, and what reads it as wide as that takes"
+    )
+    network = left_out.change(rung, finding).subject.fresh(feature_dim=DIM, seed=0)
+    head = network.get_submodule("head")
+    assert isinstance(head, nn.Linear)
+    assert head.in_features == 48
+    assert isinstance(network.get_submodule("squeeze"), HandedOn)
+    with pytest.raises(CannotEdit, match="names no module that runs"):
+        left_out.change(rung, replace(finding, module=None))
+    with pytest.raises(CannotEdit, match="no linear layer reads"):
+        left_out.change(rung, replace(finding, module="head"))
+
+
+def attempted(*names: str, held: bool) -> Outcome:
+    """A rung whose criteria hold or not, with these findings of its controls."""
+    verdict = Verdict(name="WER", value=0.0, bound=0.2, sign="<", held=held)
+    attempt = Attempt(
+        seed=0,
+        recipe=default_recipe(2),
+        steps=1,
+        seconds=0.0,
+        held=held and not names,
+        verdicts=(verdict,),
+        trace=Trace(),
+        findings=tuple(Finding(name=name, headline="", status="confirmed") for name in names),
+    )
+    return Outcome(
+        subject="made",
+        samples=2,
+        status="ok" if attempt.held else "broken",
+        attempts=(attempt,),
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "left"),
+    [
+        (attempted("padding_leak", held=True), "padding_leak"),
+        (attempted("input_ignored", held=True), ""),  # such a pass is not honest
+        (attempted("padding_leak", held=False), ""),
+        (attempted(held=True), ""),
+    ],
+)
+def test_what_is_left_of_a_rung_whose_criteria_hold(outcome: Outcome, left: str) -> None:
+    assert left_of(outcome) == left
 
 
 def test_what_a_changed_network_raises_ends_the_trial() -> None:
