@@ -470,7 +470,8 @@ class Run:
             )
             findings = ignored_inputs(controls)
             padded = any(finding.name == PADDING_LEAK.name for finding in findings)
-            if not padded or 2 * training.step > recipe.budget:
+            over = self.ended is not None or 2 * training.step > recipe.budget
+            if not padded or over:
                 return controls, findings
             self.train(training.step, patient=True, judged=False)
             if not self._judge():

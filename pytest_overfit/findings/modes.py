@@ -70,9 +70,8 @@ LOOKS = 8
 MOST_LOOKS, SKIPPED, SELDOM = 32, 0.75, 0.5
 """Passes in train mode that layers are watched in, the share of them from which a layer is hardly
 trained, and the share below which it is watched no further. Of stochastic depth the last layers are
-skipped in half of the passes (Huang et al. 2016, arXiv 1603.09382, section 3.1), a layer of LayerDrop in a
-tenth to a half (Fan et al. 2019, arXiv 1909.11556, section 4); by chance one at a half is in
-0.4 % of cases.
+skipped in half of the passes (Huang et al. 2016, arXiv 1603.09382), a layer of LayerDrop in up to a half
+(Fan et al. 2019, arXiv 1909.11556); by chance one at a half is in 0.4 % of cases.
 """
 PLACES = 12
 """Places of a clip that are changed where no gradient can tell."""

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pytest_overfit import Recipe, Rung, Sample, Subject
 from pytest_overfit.climb.attempt import rank_of, unwatched
+from pytest_overfit.climb.controls import Control
 from pytest_overfit.climb.ladder import (
     BadLadder,
     Criterion,
@@ -946,6 +947,26 @@ def test_without_a_second_clip_nothing_excuses_a_pass_that_needs_no_input(unfit)
     (attempt,) = outcome.attempts
     assert (outcome.status, attempt.second_clip) == ("broken", None)
     assert [finding.name for finding in attempt.findings] == ["input_ignored"]
+
+
+@pytest.mark.parametrize(("misread_until", "status"), [(1, "ok"), (math.inf, "broken")])
+def test_a_pass_that_hangs_on_padding_is_trained_a_little_longer(
+    misread_until, status, monkeypatch
+) -> None:
+    seen = []
+
+    def controls(subject, network, samples, **_):
+        seen.append(network)
+        bad = Control(name="clips alone", as_is=0.0, altered=0.5, held=len(seen) > misread_until)
+        return (bad,)
+
+    monkeypatch.setattr("pytest_overfit.climb.attempt.run_controls", controls)
+    outcome, _ = climb(bigru(), 2, default_recipe(2))
+    (attempt,) = outcome.attempts
+    assert outcome.status == status
+    assert len(seen) > 1
+    assert attempt.steps <= default_recipe(2).budget
+    assert [one.name for one in attempt.findings] == ["padding_leak"] * (status == "broken")
 
 
 class Veiled(subjects.BiGRU):

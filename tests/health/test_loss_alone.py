@@ -218,3 +218,27 @@ def test_an_empty_output_excuses_no_rise_where_training_clips_are_learnt_by_hear
             "val_cer": curve(range(1, 8), [1.0, 1.0, 0.996, 1.0, 1.0, 0.998, 0.999]),
         }
         assert check_up(Run(name="made", curves=curves)).verdict == verdict
+
+
+def test_reading_that_never_comes_near_its_best_again_is_harmed_though_it_recovers() -> None:
+    back = np.array([0.113, 0.113, 0.12, 0.15, 0.18, 0.16, 0.17, 0.17, 0.175, 0.17])
+    ends = np.array([0.16, 0.155, 0.15, 0.146, 0.142, 0.14, 0.139, 0.139, 0.139, 0.139])
+    curves = {
+        "train_loss": curve(range(1, 21), np.geomspace(0.13, 0.0003, 20)),
+        "val_loss": curve(range(1, 21), np.array([0.19, 0.21, 0.25, 0.32, *[0.4] * 16])),
+        "val_wer": curve(range(1, 21), np.concatenate([back, ends])),
+    }
+    assert check_up(Run(name="made", curves=curves)).verdict == "stop"
+    better = curves | {"val_wer": curve(range(1, 21), np.concatenate([back, ends - 0.04]))}
+    assert check_up(Run(name="made", curves=better)).verdict != "stop"
+
+
+def test_an_error_rate_alone_that_stands_where_nothing_is_read_is_named() -> None:
+    stands = [0.88, 0.945, 0.88, 0.88, 0.85, 0.881, 0.926, 0.864, 0.888, 0.881, 0.893]
+    for rate, named in (
+        (stands, True),
+        ([1.0] * 11, False),
+        (list(np.linspace(0.99, 0.86, 11)), False),
+    ):
+        found = check_up(Run(name="made", curves={"val_cer": curve(range(1, 12), rate)}))
+        assert (found.finding("validation_wer_stuck") is not None) == named

@@ -837,6 +837,49 @@ def test_after_an_evaluation_training_goes_on_being_told(tmp_path: Path) -> None
     assert run.curve("val_loss").values == pytest.approx(VAL)
 
 
+def test_a_sentence_that_is_shown_tells_no_metric(tmp_path: Path) -> None:
+    shown = (
+        "trainer - \tSource:     the si@@ ze of the lo@@ wer 4@@ 8 st@@ ates , by 4@@ 0 per cent"
+    )
+    (tmp_path / "err.log").write_text(
+        lines(
+            lambda i: (
+                f"Epoch {i + 1}: loss {TRAIN[i]} wer 4@@ 8\n{shown}\nEpoch {i + 1}: val_loss {VAL[i]}"
+            )
+        )
+    )
+    run = read_run(tmp_path)
+    assert run.curve("val_loss").values == pytest.approx(VAL)
+    assert not run.curve("val_wer")
+    assert not run.curve("train_wer")
+
+
+def test_batches_told_again_after_a_run_ended_are_of_another_run(tmp_path: Path) -> None:
+    def run_of(values: list[float]) -> str:
+        told = lines(
+            lambda i: f"[{1000 * i + 1}/11001] Train loss: {values[i]}, Valid loss: {VAL[i]}"
+        )
+        return f"{told}\nTraining finished.\n"
+
+    (tmp_path / "log.txt").write_text(run_of([2 * x for x in TRAIN]) + run_of(TRAIN))
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == pytest.approx(TRAIN)
+    assert run.clock == "step"
+
+
+def test_levenshtein_is_a_distance_of_which_less_is_better(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text(
+        lines(
+            lambda i: (
+                f"epoch {i + 1}: Train Levenshtein {CER[i] / 2} | Validation Levenshtein {CER[i]}"
+            )
+        )
+    )
+    run = read_run(tmp_path)
+    assert run.curve("val_edit_distance").values == pytest.approx(CER)
+    assert run.read_by("val") == "val_edit_distance"
+
+
 def test_what_is_told_of_the_whole_goes_before_what_is_told_of_its_parts(tmp_path: Path) -> None:
     (tmp_path / "train.log").write_text(
         lines(

@@ -37,6 +37,7 @@ MEASURED: Mapping[str, Metric] = {
     "ler": _error_rate("LER"),  # of labels
     "cer": _error_rate("CER"),
     "error": _error_rate("error rate"),  # of whatever is classified
+    "edit_distance": Metric(words="edit distance", kind="error rate", better="lower"),
     "bleu": Metric(words="BLEU", kind="score", better="higher"),
     "rouge1": Metric(words="ROUGE-1", kind="score", better="higher"),
     "rouge2": Metric(words="ROUGE-2", kind="score", better="higher"),

@@ -48,6 +48,7 @@ MEASURES = {
     "ler": "ler, label error rate, uer, unit error rate",
     "cer": "cer, character error rate, char error rate, bcer",
     "error": "error rate, classification error, err, err rate",
+    "edit_distance": "levenshtein, levenshtein distance, mean levenshtein distance",
     "bleu": "bleu, bleu 4, bleu score, sacrebleu",
     "rouge1": "rouge 1, rouge 1 f, rouge 1 fmeasure",
     "rouge2": "rouge 2, rouge 2 f, rouge 2 fmeasure",

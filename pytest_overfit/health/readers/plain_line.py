@@ -124,7 +124,7 @@ PAIR = re.compile(
     rf"(?<![\w.-])['\"]?(?P<name>{WORD}(?:[ ]{WORD}){{0,3}}+(?:\s?\(?%\)?)?)['\"]?(?:\((?:%|\w{{1,12}})\)|\s\(\d{{1,9}}\)(?=\s+-?\d*\.\d)"
     rf"|\s\((?!train|val|dev|test|eval)[a-z]{{2,14}}\)(?=\s*[:=]))?"
     rf"(?P<sign>\s*[:=]\s*|\s+(?:reached|is|was|of)\s+|\s+|\s*(?=[\[(#]))"
-    rf"(?:[\[(#]\s*)?(?P<quote>['\"])?(?P<value>{NUMBER})(?P<percent>\s?%)?(?(quote)['\"])(?!\w(?<![a-zA-Z])|[.:-]\d|,\d{{3}}(?!\d))"
+    rf"(?:[\[(#]\s*)?(?P<quote>['\"])?(?P<value>{NUMBER})(?P<percent>\s?%)?(?(quote)['\"])(?!\w(?<![a-zA-Z])|@|[.:-]\d|,\d{{3}}(?!\d))"
     rf"(?:(?:\s*/\s*|\s+(?:out )?of\s+)(?P<total>\d{{1,12}})(?![\d/])|(?P<unit>\s?[\[(]?{UNIT}\b[\])]?(?!\s*[:=]))|(?!\w))",
     re.IGNORECASE,
 )

@@ -59,6 +59,10 @@ PREDICTION = r"predictions?|predicted|preds?|hypothesis|hyps?"
 ROLE = re.compile(
     rf"(?:^|(?<=[\s|\])>]))(?:(?P<target>{TARGET})|{PREDICTION})\s*[:=](?!\S*=)\s*", re.IGNORECASE
 )
+SHOWN = re.compile(
+    r"(?:^|[\s|\])>])(?:raw )?source\s*:\s+(?=\D*[a-z])(?!.*[:=]\s*[-+]?\.?\d)\S", re.IGNORECASE
+)
+"""What stands before a sentence that was to be translated: it tells no metric."""
 TELLING = re.compile(r"\d|nan|inf", re.IGNORECASE)
 COUNT = r"(?P<{0}>\d[\d,_]{{0,20}}(?:\.\d+)?)\s*(?P<{0}_unit>[KMB]\b|thousand|million|billion)?"
 BEFORE, AFTER = COUNT.format("before"), COUNT.format("after")
@@ -219,6 +223,7 @@ class PlainLog:
             or self._row(where, text)
             or self._in_table(where, text)
             or self._prediction_line(text)
+            or SHOWN.search(text)
         ):
             return
         if ended := ENDED.search(text):
@@ -431,7 +436,12 @@ class PlainLog:
         self._epoch, self._split = epoch, now
 
     def _take(self, where: Where, line: ParsedLine) -> None:
-        self._ended = self._ended and line.epoch is None and line.step is None
+        again = line.batch is not None and any(
+            "train" in (split, name[:5].lower()) for name, split, _ in line.values
+        )
+        if self._ended and again and self._pending_lines:  # batches of another run, not of an epoch
+            self._count_pending()
+        self._ended = self._ended and line.epoch is None and line.step is None and not again
         if self._ended:  # what is measured after training is no reading of its curves
             return
         waits = (

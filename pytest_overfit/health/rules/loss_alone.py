@@ -5,7 +5,7 @@ trained to the end the likelihood overfits while the error still falls (Guo et a
 calibration of modern neural networks", section 3). Reading is what it is trained for, so a rise of
 the loss convicts only where reading, too, has nothing more to gain, or has lost:
 
-1. it got worse for good, beyond its noise;
+1. it got worse for good, beyond its noise, or never came near its best again;
 2. it no longer gets better, creeping aside, and a third of it or more is misread: this recipe ends
    before it reads;
 3. it has stood for as long as it took to come there. Stopping later than at the first sign buys a
@@ -19,9 +19,11 @@ from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.rules.course import settled_rate
 from pytest_overfit.health.rules.reading import error_rate, errors, reads_better
 from pytest_overfit.health.rules.trend import (
+    FEW,
     MANY,
     RISE_OF_FEW,
     Rise,
+    falls,
     lasting_rise,
     lowest,
     reading_at,
@@ -32,6 +34,8 @@ from pytest_overfit.health.run import Run
 
 MISREAD = 1 / 3
 """Error rate above which one that stands is no end of learning."""
+LOST = 0.15
+"""Share of the best reading by which all of the later half are worse where reading has lost."""
 LEAST = 3
 """Readings that show where an error rate goes."""
 
@@ -49,12 +53,25 @@ def reading_harmed(run: Run, since: float) -> bool:
     since a place. True where fewer than LEAST readings tell how it is read.
     """
     read, rate = errors(run, "val"), error_rate(run, "val")
+    if _never_as_good(thinned(read)):
+        return True
     if reads_better(run, since):
         return False
     if len(read) < LEAST:
         return True
     unread = len(rate) > 0 and rate.values[-1] > MISREAD
     return unread or rise_of(run, read) is not None or _waited_enough(thinned(read))
+
+
+def _never_as_good(read: Curve) -> bool:
+    """Whether no reading of the later half comes within LOST of the best before it, and the last no
+    longer fall.
+    """
+    if len(read) < FEW:
+        return False
+    half, part = len(read) // 2, max(len(read) // 3, 2)
+    best, last = min(read.values[:half]), Curve(at=read.at[-part:], values=read.values[-part:])
+    return min(read.values[half:]) > best + LOST * abs(best) and not falls(last)
 
 
 def _waited_enough(read: Curve) -> bool:

@@ -36,6 +36,7 @@ from pytest_overfit.health.rules.trend import (
     falls,
     finite,
     lowest,
+    may_fall,
     negated,
     never_fell,
     noise,
@@ -189,8 +190,20 @@ def _never_below(run: Run, rate: Curve) -> float | None:
         return still
     if len(loss) >= UNMOVED and never_fell(loss) and not falls(thinned(rate), WER_CREEP):
         return rate.at[0]
+    if _alone_and_unmoved(run, rate):
+        return rate.at[0]
     over = _over_unread(run, rate, loss)
     return rate.at[0] if over is None and _crawls(run, rate) else over
+
+
+def _alone_and_unmoved(run: Run, rate: Curve) -> bool:
+    """Whether an error rate that no loss stands beside does not fall, and is not that of an empty
+    output, which may still be in the blank phase.
+    """
+    no_loss = not any(len(run.curve(name)) for name in ("train_loss", "val_loss"))
+    says_something = any(abs(value - 1) > EMPTY for value in rate.values)
+    still = len(rate) >= UNMOVED and not may_fall(thinned(rate), WER_CREEP)
+    return no_loss and says_something and still
 
 
 def _crawls(run: Run, rate: Curve) -> bool:
