@@ -240,8 +240,8 @@ def run_trials(
 ) -> tuple[Trial, ...]:
     """Try remedies until one holds, or, for "all", each of them; in the order of the plan.
 
-    For "auto" within the time that the climb took; and as long again at the other rates where none
-    holds, if all of these were tried without a remedy (raced): what a change mends may need
+    For "auto" within the time that the climb took; and half as long again at the other rates where
+    none holds, if all of these were tried without a remedy (raced): what a change mends may need
     another one.
     """
     planned = list(plan(found, trials, rung.subject))
@@ -257,7 +257,8 @@ def run_trials(
         if trial.ended in (None, TrialEnded.OUT_OF_TIME)
     }
     again = [pair for pair in planned if (pair[0].name, pair[1].name) in went_on]
-    more = _tried(rung, again, ends=time.monotonic() + seconds, raced=True)
+    ends = time.monotonic() + max(seconds / 2, LEAST_SECONDS)
+    more = _tried(rung, again, ends=ends, raced=True)
     return first + tuple(trial for trial in more if trial.held)
 
 
