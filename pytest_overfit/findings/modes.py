@@ -125,16 +125,12 @@ def _in_train_mode(bench: Bench, look: int) -> Flow:
     """The flow of a pass in train mode with randomness of its own; the first two are kept, since
     mostly they are enough.
     """
-    first = (_first_look, _second_look)
-    return bench.once(first[look]) if look < 2 else flow(bench, train=True, seed=bench.seed + look)
+    first = bench.once(_first_looks)
+    return first[look] if look < len(first) else flow(bench, train=True, seed=bench.seed + look)
 
 
-def _first_look(bench: Bench) -> Flow:
-    return flow(bench, train=True, seed=bench.seed)
-
-
-def _second_look(bench: Bench) -> Flow:
-    return flow(bench, train=True, seed=bench.seed + 1)
+def _first_looks(bench: Bench) -> tuple[Flow, ...]:
+    return tuple(flow(bench, train=True, seed=bench.seed + look) for look in range(2))
 
 
 def _whole(lost: torch.Tensor) -> float:

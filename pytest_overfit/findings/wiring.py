@@ -180,18 +180,10 @@ def all_parts_are_wired(bench: Bench) -> tuple[Finding, ...]:
         return (_input_lost(wiring, bench.clips[0].features, noise[0, :clip]),)
     if (twins := _indistinct(wiring)) is not None:
         return (_input_lost(wiring, *twins),)
-    moving = {module: wiring.moves(module) for module in wiring.silent_modules}
-    detached = [
-        module
-        for module, moves in moving.items()
-        if moves and not wiring.below(module) & wiring.flow.attached
-    ]
-    unused = [module for module, moves in moving.items() if not moves]
-    stuck = [
-        module
-        for module, moves in moving.items()
-        if moves and module not in detached and wiring.moves(module, JITTER)
-    ]
+    unused = wiring.unused
+    moving = [module for module in wiring.silent_modules if module not in unused]
+    detached = [module for module in moving if not wiring.below(module) & wiring.flow.attached]
+    stuck = [module for module in moving if module not in detached and wiring.moves(module, JITTER)]
     found = [_detached(wiring, detached)] if detached else []
     found += [_stuck(module) for module in stuck]
     found += [_unused(wiring, module) for module in unused]
@@ -205,8 +197,9 @@ def all_columns_are_read(bench: Bench) -> tuple[Finding, ...]:
     """The output depends on every column of the input."""
     wiring = bench.once(Wiring.of)
     silent, dim = wiring.columns, bench.batch.features.shape[-1]
-    told = any(not wiring.moves(module) for module in wiring.silent_modules)  # with its columns
-    return () if not silent or len(silent) == dim or told else (_columns_ignored(wiring),)
+    # A module that is never used is told with its columns.
+    told = not silent or len(silent) == dim or wiring.unused
+    return () if told else (_columns_ignored(wiring),)
 
 
 def _indistinct(wiring: Wiring) -> tuple[Tensor, Tensor] | None:

@@ -244,6 +244,11 @@ class Wiring:
                 silent.append(name)
         return silent
 
+    @cached_property
+    def unused(self) -> list[str]:
+        """Those of them that the output does not answer to, whatever their parameters are."""
+        return [module for module in self.silent_modules if not self.moves(module)]
+
     def moves(self, module: str, scale: float = UPHEAVAL) -> bool:
         """Whether the output answers to other parameters of a module, with noise of that scale."""
         before = self._output(self.bench.batch.features)
