@@ -673,6 +673,8 @@ def test_a_loss_that_was_lowest_early_and_goes_up_and_down_above_that_oscillates
     early = [*np.linspace(2.1, 0.4, 12), *(long + 0.4)]
     found = RULE["loss_oscillates"](run(train_loss=early))
     assert "swings far above its lowest" in found.headline
+    rising = [*np.linspace(2.1, 0.4, 12), *np.geomspace(0.5, 4, 64)]
+    assert RULE["loss_oscillates"](run(train_loss=rising)) is None
     late = [*np.linspace(9, 2, 12), *long]
     assert RULE["loss_oscillates"](run(train_loss=late)) is None
 

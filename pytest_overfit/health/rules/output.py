@@ -420,7 +420,8 @@ VALIDATION_WER_STUCK = Record(
     detected=(
         "The error rate, single readings aside, was never below 85 %, and one of four holds: "
         "it stands still, or was never below 100 %, and the loss stands still or has risen for "
-        "thirty readings since its best; neither has moved since the beginning; or the run is over, and its last "
+        "thirty readings since its best; neither has moved since the beginning, or it alone is told and has "
+        "not, in ten readings; or the run is over, and its last "
         "third, which brought nothing, would not bring it below 85 % if repeated; or it crawls, so "
         "that five runs as long would not either, while no loss falls by a tenth. Suspected "
         "where a single reading was below 85 %, never where one was below 80 %. Or one value "

@@ -81,6 +81,8 @@ FALL = 0.1
 """Fall (in logarithms, about its share) from the first to the last third of a stretch with which a
 loss still gets somewhere.
 """
+BACK = 1.5
+"""Multiple by which a loss that goes up and down comes down again; one that only goes up diverges."""
 LEFT = 0.01
 """Share of its first reading below which all that is left of a loss may swing as it likes."""
 BLOCKS, BATCHES = 60, 30
@@ -471,12 +473,15 @@ def _got_nowhere(curve: Curve, half: Curve, away: float) -> bool:
     """
     calm = smoothed(half).values
     best = lowest(curve)
+    up = max(value / low for value, low in zip(calm, accumulate(calm, min), strict=True))
+    down = max(high / value for value, high in zip(calm, accumulate(calm, max), strict=True))
     return (
         math.isfinite(away)
         and len(curve) >= MANY
         and curve.at[best] - curve.at[0] < (curve.at[-1] - curve.at[0]) / 3
         and median(half.values) > (1 + RISEN) * curve.values[best]
-        and max(calm) > TWICE * min(calm)
+        and up > TWICE
+        and down > BACK
     )
 
 
@@ -592,9 +597,10 @@ LEARNING_UNDONE = Record(
         "where it rose to, while training loss ends 15 % or more above what it was at the "
         "best reading; of fewer than eight readings, loss and error rate must both say so. Or "
         "training loss itself has risen by a quarter for good and no validation has done "
-        "better since. Suspected where training loss, at twice its lowest, validation loss and "
-        "its error rate are all thrown back at the last reading alone. Not where training loss stands on a level that takes no look at the "
-        "input."
+        "better since. Or an error rate rises to where next to nothing is read, once something was, "
+        "while training loss came no lower. Suspected where training loss, at twice its lowest, "
+        "validation loss and its error rate are all thrown back at the last reading alone. Not where "
+        "training loss stands on a level that takes no look at the input."
     ),
     mend=(
         "Go back to the checkpoint of the best reading; take a smaller learning rate, a warm-up or "
@@ -631,7 +637,9 @@ LOSS_OSCILLATES = Record(
         "In the later half of the run the loss no longer falls by a tenth, turns at four of "
         "ten readings or more, and swings between neighbours by a quarter of its level "
         "(validation loss: by half); or training loss runs away to five times its lowest and "
-        "comes back. Validation loss counts only where the error rate does not fall, and is "
+        "comes back; or was lowest in the first third, lies a quarter above that, and goes up to twice "
+        "a low and down by a third. Not where all that is left is below a hundredth of the first "
+        "reading. Validation loss counts only where the error rate does not fall, and is "
         "suspected where there is none."
     ),
     mend="Take a smaller learning rate, or larger batches (accumulation).",
