@@ -147,7 +147,7 @@ def left_of(outcome: Outcome) -> str:
     if attempt is None or attempt.held or not all(verdict.held for verdict in attempt.verdicts):
         return ""
     failing = [finding for finding in attempt.findings if finding.fails()]
-    spared = all((own := record_of(one.name)) and own.spares_rungs(one) for one in failing)
+    spared = all((own := record_of(one.name)) and own.harmless for one in failing)
     return naming([one.name for one in failing]) if spared else ""
 
 

@@ -56,7 +56,7 @@ def _section(record: Record) -> str:
     lines += ["*Told only* where nothing else explains the break."] if record.last_resort else []
     lines += (
         ["A broken rung needs another reason: this keeps no network from memorising."]
-        if record.harmless is True and record.stage != "tool"
+        if record.harmless and record.stage != "tool"
         else []
     )
     lines += [

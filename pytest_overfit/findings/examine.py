@@ -47,7 +47,7 @@ class Checked:
 def breaks_rungs(finding: Finding, subject: Subject) -> bool:
     """Whether a finding is reason enough for a rung of this subject to break."""
     record = record_of(finding.name, subject)
-    return finding.fails() and not (record and record.spares_rungs(finding))
+    return finding.fails() and not (record and record.harmless)
 
 
 def examine(

@@ -55,8 +55,7 @@ class Record:
                 `no_remedy` says why.
     planted:    faults of the test suite that prove it is found; where none can be planted,
                 `not_planted` says why.
-    harmless:   it keeps no network from memorising: a broken rung needs another reason. Or whether
-                a finding of this kind is of that sort.
+    harmless:   it keeps no network from memorising: a broken rung needs another reason.
     spreads:    where it shows at one module it shows at those behind too, and is told of the first
                 alone.
     last_resort: it is told only where nothing else explains a broken rung.
@@ -72,7 +71,7 @@ class Record:
     no_remedy: str = ""
     planted: tuple[str, ...] = ()
     not_planted: str = ""
-    harmless: bool | Callable[[Finding], bool] = False
+    harmless: bool = False
     spreads: bool = False
     last_resort: bool = False
 
@@ -89,10 +88,6 @@ class Record:
                 f"record {self.name}: name planted faults, or say in not_planted why none can "
                 "be planted"
             )
-
-    def spares_rungs(self, finding: Finding) -> bool:
-        """Whether a finding of this kind keeps no network from memorising."""
-        return self.harmless(finding) if callable(self.harmless) else self.harmless
 
     def finding(
         self,
