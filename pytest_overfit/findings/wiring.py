@@ -409,7 +409,7 @@ def _columns_ignored(wiring: Wiring) -> Finding:
         severity="warning"
         if at_the_edges and len(silent) <= EDGE * dim and not _parts(wiring)
         else "failure",
-        headline=(f"{len(silent)} of {dim} feature columns change nothing: {_spans(silent)}")
+        headline=f"{len(silent)} of {dim} feature columns change nothing: {_spans(silent)}"
         + _parts(wiring),
         try_="check the slices that the network takes of its input",
         status="confirmed",

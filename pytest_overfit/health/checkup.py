@@ -137,8 +137,9 @@ def _verdict(
     reasons = [f"{finding.status}: {finding.headline}" for finding in findings]
     measured = [name for name in ("val_loss", run.read_by("val")) if name and len(run.curve(name))]
     improving = still_improving(run)
-    if measured and max(map(len, _measurements(run))) < FEWEST:
-        times = "once" if max(map(len, _measurements(run))) < 2 else "twice"
+    most = max(map(len, _measurements(run)))
+    if measured and most < FEWEST:
+        times = "once" if most < 2 else "twice"
         few = f"validation was measured {times}: nothing shows where it goes"
         return "cannot tell", (*reasons, few, *run.finished)
     if improving and measured:

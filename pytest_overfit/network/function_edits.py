@@ -8,6 +8,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import combinations, permutations
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from pytest_overfit.network.network_edits import CannotEdit, NetworkEdit
+from pytest_overfit.network.recorder import Widened
 from pytest_overfit.network.source import TORCH
 from pytest_overfit.subject import Subject
 
@@ -62,7 +64,6 @@ SOFTMAXES = {
 }
 MASKS = ("attn_mask", "key_padding_mask")
 """Of `F.multi_head_attention_forward`: True, or -inf, bars a place."""
-HALVING = {Tensor.half, Tensor.bfloat16}
 CLIPPING = {
     torch.relu,
     torch.relu_,
@@ -248,24 +249,9 @@ def unmasked_where_whole(subject: Subject) -> Subject:
     return within(subject, Unmasked)
 
 
-class FullPrecision(TorchFunctionMode):
-    """Within it what is cast to half precision is cast to float32."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in HALVING:
-            return args[0].float()
-        named = {name: _widened(value) for name, value in (kwargs or {}).items()}
-        return func(*map(_widened, args), **named)
-
-
-def _widened(value: Any) -> Any:
-    halved = isinstance(value, torch.dtype) and value in (torch.float16, torch.bfloat16)
-    return torch.float32 if halved else value
-
-
 def in_full_precision(subject: Subject) -> Subject:
     """The subject whose forward pass casts nothing to half precision."""
-    return within(subject, FullPrecision)
+    return within(subject, partial(Widened, torch.float32))
 
 
 class Unclipped(TorchFunctionMode):

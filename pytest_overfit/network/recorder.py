@@ -132,28 +132,30 @@ def replayed(network: nn.Module, call: Call, nth: int) -> Iterator[None]:
         handle.remove()
 
 
-_NARROWER = (torch.float32, torch.float16, torch.bfloat16)
-_CASTS = (Tensor.float, Tensor.half, Tensor.bfloat16)
+CASTS = {
+    Tensor.float: torch.float32,
+    Tensor.half: torch.float16,
+    Tensor.bfloat16: torch.bfloat16,
+}
 
 
-class _KeptWide(TorchFunctionMode):
-    """A cast to a narrower type, as to float32 before a log_softmax, is one to double precision."""
+class Widened(TorchFunctionMode):
+    """Within it a cast to a type narrower than `wide`, as to float32 before a log_softmax, is one to
+    that.
+    """
 
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        if func in _CASTS:
-            return args[0].double()
-        named = {name: _widened(value) for name, value in (kwargs or {}).items()}
-        return func(*map(_widened, args), **named)
+    def __init__(self, wide: torch.dtype) -> None:
+        super().__init__()
+        self.wide, self.narrower = wide, set(CASTS.values()) - {wide}
 
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if CASTS.get(func) in self.narrower:
+            return args[0].to(self.wide)
+        named = {name: self._widened(value) for name, value in (kwargs or {}).items()}
+        return func(*map(self._widened, args), **named)
 
-def _widened(value: Any) -> Any:
-    return torch.float64 if isinstance(value, torch.dtype) and value in _NARROWER else value
+    def _widened(self, value: Any) -> Any:
+        return self.wide if isinstance(value, torch.dtype) and value in self.narrower else value
 
 
 @contextmanager
@@ -162,7 +164,7 @@ def in_double() -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with _KeptWide():
+        with Widened(torch.float64):
             yield
     finally:
         torch.set_default_dtype(before)
