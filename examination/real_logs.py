@@ -52,7 +52,7 @@ SEVERAL = re.compile(r"\b(?:runs|starts|restarts?|resumed|appended)\b")
 ILLNESSES: Mapping[str, tuple[str, ...]] = {
     "overfits": (
         "validation_loss_rises",
-        "validation_loss_stands",
+        "validation_stands",
         "gap_wide",
         "validation_error_rises",
     ),
@@ -95,7 +95,7 @@ ILLNESSES: Mapping[str, tuple[str, ...]] = {
         "loss_never_falls",
         "nothing_learnt",
         "validation_wer_stuck",
-        "validation_loss_stands",
+        "validation_stands",
     ),
     "undone": ("learning_undone", "validation_error_rises", "validation_loss_rises"),
     "stuck": ("loss_never_falls", "nothing_learnt", "validation_wer_stuck"),

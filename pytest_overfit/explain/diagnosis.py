@@ -18,8 +18,13 @@ from pytest_overfit.findings.bench import CLIPS
 from pytest_overfit.findings.catalogue import CONTRACTS, DETECTORS, record_of
 from pytest_overfit.findings.examine import breaks_rungs, examine, without_consequences
 from pytest_overfit.findings.running import TOOL_FAILS, own_failure
+from pytest_overfit.findings.signal import CONSTANT_SIGNAL, SIGNAL_DROWNED
+from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.network import Observation, rows_for_people
 from pytest_overfit.subject import Subject
+
+LOSES_CLIPS = frozenset({SIGNAL_DROWNED.name, CONSTANT_SIGNAL.name})
+"""Findings that tell where clips are no longer told apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +104,7 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
         raced=_raced(rung, outcome),
     )
     return Diagnosis(
-        findings=ranked(found, tried),
+        findings=tuple(_located(finding, shown) for finding in ranked(found, tried)),
         ruled_out=tuple(
             name for name in ruled_out if name not in {finding.name for finding in found}
         ),
@@ -109,6 +114,18 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
             line for finding in failures for line in (finding.headline, *finding.evidence)
         )
         or None,
+    )
+
+
+def _located(finding: Finding, shown: Sequence[Finding]) -> Finding:
+    """A pass that takes no look at the clips, at the module where what tells them apart is lost."""
+    if finding.name != INPUT_IGNORED.name or finding.module is not None:
+        return finding
+    lost = next((one for one in shown if one.name in LOSES_CLIPS and one.module), None)
+    return replace(
+        finding,
+        module=lost.module if lost else None,
+        evidence=(*finding.evidence, *((lost.headline,) if lost else ())),
     )
 
 

@@ -4,6 +4,7 @@ is trained.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -29,8 +30,12 @@ from pytest_overfit.findings.signal import DEAD_UNITS
 from pytest_overfit.network.network_edits import TORCHS_OWN
 from pytest_overfit.network.recorder import Call, differ, distance, undisturbed
 
+NUMBERED = re.compile(r"\.\d+(?=\.)")
+"""A block of several in the path of a module."""
 EDGE = 0.1
 """Share of the columns, at either edge, that a stride over features may leave over."""
+FROZEN = 0.1
+"""Share of the parameters that must be frozen as they were drawn to be told."""
 IGNORED_INSIDE = 0.1
 """Share of a clip's inner frames without any effect that max pooling, by chance, may leave; strides
 without overlap leave more.
@@ -47,7 +52,7 @@ def all_that_learns_is_trained(bench: Bench) -> tuple[Finding, ...]:
         wiring
     )
     if not modules:
-        return ()
+        return _frozen_as_drawn(wiring)
     head = _last_with_parameters(wiring)
     modules.sort(key=lambda module: module != head)  # what ends the network hurts most
     missing = (
@@ -166,6 +171,62 @@ def _frozen_head(wiring: Wiring) -> list[str]:
         for parameter in wiring.bench.network.get_submodule(head).parameters()
     )
     return [head] if frozen else []
+
+
+def _frozen_as_drawn(wiring: Wiring) -> tuple[Finding, ...]:
+    """Weights that are frozen and that another seed draws otherwise: nothing was learnt by them, and
+    nothing will be. A warning where all that is trained stands behind them, as behind a trunk whose
+    weights are loaded elsewhere; not where it is the last module alone.
+    """
+    bench, network = wiring.bench, wiring.bench.network
+    frozen = {
+        name: parameter
+        for name, parameter in network.named_parameters()
+        if not parameter.requires_grad and name not in wiring.trained and parameter.dim() > 1
+    }
+    if not frozen or not wiring.trained:
+        return ()
+    other = dict(
+        bench.subject.fresh(
+            feature_dim=bench.clips[0].features.shape[1], seed=bench.seed + 1, size=bench.size
+        ).named_parameters()
+    )
+    drawn = [
+        name
+        for name, parameter in frozen.items()
+        if name in other
+        and other[name].shape == parameter.shape
+        and not torch.equal(other[name].to(parameter), parameter)
+    ]
+    share = sum(frozen[name].numel() for name in drawn) / sum(
+        parameter.numel() for parameter in network.parameters()
+    )
+    if share < FROZEN:
+        return ()
+    calls, *_ = bench.passage(bench.clips[0].features)
+    order = list(dict.fromkeys(call.module for call in calls))
+    learns, held = (
+        [name for name in order if name in {one.rpartition(".")[0] for one in names}]
+        for names in (wiring.trained, drawn)
+    )
+    ahead = bool(learns and held) and order.index(held[-1]) < order.index(learns[0])
+    head_alone = learns == [_last_with_parameters(wiring)]
+    parts = list(dict.fromkeys(name.partition(".")[0] for name in held or drawn))
+    return (
+        PARAMETER_NOT_TRAINED.finding(
+            headline=f"{naming(parts)} {'is' if len(parts) == 1 else 'are'} frozen as drawn at "
+            f"random: {share:.0%} of the parameters"
+            + (f", all but {learns[0]}, are" if head_alone else " are")
+            + " never trained",
+            evidence=(
+                f"another seed draws {drawn[0]} otherwise, so that it holds nothing learnt before",
+            ),
+            module=parts[-1] if head_alone else parts[0],
+            try_="load the weights that they were trained to, or unfreeze them",
+            status="confirmed",
+            severity="warning" if ahead and not head_alone else "failure",
+        ),
+    )
 
 
 def all_parts_are_wired(bench: Bench) -> tuple[Finding, ...]:
@@ -360,19 +421,48 @@ def _unused(wiring: Wiring, module: str) -> Finding:
     serves none.
     """
     hands_on = _hands_on(wiring, module)
+    twin = _used_twin(wiring, module)
     columns = f"columns {_spans(wiring.columns)}{_parts(wiring)} of the input change nothing either"
     return UNUSED_MODULE.finding(
         headline=(
             f"{module or 'the network'} is trained and never used: the output does not depend on it"
             + (", though what it hands on does reach it" if hands_on else "")
         ),
-        evidence=(columns,) if wiring.columns else (),
+        evidence=(
+            *((columns,) if wiring.columns else ()),
+            *((f"{twin}, the same in another block, is used",) if twin else ()),
+        ),
         module=module,
         try_="use it, remove it, or leave it out of `trainable` where it serves another loss",
         status="confirmed",
         severity="failure"
-        if wiring.columns or hands_on or wiring.below(module) & wiring.flow.attached
+        if wiring.columns or hands_on or twin or wiring.below(module) & wiring.flow.attached
         else "warning",
+    )
+
+
+def _used_twin(wiring: Wiring, module: str) -> str | None:
+    """The module at the same place of another block, which the output does depend on, where one's
+    own block is used as well: what it puts out is thrown away. None of one that is not called, or of
+    a head, which may serve another loss in each block.
+    """
+    block = module.rpartition(".")[0]
+    if not NUMBERED.search(f".{block}.") or not wiring.below(block) & wiring.flow.alive:
+        return None
+    calls, *_ = wiring.bench.passage(wiring.bench.clips[0].features)
+    given = [t for call in calls if call.module == module for t in call.outputs if t.dim()]
+    if not given or any(tensor.shape[-1] == wiring.bench.vocabulary for tensor in given):
+        return None
+    of = NUMBERED.sub(".#", f".{module}.")
+    return next(
+        (
+            name
+            for name, _ in wiring.bench.network.named_modules()
+            if name != module
+            and NUMBERED.sub(".#", f".{name}.") == of
+            and wiring.below(name) & wiring.flow.alive
+        ),
+        None,
     )
 
 
@@ -588,11 +678,12 @@ PARAMETER_NOT_TRAINED = Record(
     name="parameter_not_trained",
     stage="network",
     means="A parameter gets a gradient and no optimiser is given it, or the last layer is frozen, "
-    "or layers are kept where torch does not see them, "
-    "in a plain list or dict.",
+    "or layers are frozen as drawn at random, or kept where torch does not see them, in a plain list "
+    "or dict.",
     detected=(
         "What has a gradient is compared with what Subject(trainable=...) gives, and with the "
-        "network's parameters."
+        "network's parameters; frozen weights, a tenth of all or more, with those of another seed. Such "
+        "a trunk in front of all that is trained is a warning: its weights may be loaded elsewhere."
     ),
     mend=(
         "Give it to the optimiser, or freeze it with requires_grad_(False); keep layers in "

@@ -457,7 +457,7 @@ SICK: dict[str, tuple[Make, set[str]]] = {
     "short_output": (short_output, {"predictions_too_short"}),
     "undone": (undone, {"learning_undone"}),
     "gap": (gap, {"gap_wide"}),
-    "loss_stands": (loss_stands, {"validation_loss_stands"}),
+    "loss_stands": (loss_stands, {"validation_stands"}),
     "error_rises": (error_rises, {"validation_error_rises"}),
     "memorised": (memorised, {"nothing_carries_over"}),
     "out_of_order": (out_of_order, {"steps_out_of_order"}),

@@ -126,7 +126,7 @@ def test_each_rule_is_a_case_that_fails_passes_or_says_what_it_needs(project):
         "loss_not_finite",
         "training_diverges",
         "learning_undone",
-        "validation_loss_stands",
+        "validation_stands",
         "validation_error_rises",
         "steps_out_of_order",
     }

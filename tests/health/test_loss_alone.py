@@ -184,7 +184,7 @@ def test_a_loss_that_stands_while_training_goes_on_stops_a_run_that_tells_no_rea
 ) -> None:
     found = judged(train_loss=TRAIN + 2, val_loss=STANDING, scale=scale)
     assert found.verdict == "stop"
-    assert [finding.name for finding in found.findings] == ["validation_loss_stands"]
+    assert [finding.name for finding in found.findings] == ["validation_stands"]
     read = judged(train_loss=TRAIN + 2, val_loss=STANDING, val_wer=reached(0.12), scale=scale)
     assert read.findings == ()
 
@@ -193,7 +193,7 @@ def test_what_stands_for_a_short_time_or_since_training_was_thrown_back_is_let_b
     late = np.maximum(8 - EPOCHS / 8, 2.3)
     assert judged(train_loss=TRAIN + 2, val_loss=late).findings == ()
     restarted = np.where(EPOCHS < 30, TRAIN + 2, TRAIN + 2 + 3 * np.exp(-(EPOCHS - 30) / 6))
-    assert judged(train_loss=restarted, val_loss=STANDING).finding("validation_loss_stands") is None
+    assert judged(train_loss=restarted, val_loss=STANDING).finding("validation_stands") is None
 
 
 def test_a_training_loss_that_scatters_too_much_to_tell_excuses_no_rise() -> None:

@@ -51,6 +51,8 @@ MOST_UNKNOWN = 200
 """Curves kept of names that are not canonical."""
 MOST_RESUMED = 10
 """Times that a run is resumed, at most; what goes back more often is of several processes."""
+RESUMED_EPOCHS = 3
+"""Whole epochs told again, at least, where a run was resumed; one or two may be a mistake."""
 GOES_ON = 0.15
 """Share of what a loss has come by which it may differ after its run was resumed."""
 
@@ -259,7 +261,7 @@ class LogBuilder:
         steps = epochs.map()
         named = name_series(series)
         told = {name: placed(series, clock, steps) for name, series in named.items()}
-        curves = last_run(told if clock == "epoch" else told_last(told, warnings), warnings)
+        curves = last_run(told_last(told, warnings, clock), warnings)
         if clock == "step" and _counts_epochs(curves):
             clock = "epoch"
             warnings.append(
@@ -407,11 +409,12 @@ def last_run(curves: Placed, warnings: list[str]) -> dict[str, Curve]:
     return {name: curve for name, curve in kept.items() if len(curve)}
 
 
-def told_last(curves: Placed, warnings: list[str]) -> Placed:
-    """By steps, the readings of a run that was resumed: what was told twice counts as it was told
-    last. Whole epochs that are told twice are told of in the curves themselves.
+def told_last(curves: Placed, warnings: list[str], clock: str) -> Placed:
+    """The readings of a run that was resumed: what was told twice counts as it was told last. A few
+    whole epochs that are told twice are told of in the curves themselves.
     """
-    resumed = _retold(max(curves.values(), key=len, default=()))
+    least = RESUMED_EPOCHS if clock == "epoch" else 1
+    resumed = _retold(max(curves.values(), key=len, default=()), least)
     if resumed:
         warnings.append(
             f"the log was resumed {counted(len(resumed), 'time')} from an earlier place: what was "
@@ -420,10 +423,10 @@ def told_last(curves: Placed, warnings: list[str]) -> Placed:
     return {name: _overwritten(curve, resumed) for name, curve in curves.items()}
 
 
-def _retold(curve: Sequence[tuple[float, Point]]) -> list[tuple[float, float]]:
+def _retold(curve: Sequence[tuple[float, Point]], least: int) -> list[tuple[float, float]]:
     """(order, place) of each time that a run was resumed from a checkpoint before its end: the clock
-    goes back to a place told before, not to the beginning, tells what was told again, and goes on
-    beyond it.
+    goes back to a place told before, not to the beginning, tells `least` places or more again, and
+    goes on beyond them, unless the log ends there.
 
     Nothing where it does so more often than runs are resumed.
     """
@@ -432,8 +435,9 @@ def _retold(curve: Sequence[tuple[float, Point]]) -> list[tuple[float, float]]:
         told.add(before)
         if places[0] < here < before and here in told:
             until = next((i for i in range(index, len(places)) if places[i] not in told), None)
-            again = places[index:until] if until else []
-            if again and all(a < b for a, b in pairwise([*again, places[until or 0]])):
+            again, beyond = places[index:until], places[until : until + 1] if until else []
+            rises = all(a < b for a, b in pairwise([*again, *beyond]))
+            if rises and len(again) >= (least if until else max(least, RESUMED_EPOCHS)):
                 back.append((curve[index][0], here))
     return back if len(back) <= MOST_RESUMED else []
 

@@ -34,7 +34,12 @@ SPLITS = {
         "val",
     ),
 }
-LEVELS = {**dict.fromkeys(("step", "batch", "iter", "iteration"), "step"), "epoch": "epoch"}
+VAGUE = frozenset({"eval", "evaluation"})
+"""Words for validation that may be of training beside a plainer one: Tesseract's `EvalCER` is."""
+LEVELS = {
+    **dict.fromkeys(("step", "batch", "minibatch", "iter", "iteration"), "step"),
+    "epoch": "epoch",
+}
 PERCENT = frozenset({"%", "percent", "pct"})
 MEASURES = {
     "loss": (
@@ -255,7 +260,10 @@ def _known(parts: tuple[str, ...]) -> MetricName | None:
         metric=metric,
         split="".join(splits),
         level="".join(levels),
-        rank=rank + passed_over + 100 * (len(parts) - len(set(parts))),
+        rank=rank
+        + passed_over
+        + 100 * (len(parts) - len(set(parts)))
+        + (not VAGUE.isdisjoint(parts)),
         percent=not PERCENT.isdisjoint(parts),
         negated=metric == "loss" and not HIGHER_IS_BETTER.isdisjoint(parts),
         total="total" in parts,

@@ -136,7 +136,7 @@ FAR_OF = r"(\d{1,12})\s*/\s*(\d{1,12})"
 EPOCH_AND_BATCH = re.compile(rf"^\W{{0,3}}\[\s*{FAR_OF}\s*\]\s*\[\s*{FAR_OF}\s*\]")
 BATCH = re.compile(
     rf"\[\s*{FAR_OF}|\|\s*{FAR_OF}\s*\[|(?<![\d/]){FAR_OF}\s+batch|^\s*{FAR_OF}\s|\bbatch\s*\(\s*{FAR_OF}\s*\)"
-    rf"|[━╸╺█▏-]\s+{FAR_OF}\s|\bepoch\s+\d+:\s+{FAR_OF}\s",
+    rf"|[━╸╺█▏-]\s+{FAR_OF}\s|\bepoch\s+\d+:\s+{FAR_OF}\s|\s-\s+{FAR_OF} \(\d",
     re.IGNORECASE,
 )
 DRAWN = re.compile(r"%\||\bit/s|\bs/it|━|\bETA\b")
@@ -349,7 +349,7 @@ def _clock_of(parts: list[str], match: re.Match[str]) -> str | None:
     name = [part for word in parts for part in words(word)]
     if not NO_CLOCK.isdisjoint(name) and clock(" ".join(parts)) is None:
         return None
-    if name[-1:] == ["batch"]:
+    if name[-1:] in (["batch"], ["minibatch"]):
         return "batch"
     if name[-1:] == ["steps"] and len(name) > 1:
         return None

@@ -105,7 +105,7 @@ def read_csv(path: Path, builder: LogBuilder, progress: Progress) -> None:
     columns: list[str] = []
     naming_run = _columns_of_runs(path)
     delimiter, counts = ",", True
-    number, text, whole = 0, "", True
+    number, text, whole, before = 0, "", True, Row()
     for number, text in _rows_of(lines):
         if not text.strip():
             continue
@@ -152,6 +152,10 @@ def read_csv(path: Path, builder: LogBuilder, progress: Progress) -> None:
             malformed.add(number, f"{len(cells)} fields where the header has {len(columns)}")
             whole = False
             continue
+        if counts and not found.placed and _completes(found, before):
+            found.epoch, found.step = before.epoch, before.step
+        if found.placed:
+            before = found
         if found.placed or (found.values and not counts):
             run = " ".join(cells[column] for column in naming_run if column < len(cells))
             found.give(builder.of_run(run) if run else builder, Where(path, number))
@@ -171,6 +175,14 @@ def read_csv(path: Path, builder: LogBuilder, progress: Progress) -> None:
         cut=not whole and lines.cut,
         number=number,
     )
+
+
+def _completes(found: Row, before: Row) -> bool:
+    """Whether a row without a clock tells what the one before it, which has one, left open: of
+    OpenAI's loggers, training and then validation.
+    """
+    told = {name for name, _ in before.values}
+    return before.placed and bool(found.values) and told.isdisjoint(n for n, _ in found.values)
 
 
 def _trimmed(cells: list[str], least: int) -> list[str]:

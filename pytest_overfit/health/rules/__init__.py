@@ -55,9 +55,9 @@ RULES: tuple[Rule, ...] = (
         overfits=True,
     ),
     Rule(
-        record=overfitting.VALIDATION_LOSS_STANDS,
-        judge=overfitting.validation_loss_stands,
-        needs=(BOTH[1], BOTH[0]),
+        record=overfitting.VALIDATION_STANDS,
+        judge=overfitting.validation_stands,
+        needs=(readings("train_loss", least=3), validation(3)),
         overfits=True,
     ),
     Rule(

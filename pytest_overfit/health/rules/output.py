@@ -48,6 +48,8 @@ from pytest_overfit.health.run import Prediction, Run
 
 WER_CREEP = 0.02
 """Points (as a share) by which an error rate that stands may still sink."""
+ROUNDING = 0.005
+"""By how much a reading may lie below STUCK and be told as that."""
 NEARLY = 0.8
 """Error rate that a single reading of one which is stuck above STUCK may have touched."""
 SHORT, EMPTY = 1 / 3, 0.05
@@ -129,7 +131,7 @@ def _stuck(run: Run, rate: Curve) -> Finding | None:
         ),
         evidence=tuple(shown),
         try_=CARRY_OVER if memorised(run) else CLIMB,
-        status="confirmed" if min(rate.values) > STUCK else "suspected",
+        status="confirmed" if min(rate.values) > STUCK - ROUNDING else "suspected",
         began=still,
     )
 

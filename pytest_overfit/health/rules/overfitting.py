@@ -61,6 +61,8 @@ chance; and of one that has lasted for so long a share of its run, which chance 
 """
 EMPTY = 0.005
 """How far the error rate of an empty output may be from 100 %."""
+READ_OFTEN = 12
+"""Readings that show that one that is still misread has come to stand."""
 HALF = 0.5
 """Share of a run that an error rate must have risen for to convict although the loss still falls."""
 GAPS = (2.0, 1.0)
@@ -213,44 +215,83 @@ def learns_on(run: Run, best: float) -> bool | None:
     return before - after > (CREEP if steadily else LEARNT) * abs(before)
 
 
-def validation_loss_stands(run: Run) -> Finding | None:
-    """Validation loss has brought nothing for a third of the run while training loss fell on, and
-    nothing else tells whether what is read still gains by it.
+def validation_stands(run: Run) -> Finding | None:
+    """What validation is measured by has brought nothing for long while training loss fell on: its
+    loss for a third of the run, where nothing else tells whether what is read still gains by it;
+    its error rate, and its loss as far as it is read, for half of it, where many are still misread.
     """
-    exact = finite(run.curve("val_loss"))
-    if len(exact) < FEW or len(errors(run, "val")) >= LEAST:
+    loss, read, rate = finite(run.curve("val_loss")), errors(run, "val"), error_rate(run, "val")
+    reading = len(read) >= LEAST
+    curves = {"val_loss": loss} if not reading else {run.read_by("val") or "": read}
+    if reading and len(loss) >= LEAST:
+        curves["val_loss"] = loss
+    if max(map(len, curves.values())) < (READ_OFTEN if reading else FEW) or (
+        reading and not (len(rate) and rate.values[-1] > UNREAD and min(rate.values) <= STUCK)
+    ):
         return None
-    if rise_of(run, exact) or gap_wide(run):  # each has a name of its own
-        return None
-    low, best, end = min(exact.values), exact.at[lowest(exact)], exact.at[-1]
-    near = low + min(LIKELY * noise(exact), RISE * abs(low))
-    reached = next(at for at, value in zip(exact.at, exact.values, strict=True) if value <= near)
+    if any(rise_of(run, curve) for curve in curves.values()) or (len(loss) and gap_wide(run)):
+        return None  # each has a name of its own
+    reached = max(map(_reached, curves.values()))
+    begin, end = (
+        pick(curve.at[i] for curve in curves.values()) for pick, i in ((min, 0), (max, -1))
+    )
     since = thinned(between(finite(run.curve("train_loss")), reached))
     if (
-        end - reached < LONG * (end - exact.at[0])
+        end - reached < (HALF if reading else LONG) * (end - begin)
         or not learns_on(run, reached)
         or max(smoothed(since).values) > (1 + THROWN_BACK_SHARE) * since.values[0]
-        or falls(thinned(between(exact, (exact.at[0] + end) / 2)))
+        or any(falls(thinned(between(curve, (begin + end) / 2))) for curve in curves.values())
         or is_excerpt(run)
     ):
         return None
     then, now = (number(reading_at(since, at)) for at in (reached, end))
-    return VALIDATION_LOSS_STANDS.finding(
-        headline=f"validation loss brings nothing since {place(run, reached)} while training loss "
-        "falls",
+    best = next(curve.at[lowest(curve)] for curve in curves.values())
+    what = (
+        f"{metric_words(run, 'val')} and validation loss bring"
+        if len(curves) > 1
+        else f"{metric_words(run, 'val')} brings"
+        if reading
+        else "validation loss brings"
+    )
+    return VALIDATION_STANDS.finding(
+        headline=f"{what} nothing since {place(run, reached)} while training loss falls",
         evidence=(
-            f"validation loss {number(reading_at(exact, reached, 1))} at "
-            f"{cited_place(run, 'val_loss', reached)}, {number(low)} at "
-            f"{cited_place(run, 'val_loss', best)}, the best of {counted(len(exact), 'reading')}, "
-            f"{number(exact.values[-1])} at {cited_place(run, 'val_loss', end)}",
+            *(_stood(run, name, curve, reached) for name, curve in curves.items()),
             f"training loss meanwhile {then} -> {now}",
-            f"that is {share((end - reached) / (end - exact.at[0]))} of the run",
-            "no error rate in the log: nothing shows that what is read still gains",
+            f"that is {share((end - reached) / (end - begin))} of the run",
+            *(
+                ()
+                if reading
+                else ("no error rate in the log: nothing shows that what is read still gains",)
+            ),
         ),
         try_=f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation "
         "or data",
         status="confirmed",
         began=reached,
+    )
+
+
+def _reached(curve: Curve) -> float:
+    """Where a curve first came as near to its lowest as its noise, or RISE, tells apart."""
+    low = min(curve.values)
+    near = low + min(LIKELY * noise(curve), RISE * abs(low))
+    return next(at for at, value in zip(curve.at, curve.values, strict=True) if value <= near)
+
+
+def _stood(run: Run, name: str, curve: Curve, reached: float) -> str:
+    """What a curve was where it came to stand, at its best, and at the end."""
+    of_loss = name == "val_loss"
+    what = "validation loss" if of_loss else metric_words(run, "val")
+    then, low, last = (
+        number(value) if of_loss else value_words(run, "val", value)
+        for value in (reading_at(curve, reached, 1), min(curve.values), curve.values[-1])
+    )
+    best, end = curve.at[lowest(curve)], curve.at[-1]
+    return (
+        f"{what} {then} at {cited_place(run, name, reached)}, {low} at "
+        f"{cited_place(run, name, best)}, the best of {counted(len(curve), 'reading')}, {last} at "
+        f"{cited_place(run, name, end)}"
     )
 
 
@@ -455,19 +496,20 @@ VALIDATION_LOSS_RISES = Record(
         "overfitting_sparsely",
     ),
 )
-VALIDATION_LOSS_STANDS = Record(
-    name="validation_loss_stands",
+VALIDATION_STANDS = Record(
+    name="validation_stands",
     stage="run",
     means=(
-        "Validation loss has brought nothing for a long time while training loss fell on: what is "
+        "Validation has brought nothing for a long time while training loss fell on: what is "
         "learnt no longer carries over."
     ),
     detected=(
         "Of eight readings or more of validation loss none in the last 30 % of the run or more is "
         "lower than one before by 2 %, or beyond its noise; its later half does not fall, and "
-        "training loss has fallen by a tenth since without having been thrown back. Only where no "
-        "error rate shows that reading may still gain; a loss that rises is "
-        "`validation_loss_rises`, one that stands far above that of training `gap_wide`."
+        "training loss has fallen by a tenth since without having been thrown back. Where an error "
+        "rate or a score is logged, it must have stood so as well, in twelve readings or more and "
+        "for half of the run, above an error of 20 % and not above 85 %. What rises is `validation_loss_rises` or "
+        "`validation_error_rises`, a loss that stands far above that of training `gap_wide`."
     ),
     mend=(
         "Go back to the checkpoint of the best reading; train with more dropout, weight decay, "
