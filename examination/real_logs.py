@@ -385,14 +385,21 @@ def _difference(curve: Curve, said: Mapping[str, Any], better: str, scale: float
 
 def _best_at(curve: Curve, place: float, best: float) -> bool:
     """Whether a reading as good as the best stands at this epoch or step, or is the one of this
-    number; beside it, where counts begin elsewhere.
+    number; beside it, where counts begin elsewhere. A place beyond all that the curve counts is of a
+    count that its log does not tell, as of batches over all epochs, and is not compared.
     """
-    near = [
-        (point.at, point.epoch, point.step, index)
-        for index, point in enumerate(curve.points)
-        if _near(point.value, best)
+    places = [
+        (point.at, point.epoch, point.step, index) for index, point in enumerate(curve.points)
     ]
-    return any(abs(told - place) <= max(1.0, NEAR * place) for places in near for told in places)
+    near = [
+        told
+        for own, point in zip(places, curve.points, strict=True)
+        if _near(point.value, best)
+        for told in own
+    ]
+    if place > max(told for own in places for told in own if told == told) + 1:
+        return True
+    return any(abs(told - place) <= max(1.0, NEAR * place) for told in near)
 
 
 def _no_number(said: object) -> bool:

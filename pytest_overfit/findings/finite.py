@@ -19,7 +19,14 @@ from pytest_overfit.findings.bench.sure import SURE, sure
 from pytest_overfit.findings.loss import loss_is_ctc
 from pytest_overfit.findings.output import output_starts_uniform
 from pytest_overfit.findings.record import Contract, Record
-from pytest_overfit.findings.remedies import BYPASS, FLOAT32, FROM_HEAD, OFF_ZERO, SOME_PLACE
+from pytest_overfit.findings.remedies import (
+    BYPASS,
+    FLOAT32,
+    FROM_HEAD,
+    KEPT_SMALL,
+    OFF_ZERO,
+    SOME_PLACE,
+)
 from pytest_overfit.findings.signal import EXPLODING_SIGNAL
 from pytest_overfit.measures import valid_steps
 from pytest_overfit.network.recorder import in_double, undisturbed
@@ -51,6 +58,11 @@ def finding_of(breach: Breach, when: str) -> Finding:
         module=breach.module or None,
         try_="compute it in float32"
         if half
+        else (
+            "an exponential of more than 88 is infinite in float32: softplus, logsumexp and softmax "
+            "of torch do without"
+        )
+        if breach.function in ("exp", "expm1", "exp2")
         else (
             "look for a division by zero, a logarithm or root of zero, or a mask that leaves "
             "nothing"
@@ -236,7 +248,7 @@ NON_FINITE_OUTPUT = Record(
         "Look there for a division by zero, a logarithm or root of zero, or a mask that leaves "
         "nothing; compute it in float32 if it is half."
     ),
-    remedies=(SOME_PLACE, OFF_ZERO, FLOAT32, FROM_HEAD, BYPASS),
+    remedies=(SOME_PLACE, OFF_ZERO, KEPT_SMALL, FLOAT32, FROM_HEAD, BYPASS),
     planted=("net-empty-mask",),
 )
 NON_FINITE_GRADIENT = Record(
@@ -254,7 +266,7 @@ NON_FINITE_GRADIENT = Record(
         "Add a small number inside the root or the norm, or keep the bad values out of the branch "
         "that is not taken."
     ),
-    remedies=(OFF_ZERO, SOME_PLACE, FLOAT32, FROM_HEAD, BYPASS),
+    remedies=(OFF_ZERO, SOME_PLACE, KEPT_SMALL, FLOAT32, FROM_HEAD, BYPASS),
     planted=("grad-root-of-zero",),
 )
 

@@ -166,6 +166,9 @@ OTHER_AXES = module_remedy(
 OPEN_ACTIVATIONS = module_remedy("GELU for sigmoid and tanh there", network_edits.open_activations)
 UNCLIPPED = module_remedy("no rectifier and no clamp there", function_edits.unclipped)
 LAYER_NORM = network_remedy("LayerNorm for BatchNorm", network_edits.layer_norm)
+USUAL_EPS = network_remedy(
+    f"norms with an eps of {network_edits.USUAL_EPS:g}", network_edits.with_usual_eps
+)
 NO_NORM = network_remedy("no BatchNorm", network_edits.without_batch_norm)
 LIVELY_NORM = network_remedy(
     "BatchNorm momentum 0.3 and fresh statistics", network_edits.lively_batch_norm
@@ -279,6 +282,9 @@ NOISELESS = subject_remedy("zeros in the place of random numbers", function_edit
 OFF_ZERO = subject_remedy(
     f"roots, logarithms and divisors of zero taken of {function_edits.TINY:g}",
     function_edits.kept_off_zero,
+)
+KEPT_SMALL = subject_remedy(
+    f"exponentials of at most {function_edits.LARGEST:g}", function_edits.kept_small
 )
 SOME_PLACE = subject_remedy(
     "nothing masked where a mask leaves nothing", function_edits.unmasked_where_whole

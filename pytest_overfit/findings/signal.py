@@ -19,6 +19,7 @@ from pytest_overfit.findings.remedies import (
     RESET_MODULE,
     SKIPS,
     UNCLIPPED,
+    USUAL_EPS,
     WIDEN,
     WITHOUT_BOTTLENECK,
     XAVIER,
@@ -239,7 +240,7 @@ SIGNAL_DROWNED = Record(
     "module in both modes; so is the energy of each bias "
     "against that of the linear response.",
     mend="Initialise by fan_in, or multiply depthwise weights by sqrt(groups).",
-    remedies=(FAN_IN, XAVIER, LAYER_NORM),
+    remedies=(USUAL_EPS, FAN_IN, XAVIER, LAYER_NORM),
     planted=("net-depthwise-init",),
     spreads=True,
 )

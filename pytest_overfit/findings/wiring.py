@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from posixpath import commonpath
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from pytest_overfit import ctc
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.bench import Bench, perturbed
-from pytest_overfit.findings.bench.wiring import JITTER, UPHEAVAL, Wiring, nodes_behind
+from pytest_overfit.findings.bench.wiring import JITTER, UPHEAVAL, Wiring, is_below, nodes_behind
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import (
     BYPASS,
@@ -25,6 +26,7 @@ from pytest_overfit.findings.remedies import (
     UNCLIPPED,
     UNDETACH,
     UNFREEZE,
+    USUAL_EPS,
 )
 from pytest_overfit.findings.signal import DEAD_UNITS
 from pytest_overfit.network.network_edits import TORCHS_OWN
@@ -34,6 +36,8 @@ NUMBERED = re.compile(r"\.\d+(?=\.)")
 """A block of several in the path of a module."""
 EDGE = 0.1
 """Share of the columns, at either edge, that a stride over features may leave over."""
+OUTWEIGHS = 100.0
+"""Times the variance of its input from which a norm's eps leaves nothing of it."""
 FROZEN = 0.1
 """Share of the parameters that must be frozen as they were drawn to be told."""
 IGNORED_INSIDE = 0.1
@@ -195,6 +199,7 @@ def _frozen_as_drawn(wiring: Wiring) -> tuple[Finding, ...]:
         name
         for name, parameter in frozen.items()
         if name in other
+        and not other[name].requires_grad
         and other[name].shape == parameter.shape
         and not torch.equal(other[name].to(parameter), parameter)
     ]
@@ -211,7 +216,7 @@ def _frozen_as_drawn(wiring: Wiring) -> tuple[Finding, ...]:
     )
     ahead = bool(learns and held) and order.index(held[-1]) < order.index(learns[0])
     head_alone = learns == [_last_with_parameters(wiring)]
-    parts = list(dict.fromkeys(name.partition(".")[0] for name in held or drawn))
+    parts = _common(held or [name.rpartition(".")[0] for name in drawn])
     return (
         PARAMETER_NOT_TRAINED.finding(
             headline=f"{naming(parts)} {'is' if len(parts) == 1 else 'are'} frozen as drawn at "
@@ -227,6 +232,14 @@ def _frozen_as_drawn(wiring: Wiring) -> tuple[Finding, ...]:
             severity="warning" if ahead and not head_alone else "failure",
         ),
     )
+
+
+def _common(modules: list[str]) -> list[str]:
+    """Of the modules within each child of the network, the path that they have in common."""
+    children: dict[str, list[str]] = {}
+    for name in modules:
+        children.setdefault(name.partition(".")[0], []).append(name.replace(".", "/"))
+    return [commonpath(paths).replace("/", ".") for paths in children.values()]
 
 
 def all_parts_are_wired(bench: Bench) -> tuple[Finding, ...]:
@@ -296,6 +309,21 @@ def _input_lost(wiring: Wiring, features: Tensor, changed: Tensor) -> Finding:
         )
     one, other = pairs[first_dead]
     last = calls[alive[-1]].module if alive else "the input"
+    if (norm := _overwhelming(bench, calls[: first_dead + 1])) is not None:
+        name, eps, variance = norm
+        return INPUT_IGNORED.finding(
+            headline="the output does not depend on the input: what tells clips apart is scaled "
+            f"away, first at {name}",
+            evidence=(
+                f"its eps of {eps:g} outweighs what it is given, of variance {variance:.2g}",
+                f"behind {last} nothing is left of it in {one.outputs[0].dtype}".replace(
+                    "torch.", ""
+                ),
+            ),
+            module=name,
+            try_=f"give {name} an eps far below the variance of its input, or features of size one",
+            status="confirmed",
+        )
     reaches = differ(one.inputs, other.inputs)
     killer = bench.network.get_submodule(one.module)
     bare = not any(True for _ in killer.children()) and not any(True for _ in killer.parameters())
@@ -316,6 +344,17 @@ def _input_lost(wiring: Wiring, features: Tensor, changed: Tensor) -> Finding:
         else f"check what becomes of the output of {last} before {one.module}",
         status="confirmed",
     )
+
+
+def _overwhelming(bench: Bench, calls: list[Call]) -> tuple[str, float, float] | None:
+    """The first norm whose eps outweighs the variance of what it is given, with both."""
+    for call in calls:
+        eps = getattr(bench.network.get_submodule(call.module), "eps", None)
+        if isinstance(eps, float | int) and call.inputs and call.inputs[0].numel() > 1:
+            variance = float(call.inputs[0].var())
+            if eps > OUTWEIGHS * variance > 0:
+                return call.module, float(eps), variance
+    return None
 
 
 def _detached(wiring: Wiring, modules: list[str]) -> Finding:
@@ -421,7 +460,15 @@ def _unused(wiring: Wiring, module: str) -> Finding:
     serves none.
     """
     hands_on = _hands_on(wiring, module)
-    twin = _used_twin(wiring, module)
+    if hands_on and (last := _only_zeros(wiring, module)):
+        return DEAD_UNITS.finding(
+            headline=f"{module} is trained and puts out nothing but zeros",
+            evidence=(f"{last} is given numbers and makes zeros of all of them",),
+            module=last,
+            try_="start its bias at 0, or end in no activation that cuts off",
+            status="confirmed",
+        )
+    twin = _used_twin(wiring, module) or _first_of_several(wiring, module)
     columns = f"columns {_spans(wiring.columns)}{_parts(wiring)} of the input change nothing either"
     return UNUSED_MODULE.finding(
         headline=(
@@ -430,7 +477,7 @@ def _unused(wiring: Wiring, module: str) -> Finding:
         ),
         evidence=(
             *((columns,) if wiring.columns else ()),
-            *((f"{twin}, the same in another block, is used",) if twin else ()),
+            *((f"{twin}, its like, is used",) if twin else ()),
         ),
         module=module,
         try_="use it, remove it, or leave it out of `trainable` where it serves another loss",
@@ -464,6 +511,36 @@ def _used_twin(wiring: Wiring, module: str) -> str | None:
         ),
         None,
     )
+
+
+def _only_zeros(wiring: Wiring, module: str) -> str | None:
+    """The first module within one, or itself, that puts out nothing but zeros, where that is what
+    comes out of it; else None.
+    """
+    calls, *_ = wiring.bench.passage(wiring.bench.clips[0].features)
+    own = [call for call in calls if is_below(call.module, module)]
+    if not own or any(bool(one.any()) for one in own[-1].outputs):
+        return None
+    return next(call.module for call in own if not any(bool(one.any()) for one in call.outputs))
+
+
+def _first_of_several(wiring: Wiring, module: str) -> str | None:
+    """The first of a list of modules, where it alone is called and used, and this is one of the others:
+    a loop over them ends in its first round.
+    """
+    held, _, place = module.rpartition(".")
+    if not place.isdigit() or not isinstance(
+        several := wiring.bench.network.get_submodule(held), nn.ModuleList
+    ):
+        return None
+    calls, *_ = wiring.bench.passage(wiring.bench.clips[0].features)
+    called = {call.module for call in calls}
+    names = [f"{held}.{index}" for index in range(len(several))]
+    first = names[0]
+    alone = [name for name in names if name in called] == [first]
+    used = wiring.below(first) & wiring.flow.alive
+    alike = type(several[0]) is type(wiring.bench.network.get_submodule(module))
+    return first if alone and used and alike else None
 
 
 def _hands_on(wiring: Wiring, module: str) -> bool:
@@ -595,7 +672,7 @@ INPUT_IGNORED = Record(
     mend="Check what becomes of the input behind the named module; look for targets that reach the "
     "network.",
     follows=("non_finite_output", "non_finite_gradient", "unscaled_input"),
-    remedies=(PLAIN_CALL, RESET_MODULE, UNCLIPPED, BYPASS),
+    remedies=(PLAIN_CALL, USUAL_EPS, RESET_MODULE, UNCLIPPED, BYPASS),
     planted=(
         "net-input-ignored",
         "net-clips-alike",
@@ -644,7 +721,8 @@ UNUSED_MODULE = Record(
     "not used, or times 0, or a block that hands on its own input. A head that serves another "
     "loss is lawful, and only told.",
     detected="Modules without a gradient in either mode are changed, and the output does not "
-    "answer.",
+    "answer. It fails where columns are lost with it, where what it hands on is used, where the same "
+    "module of another block is used, or the first alone of a list.",
     mend=(
         "Use it, remove it, or leave it out of Subject(trainable=...) where it serves another loss."
     ),

@@ -66,6 +66,8 @@ MISREAD_MOSTLY = 2 / 3
 """Share of tokens that are wrong from which on no accuracy is good."""
 SLOW = 0.005
 """Share of its level by which a smooth curve that still sinks does so in the last third of a run."""
+FLAWLESS = 0.02
+"""Error rate at which hardly anything is left to learn."""
 FEWEST = 3
 """Readings of an error rate below which nothing shows where it goes, however many there are of the
 loss.
@@ -195,8 +197,9 @@ def _leaves_open(run: Run, finding: Finding) -> bool:
 
 def _without_illness(run: Run, measured: list[str]) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict on a run in which nothing is wrong, and which no longer improves."""
-    if early := [] if run.finished else _early(run):
-        return ("cannot tell" if _is_flat_excerpt(run) else "go on"), tuple(early)
+    if early := [] if run.finished or _reads_well(run) else _early(run):
+        flat = _is_flat_excerpt(run) if is_excerpt(run) else not _anything_fell(run)
+        return ("cannot tell" if flat else "go on"), tuple(early)
     if unread := _unread(run):
         return "go on", (*unread, *run.finished)
     if run.finished:
@@ -211,13 +214,24 @@ def _without_illness(run: Run, measured: list[str]) -> tuple[Verdict, tuple[str,
     )
 
 
+def _reads_well(run: Run) -> bool:
+    """Whether enough readings stand so near to no error that nothing is left to wait for."""
+    rate = error_rate(run, "val")
+    return len(rate) >= FEW and max(rate.values[-FEWEST:]) <= FLAWLESS
+
+
+def _anything_fell(run: Run) -> bool:
+    """Whether a loss or an error of the few readings came down by more than creeping."""
+    curves = (thinned(run.curve("train_loss")), *map(thinned, _measurements(run)))
+    return any(len(curve) > 1 and falls(curve) for curve in curves)
+
+
 def _is_flat_excerpt(run: Run) -> bool:
-    """Whether a log is a piece of a run in which neither what is read nor validation loss is best at
+    """Whether in a log that is a piece of a run neither what is read nor validation loss is best at
     its end.
     """
     measured = [curve for curve in _measurements(run) if len(curve)]
-    improves = any(lowest(curve) == len(curve) - 1 for curve in measured)
-    return is_excerpt(run) and not improves
+    return not any(lowest(curve) == len(curve) - 1 for curve in measured)
 
 
 def _early(run: Run) -> list[str]:
@@ -318,10 +332,22 @@ def still_improving(run: Run) -> str | None:
         read or {"training loss": ("train_loss", run.curve("train_loss"))}
     ).items():
         slowly = list(read) == ["validation loss"]
+        if not _told_lately(run, curve):
+            continue
         if (best := _still_falls(thinned(curve), slowly=slowly)) is not None:
             value = number(best[1]) if name.endswith("_loss") else value_words(run, "val", best[1])
             return f"{what} still falls: {value} at {place(run, best[0])} is its lowest so far"
     return None
+
+
+def _told_lately(run: Run, curve: Curve) -> bool:
+    """Whether a curve was read in the last sixth of its run: where a log tells only each new best,
+    silence says that there was none.
+    """
+    if len(curve) < FEW or not all(b < a for a, b in pairwise(curve.values)):
+        return True
+    places = [at for own in (curve, *map(run.curve, ("train_loss", "val_loss"))) for at in own.at]
+    return curve.at[-1] >= max(places) - (max(places) - min(places)) / 6
 
 
 def _still_falls(curve: Curve, *, slowly: bool) -> tuple[float, float] | None:

@@ -53,6 +53,7 @@ ROOTS = {torch.sqrt, Tensor.sqrt, torch.rsqrt, Tensor.rsqrt}
 LOGARITHMS = {torch.log, Tensor.log, torch.log2, Tensor.log2, torch.log10, Tensor.log10}
 DIVIDING = {torch.div, Tensor.div, torch.true_divide, Tensor.true_divide, Tensor.__truediv__}
 INVERTING = {torch.reciprocal, Tensor.reciprocal, Tensor.__rtruediv__, Tensor.__rdiv__}
+EXPONENTIALS = {torch.exp, Tensor.exp, torch.expm1, Tensor.expm1, torch.exp2, Tensor.exp2}
 POWERS = {torch.pow, Tensor.pow, Tensor.__pow__}
 SOFTMAXES = {
     torch.softmax,
@@ -82,6 +83,8 @@ CLIPPING = {
     Tensor.clip,
 }
 TINY = 1e-6
+LARGEST = 80.0
+"""Exponent of the largest exponential that stays: beyond 88 it is infinite in float32."""
 MOST_AXES = 5
 
 
@@ -226,6 +229,20 @@ def _off_zero(value: Tensor) -> Tensor:
 def kept_off_zero(subject: Subject) -> Subject:
     """The subject whose forward pass takes no root, logarithm or quotient of zero."""
     return within(subject, KeptOffZero)
+
+
+class KeptSmall(TorchFunctionMode):
+    """Within it no exponential is of more than LARGEST."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in EXPONENTIALS:
+            args = (args[0].clamp(max=LARGEST), *args[1:])
+        return func(*args, **(kwargs or {}))
+
+
+def kept_small(subject: Subject) -> Subject:
+    """The subject whose forward pass takes no exponential that is infinite."""
+    return within(subject, KeptSmall)
 
 
 class Unmasked(TorchFunctionMode):

@@ -21,6 +21,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from pytest_overfit.subject import Sample, Subject
 
 NetworkEdit = Callable[[nn.Module], bool]
+USUAL_EPS, LARGE_EPS = 1e-5, 1e-2
+"""What norms add to a variance, and what is more than any network means to add."""
 TORCHS_OWN = ("_parameters", "_buffers", "_modules")
 """Attributes of a module that hold what is registered."""
 
@@ -121,6 +123,19 @@ def layer_norm(network: nn.Module) -> bool:
         network,
         lambda module: ChannelNorm(module.num_features) if isinstance(module, _BatchNorm) else None,
     )
+
+
+def with_usual_eps(network: nn.Module) -> bool:
+    """Whatever adds more than LARGE_EPS to a variance adds USUAL_EPS."""
+    found = [one for one in network.modules() if _eps(one) > LARGE_EPS]
+    for module in found:
+        module.eps = USUAL_EPS  # type: ignore[assignment]
+    return bool(found)
+
+
+def _eps(module: nn.Module) -> float:
+    eps = getattr(module, "eps", None)
+    return eps if isinstance(eps, float) else 0.0
 
 
 def without_batch_norm(network: nn.Module) -> bool:

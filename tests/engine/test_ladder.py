@@ -773,6 +773,8 @@ def with_seeds_that_fail(*failing):
         network = Convolutions(feature_dim, vocab_size)
         if seed in failing:
             network.requires_grad_(False)
+            for weight in network.parameters():  # as if loaded: what is frozen as drawn is found
+                weight.copy_(torch.linspace(-0.1, 0.1, weight.numel()).view_as(weight))
             network.head.bias.requires_grad_(True)
         return network
 

@@ -187,6 +187,25 @@ def test_a_short_log_is_too_early_to_call_healthy():
     )
 
 
+def test_of_a_short_log_in_which_nothing_fell_nothing_can_be_told():
+    flat = {"train_loss": (5.06, 5.12, 5.12), "val_loss": (4.57, 4.51, 4.49), "val_wer": (1, 1, 1)}
+    curves = {name: curve((400, 800, 1200), values) for name, values in flat.items()}
+    assert check_up(Run(name="begun", clock="step", curves=curves)).verdict == "cannot tell"
+
+
+def test_a_short_log_that_reads_all_but_everything_is_healthy():
+    rate = [0.2, 0.1, 0.05, 0.02, 0.01, 0.006, 0.004, 0.004, 0.004, 0.004]
+    assert check_up(trained(epochs=10, rate=0.5, val_wer=rate)).verdict == "healthy"
+
+
+def test_an_error_rate_that_is_told_at_each_new_best_alone_stands_since_the_last():
+    bests = curve(range(4, 41, 2), np.geomspace(1, 0.2, 19))
+    still = {"train_loss": curve(range(1, 101), np.geomspace(9, 0.1, 100)), "val_cer": bests}
+    assert check_up(Run(name="bests", curves=still)).verdict == "healthy"
+    to_the_end = {name: curve(own.at[:44], own.values[:44]) for name, own in still.items()}
+    assert check_up(Run(name="bests", curves=to_the_end)).verdict == "go on"
+
+
 def test_of_what_was_measured_once_nothing_can_be_told():
     once = {
         "train_loss": curve((1,), (173.0,)),

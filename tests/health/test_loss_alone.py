@@ -242,3 +242,27 @@ def test_an_error_rate_alone_that_stands_where_nothing_is_read_is_named() -> Non
     ):
         found = check_up(Run(name="made", curves={"val_cer": curve(range(1, 12), rate)}))
         assert (found.finding("validation_wer_stuck") is not None) == named
+
+
+def test_what_is_misread_and_stands_for_half_a_run_stops_it_though_training_goes_on() -> None:
+    rate = np.maximum(0.9 - EPOCHS / 30, 0.4)
+    found = judged(train_loss=TRAIN + 2, val_loss=STANDING, val_wer=rate)
+    assert (found.verdict, found.findings[0].name) == ("stop", "validation_stands")
+    assert found.findings[0].headline.startswith("validation WER and validation loss bring nothing")
+    alone = judged(train_loss=TRAIN + 2, val_wer=rate)
+    assert alone.findings[0].headline.startswith("validation WER brings nothing since")
+
+
+@pytest.mark.parametrize(
+    "rate",
+    [
+        np.maximum(0.9 - EPOCHS / 30, 0.1),  # is read
+        np.maximum(0.9 - EPOCHS / 90, 0.4),  # came to stand too late
+        np.full(60, 0.97),  # has a name of its own
+    ],
+)
+def test_what_is_read_or_stands_for_a_short_time_or_never_was_read_is_let_be(
+    rate: np.ndarray,
+) -> None:
+    found = judged(train_loss=TRAIN + 2, val_loss=STANDING, val_wer=rate)
+    assert found.finding("validation_stands") is None

@@ -96,6 +96,8 @@ def test_numbers_that_are_none_are_read() -> None:
         ("| epoch   3 |   200/ 2983 batches | lr 20.00 | loss  7.79", (200, 2983), True),
         ("Epoch 3:  45%|####      | 45/100 [00:10<00:12, loss=3.4]", (45, 100), True),
         ("100/100 [====] - 3s 30ms/step - loss: 4.2", (100, 100), True),
+        ("Epoch  1, 12900/37527; acc:   4.48; xent:  10.47; 9861 s", (12900, 37527), True),
+        ("Training Epoch=1 -  12/10929 (0.11%)[~~~] - ETA: 9s - loss: 10.8", (12, 10929), True),
     ],
 )
 def test_a_line_within_an_epoch_tells_how_far(line: str, batch: tuple[int, int], bar: bool) -> None:
@@ -345,3 +347,50 @@ def test_a_step_at_which_both_splits_are_evaluated_is_one_of_training(tmp_path: 
     )
     assert run.clock == "step"
     assert [at for at, _ in points(run, "val_loss")] == [0, 5000, 9000]
+
+
+def test_the_numbers_below_names_that_were_cut_short_are_theirs(tmp_path: Path) -> None:
+    """As kraken's bars are, in a terminal of 80 columns."""
+
+    def bar(epoch: int, accuracy: float) -> str:
+        drawn = f"stage {epoch}/∞ ━━━━━━ 90/90 0:13:20 •   13.14it/s "
+        names = (("val_accura… early_stopp…", f"{accuracy:.3f}       1/5 0.92637"),)
+        names += (("val_word_a…", f"{accuracy - 0.2:.3f}"),)
+        return (
+            drawn
+            + "".join(
+                f"{name}\n{'':{len(drawn)}}{value}\n{'':{len(drawn)}}" for name, value in names
+            )
+            + "\n"
+        )
+
+    text = "".join(bar(*told) for told in ((6, 0.926), (7, 0.853), (8, 0.44)))
+    run = run_of(tmp_path, text)
+    assert points(run, "val_accuracy") == [(6, 0.926), (7, 0.853), (8, 0.44)]
+    assert run.curves["val_word_accuracy"].values == pytest.approx((0.726, 0.653, 0.24))
+
+
+def test_an_epochs_mean_goes_before_the_latest_of_its_batches(tmp_path: Path) -> None:
+    lines = (
+        f"Epoch: {n} | Latest training loss: {4 - n / 2} | Average training loss: {6 - n}\n"
+        for n in (1, 2, 3)
+    )
+    assert points(run_of(tmp_path, "".join(lines)), "train_loss") == [(1, 5), (2, 4), (3, 3)]
+
+
+@pytest.mark.parametrize(("last", "readings"), [(5.31, 5), (5.42, 6)])
+def test_what_is_told_at_the_end_restates_an_earlier_epoch_in_all_that_it_tells(
+    tmp_path: Path, last: float, readings: int
+) -> None:
+    told = [(2.6, 0.3, 13.5), (2.2, 0.4, 9.0), (1.69, 0.49, 5.31), (1.7, 0.48, 5.5)]
+    told += [(1.67, 0.5, 5.3), (1.69, 0.49, last)]
+    lines = (
+        f"epoch {min(n, 5)} val loss: {loss} val acc: {accuracy} val ppl: {perplexity}\n"
+        for n, (loss, accuracy, perplexity) in enumerate(told, 1)
+    )
+    assert len(run_of(tmp_path, "".join(lines)).curves["val_loss"]) == readings
+
+
+def test_batches_that_are_counted_in_each_epoch_stand_within_it(tmp_path: Path) -> None:
+    lines = (f"Epoch : 1 Minibatch : {n} Loss : {11 - n / 100}\n" for n in (50, 100, 150))
+    assert run_of(tmp_path, "".join(lines)).curves["train_loss"].values == (10.5, 10, 9.5)

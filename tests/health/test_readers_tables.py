@@ -316,3 +316,39 @@ def test_a_lone_metric_without_a_split_is_the_validation_one(tmp_path: Path) -> 
     run = run_of(tmp_path, "metrics.csv", "epoch,wer\n1,0.5\n")
     assert run.warnings == ("wer does not say of which split it is: taken for validation",)
     assert points(run, "val_wer") == [(1, 0.5)]
+
+
+def test_a_row_without_a_clock_completes_the_one_before(tmp_path: Path) -> None:
+    text = "loss,step,eval_loss\n6.2,0,\n,,6.3\n5.1,100,\n,,5.4\n4.9,200,\n,,5.0\n"
+    run = run_of(tmp_path, "progress.csv", text)
+    assert points(run, "val_loss") == [(0, 6.3), (100, 5.4), (200, 5.0)]
+
+
+def test_a_row_without_a_clock_that_tells_the_same_again_is_left_out(tmp_path: Path) -> None:
+    run = run_of(tmp_path, "progress.csv", "step,loss\n0,6.2\n100,5.1\n,9.9\n200,4.9\n")
+    assert points(run, "train_loss") == [(0, 6.2), (100, 5.1), (200, 4.9)]
+
+
+def test_a_column_named_after_validation_goes_before_one_named_after_evaluation(
+    tmp_path: Path,
+) -> None:
+    rows = (
+        f"{n}\t{60 - n / 10}\t{9 - n / 100 if n % 200 == 0 else ''}\n" for n in range(100, 900, 100)
+    )
+    run = run_of(tmp_path, "cer.tsv", "TrainingIteration\tEvalCER\tValidationCER\n" + "".join(rows))
+    assert run.curves["val_cer"].at == (200, 400, 600, 800)
+
+
+@pytest.mark.parametrize(("again", "curve"), [(4, (7, 6, 5, 4.5, 4.4, 4.3, 4.2)), (1, None)])
+def test_epochs_that_a_resumed_run_tells_again_count_as_it_told_them_last(
+    tmp_path: Path, again: int, curve: tuple[float, ...] | None
+) -> None:
+    """And what an abandoned run told beyond them is none of its readings."""
+    rows = [{"epoch": n, "train_loss": 8 - n} for n in range(1, 8)]
+    rows += [{"epoch": 4 + i, "train_loss": 4.5 - i / 10} for i in range(again)]
+    run = run_of(tmp_path, "history.json", json.dumps({"epochs": rows}))
+    if curve is not None:
+        assert run.curves["train_loss"].values == pytest.approx(curve)
+        assert any("resumed 1 time" in warning for warning in run.warnings)
+    else:
+        assert any("goes back" in warning for warning in run.warnings)

@@ -74,6 +74,7 @@ class _Watch(TorchFunctionMode):
         self.nan: Breach | None = None
         self.infinite: Breach | None = None
         self.overflow: Breach | None = None
+        self.rising: Breach | None = None
         self.places: dict[Node, _Place] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -90,14 +91,14 @@ class _Watch(TorchFunctionMode):
             if made.grad_fn is not None:
                 self.places.setdefault(made.grad_fn, place)
             if not self.nan and given and not had_nan and bool(made.detach().isnan().any()):
-                self.nan = _breach("output", place, made)
+                of_infinity = any(bool(t.isposinf().any()) for t in given)
+                self.nan = (self.rising if of_infinity else None) or _breach("output", place, made)
             if given and finite and bool(made.detach().isinf().any()):
                 breach = _breach("output", place, made)
                 self.infinite = self.infinite or breach
-                rising = breach.overflowed and bool(
-                    made.detach().isposinf().any()
-                )  # masks added up fall to -inf
-                self.overflow = self.overflow or (breach if rising else None)
+                if bool(made.detach().isposinf().any()):  # masks added up fall to -inf
+                    self.rising = self.rising or breach
+                    self.overflow = self.overflow or (breach if breach.overflowed else None)
         return result
 
 
@@ -143,7 +144,8 @@ def first_breach(network: nn.Module, run: Run) -> Breach | None:
     """The first function that makes numbers which are not finite; None where all are.
 
     Of an output that is not finite its maker is named: who made inf of numbers too large, else the
-    first to make nan, else inf; masks made of -inf count only where they reach the output. Of a
+    first to make nan, or the inf that it was given, else inf; masks made of -inf count only where
+    they reach the output. Of a
     finite one, the first backward step that makes a gradient which is not finite is named, or who
     made nan before.
     """

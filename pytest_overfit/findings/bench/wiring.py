@@ -239,7 +239,7 @@ class Wiring:
             if (
                 own
                 and not own & self.flow.alive
-                and not any(_is_below(name, above) for above in silent)
+                and not any(is_below(name, above) for above in silent)
             ):
                 silent.append(name)
         return silent
@@ -269,5 +269,6 @@ class Wiring:
         }
 
 
-def _is_below(name: str, above: str) -> bool:
+def is_below(name: str, above: str) -> bool:
+    """Whether a module is another, or within it."""
     return above == "" or name == above or name.startswith(above + ".")

@@ -102,7 +102,7 @@ PASSED_OVER = {
     for rank, words in enumerate(
         (
             "avg average mean overall total joint",
-            "current cur main clean report lst ce beam",
+            "current cur latest main clean report lst ce beam",
             "running smooth smoothed greedy rank slice lm value",
             "other ctc all transducer rnnt tdt detok",
         ),

@@ -146,6 +146,13 @@ def drop_restated(all_series: Sequence[Series]) -> None:
             for epoch in {p.epoch for p in before if p.value == last.value}:
                 if epoch < last.epoch and math.isfinite(last.value):
                     said.setdefault(epoch, []).append(one)
+    said = {
+        epoch: told
+        for epoch, told in said.items()
+        if not any(  # beside what is the same, another value of its row tells of another epoch
+            one not in told and one.points[-1].at == told[0].points[-1].at for one in ends
+        )
+    }
     restated = max(said.values(), key=len, default=[])
     for one in restated if len(restated) > 1 else []:
         one.place(one.points[:-1])
@@ -292,6 +299,7 @@ def name_series(all_series: Iterable[Series]) -> dict[str, Series]:
         first, *others = sorted(
             rivals,
             key=lambda series: (
+                not series.clocked,
                 _sums_up(series, rivals),
                 not series.any_number,
                 *_preference(series, rivals),

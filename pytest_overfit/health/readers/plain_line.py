@@ -136,7 +136,7 @@ FAR_OF = r"(\d{1,12})\s*/\s*(\d{1,12})"
 EPOCH_AND_BATCH = re.compile(rf"^\W{{0,3}}\[\s*{FAR_OF}\s*\]\s*\[\s*{FAR_OF}\s*\]")
 BATCH = re.compile(
     rf"\[\s*{FAR_OF}|\|\s*{FAR_OF}\s*\[|(?<![\d/]){FAR_OF}\s+batch|^\s*{FAR_OF}\s|\bbatch\s*\(\s*{FAR_OF}\s*\)"
-    rf"|[━╸╺█▏-]\s+{FAR_OF}\s|\bepoch\s+\d+:\s+{FAR_OF}\s|\s-\s+{FAR_OF} \(\d",
+    rf"|[━╸╺█▏-]\s+{FAR_OF}\s|\bepoch\s+\d+[:,]\s+{FAR_OF}[\s;]|\s-\s+{FAR_OF} \(\d",
     re.IGNORECASE,
 )
 DRAWN = re.compile(r"%\||\bit/s|\bs/it|━|\bETA\b")
@@ -468,7 +468,8 @@ def _no_loss(match: re.Match[str]) -> bool:
 
 def _batch(text: str, clocks: list[tuple[int, int]]) -> tuple[int, int] | None:
     for match in BATCH.finditer(text):
-        if not any(start < match.end() and match.start() < end for start, end in clocks):
+        place = match.start(next(i for i, group in enumerate(match.groups(), 1) if group))
+        if not any(start < match.end() and place < end for start, end in clocks):
             far, of = (int(group) for group in match.groups() if group)
             return (far, of) if 0 <= far <= of and of else None
     return None

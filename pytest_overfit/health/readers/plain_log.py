@@ -91,6 +91,15 @@ of their number; and how many are read.
 """
 TIMES = {"": 1, "K": 1_000, "T": 1_000, "M": 1_000_000, "B": 1_000_000_000}
 """By the first letter of the word or sign behind a number."""
+CUT_NAME = re.compile(r"(?<=\s)(\w+)…")
+CUT_SHORT = (
+    "val_accuracy",
+    "val_word_accuracy",
+    "val_metric",
+    "train_loss_epoch",
+    "train_loss_step",
+)
+"""Names of kraken's that a narrow terminal cuts short."""
 LISTS = re.compile(r"\{\s*['\"][^{}\[\]]*['\"]\s*:\s*\[")
 """How a dictionary of lists begins."""
 OBJECT = re.compile(r"\{\s*['\"].*\}")
@@ -200,6 +209,7 @@ class PlainLog:
         self._stepped, self._closes = False, False
         self._of_clock, self._split_before = False, ""
         self._validated: float | None = None
+        self._cut_names: list[tuple[int, str]] = []
 
     def line(self, where: Where, raw: str) -> None:
         """Take the next line of the log. where: its place there."""
@@ -213,6 +223,8 @@ class PlainLog:
         text = ESCAPES.sub("", raw) if "\x1b" in raw else raw
         if len(text) > USUAL_LENGTH:
             text = " ".join(text.split())[:MOST_CHARACTERS]
+        if self._cut_names or "…" in text:
+            self._below_cut_names(where, text)
         process, text = process_in(text)
         if process is not None and self._is_of_another(process):
             self.others.add(where.number)
@@ -252,6 +264,20 @@ class PlainLog:
             self._values(where, line)
         if not any(known(name) for name, _, _ in line.values):
             self._heading(text, line)
+
+    def _below_cut_names(self, where: Where, text: str) -> None:
+        """Take the numbers that stand below names which a bar of kraken's had no room for:
+        `val_accura…` and, in the next line at the same column, `0.926`.
+        """
+        below, self._cut_names = (
+            self._cut_names,
+            [(match.start(), match[1]) for match in CUT_NAME.finditer(text)],
+        )
+        for column, name in below:
+            value = re.match(r"\S+", text[column:])
+            full = next((one for one in CUT_SHORT if one.startswith(name)), None)
+            if value and full and as_number(value[0])[0] is not None:
+                self.line(where, f"{full}: {value[0]}")
 
     def _is_of_another(self, process: int) -> bool:
         """Whether a line is of another process than the one that is read: the first that tells

@@ -507,8 +507,8 @@ VALIDATION_STANDS = Record(
         "Of eight readings or more of validation loss none in the last 30 % of the run or more is "
         "lower than one before by 2 %, or beyond its noise; its later half does not fall, and "
         "training loss has fallen by a tenth since without having been thrown back. Where an error "
-        "rate or a score is logged, it must have stood so as well, in twelve readings or more and "
-        "for half of the run, above an error of 20 % and not above 85 %. What rises is `validation_loss_rises` or "
+        "rate is logged, it must have stood so as well, in twelve readings or more and for half of "
+        "the run, above 20 % and not always above 85 %. What rises is `validation_loss_rises` or "
         "`validation_error_rises`, a loss that stands far above that of training `gap_wide`."
     ),
     mend=(
