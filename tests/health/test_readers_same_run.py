@@ -824,6 +824,14 @@ def test_batches_in_a_file_of_their_own_are_spread_over_the_epochs_of_another(
     assert run.curve("train_loss").at[-1] == pytest.approx(12)
 
 
+def test_bare_numbers_under_an_epoch_are_its_batches(tmp_path: Path) -> None:
+    numbers = "".join(f"Epoch {epoch}\n{9 - epoch}\n{8.5 - epoch}\n" for epoch in range(3))
+    (tmp_path / "train_log.txt").write_text(f"{numbers}Done!\n")
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == pytest.approx((9, 8.5, 8, 7.5, 7, 6.5))
+    assert run.curve("train_loss").at == pytest.approx((0, 0.5, 1, 1.5, 2, 2.5))
+
+
 def test_after_an_evaluation_training_goes_on_being_told(tmp_path: Path) -> None:
     told = lines(
         lambda i: (

@@ -6,6 +6,7 @@ file holds the row of one epoch: AllenNLP's `metrics_epoch_3.json`, WeNet's `3.y
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -64,6 +65,10 @@ READING = re.compile(
 )
 LIST = re.compile(r"\s*\[\s*[-+.\dni]")
 """How a list of numbers begins."""
+HEADING = re.compile(r"epoch\W{0,3}(?P<epoch>\d{1,6})\W*", re.IGNORECASE)
+"""What stands above the readings of an epoch's batches."""
+OF_FILES = frozenset({"log", "logs", "history", "curve", "values"})
+"""Words in the name of a file of numbers that change nothing of what they are."""
 BATCHES = 10
 """Times as many readings as of epochs that tell of batches."""
 EPOCH_FILES = (".json", ".yaml", ".yml")
@@ -308,7 +313,8 @@ def _epoch_row(path: Path, text: str) -> Row:
 
 def is_numbers_file(path: Path, text: str) -> bool:
     """Whether a file named after a metric holds nothing but its readings: a line each, with or
-    without their numbers, `train_loss.txt` of `1_1.8459`; or a list as Python prints it.
+    without their numbers, `train_loss.txt` of `1_1.8459`, or under the epochs that they are of; or a
+    list as Python prints it.
     """
     if _metric_of_file(path) is None:
         return False
@@ -316,6 +322,7 @@ def is_numbers_file(path: Path, text: str) -> bool:
         items = text.strip().strip("[]").split(",")
         return all(READING.fullmatch(item.strip()) for item in items[:-1]) and len(items) >= LEAST
     lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if not HEADING.fullmatch(line.strip())]
     return len(lines) >= LEAST and all(
         READING.fullmatch(line.strip()) for line in lines[: -1 if len(lines) > LEAST else None]
     )
@@ -324,8 +331,9 @@ def is_numbers_file(path: Path, text: str) -> bool:
 def _metric_of_file(path: Path) -> str | None:
     """The metric that a file of numbers is named after; a split alone stands for its loss."""
     name = path.stem
-    if name.lower() in SPLITS:
-        return f"{name}_loss"
+    left = [word for word in words(name) if word not in OF_FILES]
+    if len(left) == 1 and left[0] in SPLITS:
+        return f"{left[0]}_loss"
     # What is told of tests again and again may be all that there is of validation.
     return name if known(name) or known(name.lower().replace("test", "val")) else None
 
@@ -340,22 +348,30 @@ def read_numbers_files(
     epochs = min((len(readings) for readings in told.values() if readings), default=0)
     for path, readings in told.items():
         batches = len(readings) >= BATCHES * epochs
-        for place, (where, found) in enumerate(readings, 1):
+        of_epoch = Counter(epoch for _, _, epoch in readings if epoch)
+        so_far = Counter[str]()
+        for place, (where, found, epoch) in enumerate(readings, 1):
             at = place * epochs / len(readings) if batches else float(found["epoch"] or place)
+            if epoch:
+                at = float(epoch) + so_far[epoch] / of_epoch[epoch]
+                so_far[epoch] += 1
             name = _metric_of_file(path) or path.stem
             builder.add([(name, float(found["value"]))], epoch=at, where=where)
 
 
 def _readings_of(
     path: Path, builder: LogBuilder, progress: Progress
-) -> list[tuple[Where, re.Match[str]]]:
-    malformed, readings = LeftOut(), []
+) -> list[tuple[Where, re.Match[str], str]]:
+    """Each with its place and the epoch that stands above it, "" without one."""
+    malformed, readings, epoch = LeftOut(), [], ""
     for number, text in TextLines(path=path, progress=progress):
         items = text.strip().strip("[]").split(",") if LIST.match(text) else [text]
         for item in items:
-            found = READING.fullmatch(item.strip())
-            if found is not None:
-                readings.append((Where(path, number), found))
+            found, heading = READING.fullmatch(item.strip()), HEADING.fullmatch(item.strip())
+            if heading is not None:
+                epoch = heading["epoch"]
+            elif found is not None:
+                readings.append((Where(path, number), found, epoch))
             elif item.strip():
                 malformed.add(number, shortened(item))
     builder.warnings += malformed.warning(path, "left out: no number")
