@@ -567,19 +567,34 @@ def _hands_on(wiring: Wiring, module: str) -> bool:
 
 
 def _columns_ignored(wiring: Wiring) -> Finding:
-    """A warning where a few at the edges are lost, as a stride over features leaves them, and no
-    part of the input with them.
+    """A warning where they are dropped before any layer, which is then made for what is left, or a
+    few at the edges are lost, as a stride over features leaves them, and no part of the input with
+    them.
     """
     dim, silent = wiring.bench.batch.features.shape[-1], wiring.columns
     at_the_edges = all(column < EDGE * dim or column >= (1 - EDGE) * dim for column in silent)
+    left_over = at_the_edges and len(silent) <= EDGE * dim and not _parts(wiring)
+    chosen = not _any_layer_is_given(wiring, dim)
     return COLUMNS_IGNORED.finding(
-        severity="warning"
-        if at_the_edges and len(silent) <= EDGE * dim and not _parts(wiring)
-        else "failure",
+        severity="warning" if left_over or chosen else "failure",
         headline=f"{len(silent)} of {dim} feature columns change nothing: {_spans(silent)}"
         + _parts(wiring),
+        evidence=("they are dropped before any layer: each is made for what is left",)
+        if chosen
+        else (),
         try_="check the slices that the network takes of its input",
         status="confirmed",
+    )
+
+
+def _any_layer_is_given(wiring: Wiring, dim: int) -> bool:
+    """Whether any module with parameters of its own is given as many features as there are."""
+    calls, *_ = wiring.bench.passage(wiring.bench.clips[0].features)
+    return any(
+        dim in tensor.shape
+        for call in calls
+        if any(True for _ in wiring.bench.network.get_submodule(call.module).parameters(False))
+        for tensor in call.inputs
     )
 
 
@@ -687,7 +702,8 @@ COLUMNS_IGNORED = Record(
     means="Some feature columns change nothing: what stands in them, such as a hand, is never read.",
     detected=(
         "Columns without a gradient in either mode are replaced by noise: the output must answer. A "
-        "few at the edges, as a stride over features leaves them, are only told."
+        "few at the edges, as a stride over features leaves them, are only told, and so are those that "
+        "are dropped before any layer, each being made for what is left."
     ),
     mend="Check the slices that the network takes of its input; accept it where they are meant.",
     follows=("non_finite_output", "non_finite_gradient", "input_ignored"),

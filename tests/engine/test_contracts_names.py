@@ -660,19 +660,21 @@ def test_targets_in_one_row_with_their_padding_are_the_wrong_targets() -> None:
     assert found(subject(BiGRU, "bigru", loss=flat(1)))[0].name == "wrong_targets"
 
 
-@pytest.mark.parametrize(("lost", "severity"), [(1, "warning"), (8, "failure")])
-def test_a_column_at_the_edge_may_be_left_over_and_a_third_of_them_may_not(
-    lost: int, severity: str
+@pytest.mark.parametrize(("lost", "chosen"), [(1, False), (8, True), (8, False)])
+def test_columns_may_be_dropped_before_any_layer_or_left_over_at_the_edge(
+    lost: int, chosen: bool
 ) -> None:
     class Cut(BiGRU):
         def __init__(self, dim: int, vocabulary: int) -> None:
-            super().__init__(dim - lost, vocabulary)
+            super().__init__(dim - lost if chosen else dim, vocabulary)
 
         def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-            return super().forward(features[..., :-lost], frames)
+            kept = features[..., :-lost]
+            return super().forward(kept if chosen else F.pad(kept, (0, lost)), frames)
 
     (finding,) = found(subject(Cut, "cut"))
-    assert (finding.name, finding.severity) == ("columns_ignored", severity)
+    assert finding.name == "columns_ignored"
+    assert finding.severity == ("failure" if lost > 1 and not chosen else "warning")
 
 
 class Ends(nn.Module):
