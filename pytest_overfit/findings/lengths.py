@@ -72,11 +72,18 @@ def steps_are_real(bench: Bench) -> tuple[Finding, ...]:
         slight &= clip.name not in wrong
     if not wrong:
         return ()
+    first = next(clip for clip in bench.clips if clip.name in wrong)
+    changing = _changing_length(bench, first.frames)
+    way = "".join(f", {length} behind {name}" for name, length in changing)
     return (
         WRONG_STEPS.finding(
             headline="the network declares other steps than it gives: "
             f"{next(iter(wrong.values()))}",
-            evidence=tuple(list(wrong.values())[:5]),
+            evidence=(
+                *list(wrong.values())[:5],
+                *((f"on the way: {counted(first.frames, 'frame')}{way}",) if changing else ()),
+            ),
+            module=changing[-1][0] if changing else None,
             samples=tuple(wrong),
             try_=(
                 "compute steps from each clip's own frames, layer by layer, with the rule that its "
@@ -86,6 +93,19 @@ def steps_are_real(bench: Bench) -> tuple[Finding, ...]:
             severity="warning" if slight else "failure",
         ),
     )
+
+
+def _changing_length(bench: Bench, frames: int) -> list[tuple[str, int]]:
+    """The modules behind which a clip of so many frames has another length than before, in their
+    order, each with that: what a count of steps must follow.
+    """
+    clock = Clock(bench=bench)
+    changing, length = list[tuple[str, int]](), frames
+    for index, left in sorted(clock(frames).modules.items()):
+        if left != length:
+            changing.append((clock.names[index], left))
+            length = left
+    return changing
 
 
 def targets_fit(bench: Bench) -> tuple[Finding, ...]:

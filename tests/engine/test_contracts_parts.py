@@ -303,6 +303,23 @@ def test_steps_as_a_share_of_the_longest_are_told_by_how_many_they_lose(
     assert [(one.name, one.severity) for one in found] == [("wrong_steps", severity)]
 
 
+def test_wrong_steps_are_told_with_where_the_length_changes() -> None:
+    plain = bigru()
+
+    def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs, _ = plain.forward(network, features, frames)
+        return log_probs, frames
+
+    (finding,) = (
+        one for one in check(replace(plain, forward=forward), clips(6)) if one.name == "wrong_steps"
+    )
+    longest = max(clip.frames for clip in clips(6))
+    assert finding.module is not None
+    assert finding.evidence[-1] == (
+        f"on the way: {longest} frames, {(longest + 1) // 2} behind {finding.module}"
+    )
+
+
 def test_a_graph_that_reaches_into_an_earlier_call_is_the_networks_own() -> None:
     class Stateful(BiGRU):
         def __init__(self) -> None:
