@@ -366,7 +366,8 @@ def _still_falls(curve: Curve, *, slowly: bool) -> tuple[float, float] | None:
     if fell and len(curve) >= FEW and before:  # the lowest of so many lies lower by chance
         fell = min(before) - min(last.values) > noise(between(curve, curve.at[len(curve) // 3]))
     fell = fell or _steadily(curve, len(last)) or (slowly and _sinks(curve, last))
-    return (curve.at[best], curve.values[best]) if fell and curve.at[best] >= last.at[0] else None
+    since = later if len(later) >= FEWEST else last  # what fell has its lowest near its end
+    return (curve.at[best], curve.values[best]) if fell and curve.at[best] >= since.at[0] else None
 
 
 def _steadily(curve: Curve, last: int) -> bool:
