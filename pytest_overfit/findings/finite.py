@@ -99,6 +99,8 @@ def numbers_are_finite(bench: Bench) -> tuple[Finding, ...]:
             breach = (
                 first_breach(bench.network, run) if _any_not_finite(bench.network, run) else None
             )
+        if breach and breach.overflowed and breach.what == "output":
+            return _grown(bench, breach)
         if breach and not breach.overflowed:
             if breach.what == "gradient" and (size := _gradient_in_double(bench, mode == "train")):
                 return _too_large(bench, breach, size)
@@ -126,6 +128,29 @@ def _gradient_in_double(bench: Bench, train: bool) -> float | None:
                 return None
     norm = math.hypot(*(float(g.norm()) for g in found))
     return norm if math.isfinite(norm) and norm > LOST else None
+
+
+def _grown(bench: Bench, breach: Breach) -> tuple[Finding, ...]:
+    """Numbers that had grown too large before one was infinite, unless the loss of a fresh output
+    tells of it already.
+    """
+    if bench.once(output_starts_uniform):
+        return ()
+    where = breach.module or "the network"
+    return (
+        EXPLODING_SIGNAL.finding(
+            headline=f"numbers grow without bound in {where}, until {breach.function} makes infinity "
+            "of them",
+            evidence=(
+                f"it is given numbers of up to {breach.largest:.2g}, in {breach.dtype}",
+                *((f"at {breach.where}",) if breach.where else ()),
+            ),
+            module=breach.module or None,
+            try_="see what multiplies them from step to step, or from layer to layer: a state must "
+            "fade, a sum be normalised",
+            status="confirmed",
+        ),
+    )
 
 
 def _too_large(bench: Bench, breach: Breach, size: float) -> tuple[Finding, ...]:

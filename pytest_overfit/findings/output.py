@@ -259,7 +259,8 @@ def output_starts_uniform(bench: Bench) -> tuple[Finding, ...]:
         for i, target in enumerate(batch.target_lists())
         if int(steps[i]) >= ctc.steps_needed(target) and readable_list(target, bench)
     ]
-    if not fits or valid_steps(log_probs.float(), steps).logsumexp(-1).abs().max() > NORMALISED:
+    rows = valid_steps(log_probs.float(), steps)
+    if not fits or rows.isnan().any() or rows.logsumexp(-1).abs().max() > NORMALISED:
         return ()
     targets = batch.target_lists()
     emitted = [

@@ -163,7 +163,9 @@ BYPASS = module_remedy("leave that module out", network_edits.bypass)
 OTHER_AXES = module_remedy(
     "time and batch the other way round in the layers of that module", network_edits.other_axes
 )
-OPEN_ACTIVATIONS = module_remedy("GELU for sigmoid and tanh there", network_edits.open_activations)
+OPEN_ACTIVATIONS = module_remedy(
+    "GELU for sigmoid, tanh and softmax there", network_edits.open_activations
+)
 UNCLIPPED = module_remedy("no rectifier and no clamp there", function_edits.unclipped)
 LAYER_NORM = network_remedy("LayerNorm for BatchNorm", network_edits.layer_norm)
 USUAL_EPS = network_remedy(

@@ -205,7 +205,8 @@ EXPLODING_SIGNAL = Record(
     "not learned. The loss starts far above that of a "
     "uniform output, and gradients point anywhere.",
     detected=(
-        "The loss of a fresh network is compared with the uniform level; on a broken rung the size "
+        "The loss of a fresh network is compared with the uniform level, and the first infinity is traced "
+        "to numbers that had grown beyond all measure; on a broken rung the size "
         "of the signal is read at every module."
     ),
     mend="A smaller initialisation there, or a norm before the last layer; scale the features.",

@@ -36,8 +36,10 @@ NUMBERED = re.compile(r"\.\d+(?=\.)")
 """A block of several in the path of a module."""
 EDGE = 0.1
 """Share of the columns, at either edge, that a stride over features may leave over."""
-OUTWEIGHS = 100.0
-"""Times the variance of its input from which a norm's eps leaves nothing of it."""
+SHRINKS = 100.0
+"""By how much smaller the numbers must be that a module puts out to be blamed for what is lost in
+rounding behind it.
+"""
 FROZEN = 0.1
 """Share of the parameters that must be frozen as they were drawn to be told."""
 IGNORED_INSIDE = 0.1
@@ -309,21 +311,8 @@ def _input_lost(wiring: Wiring, features: Tensor, changed: Tensor) -> Finding:
         )
     one, other = pairs[first_dead]
     last = calls[alive[-1]].module if alive else "the input"
-    if (norm := _overwhelming(bench, calls[: first_dead + 1])) is not None:
-        name, eps, variance = norm
-        return INPUT_IGNORED.finding(
-            headline="the output does not depend on the input: what tells clips apart is scaled "
-            f"away, first at {name}",
-            evidence=(
-                f"its eps of {eps:g} outweighs what it is given, of variance {variance:.2g}",
-                f"behind {last} nothing is left of it in {one.outputs[0].dtype}".replace(
-                    "torch.", ""
-                ),
-            ),
-            module=name,
-            try_=f"give {name} an eps far below the variance of its input, or features of size one",
-            status="confirmed",
-        )
+    if differ(one.inputs, other.inputs) and (shrinking := _shrinking(calls[: first_dead + 1])):
+        return _scaled_away(bench, shrinking, last, one)
     reaches = differ(one.inputs, other.inputs)
     killer = bench.network.get_submodule(one.module)
     bare = not any(True for _ in killer.children()) and not any(True for _ in killer.parameters())
@@ -346,15 +335,45 @@ def _input_lost(wiring: Wiring, features: Tensor, changed: Tensor) -> Finding:
     )
 
 
-def _overwhelming(bench: Bench, calls: list[Call]) -> tuple[str, float, float] | None:
-    """The first norm whose eps outweighs the variance of what it is given, with both."""
+def _shrinking(calls: list[Call]) -> Call | None:
+    """The first call that makes far smaller numbers of what it is given."""
     for call in calls:
-        eps = getattr(bench.network.get_submodule(call.module), "eps", None)
-        if isinstance(eps, float | int) and call.inputs and call.inputs[0].numel() > 1:
-            variance = float(call.inputs[0].var())
-            if eps > OUTWEIGHS * variance > 0:
-                return call.module, float(eps), variance
+        sizes = [float(one[0].square().mean().sqrt()) for one in (call.inputs, call.outputs) if one]
+        if len(sizes) == 2 and sizes[0] > SHRINKS * sizes[1] > 0:
+            return call
     return None
+
+
+def _scaled_away(bench: Bench, shrinking: Call, last: str, dead: Call) -> Finding:
+    """What tells clips apart is made so small that biases leave nothing of it in the numbers' type."""
+    name = shrinking.module
+    given, made = (
+        float(one[0].square().mean().sqrt()) for one in (shrinking.inputs, shrinking.outputs)
+    )
+    eps, variance = (
+        getattr(bench.network.get_submodule(name), "eps", None),
+        shrinking.inputs[0].var(),
+    )
+    outweighs = isinstance(eps, float) and eps > float(variance)
+    return INPUT_IGNORED.finding(
+        headline="the output does not depend on the input: what tells clips apart is scaled away, "
+        f"first at {name}",
+        evidence=(
+            f"it makes numbers of size {made:.2g} of such of size {given:.2g}",
+            *(
+                (f"its eps of {eps:g} outweighs their variance of {variance:.2g}",)
+                if outweighs
+                else ()
+            ),
+            f"behind {last} nothing is left of the difference in "
+            + str(dead.outputs[0].dtype).removeprefix("torch."),
+        ),
+        module=name,
+        try_=f"give {name} an eps far below the variance of its input"
+        if outweighs
+        else f"let {name} keep the size of what it is given, or add its input to what it puts out",
+        status="confirmed",
+    )
 
 
 def _detached(wiring: Wiring, modules: list[str]) -> Finding:

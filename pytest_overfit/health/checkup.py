@@ -26,6 +26,7 @@ from pytest_overfit.health.rules.overfitting import (
     GAP_SHARE,
     GAP_WIDE,
     GAPS,
+    VALIDATION_ERROR_RISES,
     VALIDATION_LOSS_RISES,
 )
 from pytest_overfit.health.rules.reading import (
@@ -186,7 +187,7 @@ def _leaves_open(run: Run, finding: Finding) -> bool:
     """
     if finding.name == STEPS_OUT_OF_ORDER.name:
         return True
-    if finding.name in (LOSS_SPIKES.name, LOSS_OSCILLATES.name):
+    if finding.name in (LOSS_SPIKES.name, LOSS_OSCILLATES.name, VALIDATION_ERROR_RISES.name):
         return finding.status == "suspected"
     return (
         finding.name == VALIDATION_LOSS_RISES.name

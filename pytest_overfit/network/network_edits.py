@@ -23,6 +23,7 @@ from pytest_overfit.subject import Sample, Subject
 NetworkEdit = Callable[[nn.Module], bool]
 USUAL_EPS, LARGE_EPS = 1e-5, 1e-2
 """What norms add to a variance, and what is more than any network means to add."""
+SATURATING = (nn.Sigmoid, nn.Tanh, nn.Softmax2d)
 TORCHS_OWN = ("_parameters", "_buffers", "_modules")
 """Attributes of a module that hold what is registered."""
 
@@ -323,10 +324,12 @@ def head_name(network: nn.Module) -> str | None:
 
 
 def open_activations(module: str) -> NetworkEdit:
-    """GELU in the place of every sigmoid and tanh among the module's siblings and below them."""
+    """GELU in the place of every sigmoid, tanh and softmax over channels among the module's siblings
+    and below them.
+    """
     return lambda network: swap(
         network,
-        lambda inner: nn.GELU() if isinstance(inner, nn.Sigmoid | nn.Tanh) else None,
+        lambda inner: nn.GELU() if isinstance(inner, SATURATING) else None,
         module.rpartition(".")[0],
     )
 

@@ -164,3 +164,36 @@ def test_an_infinity_is_named_where_it_is_made_and_kept_small() -> None:
     for of, finite in ((plain, False), (kept_small(plain), True)):
         output, _ = of.forward(SoftPlus(), torch.ones(2, 3), torch.ones(2))
         assert bool(output.isfinite().all()) is finite
+
+
+def test_a_state_that_grows_from_step_to_step_is_named_where_it_does() -> None:
+    class Scan(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            state, states = torch.zeros_like(x[:, 0]), []
+            for step in x.unbind(1):
+                state = 20 * state + step
+                states.append(state)
+            return torch.stack(states, 1)
+
+    finding = found(lambda: Network(layer(), nn.Sequential(Scan(), nn.Linear(WIDTH, WIDTH))))[
+        "blocks.1.0"
+    ]
+    assert finding.name == "exploding_signal"
+    assert "numbers grow without bound in blocks.1.0" in finding.headline
+
+
+def test_what_a_block_without_a_way_around_it_scales_away_is_put_there() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 1e-6 * x
+
+    class Stacked(Network):
+        def hidden(self, x: Tensor) -> Tensor:
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+    findings = found(
+        lambda: Stacked(*(nn.Sequential(nn.Linear(WIDTH, WIDTH), Scaled()) for _ in range(4)))
+    )
+    assert findings["blocks.0.1"].name == "input_ignored"

@@ -295,3 +295,13 @@ def test_training_by_epochs_and_validation_by_steps_are_put_on_one_clock(tmp_pat
     assert (len(run.curves["train_loss"]), len(run.curves["val_loss"])) == (20, 3)
     assert run.curves["train_loss"].at[:3] == (0, 10, 20)
     assert run.read_by("val") == "val_bleu"
+
+
+def test_a_folder_whose_only_log_tells_names_that_nobody_knows_is_told_with_them(
+    tmp_path: Path,
+) -> None:
+    text = "".join(f"[iter {5 * n}] d_adv_thing: {4 - n}.5  temp: 1.0\n" for n in range(1, 4))
+    (tmp_path / "loss_log.txt").write_text(text)
+    with pytest.raises(BadRun, match=r"loss_log\.txt tells d_adv_thing") as raised:
+        read_run(tmp_path)
+    assert "--overfit-metric train_loss=d_adv_thing" in str(raised.value)

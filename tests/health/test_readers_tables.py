@@ -22,8 +22,12 @@ from pytest_overfit.health.run import Run
 SPECIMENS = Path(__file__).parent / "specimens"
 LOSSES = st.floats(min_value=-1e6, max_value=1e6) | st.sampled_from([math.nan, math.inf, -math.inf])
 ROWS = st.lists(st.tuples(st.integers(0, 200), LOSSES, LOSSES), min_size=1, max_size=30).filter(
-    # A log that comes back to the place it began at holds a second run.
-    lambda rows: [epoch for epoch, _, _ in rows].count(rows[0][0]) == 1
+    # A log that comes back to the place it began at holds a second run, and one that begins far
+    # beyond all the others an evaluation before it.
+    lambda rows: (
+        [epoch for epoch, _, _ in rows].count(rows[0][0]) == 1
+        and rows[0][0] <= 20 * max((epoch for epoch, _, _ in rows[1:]), default=200)
+    )
 )
 
 
@@ -94,7 +98,7 @@ def test_a_log_that_was_written_is_read_back(
 
 @given(
     order=st.lists(st.integers(1, 50), min_size=2, max_size=30).filter(
-        lambda order: order.count(order[0]) == 1
+        lambda order: order.count(order[0]) == 1 and order[0] <= 20 * max(order[1:])
     )
 )
 def test_epochs_out_of_order_are_kept_and_told(order: list[int]) -> None:
@@ -352,3 +356,11 @@ def test_epochs_that_a_resumed_run_tells_again_count_as_it_told_them_last(
         assert any("resumed 1 time" in warning for warning in run.warnings)
     else:
         assert any("goes back" in warning for warning in run.warnings)
+
+
+def test_an_evaluation_before_the_run_is_none_of_its_epochs(tmp_path: Path) -> None:
+    text = "epoch,val_wer\n6667,0.17\n6667,0.17\n" + "".join(
+        f"{n},{1.7 + n / 99}\n" for n in range(9)
+    )
+    run = run_of(tmp_path, "dev.csv", text)
+    assert run.curves["val_wer"].at == tuple(range(9))

@@ -53,6 +53,8 @@ MOST_RESUMED = 10
 """Times that a run is resumed, at most; what goes back more often is of several processes."""
 RESUMED_EPOCHS = 3
 """Whole epochs told again, at least, where a run was resumed; one or two may be a mistake."""
+FAR_BEYOND = 20
+"""Times the last epoch of a run at which no run begins."""
 GOES_ON = 0.15
 """Share of what a loss has come by which it may differ after its run was resumed."""
 
@@ -455,13 +457,18 @@ def _overwritten(
 
 def _starts(places: Sequence[float]) -> list[int]:
     """Indices at which a run begins: the first, and each at which the clock comes back to where it
-    began, or near to it where not every reading was kept.
+    began, or near to it where not every reading was kept, or from where it is far beyond all that
+    comes: some who evaluate a given network say epoch 6667.
     """
     some = len(places) > MOST_POINTS / 2
 
+    moved = next((index for index, place in enumerate(places) if place != places[0]), 0)
+    beyond = moved > 0 and places[0] > FAR_BEYOND * max(places[moved:])
+
     def begins(index: int) -> bool:
         place, before = places[index], places[index - 1]
-        return place == places[0] or (some and place <= places[1] < before)
+        evaluated = index == moved and beyond
+        return place == places[0] or evaluated or (some and place <= places[1] < before)
 
     return [0, *filter(begins, range(1, len(places)))]
 

@@ -17,9 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_overfit.finding import naming
 from pytest_overfit.health.curves.log_builder import LogBuilder
 from pytest_overfit.health.curves.metric_names import SPLITS, known, words
-from pytest_overfit.health.readers.formats import PREDICTIONS, Format, format_of, head_of
+from pytest_overfit.health.readers.formats import (
+    PREDICTIONS,
+    Format,
+    format_of,
+    head_of,
+    names_not_understood,
+)
 from pytest_overfit.health.readers.rows import LeftOut, Progress, TextLines, json_row, shortened
 from pytest_overfit.health.readers.trackers import MLFLOW_METRICS
 from pytest_overfit.health.run import BadRun, Facts
@@ -286,6 +293,13 @@ def find_runs(folder: Path) -> tuple[list[RunLogs], list[Path]]:
     ]
     found = [log for log in found if log.path.suffix not in PROSE] or found
     if not found:
+        told = ((path, names_not_understood(path)) for path in (*logs, *others))
+        if (strange := next((one for one in told if one[1]), None)) is not None:
+            path, names = strange
+            raise BadRun(
+                f"{folder}: no log in it that is understood: {path.name} tells {naming(names)}; give "
+                f"{path.name} itself, with --overfit-metric train_loss={names[0]} or what else one is"
+            )
         why = f" ({refused[0]})" if refused else ""
         raise BadRun(f"{folder}: no log in it{why}; looked for {LOOKED_FOR}. Give the log itself")
     runs: dict[tuple[str, ...], list[LogFile]] = {}

@@ -56,6 +56,8 @@ HEAD = 1 << 16
 """Bytes of a file by which its format is known."""
 LINES_LOOKED_AT = 2_000
 """Lines of a plain text within which a metric must stand for it to be a log."""
+OFTEN = 3
+"""Readings that make what is not understood worth telling."""
 UNREADABLE = 0.1
 """Share of a text's head that may be no UTF-8."""
 FOREIGN = {
@@ -254,6 +256,15 @@ def _plain_holds_a_run(head: Head) -> bool:
     builder = LogBuilder()
     read_plain(head.path, builder, Progress(bytes_total=1), most_lines=LINES_LOOKED_AT)
     return _has_losses_or_rates(builder)
+
+
+def names_not_understood(path: Path) -> list[str]:
+    """What a text tells at its epochs or steps, again and again, of which no name is understood."""
+    builder = LogBuilder()
+    read_plain(path, builder, Progress(bytes_total=1), most_lines=LINES_LOOKED_AT)
+    if not builder.any_clock or _has_losses_or_rates(builder):
+        return []
+    return [name for name, curve in builder.contents().curves.items() if len(curve) >= OFTEN]
 
 
 FORMATS = (

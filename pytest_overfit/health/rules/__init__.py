@@ -57,7 +57,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         record=overfitting.VALIDATION_STANDS,
         judge=overfitting.validation_stands,
-        needs=(readings("train_loss", least=3), validation(3)),
+        needs=(validation(3),),
         overfits=True,
     ),
     Rule(

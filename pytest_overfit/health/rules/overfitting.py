@@ -218,7 +218,8 @@ def learns_on(run: Run, best: float) -> bool | None:
 def validation_stands(run: Run) -> Finding | None:
     """What validation is measured by has brought nothing for long while training loss fell on: its
     loss for a third of the run, where nothing else tells whether what is read still gains by it;
-    its error rate, and its loss as far as it is read, for half of it, where many are still misread.
+    its error rate, and its loss as far as it is read, for half of it, where many are still misread,
+    and no training loss says otherwise.
     """
     loss, read, rate = finite(run.curve("val_loss")), errors(run, "val"), error_rate(run, "val")
     reading = len(read) >= LEAST
@@ -229,22 +230,26 @@ def validation_stands(run: Run) -> Finding | None:
         reading and not (len(rate) and rate.values[-1] > UNREAD and min(rate.values) <= STUCK)
     ):
         return None
-    if any(rise_of(run, curve) for curve in curves.values()) or (len(loss) and gap_wide(run)):
+    trained = finite(run.curve("train_loss"))
+    gapes = len(loss) and len(trained) and gap_wide(run)
+    if gapes or any(rise_of(run, curve) for curve in curves.values()):
         return None  # each has a name of its own
     reached = max(map(_reached, curves.values()))
     begin, end = (
         pick(curve.at[i] for curve in curves.values()) for pick, i in ((min, 0), (max, -1))
     )
-    since = thinned(between(finite(run.curve("train_loss")), reached))
+    since = thinned(between(trained, reached))
     if (
         end - reached < (HALF if reading else LONG) * (end - begin)
-        or not learns_on(run, reached)
-        or max(smoothed(since).values) > (1 + THROWN_BACK_SHARE) * since.values[0]
+        or not (learns_on(run, reached) if len(trained) else reading)
+        or (
+            len(since) > 0
+            and max(smoothed(since).values) > (1 + THROWN_BACK_SHARE) * since.values[0]
+        )
         or any(falls(thinned(between(curve, (begin + end) / 2))) for curve in curves.values())
         or is_excerpt(run)
     ):
         return None
-    then, now = (number(reading_at(since, at)) for at in (reached, end))
     best = next(curve.at[lowest(curve)] for curve in curves.values())
     what = (
         f"{metric_words(run, 'val')} and validation loss bring"
@@ -254,10 +259,14 @@ def validation_stands(run: Run) -> Finding | None:
         else "validation loss brings"
     )
     return VALIDATION_STANDS.finding(
-        headline=f"{what} nothing since {place(run, reached)} while training loss falls",
+        headline=f"{what} nothing since {place(run, reached)}"
+        + (" while training loss falls" if len(trained) else ""),
         evidence=(
             *(_stood(run, name, curve, reached) for name, curve in curves.items()),
-            f"training loss meanwhile {then} -> {now}",
+            f"training loss meanwhile {number(reading_at(since, reached))} -> "
+            f"{number(reading_at(since, end))}"
+            if len(since)
+            else "no training loss in the log",
             f"that is {share((end - reached) / (end - begin))} of the run",
             *(
                 ()
@@ -508,7 +517,7 @@ VALIDATION_STANDS = Record(
         "lower than one before by 2 %, or beyond its noise; its later half does not fall, and "
         "training loss has fallen by a tenth since without having been thrown back. Where an error "
         "rate is logged, it must have stood so as well, in twelve readings or more and for half of "
-        "the run, above 20 % and not always above 85 %. What rises is `validation_loss_rises` or "
+        "the run, above 20 % and not always above 85 %, and no training loss need be told. What rises is `validation_loss_rises` or "
         "`validation_error_rises`, a loss that stands far above that of training `gap_wide`."
     ),
     mend=(
