@@ -5,31 +5,26 @@ is trained.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from posixpath import commonpath
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pytest_overfit import ctc
-from pytest_overfit.finding import Finding, counted, naming
+from pytest_overfit.finding import Finding, naming
 from pytest_overfit.findings.bench import Bench, perturbed
-from pytest_overfit.findings.bench.wiring import JITTER, UPHEAVAL, Wiring, is_below, nodes_behind
+from pytest_overfit.findings.bench.wiring import JITTER, UPHEAVAL, Wiring, is_below
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import (
     BYPASS,
     PLAIN_CALL,
-    REGISTERED,
     RESET_MODULE,
-    TRAIN_ALL,
     UNCLIPPED,
     UNDETACH,
-    UNFREEZE,
     USUAL_EPS,
 )
 from pytest_overfit.findings.signal import DEAD_UNITS
-from pytest_overfit.network.network_edits import TORCHS_OWN
 from pytest_overfit.network.recorder import Call, differ, distance, undisturbed
 
 NUMBERED = re.compile(r"\.\d+(?=\.)")
@@ -40,208 +35,10 @@ SHRINKS = 100.0
 """By how much smaller the numbers must be that a module puts out to be blamed for what is lost in
 rounding behind it.
 """
-FROZEN = 0.1
-"""Share of the parameters that must be frozen as they were drawn to be told."""
 IGNORED_INSIDE = 0.1
 """Share of a clip's inner frames without any effect that max pooling, by chance, may leave; strides
 without overlap leave more.
 """
-
-
-def all_that_learns_is_trained(bench: Bench) -> tuple[Finding, ...]:
-    """Every parameter that gets a gradient is given to the optimiser, and so is the last layer."""
-    if strangers := _strangers(bench):
-        return (_unregistered(bench, strangers),)
-    wiring = bench.once(Wiring.of)
-    left_out = sorted(wiring.flow.alive - wiring.trained)
-    modules = list(dict.fromkeys(name.rpartition(".")[0] for name in left_out)) or _frozen_head(
-        wiring
-    )
-    if not modules:
-        return _frozen_as_drawn(wiring)
-    head = _last_with_parameters(wiring)
-    modules.sort(key=lambda module: module != head)  # what ends the network hurts most
-    missing = (
-        "gets a gradient and is not given to the optimiser"
-        if left_out
-        else "ends the network and is frozen"
-    )
-    return (
-        PARAMETER_NOT_TRAINED.finding(
-            headline=f"{modules[0] or 'the network'} {missing}"
-            + (f", like {counted(len(modules) - 1, 'more module')}" if len(modules) > 1 else ""),
-            evidence=(f"parameters: {naming(left_out)}",) if left_out else (),
-            module=modules[0],
-            try_="give it to the optimiser, or say that it is frozen with requires_grad_(False)"
-            if left_out
-            else "unfreeze it",
-            status="confirmed" if left_out else "suspected",
-        ),
-    )
-
-
-def _strangers(bench: Bench) -> list[Tensor]:
-    """Tensors that learn, by the graph of the output, and are no parameters of the network: no
-    optimiser is given them.
-    """
-    known = {id(parameter) for parameter in bench.network.parameters()}
-    features = (
-        bench.batch.features.clone()
-    )  # a network may ask for its gradient, as those with checkpoints do
-    with undisturbed(bench.network, train=True, seed=bench.seed), torch.enable_grad():
-        log_probs, _ = bench.subject.log_probs(bench.network, features, bench.batch.frames)
-    leaves = [node.variable for node in nodes_behind(log_probs) if hasattr(node, "variable")]
-    return [
-        leaf for leaf in leaves if id(leaf) not in known and leaf.data_ptr() != features.data_ptr()
-    ]
-
-
-def _unregistered(bench: Bench, strangers: list[Tensor]) -> Finding:
-    """Named by the attribute that holds them, where one does: modules in a plain list or dict, a
-    tensor that is no nn.Parameter.
-    """
-    held = [
-        (owner, path)
-        for owner, path, tensors in _held_aside(bench.network)
-        if any(t is s for t in tensors for s in strangers)
-    ]
-    where = (
-        f"in {held[0][1]}, a plain attribute"
-        if held
-        else "made anew in the forward pass, or held outside it"
-    )
-    shapes = ", ".join(dict.fromkeys(str(tuple(tensor.shape)) for tensor in strangers[:3]))
-    return PARAMETER_NOT_TRAINED.finding(
-        headline=(
-            f"{counted(len(strangers), 'tensor')} with a gradient "
-            f"{'is' if len(strangers) == 1 else 'are'} no parameter of the network: {where}"
-        ),
-        evidence=(
-            f"shapes {shapes}",
-            (
-                "what is no parameter is not given to the optimiser, not saved and not moved to a "
-                "device"
-            ),
-        ),
-        module=held[0][0] or None if held else None,
-        try_=(
-            "keep layers in nn.ModuleList or nn.ModuleDict, tensors in nn.Parameter, and make them "
-            "in __init__"
-        ),
-        status="confirmed",
-    )
-
-
-def _held_aside(network: nn.Module) -> Iterator[tuple[str, str, list[Tensor]]]:
-    """(owner, dotted path, its tensors) of attributes that hold modules or tensors and do not
-    register them.
-    """
-    for name, module in network.named_modules():
-        for attribute, value in vars(module).items():
-            items = (
-                value.values()
-                if isinstance(value, dict)
-                else value
-                if isinstance(value, list | tuple)
-                else [value]
-            )
-            tensors: list[Tensor] = [
-                t for item in items if isinstance(item, nn.Module) for t in item.parameters()
-            ]
-            tensors += [item for item in items if isinstance(item, Tensor)]
-            if tensors and attribute not in TORCHS_OWN:
-                yield name, f"{name}.{attribute}".lstrip("."), tensors
-
-
-def _last_with_parameters(wiring: Wiring) -> str | None:
-    """The last module with parameters of its own that ran."""
-    network = wiring.bench.network
-    calls, *_ = wiring.bench.passage(wiring.bench.clips[0].features)
-    owners = [
-        call.module
-        for call in calls
-        if any(True for _ in network.get_submodule(call.module).parameters(recurse=False))
-    ]
-    return owners[-1] if owners else None
-
-
-def _frozen_head(wiring: Wiring) -> list[str]:
-    """The last module with parameters that ran, where all of them are frozen while others are
-    trained.
-    """
-    head = _last_with_parameters(wiring)
-    if head is None or not wiring.trained:
-        return []
-    frozen = all(
-        not parameter.requires_grad
-        for parameter in wiring.bench.network.get_submodule(head).parameters()
-    )
-    return [head] if frozen else []
-
-
-def _frozen_as_drawn(wiring: Wiring) -> tuple[Finding, ...]:
-    """Weights that are frozen and that another seed draws otherwise: nothing was learnt by them, and
-    nothing will be. A warning where all that is trained stands behind them, as behind a trunk whose
-    weights are loaded elsewhere; not where it is the last module alone.
-    """
-    bench, network = wiring.bench, wiring.bench.network
-    frozen = {
-        name: parameter
-        for name, parameter in network.named_parameters()
-        if not parameter.requires_grad and name not in wiring.trained and parameter.dim() > 1
-    }
-    if not frozen or not wiring.trained:
-        return ()
-    other = dict(
-        bench.subject.fresh(
-            feature_dim=bench.clips[0].features.shape[1], seed=bench.seed + 1, size=bench.size
-        ).named_parameters()
-    )
-    drawn = [
-        name
-        for name, parameter in frozen.items()
-        if name in other
-        and not other[name].requires_grad
-        and other[name].shape == parameter.shape
-        and not torch.equal(other[name].to(parameter), parameter)
-    ]
-    share = sum(frozen[name].numel() for name in drawn) / sum(
-        parameter.numel() for parameter in network.parameters()
-    )
-    if share < FROZEN:
-        return ()
-    calls, *_ = bench.passage(bench.clips[0].features)
-    order = list(dict.fromkeys(call.module for call in calls))
-    learns, held = (
-        [name for name in order if name in {one.rpartition(".")[0] for one in names}]
-        for names in (wiring.trained, drawn)
-    )
-    ahead = bool(learns and held) and order.index(held[-1]) < order.index(learns[0])
-    head_alone = learns == [_last_with_parameters(wiring)]
-    parts = _common(held or [name.rpartition(".")[0] for name in drawn])
-    return (
-        PARAMETER_NOT_TRAINED.finding(
-            headline=f"{naming(parts)} {'is' if len(parts) == 1 else 'are'} frozen as drawn at "
-            f"random: {share:.0%} of the parameters"
-            + (f", all but {learns[0]}, are" if head_alone else " are")
-            + " never trained",
-            evidence=(
-                f"another seed draws {drawn[0]} otherwise, so that it holds nothing learnt before",
-            ),
-            module=parts[-1] if head_alone else parts[0],
-            try_="load the weights that they were trained to, or unfreeze them",
-            status="confirmed",
-            severity="warning" if ahead and not head_alone else "failure",
-        ),
-    )
-
-
-def _common(modules: list[str]) -> list[str]:
-    """Of the modules within each child of the network, the path that they have in common."""
-    children: dict[str, list[str]] = {}
-    for name in modules:
-        children.setdefault(name.partition(".")[0], []).append(name.replace(".", "/"))
-    return [commonpath(paths).replace("/", ".") for paths in children.values()]
 
 
 def all_parts_are_wired(bench: Bench) -> tuple[Finding, ...]:
@@ -517,7 +314,7 @@ def _used_twin(wiring: Wiring, module: str) -> str | None:
         return None
     calls, *_ = wiring.bench.passage(wiring.bench.clips[0].features)
     given = [t for call in calls if call.module == module for t in call.outputs if t.dim()]
-    if not given or any(tensor.shape[-1] == wiring.bench.vocabulary for tensor in given):
+    if not given or any(wiring.bench.vocabulary in tensor.shape for tensor in given):
         return None
     of = NUMBERED.sub(".#", f".{module}.")
     return next(
@@ -787,26 +584,6 @@ SKIPPED_FRAMES = Record(
     planted=("net-frames-ignored", "net-frames-cut"),
     harmless=True,
 )
-PARAMETER_NOT_TRAINED = Record(
-    name="parameter_not_trained",
-    stage="network",
-    means="A parameter gets a gradient and no optimiser is given it, or the last layer is frozen, "
-    "or layers are frozen as drawn at random, or kept where torch does not see them, in a plain list "
-    "or dict.",
-    detected=(
-        "What has a gradient is compared with what Subject(trainable=...) gives, and with the "
-        "network's parameters; frozen weights, a tenth of all or more, with those of another seed. Such "
-        "a trunk in front of all that is trained is a warning: its weights may be loaded elsewhere."
-    ),
-    mend=(
-        "Give it to the optimiser, or freeze it with requires_grad_(False); keep layers in "
-        "nn.ModuleList or nn.ModuleDict."
-    ),
-    follows=("carried_state",),  # what is carried holds leaves of earlier calls
-    remedies=(TRAIN_ALL, UNFREEZE, REGISTERED),
-    planted=("train-optimizer-misses", "train-frozen-head"),
-)
-
 WHOLE_WIRING = Contract(
     name="whole wiring",
     holds="the output uses all of its input, gradients reach all modules",
@@ -827,11 +604,4 @@ READ_COLUMNS = Contract(
     examine=all_columns_are_read,
     finds=(COLUMNS_IGNORED,),
     may_be_meant=True,
-)
-ALL_TRAINED = Contract(
-    name="all trained",
-    holds="every parameter with a gradient is in the optimiser",
-    about="network",
-    examine=all_that_learns_is_trained,
-    finds=(PARAMETER_NOT_TRAINED,),
 )

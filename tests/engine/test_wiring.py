@@ -200,12 +200,16 @@ def test_what_a_block_without_a_way_around_it_scales_away_is_put_there() -> None
 
 
 @pytest.mark.parametrize(("size", "severity"), [(2e-3, "warning"), (1.0, "failure")])
-def test_padding_that_moves_an_output_which_says_nothing_is_told(size: float, severity: str) -> None:
+def test_padding_that_moves_an_output_which_says_nothing_is_told(
+    size: float, severity: str
+) -> None:
     class Mean(Network):
         """Adds the mean over all steps, padding included, to each; and says little, or much."""
 
         def hidden(self, x: Tensor) -> Tensor:
             return size * (super().hidden(x) / 20 + 5 * x.mean(1, keepdim=True))
 
-    finding = next(one for one in found(lambda: Mean(layer())).values() if one.name == "padding_leak")
+    finding = next(
+        one for one in found(lambda: Mean(layer())).values() if one.name == "padding_leak"
+    )
     assert finding.severity == severity

@@ -15,6 +15,7 @@ from pytest_overfit.findings.record import Record
 from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.rules.course import (
     THROWN_BACK_SHARE,
+    early_in_plan,
     is_excerpt,
     still_since,
     thrown_back,
@@ -232,6 +233,8 @@ def validation_stands(run: Run) -> Finding | None:
         return None
     trained = finite(run.curve("train_loss"))
     gapes = len(loss) and len(trained) and gap_wide(run)
+    if reading and early_in_plan(run):
+        return None
     if gapes or any(rise_of(run, curve) for curve in curves.values()):
         return None  # each has a name of its own
     reached = max(map(_reached, curves.values()))
@@ -517,8 +520,9 @@ VALIDATION_STANDS = Record(
         "lower than one before by 2 %, or beyond its noise; its later half does not fall, and "
         "training loss has fallen by a tenth since without having been thrown back. Where an error "
         "rate is logged, it must have stood so as well, in twelve readings or more and for half of "
-        "the run, above 20 % and not always above 85 %, and no training loss need be told. What rises is `validation_loss_rises` or "
-        "`validation_error_rises`, a loss that stands far above that of training `gap_wide`."
+        "the run, above 20 % and not always above 85 %, most of the plan is over, and no training loss "
+        "need be told. What rises is `validation_loss_rises` or `validation_error_rises`, a loss that "
+        "stands far above that of training `gap_wide`."
     ),
     mend=(
         "Go back to the checkpoint of the best reading; train with more dropout, weight decay, "
