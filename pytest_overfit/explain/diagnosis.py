@@ -122,11 +122,9 @@ def _located(finding: Finding, shown: Sequence[Finding]) -> Finding:
     if finding.name != INPUT_IGNORED.name or finding.module is not None:
         return finding
     lost = next((one for one in shown if one.name in LOSES_CLIPS and one.module), None)
-    return replace(
-        finding,
-        module=lost.module if lost else None,
-        evidence=(*finding.evidence, *((lost.headline,) if lost else ())),
-    )
+    if lost is None:
+        return finding
+    return replace(finding, module=lost.module, evidence=(*finding.evidence, lost.headline))
 
 
 def _raced(rung: Rung, outcome: Outcome) -> bool:

@@ -521,7 +521,8 @@ PADDING_LEAK = Record(
     "usual and only told; much of it makes training and use differ.",
     detected="Clips are run with and without zeros behind them; the share of what the output says "
     "that changes weighs it, unless it changes in the last third of the steps alone, or by less than "
-    "a thousandth of a nat, and the loss moves by less than a hundredth. A pass of a rung must also hold for each clip alone.",
+    "a thousandth of a nat, and the loss moves by less than a hundredth. A pass of a rung must also "
+    "hold for each clip alone.",
     mend=(
         "Mask what stands past each clip's frames: packed sequences, key_padding_mask, zeros "
         "before every convolution."

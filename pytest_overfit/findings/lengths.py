@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 SHARE_LOST = 0.15
 """Share of a clip's steps that a batch may take from it, or, of the longest clip's, give it where steps
-go by its share of that clip's frames, to be only told: SpeechBrain and DeepSpeech count so, and edges are left out.
+go by its share of that clip's frames, to be only told: SpeechBrain and DeepSpeech count so, and
+edges are left out.
 """
 
 

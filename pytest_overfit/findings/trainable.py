@@ -130,10 +130,9 @@ def _held_aside(network: nn.Module) -> Iterator[tuple[str, str, list[Tensor]]]:
 def _last_with_parameters(wiring: Wiring) -> str | None:
     """The last module with parameters of its own that ran."""
     network = wiring.bench.network
-    calls, *_ = wiring.bench.passage(wiring.bench.clips[0].features)
     owners = [
         call.module
-        for call in calls
+        for call in wiring.calls
         if any(True for _ in network.get_submodule(call.module).parameters(recurse=False))
     ]
     return owners[-1] if owners else None
@@ -184,8 +183,7 @@ def _frozen_as_drawn(wiring: Wiring) -> tuple[Finding, ...]:
     )
     if share < FROZEN:
         return ()
-    calls, *_ = bench.passage(bench.clips[0].features)
-    order = list(dict.fromkeys(call.module for call in calls))
+    order = list(dict.fromkeys(call.module for call in wiring.calls))
     learns, held = (
         [name for name in order if name in {one.rpartition(".")[0] for one in names}]
         for names in (wiring.trained, drawn)

@@ -135,22 +135,24 @@ def _input_lost(wiring: Wiring, features: Tensor, changed: Tensor) -> Finding:
 def _shrinking(calls: list[Call]) -> Call | None:
     """The first call that makes far smaller numbers of what it is given."""
     for call in calls:
-        sizes = [float(one[0].square().mean().sqrt()) for one in (call.inputs, call.outputs) if one]
-        if len(sizes) == 2 and sizes[0] > SHRINKS * sizes[1] > 0:
-            return call
+        if call.inputs and call.outputs:
+            given, made = _size(call.inputs), _size(call.outputs)
+            if given > SHRINKS * made > 0:
+                return call
     return None
+
+
+def _size(tensors: tuple[Tensor, ...]) -> float:
+    """Root mean square of the first."""
+    return float(tensors[0].square().mean().sqrt())
 
 
 def _scaled_away(bench: Bench, shrinking: Call, last: str, dead: Call) -> Finding:
     """What tells clips apart is made so small that biases leave nothing of it in the numbers' type."""
     name = shrinking.module
-    given, made = (
-        float(one[0].square().mean().sqrt()) for one in (shrinking.inputs, shrinking.outputs)
-    )
-    eps, variance = (
-        getattr(bench.network.get_submodule(name), "eps", None),
-        shrinking.inputs[0].var(),
-    )
+    given, made = _size(shrinking.inputs), _size(shrinking.outputs)
+    eps = getattr(bench.network.get_submodule(name), "eps", None)
+    variance = shrinking.inputs[0].var()
     outweighs = isinstance(eps, float) and eps > float(variance)
     return INPUT_IGNORED.finding(
         headline="the output does not depend on the input: what tells clips apart is scaled away, "
@@ -247,11 +249,10 @@ def _first_behind(wiring: Wiring, modules: list[str]) -> str | None:
     change.
     """
     bench = wiring.bench
-    calls, *_ = bench.passage(bench.clips[0].features)
     names: set[str] = set().union(*(wiring.below(module) for module in modules))
     with perturbed(bench.network, names, scale=UPHEAVAL, seed=bench.seed):
         others, *_ = bench.passage(bench.clips[0].features)
-    pairs: Iterable[tuple[Call, Call]] = zip(calls, others, strict=False)
+    pairs: Iterable[tuple[Call, Call]] = zip(wiring.calls, others, strict=False)
     return next(
         (
             one.module
@@ -312,8 +313,7 @@ def _used_twin(wiring: Wiring, module: str) -> str | None:
     block = module.rpartition(".")[0]
     if not NUMBERED.search(f".{block}.") or not wiring.below(block) & wiring.flow.alive:
         return None
-    calls, *_ = wiring.bench.passage(wiring.bench.clips[0].features)
-    given = [t for call in calls if call.module == module for t in call.outputs if t.dim()]
+    given = [t for call in wiring.calls if call.module == module for t in call.outputs if t.dim()]
     if not given or any(wiring.bench.vocabulary in tensor.shape for tensor in given):
         return None
     of = NUMBERED.sub(".#", f".{module}.")
@@ -333,8 +333,7 @@ def _only_zeros(wiring: Wiring, module: str) -> str | None:
     """The first module within one, or itself, that puts out nothing but zeros, where that is what
     comes out of it; else None.
     """
-    calls, *_ = wiring.bench.passage(wiring.bench.clips[0].features)
-    own = [call for call in calls if is_below(call.module, module)]
+    own = [call for call in wiring.calls if is_below(call.module, module)]
     if not own or any(bool(one.any()) for one in own[-1].outputs):
         return None
     return next(call.module for call in own if not any(bool(one.any()) for one in call.outputs))
@@ -349,8 +348,7 @@ def _first_of_several(wiring: Wiring, module: str) -> str | None:
         several := wiring.bench.network.get_submodule(held), nn.ModuleList
     ):
         return None
-    calls, *_ = wiring.bench.passage(wiring.bench.clips[0].features)
-    called = {call.module for call in calls}
+    called = {call.module for call in wiring.calls}
     names = [f"{held}.{index}" for index in range(len(several))]
     first = names[0]
     alone = [name for name in names if name in called] == [first]
@@ -405,10 +403,9 @@ def _columns_ignored(wiring: Wiring) -> Finding:
 
 def _any_layer_is_given(wiring: Wiring, dim: int) -> bool:
     """Whether any module with parameters of its own is given as many features as there are."""
-    calls, *_ = wiring.bench.passage(wiring.bench.clips[0].features)
     return any(
         dim in tensor.shape
-        for call in calls
+        for call in wiring.calls
         if any(True for _ in wiring.bench.network.get_submodule(call.module).parameters(False))
         for tensor in call.inputs
     )

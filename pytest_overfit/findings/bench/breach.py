@@ -145,9 +145,8 @@ def first_breach(network: nn.Module, run: Run) -> Breach | None:
 
     Of an output that is not finite its maker is named: who made inf of numbers too large, else the
     first to make nan, or the inf that it was given, else inf; masks made of -inf count only where
-    they reach the output. Of a
-    finite one, the first backward step that makes a gradient which is not finite is named, or who
-    made nan before.
+    they reach the output. Of a finite one, the first backward step that makes a gradient which is
+    not finite is named, or who made nan before.
     """
     watch = _Watch()
     with torch.enable_grad(), _under_way(network, watch), watch:

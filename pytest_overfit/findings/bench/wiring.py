@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from pytest_overfit.findings.bench import Bench, gradients, perturbed
 from pytest_overfit.host import seed_others
 from pytest_overfit.measures import valid_steps
-from pytest_overfit.network.recorder import differ, undisturbed
+from pytest_overfit.network.recorder import Call, differ, undisturbed
 
 JITTER, UPHEAVAL = 0.1, 3.0
 """Noise on parameters over their rms: to leave a special starting point, and to make any effect
@@ -248,6 +248,11 @@ class Wiring:
     def unused(self) -> list[str]:
         """Those of them that the output does not answer to, whatever their parameters are."""
         return [module for module in self.silent_modules if not self.moves(module)]
+
+    @cached_property
+    def calls(self) -> list[Call]:
+        """Every module's call on the longest clip alone, in eval mode."""
+        return self.bench.passage(self.bench.clips[0].features)[0]
 
     def moves(self, module: str, scale: float = UPHEAVAL) -> bool:
         """Whether the output answers to other parameters of a module, with noise of that scale."""

@@ -461,14 +461,16 @@ def _starts(places: Sequence[float]) -> list[int]:
     comes: some who evaluate a given network say epoch 6667.
     """
     some = len(places) > MOST_POINTS / 2
-
     moved = next((index for index, place in enumerate(places) if place != places[0]), 0)
-    beyond = moved > 0 and places[0] > FAR_BEYOND * max(places[moved:])
+    evaluated = moved > 0 and places[0] > FAR_BEYOND * max(places[moved:])
 
     def begins(index: int) -> bool:
         place, before = places[index], places[index - 1]
-        evaluated = index == moved and beyond
-        return place == places[0] or evaluated or (some and place <= places[1] < before)
+        return (
+            place == places[0]
+            or (evaluated and index == moved)
+            or (some and place <= places[1] < before)
+        )
 
     return [0, *filter(begins, range(1, len(places)))]
 

@@ -5,7 +5,7 @@ content, for endings lie; and what reads it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -242,9 +242,13 @@ def _page_holds_a_run(head: Head) -> bool:
 
 
 def _has_losses_or_rates(builder: LogBuilder) -> bool:
+    return _any_loss_or_rate(builder.contents().curves)
+
+
+def _any_loss_or_rate(names: Iterable[str]) -> bool:
     return any(
         (told := metric(name)) is not None and told.kind in ("loss", "error rate", "score")
-        for name in builder.contents().curves
+        for name in names
     )
 
 
@@ -262,9 +266,10 @@ def names_not_understood(path: Path) -> list[str]:
     """What a text tells at its epochs or steps, again and again, of which no name is understood."""
     builder = LogBuilder()
     read_plain(path, builder, Progress(bytes_total=1), most_lines=LINES_LOOKED_AT)
-    if not builder.any_clock or _has_losses_or_rates(builder):
+    curves = builder.contents().curves
+    if not builder.any_clock or _any_loss_or_rate(curves):
         return []
-    return [name for name, curve in builder.contents().curves.items() if len(curve) >= OFTEN]
+    return [name for name, curve in curves.items() if len(curve) >= OFTEN]
 
 
 FORMATS = (

@@ -231,10 +231,10 @@ def validation_stands(run: Run) -> Finding | None:
         reading and not (len(rate) and rate.values[-1] > UNREAD and min(rate.values) <= STUCK)
     ):
         return None
-    trained = finite(run.curve("train_loss"))
-    gapes = len(loss) and len(trained) and gap_wide(run)
     if reading and early_in_plan(run):
         return None
+    trained = finite(run.curve("train_loss"))
+    gapes = len(loss) and len(trained) and gap_wide(run)
     if gapes or any(rise_of(run, curve) for curve in curves.values()):
         return None  # each has a name of its own
     reached = max(map(_reached, curves.values()))
