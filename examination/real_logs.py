@@ -58,6 +58,7 @@ ILLNESSES: Mapping[str, tuple[str, ...]] = {
     ),
     "never learn": (
         "loss_never_falls",
+        "training_stands",
         "nothing_learnt",
         "validation_wer_stuck",
         "predictions_too_short",
@@ -93,12 +94,13 @@ ILLNESSES: Mapping[str, tuple[str, ...]] = {
     "swing": ("loss_oscillates", "loss_spikes"),
     "plateau": (
         "loss_never_falls",
+        "training_stands",
         "nothing_learnt",
         "validation_wer_stuck",
         "validation_stands",
     ),
     "undone": ("learning_undone", "validation_error_rises", "validation_loss_rises"),
-    "stuck": ("loss_never_falls", "nothing_learnt", "validation_wer_stuck"),
+    "stuck": ("loss_never_falls", "training_stands", "nothing_learnt", "validation_wer_stuck"),
     "dead": ("learning_rate_zero", "loss_never_falls", "validation_wer_stuck"),
 }
 """Words in the expert's name of an illness -> the findings that name it."""
@@ -349,7 +351,7 @@ def _differs(
 
 def _difference(curve: Curve, said: Mapping[str, Any], better: str, scale: float) -> str:
     values = [value * scale for value in curve.ascending.values if math.isfinite(value)]
-    if said["last"] is None:  # the label of a curve that is NaN throughout
+    if said["last"] is None and said.get("best") is None:  # of a curve that is NaN throughout
         return "finite readings, where none is" if values else ""
     if not values:
         return "nothing finite"
@@ -359,14 +361,14 @@ def _difference(curve: Curve, said: Mapping[str, Any], better: str, scale: float
     wrong = [
         f"{name} {value:g}, not {said[name]}"
         for name, value in told.items()
-        if _no_number(said.get(name)) and math.isfinite(value)
+        if (isinstance(said.get(name), str | float) or name == "last")
+        and _no_number(said[name])
+        and math.isfinite(value)
     ]
     wrong += [
         f"{name} {value:g}, not {said[name]:g}"
         for name, value in found.items()
-        if said.get(name) is not None
-        and not _no_number(said[name])
-        and not _near(value, said[name])
+        if not _no_number(said.get(name)) and not _near(value, said[name])
     ]
     if (
         said.get("best") is not None
@@ -403,8 +405,14 @@ def _best_at(curve: Curve, place: float, best: float) -> bool:
 
 
 def _no_number(said: object) -> bool:
-    """Whether a label's figure is NaN or infinite, as JSON of Python or in words."""
-    return isinstance(said, str) or (isinstance(said, float) and not math.isfinite(said))
+    """Whether a label's figure is NaN or infinite: as JSON of Python, in words, or null. A first reading
+    of null is not compared.
+    """
+    return (
+        said is None
+        or isinstance(said, str)
+        or (isinstance(said, float) and not math.isfinite(said))
+    )
 
 
 def _near(value: float, said: float) -> bool:

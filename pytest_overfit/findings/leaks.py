@@ -31,7 +31,7 @@ from pytest_overfit.findings.remedies import (
     PLAIN_CALL,
     STATELESS,
 )
-from pytest_overfit.network.recorder import Call, differ, distance, undisturbed
+from pytest_overfit.network.recorder import Call, differ, distance, recorded, undisturbed
 from pytest_overfit.subject import Batch, Sample, collate
 
 GRAVE = 0.5
@@ -78,7 +78,23 @@ def output_is_repeatable(bench: Bench) -> tuple[Finding, ...]:
                 return (
                     _not_repeatable(record, gap, first_apart(calls, bench.calls(batch, seed=seed))),
                 )
-    return ()
+    return _carried_in_buffers(bench)
+
+
+def _carried_in_buffers(bench: Bench) -> tuple[Finding, ...]:
+    """A network that writes into its buffers in eval mode, so that a batch is read otherwise after
+    another one. `Bench.run` puts buffers back.
+    """
+    features, frames = bench.batch.features, bench.batch.frames
+    with recorded(bench.network) as calls:
+        first, _, again = bench.in_a_row(
+            (features, frames), (-features, frames), (features, frames), seed=1
+        )
+    gap = distance(first.float(), again.float())
+    if not bench.tolerance < gap < math.inf:
+        return ()
+    a_run = len(calls) // 3
+    return (_not_repeatable(CARRIED_STATE, gap, first_apart(calls[:a_run], calls[-a_run:])),)
 
 
 def _first_where(differs: Callable[..., bool], *passages: list[Call]) -> tuple[str, bool] | None:
@@ -471,7 +487,8 @@ CARRIED_STATE = Record(
         "gives another output after other clips."
     ),
     detected="A batch is run twice with one seed in eval mode, and other clips in between.",
-    mend="Start every call from a state of its own: nothing of one batch may reach the next.",
+    mend="Start every call from a state of its own: nothing of one batch may reach the next. Write "
+    "into buffers in train mode alone.",
     follows=("non_finite_output", "non_finite_gradient"),
     remedies=(STATELESS,),
     planted=("net-carried-state",),

@@ -57,6 +57,7 @@ def loss_is_ctc(bench: Bench) -> tuple[Finding, ...]:
     if _reads_labels_of_padding(trial) and _masks_padding(trial):
         trial = replace(trial, padding=-1)
     checks = (
+        _deaf,
         _negative,
         _low_precision,
         _steps_read,
@@ -112,6 +113,22 @@ def _negative(trial: Exercise) -> tuple[Finding, ...]:
             "probability"
         ),
         try_="give log_softmax, not softmax or logits, to CTC",
+    )
+
+
+def _deaf(trial: Exercise) -> tuple[Finding, ...]:
+    """The same for any target, on an output that says much and on one that says nothing."""
+    uniform = torch.zeros_like(trial.log_probs[:, 0]).log_softmax(-1)
+    values = {trial.one(clip) for clip in range(TARGETS)}
+    values |= {trial.one(clip, log_probs=uniform) for clip in range(TARGETS)}
+    if len(values) > 1:
+        return ()
+    return _finding(
+        WRONG_LOSS,
+        f"the loss is {values.pop():.3g} whatever the output and the target",
+        f"{TARGETS} targets of 1 to 8 tokens, on a random and on a uniform output of {STEPS} steps",
+        try_="look for a weight of clips that is 0 for all that are not known yet, as exp(-loss) is "
+        "in float32 for a loss above 104, for a clamp, and for zero_infinity on targets too long",
     )
 
 

@@ -299,6 +299,10 @@ UNMASKED = subject_remedy(
 STATELESS = subject_remedy(
     "what the network keeps from call to call put back after each", subject_edits.stateless
 )
+CALLED_FIRST = subject_remedy(
+    "the network called once before its parameters are given to the optimiser",
+    subject_edits.called_first,
+)
 COUNT_STEPS = subject_remedy("the steps that each clip really gives", subject_edits.counted_steps)
 OTHER_LAYOUT = subject_remedy("time and batch the other way round", subject_edits.other_layout)
 ORDER_PUT_BACK = subject_remedy(

@@ -14,7 +14,7 @@ from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.bench.wiring import Wiring, nodes_behind
 from pytest_overfit.findings.record import Contract, Record
-from pytest_overfit.findings.remedies import REGISTERED, TRAIN_ALL, UNFREEZE
+from pytest_overfit.findings.remedies import CALLED_FIRST, REGISTERED, TRAIN_ALL, UNFREEZE
 from pytest_overfit.network.network_edits import TORCHS_OWN
 from pytest_overfit.network.recorder import undisturbed
 
@@ -26,6 +26,8 @@ def all_that_learns_is_trained(bench: Bench) -> tuple[Finding, ...]:
     """Every parameter that gets a gradient is given to the optimiser, and so is the last layer."""
     if strangers := _strangers(bench):
         return (_unregistered(bench, strangers),)
+    if bench.made_by_a_call:
+        return (_made_late(bench),)
     wiring = bench.once(Wiring.of)
     left_out = sorted(wiring.flow.alive - wiring.trained)
     modules = list(dict.fromkeys(name.rpartition(".")[0] for name in left_out)) or _frozen_head(
@@ -51,6 +53,23 @@ def all_that_learns_is_trained(bench: Bench) -> tuple[Finding, ...]:
             else "unfreeze it",
             status="confirmed" if left_out else "suspected",
         ),
+    )
+
+
+def _made_late(bench: Bench) -> Finding:
+    """Parameters that the first call makes, in the place of others or anew."""
+    names = bench.made_by_a_call
+    modules = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+    return PARAMETER_NOT_TRAINED.finding(
+        headline=f"the first call makes {naming(modules)} anew: an optimiser made before it is given "
+        "other parameters",
+        evidence=(
+            f"{counted(len(names), 'parameter')} of the network after its first call "
+            f"{'is' if len(names) == 1 else 'are'} not among those that it was built with",
+        ),
+        module=modules[0],
+        try_="make them in __init__, or as torch.nn's lazy layers, whose parameters stay the same",
+        status="confirmed",
     )
 
 
@@ -221,7 +240,7 @@ PARAMETER_NOT_TRAINED = Record(
     stage="network",
     means="A parameter gets a gradient and no optimiser is given it, or the last layer is frozen, "
     "or layers are frozen as drawn at random, or kept where torch does not see them, in a plain list "
-    "or dict.",
+    "or dict, or made anew by the first call, when the optimiser holds others.",
     detected=(
         "What has a gradient is compared with what Subject(trainable=...) gives, and with the "
         "network's parameters; frozen weights, a tenth of all or more, with those of another seed. Such "
@@ -232,7 +251,7 @@ PARAMETER_NOT_TRAINED = Record(
         "nn.ModuleList or nn.ModuleDict."
     ),
     follows=("carried_state",),  # what is carried holds leaves of earlier calls
-    remedies=(TRAIN_ALL, UNFREEZE, REGISTERED),
+    remedies=(TRAIN_ALL, UNFREEZE, REGISTERED, CALLED_FIRST),
     planted=("train-optimizer-misses", "train-frozen-head"),
 )
 

@@ -143,8 +143,10 @@ def _shrinking(calls: list[Call]) -> Call | None:
 
 
 def _size(tensors: tuple[Tensor, ...]) -> float:
-    """Root mean square of the first."""
-    return float(tensors[0].square().mean().sqrt())
+    """Root mean square of the first, in double precision: squares of what is below 1e-23 are none in
+    single.
+    """
+    return float(tensors[0].double().square().mean().sqrt())
 
 
 def _scaled_away(bench: Bench, shrinking: Call, last: str, dead: Call) -> Finding:
@@ -170,7 +172,8 @@ def _scaled_away(bench: Bench, shrinking: Call, last: str, dead: Call) -> Findin
         module=name,
         try_=f"give {name} an eps far below the variance of its input"
         if outweighs
-        else f"let {name} keep the size of what it is given, or add its input to what it puts out",
+        else f"check how {name} is initialised: let it keep the size of what it is given, or add its "
+        "input to what it puts out",
         status="confirmed",
     )
 

@@ -16,25 +16,45 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pytest_overfit import ctc
-from pytest_overfit.network.network_edits import CannotEdit
+from pytest_overfit.network.network_edits import CannotEdit, edited
+from pytest_overfit.network.recorder import undisturbed
 from pytest_overfit.subject import Subject, call_network
 
 
 def stateless(subject: Subject) -> Subject:
     """The subject whose network begins every call with the attributes it had before its first,
-    buffers and parameters aside.
+    parameters aside, and writes into its buffers in train mode alone.
     """
 
     def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         kept = [(module, dict(vars(module))) for module in network.modules()]
+        buffers = [] if network.training else [(b, b.clone()) for b in network.buffers()]
         try:
             return subject.forward(network, features, frames)
         finally:
+            for buffer, before in buffers:
+                buffer.copy_(before)
             for module, attributes in kept:
                 vars(module).clear()
                 vars(module).update(attributes)
 
     return replace(subject, forward=forward)
+
+
+def called_first(subject: Subject) -> Subject:
+    """The subject whose networks have run on its first sample once, in eval mode.
+
+    Building one raises CannotEdit where that makes no parameter.
+    """
+
+    def call(network: nn.Module) -> bool:
+        before, sample = dict(network.named_parameters()), subject.take(1)[0]
+        with undisturbed(network, train=False, seed=0):
+            features = sample.features[None].to(torch.get_default_dtype())
+            subject.forward(network, features, torch.tensor([sample.frames]))
+        return any(one is not before.get(name) for name, one in network.named_parameters())
+
+    return edited(subject, call)
 
 
 def plainly_called(subject: Subject) -> Subject:

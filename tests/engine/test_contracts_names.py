@@ -22,7 +22,7 @@ from pytest_overfit.finding import Finding
 from pytest_overfit.findings.bench import CLIPS
 from pytest_overfit.findings.examine import check
 from pytest_overfit.network.function_edits import undropped
-from pytest_overfit.network.subject_edits import order_put_back
+from pytest_overfit.network.subject_edits import called_first, order_put_back
 from pytest_overfit.subject import Sample, Subject
 from tests.engine.planting import rebuilt
 from tests.engine.subjects import BiGRU, MaskedConv, bigru, clips, halved, inside, subject
@@ -836,3 +836,77 @@ def test_a_norm_that_one_clip_alone_passes_by_is_named_though_it_does_nothing_ye
     assert (finding.name, finding.module) == ("batch_leak", "norm")
     assert finding.headline.endswith(": norm runs on several clips only")
     assert found(subject(lambda dim, v: Alone(dim, v, always=True), "alone")) == []
+
+
+# -- state in buffers, weights made late, gates that are shut ---------------------------------------
+
+
+class Codes(BiGRU):
+    """A BiGRU whose features are pulled towards codes, which follow what they are taken for; in eval
+    mode too, unless `train_only`.
+    """
+
+    def __init__(self, dim: int, vocabulary: int, *, train_only: bool) -> None:
+        super().__init__(dim, vocabulary)
+        self.codes, self.train_only = nn.Module(), train_only
+        self.codes.register_buffer("mean", torch.zeros(dim))
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        features = features + 20 * self.codes.mean
+        if self.training or not self.train_only:
+            self.codes.mean.mul_(0.5).add_(0.5 * features.detach().mean((0, 1)))
+        return super().forward(features, frames)
+
+
+def test_state_in_a_buffer_that_eval_mode_moves_is_carried() -> None:
+    kept = subject(lambda d, v: Codes(d, v, train_only=False), "codes")
+    assert "carried_state" in [finding.name for finding in found(kept)]
+
+
+def test_a_buffer_that_train_mode_alone_moves_is_sound() -> None:
+    assert found(subject(lambda d, v: Codes(d, v, train_only=True), "codes")) == []
+
+
+class MadeLate(BiGRU):
+    """A BiGRU with a layer before it that the first call makes anew."""
+
+    def __init__(self, dim: int, vocabulary: int) -> None:
+        super().__init__(dim, vocabulary)
+        self.embed, self.begun = nn.Linear(dim, dim), False
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.begun:
+            self.embed, self.begun = nn.Linear(features.shape[-1], features.shape[-1]), True
+        return super().forward(self.embed(features), frames)
+
+
+def test_a_layer_that_the_first_call_makes_anew_is_not_trained() -> None:
+    late = subject(MadeLate, "late")
+    finding = only(late)
+    assert (finding.name, finding.module) == ("parameter_not_trained", "embed")
+    assert finding.headline.startswith("the first call makes embed anew")
+    assert found(called_first(late)) == []
+
+
+class Chrono(BiGRU):
+    """A BiGRU behind an LSTM whose input gate starts at minus `bias`."""
+
+    def __init__(self, dim: int, vocabulary: int, *, bias: float) -> None:
+        super().__init__(32, vocabulary, norm=nn.Identity)
+        self.memory = nn.LSTM(dim, 32, batch_first=True)
+        with torch.no_grad():
+            self.memory.bias_ih_l0[:32] = -bias
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(self.memory(features)[0], frames)
+
+
+def test_a_gate_so_shut_that_squares_of_what_passes_are_zero_is_named_itself() -> None:
+    shut = found(subject(lambda d, v: Chrono(d, v, bias=70.0), "chrono"))
+    assert (shut[0].name, shut[0].module) == ("input_ignored", "memory")
+    assert "scaled away" in shut[0].headline
+
+
+def test_a_gate_that_is_ajar_is_sound() -> None:
+    names = [one.name for one in found(subject(lambda d, v: Chrono(d, v, bias=2.0), "chrono"))]
+    assert "input_ignored" not in names

@@ -190,6 +190,21 @@ def test_a_loss_with_a_wrong_gradient_is_caught_by_finite_differences() -> None:
     assert finding.name == "wrong_gradient"
 
 
+@pytest.mark.parametrize(
+    ("weight", "names"),
+    [(lambda p: p**2, ["wrong_loss"]), (lambda p: (1 - p) ** 2, [])],
+    ids=["of the known", "of the unknown"],
+)
+def test_a_loss_that_weighs_unknown_clips_with_nothing_is_told_so(weight, names) -> None:
+    def focal(log_probs, steps, targets, lengths):
+        losses = F.ctc_loss(log_probs, targets, steps, lengths, reduction="none")
+        return (weight(torch.exp(-losses)) * losses).mean()
+
+    found = loss_is_ctc(bench(replace(bigru(), loss=focal)))
+    assert [finding.name for finding in found] == names
+    assert all("whatever the output and the target" in finding.headline for finding in found)
+
+
 def test_an_ideal_path_keeps_repeats_apart() -> None:
     assert ideal_path([3, 3, 4], 0, 1) == [0, 3, 0, 3, 4, 0]
     assert ideal_path([], 0, 2) == [0, 0]

@@ -406,6 +406,14 @@ def loss_stands(rng):
     return run_of(rng, Course(train=train, val=val), metrics=False, facts=False)
 
 
+def halted(rng):
+    """Both losses fall at first and stand for all the rest, and nothing tells what is read."""
+    epochs = int(rng.integers(50, 120))
+    train = noisy(rng, decay(rng, epochs, 10, rng.uniform(6, 8), epochs / 40), 0.005)
+    val = noisy(rng, decay(rng, epochs, 10, rng.uniform(6, 8), epochs / 40), 0.005)
+    return run_of(rng, Course(train=train, val=val), metrics=False, facts=False)
+
+
 def error_rises(rng):
     """The error rate of validation gets worse while its loss stands still and training goes on."""
     epochs = int(rng.integers(50, 100))
@@ -458,6 +466,7 @@ SICK: dict[str, tuple[Make, set[str]]] = {
     "undone": (undone, {"learning_undone"}),
     "gap": (gap, {"gap_wide"}),
     "loss_stands": (loss_stands, {"validation_stands"}),
+    "halted": (halted, {"training_stands"}),
     "error_rises": (error_rises, {"validation_error_rises"}),
     "memorised": (memorised, {"nothing_carries_over"}),
     "out_of_order": (out_of_order, {"steps_out_of_order"}),

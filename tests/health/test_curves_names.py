@@ -73,6 +73,19 @@ from pytest_overfit.health.curves.metric_names import canonical, clock, known
         *((name, "val_rouge1") for name in ("eval_rouge1", "val/rouge-1", "Rouge1 (val)")),
         *((name, "val_rougel") for name in ("eval_rougeL", "eval_rougeLsum", "val ROUGE-L")),
         ("eval_rouge2", "val_rouge2"),
+        *(
+            (name, "val_accuracy")
+            for name in (
+                "val_masked_acc",
+                "val_sparse_categorical_accuracy",
+                "val_exact_match",
+                "val_wacc",
+                "val_top1",
+            )
+        ),
+        *((name, "val_char_accuracy") for name in ("val norm_ED", "val norm_edit_dis", "val_crr")),
+        ("train_masked_loss", "train_loss"),
+        ("val_chrF", "val_chrf"),
         *((name, "val_wer") for name in ("val_wer_norm", "eval/normalized_wer", "val_wer")),
     ],
 )
@@ -102,6 +115,7 @@ def test_the_width_of_a_beam_changes_nothing_of_what_is_measured() -> None:
         "lr-Adam-momentum",
         "lr_scale",
         "gap",
+        "val_norm_edit_distance",  # of some trainers a share, of others one minus it
         "entropy",
         "flower",
     ],
@@ -120,6 +134,11 @@ def test_a_name_tells_its_level_and_unit() -> None:
         ("", False),
         ("", True),
     ]
+
+
+def test_a_negative_log_likelihood_is_a_loss_and_a_log_likelihood_one_upside_down() -> None:
+    negated = [known(name) for name in ("val_negative_log_likelihood", "val_log_likelihood")]
+    assert [one.negated for one in negated if one] == [False, True]
 
 
 def test_what_counts() -> None:

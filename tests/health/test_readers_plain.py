@@ -394,3 +394,16 @@ def test_what_is_told_at_the_end_restates_an_earlier_epoch_in_all_that_it_tells(
 def test_batches_that_are_counted_in_each_epoch_stand_within_it(tmp_path: Path) -> None:
     lines = (f"Epoch : 1 Minibatch : {n} Loss : {11 - n / 100}\n" for n in (50, 100, 150))
     assert run_of(tmp_path, "".join(lines)).curves["train_loss"].values == (10.5, 10, 9.5)
+
+
+def test_rates_of_single_clips_behind_the_last_epoch_are_of_no_curve(tmp_path: Path) -> None:
+    epochs = "".join(
+        f"Epoch {n} complete. Loss {9 / n:.3f}\nValidation Set: Loss {8 / n:.3f}, CER {80 / n:.2f}\n"
+        for n in range(1, 7)
+    )
+    clips = "".join(
+        f"CER: {n}.0\nHYP: tuned the tning\nREF tuned the tuning\n" for n in range(3, 30)
+    )
+    told = run_of(tmp_path, epochs + clips)
+    assert points(told, "val_cer") == points(run_of(tmp_path, epochs), "val_cer")
+    assert told.curves["val_cer"].values[-1] == pytest.approx(80 / 6 / 100, rel=1e-3)

@@ -702,8 +702,13 @@ def test_batches_of_one_epoch_swing_because_they_differ():
     ids=["goes back", "tells an epoch twice"],
 )
 def test_steps_out_of_order_are_named(places):
-    finding = RULE["steps_out_of_order"](run(train_loss=curve(places, [1.0] * len(places))))
+    finding = RULE["steps_out_of_order"](run(train_loss=curve(places, range(len(places), 0, -1))))
     assert finding.began == 2
+
+
+def test_a_reading_that_is_told_again_is_in_order():
+    told = curve((1, 2, 2, 3, 4, 5, 6, 7, 8), (9, 8, 8, 7, 6, 5, 4, 3, 2))
+    assert RULE["steps_out_of_order"](run(train_loss=told)) is None
 
 
 def test_several_readings_an_epoch_are_in_order():
@@ -748,3 +753,36 @@ def test_a_rise_that_has_lasted_for_long_convicts_at_less_of_its_noise():
         for lasted in (0.2, 0.4)
     )
     assert (is_sure(short), is_sure(long)) == (False, True)
+
+
+HALTED = [9.0, 7.0, 6.2, *(5.6 + 0.01 * (n % 3) for n in range(40))]
+
+
+def test_losses_that_have_stood_since_early_are_a_plateau_and_sure_where_the_run_is_over():
+    both = {"train_loss": HALTED, "val_loss": HALTED}
+    found = RULE["training_stands"](run(**both))
+    assert (found.began, found.status) == (4, "suspected")
+    assert (
+        RULE["training_stands"](replace(run(**both), finished=("it says so",))).status
+        == "confirmed"
+    )
+
+
+@pytest.mark.parametrize(
+    "curves",
+    [
+        {"train_loss": HALTED, "val_wer": [0.1] * len(HALTED)},
+        {"train_loss": [0.3 * value if value < 6 else value for value in HALTED]},
+        {"train_loss": HALTED, "val_loss": [20 / n for n in range(1, len(HALTED) + 1)]},
+    ],
+    ids=["clips are read", "the loss came down far", "validation still falls"],
+)
+def test_a_training_loss_that_stands_with_reason_is_no_plateau(curves):
+    assert RULE["training_stands"](run(**curves)) is None
+
+
+def test_what_is_told_within_the_first_epoch_is_told_from_the_beginning():
+    within = curve(np.linspace(1, 1.99, 90), [10.74, *(10.5 - 0.001 * (n % 7) for n in range(89))])
+    assert RULE["loss_never_falls"](run(train_loss=within)) is not None
+    later = curve(np.linspace(3, 3.99, 90), within.values)
+    assert RULE["loss_never_falls"](run(train_loss=later)) is None

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from pytest_overfit import ctc
 from pytest_overfit.findings.bench.summary import Summary
-from pytest_overfit.host import seed_others
+from pytest_overfit.host import seed_generators, seed_others
 from pytest_overfit.network.recorder import Call, distance, recorded, undisturbed
 from pytest_overfit.spilled import kept
 from pytest_overfit.subject import Batch, Loss, Sample, Subject, collate
@@ -118,15 +118,32 @@ class Bench:
         """Whether building the network raised nothing; false too where it was not tried."""
         return "_built" in self.__dict__
 
-    @cached_property
+    @property
     def network(self) -> nn.Module:
         """A fresh network that has run once, so that lazy layers have their shapes; in eval mode,
         in which most runs are.
         """
+        return self._begun[0]
+
+    @property
+    def made_by_a_call(self) -> tuple[str, ...]:
+        """Names of parameters that the network did not have before it ran for the first time, or had
+        others for.
+        """
+        return self._begun[1]
+
+    @cached_property
+    def _begun(self) -> tuple[nn.Module, tuple[str, ...]]:
         network = self._built.eval()
+        before = dict(network.named_parameters())
         with undisturbed(network, train=False, seed=self.seed), torch.no_grad():
             self.subject.forward(network, self.batch.features, self.batch.frames)
-        return network
+        made = (
+            name
+            for name, parameter in network.named_parameters()
+            if parameter is not before.get(name)
+        )
+        return network, tuple(made)
 
     @cached_property
     def failure(self) -> Exception | None:
@@ -215,6 +232,18 @@ class Bench:
         with recorded(self.network) as calls:
             log_probs, steps = self.alone(features, padded_to=padded_to, train=train)
         return calls, log_probs, steps
+
+    def in_a_row(self, *clips: tuple[Tensor, Tensor], seed: int) -> list[Tensor]:
+        """Log-probabilities of batches, (features, frames) each, that are run in eval mode one after
+        another, each with the seed; what one leaves in the network's buffers, the next finds there.
+        """
+        network, outputs = self.network, list[Tensor]()
+        with undisturbed(network, train=False, seed=seed), torch.no_grad():
+            for features, frames in clips:
+                seed_others(seed)
+                seed_generators(seed)
+                outputs.append(self.subject.log_probs(network, features, frames)[0].cpu())
+        return outputs
 
     def calls(
         self, batch: Batch, *, features: Tensor | None = None, seed: int | None = None

@@ -28,6 +28,7 @@ from pytest_overfit.health.curves.metric_names import MetricName, known, words
 from pytest_overfit.health.curves.series import (
     Series,
     as_shares,
+    drop_afterwards,
     drop_restated,
     drop_uncomputed,
     drop_unlogged,
@@ -256,6 +257,7 @@ class LogBuilder:
         series = tuple(self._series.values())
         drop_unlogged(series)
         drop_restated(series)
+        drop_afterwards(series)
         drop_uncomputed(series)
         settle_splits(series, warnings)
         merge_passes(series)

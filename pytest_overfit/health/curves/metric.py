@@ -43,6 +43,8 @@ MEASURED: Mapping[str, Metric] = {
     "rouge2": Metric(words="ROUGE-2", kind="score", better="higher"),
     "rougel": Metric(words="ROUGE-L", kind="score", better="higher"),
     "rouge": Metric(words="ROUGE", kind="score", better="higher"),
+    "chrf": Metric(words="chrF", kind="score", better="higher"),
+    "meteor": Metric(words="METEOR", kind="score", better="higher"),
     "accuracy": Metric(words="accuracy", kind="score", better="higher", share=True),
     "char_accuracy": Metric(
         words="accuracy of characters", kind="score", better="higher", share=True

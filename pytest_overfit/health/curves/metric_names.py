@@ -44,25 +44,32 @@ PERCENT = frozenset({"%", "percent", "pct"})
 MEASURES = {
     "loss": (
         "loss, cost, ctcloss, xent, cross entropy, nll, objective, log probability, log "
-        "prob, logprob, log likelihood, mse, mae"
+        "prob, logprob, log likelihood, mse, mae, cross entropy loss, masked loss, negative log "
+        "likelihood"
     ),
-    "wer": "wer, word error rate, bwer",
+    "wer": "wer, word error rate, bwer, gloss wer, gloss error rate, sign wer, sign error rate",
     "ter": "ter, token error rate",
     "ser": "ser, sentence error rate, sequence error rate",
     "per": "per, phone error rate, phoneme error rate",
     "ler": "ler, label error rate, uer, unit error rate",
     "cer": "cer, character error rate, char error rate, bcer",
     "error": "error rate, classification error, err, err rate",
-    "edit_distance": "levenshtein, levenshtein distance, mean levenshtein distance",
+    "edit_distance": "levenshtein, levenshtein distance, mean levenshtein distance, edit distance, "
+    "mean edit distance",
     "bleu": "bleu, bleu 4, bleu score, sacrebleu",
     "rouge1": "rouge 1, rouge 1 f, rouge 1 fmeasure",
     "rouge2": "rouge 2, rouge 2 f, rouge 2 fmeasure",
     "rougel": "rouge l, rougel, rouge lsum, rougelsum, rouge l f, rougel f, rougel fmeasure",
     "rouge": "rouge",
-    "accuracy": "accuracy, acc, accuray, token "
-    "accuracy, token acc, word accuracy, word acc, sequence accuracy, "
-    "frame accuracy, acc full seq, seq acc, full sequence accuracy",
-    "char_accuracy": "char accuracy, character accuracy, char acc, acc per char, accuracy per char",
+    "chrf": "chrf",
+    "meteor": "meteor",
+    "accuracy": "accuracy, acc, accuray, token accuracy, token acc, word accuracy, word acc, wacc, "
+    "sequence accuracy, frame accuracy, acc full seq, seq acc, seq accuracy, full sequence accuracy, "
+    "sentence accuracy, sentence acc, line accuracy, line acc, string accuracy, plate accuracy, "
+    "plate acc, exact match, masked accuracy, masked acc, sparse categorical accuracy, categorical "
+    "accuracy, top 1, top 1 accuracy, top 1 acc, acc 1, word recognition rate, wrr",
+    "char_accuracy": "char accuracy, character accuracy, char acc, acc per char, accuracy per char, "
+    "norm ed, norm edit dis, 1 ned, char recognition rate, character recognition rate, crr",
     "f1": "f 1, f 1 score, f score, macro f 1, micro f 1, weighted f 1",
     "perplexity": "perplexity, ppl",
     "emission_ratio": (
@@ -248,7 +255,7 @@ def _known(parts: tuple[str, ...]) -> MetricName | None:
     if found is None and normalised != rest:
         more = normalised & PASSED_OVER.keys()
         of = RANKS.get(normalised) or RANKS.get(normalised - more)
-        found = (of[0], -1) if of and _is_error_rate(of[0]) else None
+        found = (of[0], -1) if of and _is_rate_of_errors(of[0]) else None
     if found is None and splits and len(rest) == 1:
         found = OF_A_SPLIT.get(next(iter(rest)))
     if found is None and _is_rate(parts):
@@ -265,13 +272,15 @@ def _known(parts: tuple[str, ...]) -> MetricName | None:
         + 100 * (len(parts) - len(set(parts)))
         + (not VAGUE.isdisjoint(parts)),
         percent=not PERCENT.isdisjoint(parts),
-        negated=metric == "loss" and not HIGHER_IS_BETTER.isdisjoint(parts),
+        negated=metric == "loss"
+        and "negative" not in parts
+        and not HIGHER_IS_BETTER.isdisjoint(parts),
         total="total" in parts,
     )
 
 
-def _is_error_rate(metric: str) -> bool:
-    return MEASURED[metric].kind == "error rate"
+def _is_rate_of_errors(metric: str) -> bool:
+    return MEASURED[metric].kind == "error rate" and MEASURED[metric].share
 
 
 def _is_rate(parts: tuple[str, ...]) -> bool:

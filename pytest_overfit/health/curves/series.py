@@ -64,6 +64,8 @@ not for half of a run.
 """
 
 
+MANY_TIMES = 8
+"""Readings of one place, over those of any other, from which they are of no curve."""
 SEVERAL, ONCE = 2.5, 1.2
 """Readings of an epoch, or of a step without one, from which a metric is told of its parts, and up
 to which it is told of the whole.
@@ -156,6 +158,21 @@ def drop_restated(all_series: Sequence[Series]) -> None:
     restated = max(said.values(), key=len, default=[])
     for one in restated if len(restated) > 1 else []:
         one.place(one.points[:-1])
+
+
+def drop_afterwards(all_series: Sequence[Series]) -> None:
+    """Leave out what is measured when training is over, as of single clips: what stands at the last
+    place beyond the number of readings of any place before, where it is many times that.
+    """
+    for one in all_series:
+        if one.meaning is None or (one.meaning.metric, one.split) == ("loss", "train"):
+            continue
+        places = [list(group) for _, group in groupby(one.points, key=lambda p: (p.epoch, p.step))]
+        if len(places) < CURVE or not one.clocked:
+            continue
+        usual = max(map(len, places[:-1]))
+        if len(places[-1]) >= MANY_TIMES * usual:
+            one.place([point for place in places[:-1] for point in place] + places[-1][:usual])
 
 
 def drop_uncomputed(all_series: Sequence[Series]) -> None:
@@ -267,7 +284,7 @@ def settle_splits(all_series: Sequence[Series], warnings: list[str]) -> None:
             or MEASURED[series.meaning.metric].kind == "loss"
         ):
             continue
-        of_batches = series.meaning.metric == "accuracy" and any(
+        of_batches = series.meaning.metric in ("accuracy", "char_accuracy") and any(
             _logged_together(loss, series) for loss in losses
         )
         if not of_batches and canonical(series.meaning.metric, "val") not in with_split:

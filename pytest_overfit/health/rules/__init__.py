@@ -43,6 +43,11 @@ RULES: tuple[Rule, ...] = (
         needs=(levels("train"), readings("train_loss", least=3)),
     ),
     Rule(
+        record=learning.TRAINING_STANDS,
+        judge=learning.training_stands,
+        needs=(readings("train_loss", least=10),),
+    ),
+    Rule(
         record=stability.LEARNING_UNDONE,
         judge=stability.learning_undone,
         needs=(readings("train_loss", least=3), validation(3)),

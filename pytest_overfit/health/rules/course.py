@@ -4,6 +4,7 @@ metric of it stands still.
 
 from __future__ import annotations
 
+import math
 from itertools import accumulate, pairwise
 from statistics import median
 
@@ -41,7 +42,15 @@ EARLY = 1 / 3
 def is_excerpt(run: Run) -> bool:
     """Whether a log begins so late in its run that most of that was before it."""
     places = [at for curve in run.curves.values() for at in curve.at]
-    return bool(places) and min(places) > max(places) - min(places)
+    return bool(places) and trained_before(run, min(places)) > max(places) - min(places)
+
+
+def trained_before(run: Run, place: float) -> float:
+    """How much of a run stands before a place: of readings within epochs the first epoch, called 1,
+    begins at 1.
+    """
+    within = any(at != math.floor(at) for curve in run.curves.values() for at in curve.at)
+    return place - 1 if run.clock == "epoch" and within and place >= 1 else place
 
 
 def thrown_back(run: Run) -> bool:

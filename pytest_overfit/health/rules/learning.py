@@ -11,20 +11,27 @@ from statistics import median
 from pytest_overfit.finding import Finding, counted
 from pytest_overfit.findings.record import Record
 from pytest_overfit.health.curves.curve import Curve
-from pytest_overfit.health.rules.course import still_since, too_early
-from pytest_overfit.health.rules.reading import KNOWS, Split, error_rate, reads
+from pytest_overfit.health.rules.course import (
+    early_in_plan,
+    is_excerpt,
+    still_since,
+    too_early,
+    trained_before,
+)
+from pytest_overfit.health.rules.reading import KNOWS, Split, error_rate, errors, reads
 from pytest_overfit.health.rules.trend import (
     FEW,
     MANY,
     UNMOVED,
     WHOLE,
+    between,
     falls,
     finite,
     never_fell,
     smoothed,
     thinned,
 )
-from pytest_overfit.health.rules.words import cited_place, number, place
+from pytest_overfit.health.rules.words import cited_place, number, place, share
 from pytest_overfit.health.run import Run
 from pytest_overfit.levels import LevelMatch, match_level
 
@@ -38,6 +45,8 @@ BEGINNING = 0.1
 """Share of a clock before which the first reading must lie for a run to have been read from its
 beginning; and of the readings of a rate in which it may be zero at the end of its schedule.
 """
+MOST, HIGH = 0.75, 0.5
+"""Share of a run for which, and of the first loss at which, a training loss that stands has halted."""
 SPENT = 0.1
 """Share of its highest to which a rate that ran out has come down before."""
 CLIMB = "see whether the network can memorise a few clips at all (pytest -m overfit)"
@@ -175,15 +184,16 @@ def loss_never_falls(run: Run) -> Finding | None:
     first, last = curve.at[0], curve.at[-1]
     if (
         too_early(run, "train_loss")
-        or first > max(BEGINNING * last, 1.5 * (last - first) / (len(curve) - 1))
+        or trained_before(run, first)
+        > max(BEGINNING * last, 1.5 * (last - first) / (len(curve) - 1))
         or _knows(run)
     ):
         return None
     third = len(curve) // 3
     before, after = median(curve.values[:third]), median(curve.values[-third:])
-    unmoved = not falls(curve) and min(smoothed(curve).values[third:]) >= 0.9 * max(
-        before, curve.values[0]
-    )
+    unmoved = (not falls(curve) or _stands(run, "train_loss")) and min(
+        smoothed(curve).values[third:]
+    ) >= 0.9 * max(before, curve.values[0])
     if not unmoved and not (
         len(val) >= UNMOVED
         and never_fell(val)
@@ -211,6 +221,41 @@ def loss_never_falls(run: Run) -> Finding | None:
         ),
         status="confirmed",
         began=exact.at[0],
+    )
+
+
+def training_stands(run: Run) -> Finding | None:
+    """Training loss has stood for most of the run on half of where it began, or above that, and so has
+    validation loss, where it is told; nothing tells whether anything is read.
+
+    Suspected while the run may go on: many networks stand still before they begin to read.
+    """
+    names = [name for name in ("train_loss", "val_loss") if len(finite(run.curve(name))) >= FEW]
+    if "train_loss" not in names or len(errors(run, "val")) or is_excerpt(run):
+        return None
+    since = [still_since(run, name) for name in names]
+    if any(place is None for place in since) or early_in_plan(run) or loss_never_falls(run):
+        return None
+    began = max(place for place in since if place is not None)
+    curve = finite(run.curve("train_loss"))
+    stood = between(curve, began)
+    lasted = (curve.at[-1] - began) / (curve.at[-1] - curve.at[0])
+    if lasted < MOST or median(stood.values) < HIGH * median(curve.values[:3]):
+        return None
+    both = len(names) > 1
+    return TRAINING_STANDS.finding(
+        headline=f"training {'and validation loss have' if both else 'loss has'} stood still since "
+        f"{place(run, began)}, at {share(median(stood.values) / median(curve.values[:3]))} of where "
+        "training began",
+        evidence=(
+            f"training loss {number(min(stood.values))}-{number(max(stood.values))} at "
+            f"{counted(len(stood), 'reading')} from {cited_place(run, 'train_loss', stood.at[0])} on, "
+            f"{share(lasted)} of the run; {number(curve.values[0])} at {place(run, curve.at[0])}",
+            "no error rate in the log: nothing shows that anything is read",
+        ),
+        try_=CLIMB,
+        status="confirmed" if both and run.finished else "suspected",
+        began=began,
     )
 
 
@@ -336,6 +381,23 @@ LOSS_NEVER_FALLS = Record(
         "a log cannot be trained again; the next command to run is printed, the ladder of this tool"
     ),
     planted=("rate_zero",),
+)
+TRAINING_STANDS = Record(
+    name="training_stands",
+    stage="run",
+    means="The training loss came down at first and has stood still since, far above zero.",
+    detected=(
+        "Training loss, and validation loss where it is told, have stood for three quarters of the "
+        "run or more at half of the first training loss or above. Not where an error rate of "
+        "validation tells more, the log begins late, or most of the plan is to come. Confirmed where "
+        "both stand and the run is over; else suspected: many networks stand still before they begin "
+        "to read."
+    ),
+    mend="See whether the network can memorise a few clips at all (pytest -m overfit).",
+    no_remedy=(
+        "a log cannot be trained again; the next command to run is printed, the ladder of this tool"
+    ),
+    planted=("halted",),
 )
 LEARNING_RATE_ZERO = Record(
     name="learning_rate_zero",

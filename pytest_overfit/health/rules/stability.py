@@ -514,7 +514,7 @@ def steps_out_of_order(run: Run) -> Finding | None:
     """
     shown, first = [], math.inf
     for name in [name for name in LOSSES if name in run.curves] or filter(metric, run.curves):
-        places = _disorder(run.curves[name].at)
+        places = _disorder(run.curves[name])
         if places:
             first = min(first, *places)
             shown.append(
@@ -535,12 +535,15 @@ def steps_out_of_order(run: Run) -> Finding | None:
     )
 
 
-def _disorder(places: Sequence[float]) -> list[float]:
-    """Places that come after a later one, or again; none where that is so all the time: then it is
-    no clock.
+def _disorder(curve: Curve) -> list[float]:
+    """Places that come after a later one, or again with another value; none where that is so all the
+    time: then it is no clock.
     """
-    back = [b for a, b in pairwise(places) if b <= a]
-    return sorted(set(back)) if len(back) <= max(1, len(places) // 8) else []
+    points = curve.points
+    back = [
+        b.at for a, b in pairwise(points) if b.at < a.at or (b.at == a.at and b.value != a.value)
+    ]
+    return sorted(set(back)) if len(back) <= max(1, len(points) // 8) else []
 
 
 LOSS_NOT_FINITE = Record(
