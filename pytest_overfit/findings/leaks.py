@@ -176,7 +176,9 @@ def _dependent(bench: Bench) -> tuple[Finding, ...]:
             alone, own = by_itself[clip]
             valid = min(int(steps[row]), int(own[0]))
             gap = distance(together[:valid, row].float(), alone[:valid, 0].float())
-            if gap > bench.tolerance and not (order and _by_length_alone(bench, batch, row)):
+            if bench.tolerance < gap < math.inf and not (  # what is not finite is told as that
+                order and _by_length_alone(bench, batch, row)
+            ):
                 rows = together[:valid].unbind(1)
                 holds = (
                     distance(one.float(), alone[:valid, 0].float()) <= bench.tolerance
@@ -390,7 +392,8 @@ def padding_is_ignored(bench: Bench) -> tuple[Finding, ...]:
         # A network that cuts what is past the longest clip is padded by batch mates alone.
         for among, own in (padded, bench.run(batch.features, batch.frames)):
             valid = min(int(steps[0]), int(own[0]), len(alone))
-            if distance(alone[:valid, 0].float(), among[:valid, 0].float()) > bench.tolerance:
+            gap = distance(alone[:valid, 0].float(), among[:valid, 0].float())
+            if bench.tolerance < gap < math.inf:  # what is not finite is told as that
                 rows = alone[:valid, 0].double(), among[:valid, 0].double()
                 module = _where_padding_leaks(bench, clip, length, batch)
                 return (_padding_leak(bench, clip, rows, module),)
@@ -500,7 +503,7 @@ RANDOM_IN_EVAL = Record(
     detected="A batch is run twice in eval mode, with two seeds.",
     mend="Tie dropout and other noise to self.training.",
     follows=("non_finite_output", "non_finite_gradient"),
-    remedies=(NO_DROPOUT_AT_ALL, NOISELESS, PLAIN_CALL),
+    remedies=(NO_DROPOUT_AT_ALL, NOISELESS, PLAIN_CALL, BYPASS),
     planted=("net-dropout-in-eval",),
 )
 BATCH_LEAK = Record(

@@ -106,6 +106,11 @@ def _input_lost(wiring: Wiring, features: Tensor, changed: Tensor) -> Finding:
         return INPUT_IGNORED.finding(
             headline="the output does not depend on the input", status="confirmed"
         )
+    losing = (
+        i for i in range(first_dead, len(pairs)) if differ(pairs[i][0].inputs, pairs[i][1].inputs)
+    )
+    # A block that is given the difference is to blame before a part of it that is not.
+    first_dead = next(losing, first_dead)
     one, other = pairs[first_dead]
     last = calls[alive[-1]].module if alive else "the input"
     if differ(one.inputs, other.inputs) and (shrinking := _shrinking(calls[: first_dead + 1])):
@@ -502,7 +507,7 @@ INPUT_IGNORED = Record(
     "to each other's length, and replaced by noise: the pass must die.",
     mend="Check what becomes of the input behind the named module; look for targets that reach the "
     "network.",
-    follows=("non_finite_output", "non_finite_gradient", "unscaled_input"),
+    follows=("non_finite_output", "non_finite_gradient", "unscaled_input", "random_in_eval"),
     remedies=(PLAIN_CALL, USUAL_EPS, RESET_MODULE, UNCLIPPED, BYPASS),
     planted=(
         "net-input-ignored",
@@ -522,7 +527,7 @@ COLUMNS_IGNORED = Record(
         "are dropped before any layer, each being made for what is left."
     ),
     mend="Check the slices that the network takes of its input; accept it where they are meant.",
-    follows=("non_finite_output", "non_finite_gradient", "input_ignored"),
+    follows=("non_finite_output", "non_finite_gradient", "input_ignored", "random_in_eval"),
     remedies=(PLAIN_CALL,),
     planted=("net-columns-ignored",),
     harmless=True,  # the others are read
@@ -579,6 +584,7 @@ SKIPPED_FRAMES = Record(
         "time_collapse",
         "wrong_steps",
         "place_lost",
+        "random_in_eval",
     ),
     remedies=(PLAIN_CALL,),
     planted=("net-frames-ignored", "net-frames-cut"),

@@ -910,3 +910,28 @@ def test_a_gate_so_shut_that_squares_of_what_passes_are_zero_is_named_itself() -
 def test_a_gate_that_is_ajar_is_sound() -> None:
     names = [one.name for one in found(subject(lambda d, v: Chrono(d, v, bias=2.0), "chrono"))]
     assert "input_ignored" not in names
+
+
+class Places(nn.Module):
+    """Adds places to steps, or gives the places alone."""
+
+    def __init__(self, width: int, *, alone: bool) -> None:
+        super().__init__()
+        self.table, self.dropout, self.alone = nn.Embedding(200, width), nn.Dropout(0.1), alone
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = self.table(torch.arange(x.shape[1])).expand(x.shape)
+        return self.dropout(places) + (0.0 if self.alone else x)
+
+
+def test_a_block_that_throws_away_what_it_is_given_is_named_before_its_parts() -> None:
+    class Placed(BiGRU):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__(dim, vocabulary)
+            self.places = Places(dim, alone=True)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            return super().forward(self.places(features), frames)
+
+    first = found(subject(Placed, "placed"))[0]
+    assert (first.name, first.module) == ("input_ignored", "places")
