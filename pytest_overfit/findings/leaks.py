@@ -176,9 +176,7 @@ def _dependent(bench: Bench) -> tuple[Finding, ...]:
             alone, own = by_itself[clip]
             valid = min(int(steps[row]), int(own[0]))
             gap = distance(together[:valid, row].float(), alone[:valid, 0].float())
-            if bench.tolerance < gap < math.inf and not (  # what is not finite is told as that
-                order and _by_length_alone(bench, batch, row)
-            ):
+            if gap > bench.tolerance and not (order and _by_length_alone(bench, batch, row)):
                 rows = together[:valid].unbind(1)
                 holds = (
                     distance(one.float(), alone[:valid, 0].float()) <= bench.tolerance
@@ -392,8 +390,7 @@ def padding_is_ignored(bench: Bench) -> tuple[Finding, ...]:
         # A network that cuts what is past the longest clip is padded by batch mates alone.
         for among, own in (padded, bench.run(batch.features, batch.frames)):
             valid = min(int(steps[0]), int(own[0]), len(alone))
-            gap = distance(alone[:valid, 0].float(), among[:valid, 0].float())
-            if bench.tolerance < gap < math.inf:  # what is not finite is told as that
+            if distance(alone[:valid, 0].float(), among[:valid, 0].float()) > bench.tolerance:
                 rows = alone[:valid, 0].double(), among[:valid, 0].double()
                 module = _where_padding_leaks(bench, clip, length, batch)
                 return (_padding_leak(bench, clip, rows, module),)
@@ -519,7 +516,13 @@ BATCH_LEAK = Record(
         "Look for swapped axes (batch_first, layout), for an order of clips that is not put back, "
         "and for statistics over the batch."
     ),
-    follows=("non_finite_output", "non_finite_gradient", "carried_state", "random_in_eval"),
+    follows=(
+        "non_finite_output",
+        "non_finite_gradient",
+        "exploding_signal",
+        "carried_state",
+        "random_in_eval",
+    ),
     remedies=(
         OTHER_LAYOUT,
         ORDER_PUT_BACK,
@@ -550,6 +553,7 @@ PADDING_LEAK = Record(
     follows=(
         "non_finite_output",
         "non_finite_gradient",
+        "exploding_signal",
         "carried_state",
         "random_in_eval",
         "batch_leak",

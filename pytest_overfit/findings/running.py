@@ -72,7 +72,7 @@ def network_runs(bench: Bench) -> tuple[Finding, ...]:
 
 def _swapped(bench: Bench) -> str | None:
     """Evidence that the output has its first two axes in the other order than declared."""
-    if "network" not in bench.__dict__:
+    if not bench.has_run:
         return None
     with torch.no_grad():
         output, _ = bench.subject.forward(bench.network, bench.batch.features, bench.batch.frames)

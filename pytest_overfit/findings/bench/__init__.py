@@ -119,6 +119,11 @@ class Bench:
         return "_built" in self.__dict__
 
     @property
+    def has_run(self) -> bool:
+        """Whether its forward pass raised nothing; false too where it was not tried."""
+        return "_begun" in self.__dict__
+
+    @property
     def network(self) -> nn.Module:
         """A fresh network that has run once, so that lazy layers have their shapes; in eval mode,
         in which most runs are.
