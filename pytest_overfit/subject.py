@@ -125,6 +125,25 @@ class Batch:
         ]
 
 
+def _hidden_mode(network: nn.Module) -> str | None:
+    """In words, that a module has a `train` or `eval` of its own by which no mode can be set."""
+    for module in network.modules():
+        for mode, given in (("train", (True,)), ("eval", ())):
+            own = getattr(type(module), mode)
+            if own is getattr(nn.Module, mode):
+                continue
+            signature = inspect.signature(own)
+            try:
+                signature.bind(module, *given)
+            except TypeError:
+                name = type(module).__name__
+                return (
+                    f"{name}.{mode}{signature} hides torch's nn.Module.{mode}, by which the network is "
+                    "put into train and eval mode: give it another name"
+                )
+    return None
+
+
 def _kind(value: object) -> str:
     return (
         f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
@@ -400,6 +419,8 @@ class Subject:
             raise BadSubject(
                 f"subject {self.name}: build must return a torch.nn.Module, got {_kind(network_)}"
             )
+        if hidden := _hidden_mode(network_):
+            raise BadSubject(f"subject {self.name}: {hidden}")
         return network_
 
     def size_keywords(self, size: str | None) -> Mapping[str, Any]:

@@ -68,7 +68,12 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
     """
     found = [finding for one in rung.checked for finding in one.findings]
     found += seen_by_more_clips(rung, found)
-    found += outcome.attempts[0].findings if outcome.attempts else ()
+    told = {(finding.name, finding.module) for finding in found}
+    found += [
+        finding
+        for finding in (outcome.attempts[0].findings if outcome.attempts else ())
+        if (finding.name, finding.module) not in told
+    ]
     found.sort(
         key=lambda finding: not finding.fails()
     )  # what fails nothing is the likelier to be innocent

@@ -16,17 +16,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.nn.parameter import is_lazy
 
 from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.bench import Bench
+from pytest_overfit.findings.bench.wiring import nodes_behind
 from pytest_overfit.findings.record import Contract, Record
-from pytest_overfit.findings.remedies import TRUE_GRADIENT
+from pytest_overfit.findings.remedies import BYPASS, TRUE_GRADIENT
 from pytest_overfit.findings.running import Unexaminable
-from pytest_overfit.network.recorder import in_double, undisturbed
+from pytest_overfit.network.recorder import in_double, tensors, undisturbed, watched
 
 STEP = 1e-7
 STEPS = (STEP, 1e-9, 1e-11)
@@ -303,11 +306,40 @@ class _Probe:
         )
         return place <= last or any(_at_or_below(module, d) for d in declared)
 
+    def _own_backwards(self) -> list[tuple[str, str]]:
+        """The modules in which backward functions that are not torch's are used, in their order, the
+        innermost each, and what those are called.
+        """
+        seen, found = set[Node](), list[tuple[str, str]]()
+
+        def note(where: str, value: Any) -> None:
+            for tensor in tensors(value):
+                for node in nodes_behind(tensor) - seen:
+                    seen.add(node)
+                    made_by = getattr(type(node), "_forward_cls", None)
+                    if made_by and not made_by.__module__.startswith("torch."):
+                        found.append((where, made_by.__name__))
+
+        with (
+            watched(self.network, lambda place, _, output: note(place[0], output)),
+            self.running() as values,
+        ):
+            note("", values)
+        return found
+
     def _wrong(self, wrong: dict[str, tuple[Tensor, Tensor]], right: Sequence[str]) -> Finding:
         calls, *_ = self.bench.passage(self.bench.clips[0].features)
         order = {call.module: i for i, call in enumerate(calls)}
         module = max(wrong, key=lambda name: order.get(name, -1))
         some, others = wrong[module]
+        made = next(
+            (
+                (where, what)
+                for where, what in self._own_backwards()
+                if order.get(where, len(order)) >= order.get(module, -1)
+            ),
+            None,
+        )
         bad = [_apart(some[:, clip], others[:, clip]).any() for clip in range(some.shape[1])]
         names = [name for name, off in zip(self.bench.batch.names, bad, strict=True) if off]
         clip, look = (
@@ -331,9 +363,10 @@ class _Probe:
         whose = f" of {naming(names)}" if len(names) < len(bad) else ""
         return FALSE_GRADIENT.finding(
             headline=f"the gradient{whose} at {module or 'the network'} is not how the output "
-            "changes",
-            evidence=tuple(evidence),
-            module=module or None,
+            "changes"
+            + (f": {made[0] or 'the network'} has a backward function of its own" if made else ""),
+            evidence=(*evidence, *((f"it is called {made[1]}",) if made else ())),
+            module=(made[0] if made else module) or None,
             samples=tuple(names),
             try_="look behind it for hooks on gradients, and for backward functions of your own; "
             "declare an estimator that is meant to "
@@ -405,7 +438,7 @@ FALSE_GRADIENT = Record(
         "input_ignored",
         "exploding_signal",
     ),
-    remedies=(TRUE_GRADIENT,),
+    remedies=(TRUE_GRADIENT, BYPASS),
     planted=(
         "grad-silent-clip",
         "grad-wrong-backward",

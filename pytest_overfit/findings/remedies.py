@@ -272,7 +272,11 @@ UNDETACH = subject_remedy(
     "no .detach() and no torch.no_grad in the forward pass", function_edits.undetached
 )
 TRUE_GRADIENT = subject_remedy(
-    "no hooks on gradients, and no rounding", function_edits.with_true_gradients
+    "no hooks on gradients, no backward functions of its own, and no rounding",
+    function_edits.with_true_gradients,
+)
+SLOPED = subject_remedy(
+    "the slope of a sigmoid for comparisons, which have none", function_edits.sloped
 )
 PLAIN_CALL = subject_remedy(
     "the network called with features and frames, nothing around it", subject_edits.plainly_called
@@ -282,7 +286,8 @@ NO_DROPOUT_AT_ALL = subject_remedy(
 )
 NOISELESS = subject_remedy("zeros in the place of random numbers", function_edits.noiseless)
 OFF_ZERO = subject_remedy(
-    f"roots, logarithms and divisors of zero taken of {function_edits.TINY:g}",
+    f"roots, logarithms and divisors of zero taken of {function_edits.TINY:g}, arc cosines so far "
+    "within 1",
     function_edits.kept_off_zero,
 )
 KEPT_SMALL = subject_remedy(

@@ -210,7 +210,13 @@ EXPLODING_SIGNAL = Record(
         "of the signal is read at every module."
     ),
     mend="A smaller initialisation there, or a norm before the last layer; scale the features.",
-    follows=("non_finite_output", "non_finite_gradient", "unscaled_input", "unreachable_label"),
+    follows=(
+        "non_finite_output",
+        "non_finite_gradient",
+        "unscaled_input",
+        "unreachable_label",
+        "input_ignored",
+    ),
     remedies=(RESET_MODULE, FAN_IN, RESET),
     planted=("net-explode",),
     spreads=True,

@@ -20,6 +20,7 @@ from pytest_overfit.findings.remedies import (
     BYPASS,
     PLAIN_CALL,
     RESET_MODULE,
+    SLOPED,
     UNCLIPPED,
     UNDETACH,
     USUAL_EPS,
@@ -128,13 +129,22 @@ def _input_lost(wiring: Wiring, features: Tensor, changed: Tensor) -> Finding:
         evidence=(
             f"{last} is the last that still tells inputs apart",
             f"{one.module} is {'given and loses' if reaches else 'not given'} the difference",
+            *(f"its {name}, {tuple(own.shape)}, is all zeros" for name, own in _zeros_of(killer)),
         ),
         module=one.module,
         try_="start its bias at 0"
         if dead
+        else f"check what {one.module} makes of the input"
+        if not alive
         else f"check what becomes of the output of {last} before {one.module}",
         status="confirmed",
     )
+
+
+def _zeros_of(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """A module's own tables and weights that are zero throughout."""
+    own = (*module.named_buffers(recurse=False), *module.named_parameters(recurse=False))
+    return [(name, tensor) for name, tensor in own if tensor.dim() > 1 and not tensor.any()]
 
 
 def _shrinking(calls: list[Call]) -> Call | None:
@@ -547,7 +557,7 @@ DETACHED_BRANCH = Record(
         "softmax over one number."
     ),
     follows=("non_finite_output", "non_finite_gradient"),
-    remedies=(UNDETACH, BYPASS),
+    remedies=(UNDETACH, SLOPED, BYPASS),
     planted=("net-detach", "net-router"),
     harmless=True,
 )

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import combinations, permutations
@@ -82,6 +83,10 @@ CLIPPING = {
     torch.clip,
     Tensor.clip,
 }
+ARCS = {torch.acos, Tensor.acos, torch.arccos, Tensor.arccos, torch.asin, Tensor.asin}
+ARCS |= {torch.arcsin, Tensor.arcsin, torch.atanh, Tensor.atanh, torch.arctanh, Tensor.arctanh}
+ABOVE = {torch.gt, Tensor.gt, Tensor.__gt__, torch.ge, Tensor.ge, Tensor.__ge__}
+BELOW = {torch.lt, Tensor.lt, Tensor.__lt__, torch.le, Tensor.le, Tensor.__le__}
 TINY = 1e-6
 LARGEST = 80.0
 """Exponent of the largest exponential that stays: beyond 88 it is infinite in float32."""
@@ -175,6 +180,26 @@ def unflipped(subject: Subject) -> Subject:
     return within(subject, Unflipped)
 
 
+class Sloped(TorchFunctionMode):
+    """Within it a comparison of what has a gradient is 1 or 0 and has the slope of a sigmoid, 1 where it
+    turns: a surrogate, as spiking networks are trained with. Source: Neftci et al. 2019, Surrogate gradient learning in spiking neural networks.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func not in ABOVE | BELOW or not torch.is_grad_enabled():
+            return result
+        if not any(isinstance(one, Tensor) and one.requires_grad for one in args):
+            return result
+        soft = torch.sigmoid(4 * (args[0] - args[1]) * (1 if func in ABOVE else -1))
+        return result.to(soft) + soft - soft.detach()
+
+
+def sloped(subject: Subject) -> Subject:
+    """The subject whose forward pass lets gradients through its comparisons."""
+    return within(subject, Sloped)
+
+
 class TrueGradients(TorchFunctionMode):
     """Within it no hook is put on a tensor's gradient, and nothing is rounded, whose true gradient
     is zero.
@@ -189,8 +214,8 @@ class TrueGradients(TorchFunctionMode):
 
 
 def with_true_gradients(subject: Subject) -> Subject:
-    """The subject without hooks on the gradients of modules, parameters and what they compute, and
-    without rounding.
+    """The subject without hooks on the gradients of modules, parameters and what they compute,
+    without backward functions of its own, and without rounding.
     """
 
     def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,15 +224,43 @@ def with_true_gradients(subject: Subject) -> Subject:
             module._backward_pre_hooks.clear()
         for parameter in network.parameters():
             (parameter._backward_hooks or {}).clear()
-        with TrueGradients():
+        with TrueGradients(), _differentiated_as_it_is():
             return subject.forward(network, features, frames)
 
     return replace(subject, forward=forward)
 
 
+class _NoContext:
+    """What a `torch.autograd.Function` is given when nothing goes backward through it."""
+
+    needs_input_grad: tuple[bool, ...] = ()
+    saved_tensors: tuple[Tensor, ...] = ()
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+@contextmanager
+def _differentiated_as_it_is() -> Iterator[None]:
+    """Backward functions of others than torch out of use: autograd follows what they do forward."""
+    before = torch.autograd.Function.__dict__["apply"]
+
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        if cls.__module__.startswith("torch."):
+            return before.__get__(None, cls)(*args, **kwargs)
+        own_context = cls.setup_context is not torch.autograd.Function.setup_context
+        return cls.forward(*(() if own_context else (_NoContext(),)), *args, **kwargs)
+
+    torch.autograd.Function.apply = classmethod(apply)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        torch.autograd.Function.apply = before  # type: ignore[method-assign]
+
+
 class KeptOffZero(TorchFunctionMode):
-    """Within it roots, logarithms and divisors of exactly zero are those of TINY: they are finite,
-    and so are their gradients.
+    """Within it roots, logarithms and divisors of exactly zero are those of TINY, and arc sines and
+    cosines TINY within 1: they are finite, and so are their gradients.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -217,6 +270,8 @@ class KeptOffZero(TorchFunctionMode):
             isinstance(exponent, int | float) and exponent < 1
         ):
             args = (_off_zero(args[0]), *args[1:])
+        elif func in ARCS:
+            args = (args[0].clamp(TINY - 1, 1 - TINY), *args[1:])
         elif func in DIVIDING and isinstance(args[-1], Tensor):
             args = (*args[:-1], _off_zero(args[-1]))
         return func(*args, **kwargs)
@@ -227,7 +282,9 @@ def _off_zero(value: Tensor) -> Tensor:
 
 
 def kept_off_zero(subject: Subject) -> Subject:
-    """The subject whose forward pass takes no root, logarithm or quotient of zero."""
+    """The subject whose forward pass takes no root, logarithm or quotient of zero, and no arc cosine
+    of 1.
+    """
     return within(subject, KeptOffZero)
 
 

@@ -21,7 +21,12 @@ from torch.utils.checkpoint import checkpoint
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.bench import CLIPS
 from pytest_overfit.findings.examine import check
-from pytest_overfit.network.function_edits import undropped
+from pytest_overfit.network.function_edits import (
+    Sloped,
+    kept_off_zero,
+    undropped,
+    with_true_gradients,
+)
 from pytest_overfit.network.subject_edits import called_first, order_put_back
 from pytest_overfit.subject import Sample, Subject
 from tests.engine.planting import rebuilt
@@ -935,3 +940,90 @@ def test_a_block_that_throws_away_what_it_is_given_is_named_before_its_parts() -
 
     first = found(subject(Placed, "placed"))[0]
     assert (first.name, first.module) == ("input_ignored", "places")
+
+
+# -- modes that are hidden, gradients turned round ---------------------------------------------------
+
+
+class HiddenMode(BiGRU):
+    """A network whose own loop is called as torch's switch of modes is."""
+
+    def train(self, epochs: int, loader: Any) -> None:  # type: ignore[override]
+        raise NotImplementedError
+
+
+def test_a_loop_called_train_is_told_to_hide_torchs_own() -> None:
+    (finding,) = found(subject(HiddenMode, "hidden"))
+    assert finding.name == "network_fails"
+    assert "HiddenMode.train(self, epochs" in finding.headline
+    assert finding.headline.endswith("give it another name")
+
+
+class Reverse(torch.autograd.Function):
+    """Turns the gradient round, as for an adversary."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return -0.5 * gradient
+
+
+class Adversary(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Reverse.apply(x)
+
+
+class Reversing(BiGRU):
+    def __init__(self, dim: int, vocabulary: int) -> None:
+        super().__init__(dim, vocabulary)
+        self.embed, self.adversary = nn.Linear(dim, dim), Adversary()
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(self.adversary(self.embed(features)), frames)
+
+
+def test_a_backward_function_of_its_own_is_named_where_it_is_used_and_mended_without_it() -> None:
+    reversing = subject(Reversing, "reversing")
+    finding = only(reversing)
+    assert (finding.name, finding.module) == ("false_gradient", "adversary")
+    assert finding.evidence[-1] == "it is called Reverse"
+    assert found(with_true_gradients(reversing)) == []
+
+
+class Angles(nn.Module):
+    """Arc cosines of how each step looks like the one before, the first like itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.normalize(x, dim=-1)
+        before = torch.cat([x[:, :1], x[:, :-1]], 1)
+        return (x * before).sum(-1, keepdim=True).clamp(-1, 1).acos()
+
+
+def test_an_arc_cosine_of_one_is_kept_from_the_edge() -> None:
+    class Turning(BiGRU):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__(dim, vocabulary)
+            self.embed, self.angles = nn.Linear(dim, dim), Angles()
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            x = self.embed(features)
+            return super().forward(x + self.angles(x), frames)
+
+    turning = subject(Turning, "turning")
+    assert (only(turning).name, only(turning).module) == ("non_finite_gradient", "angles")
+    assert [one.name for one in found(kept_off_zero(turning)) if one.severity == "failure"] == []
+
+
+def test_a_comparison_has_the_slope_of_a_sigmoid_while_it_is_trained() -> None:
+    with Sloped():
+        x = torch.tensor([-1.0, 0.25], requires_grad=True)
+        fired = (x > 0).float()
+        fired.sum().backward()
+        assert fired.tolist() == [0.0, 1.0]
+        assert x.grad is not None
+        assert bool((x.grad > 0).all())
+        with torch.no_grad():
+            assert (x > 0).dtype == torch.bool

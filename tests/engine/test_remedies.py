@@ -83,11 +83,20 @@ def test_what_contracts_found_is_mended(fault: str, name: str) -> None:
             "train-latents-masked",
             "train mode for norms and recurrent layers alone, so that nothing is masked",
         ),
-        ("grad-silent-clip", "no hooks on gradients, and no rounding"),
-        ("grad-undeclared-rounding", "no hooks on gradients, and no rounding"),
+        (
+            "grad-silent-clip",
+            "no hooks on gradients, no backward functions of its own, and no rounding",
+        ),
+        (
+            "grad-undeclared-rounding",
+            "no hooks on gradients, no backward functions of its own, and no rounding",
+        ),
         ("head-masked-label", "log_softmax of the last layer's own output"),
         ("ctc-length-weighted", "torch's CTC in the place of the whole loss"),
-        ("grad-root-of-zero", "roots, logarithms and divisors of zero taken of 1e-06"),
+        (
+            "grad-root-of-zero",
+            "roots, logarithms and divisors of zero taken of 1e-06, arc cosines so far within 1",
+        ),
         (
             "train-layers-skipped",
             "train mode for norms and recurrent layers alone, so that nothing is masked",

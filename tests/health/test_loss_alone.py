@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import ArrayLike
 
 from pytest_overfit.health.checkup import Checkup, check_up
-from pytest_overfit.health.run import Run
+from pytest_overfit.health.run import Facts, Run
 from tests.health.made_runs import curve, noisy
 
 EPOCHS = np.arange(1, 61)
@@ -187,6 +187,14 @@ def test_a_loss_that_stands_while_training_goes_on_stops_a_run_that_tells_no_rea
     assert [finding.name for finding in found.findings] == ["validation_stands"]
     read = judged(train_loss=TRAIN + 2, val_loss=STANDING, val_wer=reached(0.12), scale=scale)
     assert read.findings == ()
+
+
+def test_a_plan_that_is_nearly_done_is_not_stopped_for_a_loss_that_stands() -> None:
+    curves = {"train_loss": curve(EPOCHS, TRAIN + 2), "val_loss": curve(EPOCHS, STANDING)}
+    plans = [Run(name="made", curves=curves, facts=Facts(epochs=n)) for n in (65, 90)]
+    judged_plans = [check_up(run) for run in plans]
+    assert [one.findings[0].status for one in judged_plans] == ["suspected", "confirmed"]
+    assert [one.verdict for one in judged_plans] == ["cannot tell", "stop"]
 
 
 def test_what_stands_for_a_short_time_or_since_training_was_thrown_back_is_let_be() -> None:

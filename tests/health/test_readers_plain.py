@@ -407,3 +407,25 @@ def test_rates_of_single_clips_behind_the_last_epoch_are_of_no_curve(tmp_path: P
     told = run_of(tmp_path, epochs + clips)
     assert points(told, "val_cer") == points(run_of(tmp_path, epochs), "val_cer")
     assert told.curves["val_cer"].values[-1] == pytest.approx(80 / 6 / 100, rel=1e-3)
+
+
+def test_a_tree_of_metrics_is_read_by_its_branches(tmp_path: Path) -> None:
+    tree = "".join(
+        f"Metrics (Epoch {n}):\n├── TRAIN:\n│   ├── ce_loss_char: 1.5\n│   ├── ce_loss_token: {9 - n}.5\n"
+        f"└── VAL:\n    ├── ce_loss_char: 1.6\n    └── ce_loss_token: {9 - n}.7\n"
+        for n in range(4)
+    )
+    run = run_of(tmp_path, tree)
+    assert points(run, "train_loss") == [(n, 9.5 - n) for n in range(4)]
+    assert points(run, "val_loss") == [(n, pytest.approx(9.7 - n)) for n in range(4)]
+
+
+def test_a_validation_behind_the_end_of_lightnings_fit_is_no_reading(tmp_path: Path) -> None:
+    epochs = "".join(
+        f"[epoch {n}] val loss={9 / n:.3f}\n[epoch {n}] train loss={8 / n:.3f}\n"
+        for n in range(1, 5)
+    )
+    over = "`Trainer.fit` stopped: `max_epochs=4` reached.\n[epoch 5] val loss=2.000\n"
+    assert run_of(tmp_path, epochs + over).curves["val_loss"].at == (1, 2, 3, 4)
+    more = "[epoch 5] train loss=1.500\n[epoch 5] val loss=1.700\n"
+    assert run_of(tmp_path, epochs + over + more).curves["val_loss"].values[-1] == 1.7

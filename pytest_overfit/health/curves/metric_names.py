@@ -111,7 +111,7 @@ PASSED_OVER = {
             "avg average mean overall total joint",
             "current cur latest main clean report lst ce beam",
             "running smooth smoothed greedy rank slice lm value",
-            "other ctc all transducer rnnt tdt detok",
+            "other ctc all transducer rnnt tdt detok token",
         ),
         1,
     )
@@ -223,6 +223,9 @@ def known(raw: str) -> MetricName | None:
     if whole is None and len(parts) > 1 and len(parts[0]) == 1 and parts[0].isdigit():
         whole = _known(parts[1:])  # the number of a data set: `0_word_acc`
         whole = replace(whole, rank=whole.rank + 30 + int(parts[0])) if whole else None
+    if whole is None and parts[-2:] == ("loss", "1"):
+        whole = _known(parts[:-1])  # TensorFlow's name of a second one: `loss_1`
+        whole = replace(whole, rank=whole.rank + 30) if whole else None
     *before, last = APART.split(raw)
     if whole is not None or not before:
         return whole

@@ -119,12 +119,16 @@ ENDED = re.compile(
     re.IGNORECASE,
 )
 """What a trainer says when it ends."""
+FIT_OVER = re.compile(r"\bTrainer\.fit` stopped")
+"""What Lightning says when no epoch follows: a validation is of the weights that were kept."""
 AFTERWARDS = re.compile(
     r"\bevaluat\w+ (?:on|of|with|using) (?:the )?best (?:model|checkpoint|weights)\b", re.IGNORECASE
 )
 """What comes before measurements that are no readings of the curves, until an epoch is told."""
 BLANKS = re.compile(r"\s{2,}|\t")
 BARS = str.maketrans("│┃", "||")
+TREE = re.compile(r"^[\s│]*[├└╰]─+\s*")
+"""What stands before a line of a tree: `│   ├── ce_loss: 1.63`."""
 DATED = re.compile(r"[a-z]\D*(?:\d\d:\d\d|\d{4}-\d\d)", re.IGNORECASE)
 """A time or a date behind a word, which makes a line a remark: `Training started at: 2025-07-16 16:17:57`."""
 EMPHASIS = re.compile(r"\*\*|`")
@@ -206,7 +210,7 @@ class PlainLog:
         self._shown_last: dict[str, float] = {}
         self._bar: _PendingLine | None = None
         self._named_at_end, self._counted, self._ended = False, False, False
-        self._stepped, self._closes = False, False
+        self._stepped, self._closes, self._fit_over = False, False, False
         self._of_clock, self._split_before = False, ""
         self._validated: float | None = None
         self._cut_names: list[tuple[int, str]] = []
@@ -229,7 +233,7 @@ class PlainLog:
         if process is not None and self._is_of_another(process):
             self.others.add(where.number)
             return
-        text = in_english(text).translate(BARS)
+        text = in_english(TREE.sub("", text) if "─" in text else text).translate(BARS)
         if (
             self._history(where, text)
             or self._row(where, text)
@@ -244,6 +248,7 @@ class PlainLog:
             )
             self._ended = True
         self._ended = self._ended or AFTERWARDS.search(text) is not None
+        self._fit_over = self._fit_over or FIT_OVER.search(text) is not None
         if not TELLING.search(text):
             self._heading(text, ParsedLine())
             return
@@ -467,7 +472,11 @@ class PlainLog:
         )
         if self._ended and again and self._pending_lines:  # batches of another run, not of an epoch
             self._count_pending()
-        self._ended = self._ended and line.epoch is None and line.step is None and not again
+        clocked = line.epoch is not None or line.step is not None
+        self._fit_over = self._fit_over and not any(
+            "val" not in (split, name[:3].lower()) for name, split, _ in line.values
+        )
+        self._ended = self._ended and (not clocked or self._fit_over) and not again
         if self._ended:  # what is measured after training is no reading of its curves
             return
         waits = (

@@ -141,14 +141,21 @@ def too_early(run: Run, name: str) -> bool:
     return few_steps or (early_in_plan(run) is not None and len(curve) < MANY)
 
 
+def done_of_plan(run: Run) -> float | None:
+    """The share of its planned epochs or steps that a run has come to; None where it tells no plan."""
+    last = max((curve.at[-1] for curve in run.curves.values() if len(curve)), default=0.0)
+    planned = run.planned_steps if run.clock == "step" else run.facts.epochs
+    return last / planned if planned else None
+
+
 def early_in_plan(run: Run) -> str | None:
     """In words, that most of a run's plan is still to come: fewer than EARLY of its epochs or steps
     are done, or its learning rate still rises.
     """
-    last = max((curve.at[-1] for curve in run.curves.values() if len(curve)), default=0.0)
-    planned = run.planned_steps if run.clock == "step" else run.facts.epochs
-    if planned and last < EARLY * planned:
-        return f"{last:g} of {planned:g} {run.clock}s are done"
+    done = done_of_plan(run)
+    if done is not None and done < EARLY:
+        planned = run.planned_steps if run.clock == "step" else run.facts.epochs
+        return f"{done * (planned or 0):g} of {planned:g} {run.clock}s are done"
     rates = thinned(run.curve("lr"))
     half = rates.values[len(rates) // 2 :]
     if len(rates) >= FEW and rates.values[0] < half[0] and all(a < b for a, b in pairwise(half)):

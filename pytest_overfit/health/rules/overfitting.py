@@ -15,6 +15,7 @@ from pytest_overfit.findings.record import Record
 from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.rules.course import (
     THROWN_BACK_SHARE,
+    done_of_plan,
     early_in_plan,
     is_excerpt,
     still_since,
@@ -66,6 +67,8 @@ READ_OFTEN = 12
 """Readings that show that one that is still misread has come to stand."""
 HALF = 0.5
 """Share of a run that an error rate must have risen for to convict although the loss still falls."""
+NEARLY_DONE = 0.85
+"""Share of its plan from which a run with a validation loss that merely stands may as well end."""
 GAPS = (2.0, 1.0)
 """Validation minus training loss that is wide, in nats per token."""
 HUGE_SHARE, UNREAD = 0.95, 0.2
@@ -279,7 +282,10 @@ def validation_stands(run: Run) -> Finding | None:
         ),
         try_=f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation "
         "or data",
-        status="confirmed",
+        # What is left of a plan by then is not worth a stop.
+        status="suspected"
+        if not (run.finished or reading) and (done_of_plan(run) or 0.0) >= NEARLY_DONE
+        else "confirmed",
         began=reached,
     )
 
@@ -521,7 +527,8 @@ VALIDATION_STANDS = Record(
         "training loss has fallen by a tenth since without having been thrown back. Where an error "
         "rate is logged, it must have stood so as well, in twelve readings or more and for half of "
         "the run, above 20 % and not always above 85 %, most of the plan is over, and no training loss "
-        "need be told. What rises is `validation_loss_rises` or `validation_error_rises`, a loss that "
+        "need be told. Suspected where the rest of a plan, 15 % or less, is all that a stop would save. "
+        "What rises is `validation_loss_rises` or `validation_error_rises`, a loss that "
         "stands far above that of training `gap_wide`."
     ),
     mend=(
