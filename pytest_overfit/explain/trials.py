@@ -36,7 +36,9 @@ from pytest_overfit.network.network_edits import CannotEdit
 from pytest_overfit.subject import Subject
 
 LEAST_SECONDS = 30.0
-"""What trials may take at least; else as long as the climb they explain."""
+"""What trials may take at least; else as long as the climb they explain. And what one may climb for that
+has taken a finding of the contracts away, whatever those before it took.
+"""
 
 Trials = Literal["off", "auto", "all"]
 Planned = tuple[Finding, Remedy]
@@ -72,8 +74,8 @@ class Trial:
 def try_remedy(
     rung: Rung, finding: Finding, remedy: Remedy, *, seconds: float, raced: bool = False
 ) -> Trial:
-    """Climb `rung` on a fresh network with one remedy, for at most `seconds`. raced: at the other
-    rates as well, none of which mended it by itself.
+    """Climb `rung` on a fresh network with one remedy, for at most `seconds`, see LEAST_SECONDS.
+    raced: at the other rates as well, none of which mended it by itself.
 
     A finding of the contracts must be gone as well. What was inferred must be mended with another
     seed too, with which the rung does not hold by itself: a change may hold by luck of its draw.
@@ -111,6 +113,8 @@ def try_remedy(
             return trial(False, ended=TrialEnded.STILL_FOUND, why=f"{finding.name} is still found")
         if not raced:
             mended = replace(mended, recipe=replace(mended.recipe, fallbacks=()))
+        if _was_shown(finding, rung):
+            seconds = max(seconds, time.monotonic() - began + LEAST_SECONDS)
         outcome = mended.climb(until(began + seconds))
         left = left_of(outcome)
         if outcome.status != "ok" and (

@@ -30,6 +30,7 @@ from pytest_overfit.findings.remedies import (
     PERMUTED,
     PLAIN_CALL,
     STATELESS,
+    UNFLIPPED,
 )
 from pytest_overfit.network.recorder import Call, differ, distance, recorded, undisturbed
 from pytest_overfit.subject import Batch, Sample, collate
@@ -249,10 +250,28 @@ def _first_leaking(bench: Bench, batch: Batch, row: int) -> tuple[str | None, st
     found = found or _first_where(partial(_nowhere, clips=len(batch)), calls, alone)
     if found:
         module, before = found
-        return module, f": they are mixed before {module}" if before else f", first in {module}"
+        if not before:
+            return module, f", first in {module}"
+        block = _within(module, calls, changed, alone, clips=len(batch))
+        return block, f": they are mixed {f'in {block}, ' if block else ''}before {module}"
     # ... or another one is.
     last = _last_out_of_order(calls, alone, row, len(batch))
     return last, f", first in {last}" if last else ""
+
+
+def _within(module: str, *passages: list[Call], clips: int) -> str | None:
+    """The innermost block around a module in which clips are mixed before it: what that is given is
+    each clip's own, in a batch whose other clips are changed. None where that is the whole network.
+    """
+    block = module
+    while "." in block:
+        block = block.rpartition(".")[0]
+        for calls in zip(*passages, strict=False):
+            if {call.module for call in calls} == {block} and all(call.inputs for call in calls):
+                one, other, alone = (call.inputs[0] for call in calls)
+                if not _all_changed(one, other, alone, clips):
+                    return block
+    return None
 
 
 def _last_out_of_order(calls: list[Call], alone: list[Call], row: int, clips: int) -> str | None:
@@ -528,6 +547,7 @@ BATCH_LEAK = Record(
         ORDER_PUT_BACK,
         OTHER_AXES,
         PERMUTED,
+        UNFLIPPED,
         DEFAULT_LOSS,
         FROM_HEAD,
         ONE_BY_ONE,

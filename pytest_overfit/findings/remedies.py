@@ -267,7 +267,7 @@ PERMUTED = subject_remedy(
     "axes moved where a view or reshape only renames them", function_edits.permuted
 )
 TURNED_BACK = subject_remedy("each clip's output turned back in time", subject_edits.turned_back)
-UNFLIPPED = subject_remedy("nothing turned round in time", function_edits.unflipped)
+UNFLIPPED = subject_remedy("nothing turned round", function_edits.unflipped)
 UNDETACH = subject_remedy(
     "no .detach() and no torch.no_grad in the forward pass", function_edits.undetached
 )

@@ -1027,3 +1027,33 @@ def test_a_comparison_has_the_slope_of_a_sigmoid_while_it_is_trained() -> None:
         assert bool((x.grad > 0).all())
         with torch.no_grad():
             assert (x > 0).dtype == torch.bool
+
+
+# -- clips mixed inside a block ----------------------------------------------------------------------
+
+
+class BatchMean(nn.Module):
+    """Adds the mean over the batch and a table of places, and drops some."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.table, self.dropout = nn.Embedding(200, width), nn.Dropout(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = x + x.mean(0, keepdim=True)
+        return self.dropout(mixed + self.table(torch.arange(x.shape[1])))
+
+
+class Mixing(BiGRU):
+    def __init__(self, dim: int, vocabulary: int) -> None:
+        super().__init__(dim, vocabulary)
+        self.places = BatchMean(dim)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(self.places(features), frames)
+
+
+def test_clips_that_are_mixed_within_a_block_are_put_there_and_not_behind_it() -> None:
+    leak = next(one for one in found(subject(Mixing, "mixing")) if one.name == "batch_leak")
+    assert leak.module == "places"
+    assert leak.headline.endswith("they are mixed in places, before places.dropout")

@@ -77,7 +77,7 @@ def test_what_contracts_found_is_mended(fault: str, name: str) -> None:
         ("data-filled-in-front", "targets without what fills them up"),
         ("net-pooled", "the place of each frame added to its features"),
         ("net-backwards", "each clip's output turned back in time"),
-        ("net-turned", "nothing turned round in time"),
+        ("net-turned", "nothing turned round"),
         ("net-reshaped", "axes moved where a view or reshape only renames them"),
         (
             "train-latents-masked",
