@@ -17,7 +17,7 @@ from pytest_overfit.climb.misread import Misread, worst
 from pytest_overfit.climb.quiet import Quieted
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.findings.finite import breach_of_training
-from pytest_overfit.findings.leaks import PADDING_LEAK
+from pytest_overfit.findings.padding import PADDING_LEAK
 from pytest_overfit.levels import (
     BY_CHANCE,
     Level,

@@ -18,9 +18,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pytest_overfit import ctc, measures
 from pytest_overfit.finding import Finding
-from pytest_overfit.findings.leaks import BATCH_LEAK, PADDING_LEAK
+from pytest_overfit.findings.leaks import BATCH_LEAK
+from pytest_overfit.findings.lost_input import INPUT_IGNORED
 from pytest_overfit.findings.modes import TRAIN_EVAL_GAP
-from pytest_overfit.findings.wiring import INPUT_IGNORED
+from pytest_overfit.findings.padding import PADDING_LEAK
 from pytest_overfit.network.function_edits import Undropped
 from pytest_overfit.network.recorder import undisturbed
 from pytest_overfit.subject import Batch, Sample, Subject, collate

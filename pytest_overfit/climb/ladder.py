@@ -39,9 +39,9 @@ from pytest_overfit.climb.quiet import Quieted, nearest_reading
 from pytest_overfit.climb.seeds import ALPHA, BETA, SeedTest
 from pytest_overfit.finding import Finding, naming
 from pytest_overfit.findings.examine import Checked, breaks_rungs, check_feasible, examine
+from pytest_overfit.findings.lost_input import INPUT_IGNORED
 from pytest_overfit.findings.samples import CONFLICTING_SAMPLES
 from pytest_overfit.findings.training import overwhelms
-from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.loop.training import LoopTraining
 from pytest_overfit.network.noise import MOST, NOTHING, Noise
 from pytest_overfit.network.subject_edits import unmasked

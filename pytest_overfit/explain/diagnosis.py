@@ -17,9 +17,9 @@ from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.findings.bench import CLIPS
 from pytest_overfit.findings.catalogue import CONTRACTS, DETECTORS, record_of
 from pytest_overfit.findings.examine import breaks_rungs, examine, without_consequences
+from pytest_overfit.findings.lost_input import INPUT_IGNORED
 from pytest_overfit.findings.running import TOOL_FAILS, own_failure
 from pytest_overfit.findings.signal import CONSTANT_SIGNAL, SIGNAL_DROWNED
-from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.network import Observation, rows_for_people
 from pytest_overfit.subject import Subject
 

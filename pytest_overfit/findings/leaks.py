@@ -1,10 +1,9 @@
-"""Findings of a network in eval mode, where a clip's output must be its own, whatever the seed, the
-batch and the padding.
+"""Findings of clips that leak into each other: in eval mode a clip's output must be its own, whatever
+stands beside it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from itertools import compress
@@ -13,89 +12,22 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pytest_overfit import ctc
-from pytest_overfit.finding import Finding, counted
+from pytest_overfit.finding import Finding
 from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import (
     BYPASS,
     DEFAULT_LOSS,
     FROM_HEAD,
-    NO_DROPOUT_AT_ALL,
-    NOISELESS,
     ONE_BY_ONE,
     ORDER_PUT_BACK,
     OTHER_AXES,
     OTHER_LAYOUT,
     PERMUTED,
-    PLAIN_CALL,
-    STATELESS,
     UNFLIPPED,
 )
-from pytest_overfit.network.recorder import Call, differ, distance, recorded, undisturbed
-from pytest_overfit.subject import Batch, Sample, collate
-
-GRAVE = 0.5
-"""Share of what a fresh output says of a clip that padding may change before it is a failure.
-Convolutions that read a few zeros change 0.001 to 0.01, a group norm over time or an unmasked
-recurrent layer 0.1; what a trained network makes of it, the control `clips alone` tells.
-"""
-
-EDGE, EDGE_NATS = 1 / 3, 0.01
-"""Share of a clip's steps, at its end, to which a change may be kept that is only told whatever a fresh
-output makes of it, since it says next to nothing; and the share by which the loss may move then.
-"""
-FAINT = 1e-3
-"""Nats by which log-probabilities may change anywhere for the same reason."""
-
-
-def output_is_repeatable(bench: Bench) -> tuple[Finding, ...]:
-    """Eval mode gives the same output each time: with the same seed, whatever ran before; and with
-    any seed.
-    """
-    whole = collate(bench.clips[:1]).to(bench.device)
-    for batch, seeds in ((bench.batch, (2,)), (whole, (2, 3, 4, 5))):
-        first = bench.run(batch.features, batch.frames, seed=1)[0]
-        if first.isnan().any():
-            continue  # no number is equal to itself, then; what makes it so is told as that
-        bench.run(-batch.features, batch.frames)  # what it leaves behind must not show
-        other = next(
-            (
-                seed
-                for seed in seeds
-                if not torch.equal(first, bench.run(batch.features, batch.frames, seed=seed)[0])
-            ),
-            None,
-        )
-        if other is None:
-            continue
-        for record, seed in ((CARRIED_STATE, 1), (RANDOM_IN_EVAL, other)):
-            bench.run(-batch.features, batch.frames)
-            again = bench.run(batch.features, batch.frames, seed=seed)[0]
-            gap = distance(first.float(), again.float())
-            if gap > bench.tolerance:
-                calls = bench.calls(batch, seed=1)
-                bench.run(-batch.features, batch.frames)
-                return (
-                    _not_repeatable(record, gap, first_apart(calls, bench.calls(batch, seed=seed))),
-                )
-    return _carried_in_buffers(bench)
-
-
-def _carried_in_buffers(bench: Bench) -> tuple[Finding, ...]:
-    """A network that writes into its buffers in eval mode, so that a batch is read otherwise after
-    another one. `Bench.run` puts buffers back.
-    """
-    features, frames = bench.batch.features, bench.batch.frames
-    with recorded(bench.network) as calls:
-        first, _, again = bench.in_a_row(
-            (features, frames), (-features, frames), (features, frames), seed=1
-        )
-    gap = distance(first.float(), again.float())
-    if not bench.tolerance < gap < math.inf:
-        return ()
-    a_run = len(calls) // 3
-    return (_not_repeatable(CARRIED_STATE, gap, first_apart(calls[:a_run], calls[-a_run:])),)
+from pytest_overfit.network.recorder import Call, distance, undisturbed
+from pytest_overfit.subject import Batch, collate
 
 
 def _first_where(differs: Callable[..., bool], *passages: list[Call]) -> tuple[str, bool] | None:
@@ -110,24 +42,6 @@ def _first_where(differs: Callable[..., bool], *passages: list[Call]) -> tuple[s
             if all(sides) and differs(*(side[0] for side in sides)):
                 return calls[0].module, before
     return None
-
-
-def _not_repeatable(record: Record, gap: float, module: str | None) -> Finding:
-    first = f", first in {module}" if module else ""
-    carried = record is CARRIED_STATE
-    what = (
-        "the same input, the same seed, and another output"
-        if carried
-        else "another output with each seed"
-    )
-    return record.finding(
-        headline=f"{what} in eval mode: log-probabilities differ by up to {gap:.2g}{first}",
-        module=module,
-        try_="start every call from a state of its own: nothing of one batch may reach the next"
-        if carried
-        else "tie dropout and other noise to self.training",
-        status="confirmed",
-    )
 
 
 def clips_are_independent(bench: Bench) -> tuple[Finding, ...]:
@@ -390,138 +304,6 @@ def _square(bench: Bench) -> Batch | None:
     return cut if len(output) == count else None
 
 
-def padding_is_ignored(bench: Bench) -> tuple[Finding, ...]:
-    """Eval mode: zeros behind a clip, as longer batch mates bring them, leave its output as it is.
-    Held where all clips are of one length.
-
-    Weighed by the share of what the output says of a clip that padding changes: little is a
-    warning.
-    """
-    if len({sample.frames for sample in bench.samples}) == 1:
-        return ()
-    for clip in bench.clips[-2:]:
-        length = max(clip.frames + clip.frames // 4 + 1, bench.clips[0].frames)
-        if not bench.takes(length):
-            continue
-        alone, steps = bench.alone(clip.features)
-        batch = collate([clip, bench.clips[0]]).to(bench.device)
-        padded = bench.alone(clip.features, padded_to=length)
-        # A network that cuts what is past the longest clip is padded by batch mates alone.
-        for among, own in (padded, bench.run(batch.features, batch.frames)):
-            valid = min(int(steps[0]), int(own[0]), len(alone))
-            if distance(alone[:valid, 0].float(), among[:valid, 0].float()) > bench.tolerance:
-                rows = alone[:valid, 0].double(), among[:valid, 0].double()
-                module = _where_padding_leaks(bench, clip, length, batch)
-                return (_padding_leak(bench, clip, rows, module),)
-    return ()
-
-
-def _where_padding_leaks(bench: Bench, clip: Sample, length: int, batch: Batch) -> str | None:
-    calls, *_ = bench.passage(clip.features)
-    others, *_ = bench.passage(clip.features, padded_to=length)
-    return first_apart(calls, others) or first_apart(calls, bench.calls(batch))
-
-
-def first_apart(calls: list[Call], others: list[Call]) -> str | None:
-    """The first module that gives something else where it was given the same; where there is none,
-    since that is done between the network's own modules, the first that gives something else.
-    """
-    apart = [
-        (call, other)
-        for call, other in zip(calls, others, strict=False)
-        if call.outputs and call.outputs[0].ndim > 1 and _apart(call.outputs, other.outputs)
-    ]
-    given_the_same = (call.module for call, other in apart if not _apart(call.inputs, other.inputs))
-    return next(given_the_same, apart[0][0].module if apart else None)
-
-
-def _apart(some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:
-    """Whether the first tensors of two passages differ by more than rounding."""
-    if not some or not differ(some[:1], others[:1]):
-        return False
-    return distance(some[0], others[0]) > 1e-4 * float(some[0].abs().max())
-
-
-def _padding_leak(
-    bench: Bench, clip: Sample, rows: tuple[Tensor, Tensor], module: str | None
-) -> Finding:
-    """rows: log-probabilities (steps, vocabulary) of the clip alone and with padding behind it."""
-    alone, padded = rows
-    steps, target = torch.tensor([len(alone)]), clip.target[None]
-    losses = [
-        float(
-            ctc.nats_per_token(
-                one[:, None],
-                steps,
-                target,
-                torch.tensor([len(clip.target)]),
-                blank=bench.subject.blank,
-            )
-        )
-        for one in rows
-    ]
-    apart = (alone - padded).abs().amax(1) > bench.tolerance
-    changed = int(apart.sum())
-    moved = int((alone.argmax(1) != padded.argmax(1)).sum())
-    share = _share_changed(alone, padded)
-    at_the_edge = not apart[: round((1 - EDGE) * len(apart))].any()
-    little = at_the_edge or distance(alone, padded) < FAINT
-    return PADDING_LEAK.finding(
-        headline=f"the output of {clip.name} depends on the padding behind it"
-        + (f", first in {module}" if module else ""),
-        evidence=(
-            f"{changed} of {counted(len(alone), 'step')} change, by up to "
-            f"{distance(alone, padded):.2g}: {share:.2g} of what the output says "
-            f"of this clip, where {GRAVE:g} is grave",
-            f"the loss moves by {losses[1] - losses[0]:+.2g} from {losses[0]:.3g} nats per token",
-            f"another token comes first at {counted(moved, 'step')}",
-        ),
-        module=module,
-        samples=(clip.name,),
-        try_=(
-            "mask what stands past each clip's frames: packed sequences, key_padding_mask, zeros "
-            "before every convolution"
-        ),
-        status="confirmed",
-        severity="failure"
-        if share >= GRAVE and not (little and abs(losses[1] / losses[0] - 1) < EDGE_NATS)
-        else "warning",
-    )
-
-
-def _share_changed(alone: Tensor, padded: Tensor) -> float:
-    """Divergence of one output from the other, over that of the first from its own mean over steps:
-    what it says of this clip's steps.
-    """
-    gain = (alone.exp() * (alone - alone.logsumexp(0) + math.log(len(alone)))).sum(1).mean()
-    lost = (alone.exp() * (alone - padded)).sum(1).mean()
-    return float(lost / gain.clamp(min=1e-12))
-
-
-CARRIED_STATE = Record(
-    name="carried_state",
-    stage="network",
-    means=(
-        "The network keeps something from call to call, so that the same clip with the same seed "
-        "gives another output after other clips."
-    ),
-    detected="A batch is run twice with one seed in eval mode, and other clips in between.",
-    mend="Start every call from a state of its own: nothing of one batch may reach the next. Write "
-    "into buffers in train mode alone.",
-    follows=("non_finite_output", "non_finite_gradient"),
-    remedies=(STATELESS,),
-    planted=("net-carried-state",),
-)
-RANDOM_IN_EVAL = Record(
-    name="random_in_eval",
-    stage="network",
-    means="The network is random in eval mode: what it says of a clip hangs on the seed.",
-    detected="A batch is run twice in eval mode, with two seeds.",
-    mend="Tie dropout and other noise to self.training.",
-    follows=("non_finite_output", "non_finite_gradient"),
-    remedies=(NO_DROPOUT_AT_ALL, NOISELESS, PLAIN_CALL, BYPASS),
-    planted=("net-dropout-in-eval",),
-)
 BATCH_LEAK = Record(
     name="batch_leak",
     stage="network",
@@ -556,52 +338,12 @@ BATCH_LEAK = Record(
     planted=("ctc-axes", "ctc-axes-output", "ctc-axes-square", "net-batch-mean"),
     harmless=True,
 )
-PADDING_LEAK = Record(
-    name="padding_leak",
-    stage="network",
-    means="What is said of a clip depends on the padding behind it, so on how long its batch "
-    "mates are. Convolutions that read a few zeros are "
-    "usual and only told; much of it makes training and use differ.",
-    detected="Clips are run with and without zeros behind them; the share of what the output says "
-    "that changes weighs it, unless it changes in the last third of the steps alone, or by less than "
-    "a thousandth of a nat, and the loss moves by less than a hundredth. A pass of a rung must also "
-    "hold for each clip alone.",
-    mend=(
-        "Mask what stands past each clip's frames: packed sequences, key_padding_mask, zeros "
-        "before every convolution."
-    ),
-    follows=(
-        "non_finite_output",
-        "non_finite_gradient",
-        "exploding_signal",
-        "carried_state",
-        "random_in_eval",
-        "batch_leak",
-        "place_lost",
-    ),
-    remedies=(ONE_BY_ONE,),
-    planted=("data-padding",),
-    harmless=True,
-)
 
-REPEATABLE_OUTPUT = Contract(
-    name="repeatable output",
-    holds="eval mode gives the same output each time",
-    about="network",
-    examine=output_is_repeatable,
-    finds=(CARRIED_STATE, RANDOM_IN_EVAL),
-)
+
 INDEPENDENT_CLIPS = Contract(
     name="independent clips",
     holds="a clip's output does not depend on its batch mates",
     about="network",
     examine=clips_are_independent,
     finds=(BATCH_LEAK,),
-)
-IGNORED_PADDING = Contract(
-    name="ignored padding",
-    holds="a clip's output does not depend on padding",
-    about="network",
-    examine=padding_is_ignored,
-    finds=(PADDING_LEAK,),
 )

@@ -263,3 +263,23 @@ def time_axis(longer: Tensor, shorter: Tensor) -> int | None:
         ),
         None,
     )
+
+
+def first_apart(calls: list[Call], others: list[Call]) -> str | None:
+    """The first module that gives something else where it was given the same; where there is none,
+    since that is done between the network's own modules, the first that gives something else.
+    """
+    apart = [
+        (call, other)
+        for call, other in zip(calls, others, strict=False)
+        if call.outputs and call.outputs[0].ndim > 1 and _apart(call.outputs, other.outputs)
+    ]
+    given_the_same = (call.module for call, other in apart if not _apart(call.inputs, other.inputs))
+    return next(given_the_same, apart[0][0].module if apart else None)
+
+
+def _apart(some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:
+    """Whether the first tensors of two passages differ by more than rounding."""
+    if not some or not differ(some[:1], others[:1]):
+        return False
+    return distance(some[0], others[0]) > 1e-4 * float(some[0].abs().max())

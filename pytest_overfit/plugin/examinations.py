@@ -12,8 +12,8 @@ from pytest_overfit.explain.diagnosis import examine_rung
 from pytest_overfit.finding import Finding, accepting
 from pytest_overfit.findings.catalogue import DETECTORS
 from pytest_overfit.findings.examine import Checked, examine, stale_acceptances
+from pytest_overfit.findings.lost_input import INPUT_IGNORED
 from pytest_overfit.findings.modes import TRAIN_EVAL_GAP
-from pytest_overfit.findings.wiring import INPUT_IGNORED
 from pytest_overfit.host import lent, own_randomness
 from pytest_overfit.loop.contracts import examine_loop
 from pytest_overfit.plugin import findings_text

@@ -12,7 +12,7 @@ from pytest_overfit.climb.criteria import WER
 from pytest_overfit.climb.ladder import Detour, Outcome, Verdict
 from pytest_overfit.climb.misread import Misread
 from pytest_overfit.finding import counted
-from pytest_overfit.findings.wiring import INPUT_IGNORED
+from pytest_overfit.findings.lost_input import INPUT_IGNORED
 from pytest_overfit.levels import LevelMatch
 
 WIDTH = 120

@@ -1,0 +1,191 @@
+"""Findings of what is not read of the input: columns, and frames inside clips."""
+
+from __future__ import annotations
+
+from pytest_overfit import ctc
+from pytest_overfit.finding import Finding, naming
+from pytest_overfit.findings.bench import Bench
+from pytest_overfit.findings.bench.wiring import Wiring
+from pytest_overfit.findings.record import Contract, Record
+from pytest_overfit.findings.remedies import (
+    PLAIN_CALL,
+)
+from pytest_overfit.network.recorder import differ
+
+EDGE = 0.1
+"""Share of the columns, at either edge, that a stride over features may leave over."""
+
+
+IGNORED_INSIDE = 0.1
+"""Share of a clip's inner frames without any effect that max pooling, by chance, may leave; strides
+without overlap leave more.
+"""
+
+
+def all_columns_are_read(bench: Bench) -> tuple[Finding, ...]:
+    """The output depends on every column of the input."""
+    wiring = bench.once(Wiring.of)
+    silent, dim = wiring.columns, bench.batch.features.shape[-1]
+    # A module that is never used is told with its columns.
+    told = not silent or len(silent) == dim or wiring.unused
+    return () if told else (_columns_ignored(wiring),)
+
+
+def _columns_ignored(wiring: Wiring) -> Finding:
+    """A warning where they are dropped before any layer, which is then made for what is left, or a
+    few at the edges are lost, as a stride over features leaves them, and no part of the input with
+    them.
+    """
+    dim, silent = wiring.bench.batch.features.shape[-1], wiring.columns
+    at_the_edges = all(column < EDGE * dim or column >= (1 - EDGE) * dim for column in silent)
+    left_over = at_the_edges and len(silent) <= EDGE * dim and not parts_in(wiring)
+    chosen = not _any_layer_is_given(wiring, dim)
+    return COLUMNS_IGNORED.finding(
+        severity="warning" if left_over or chosen else "failure",
+        headline=f"{len(silent)} of {dim} feature columns change nothing: {spans(silent)}"
+        + parts_in(wiring),
+        evidence=("they are dropped before any layer: each is made for what is left",)
+        if chosen
+        else (),
+        try_="check the slices that the network takes of its input",
+        status="confirmed",
+    )
+
+
+def _any_layer_is_given(wiring: Wiring, dim: int) -> bool:
+    """Whether any module with parameters of its own is given as many features as there are."""
+    return any(
+        dim in tensor.shape
+        for call in wiring.calls
+        if any(True for _ in wiring.bench.network.get_submodule(call.module).parameters(False))
+        for tensor in call.inputs
+    )
+
+
+def frames_ignored(wiring: Wiring, inner: int) -> Finding:
+    """A warning where no gap is as long as a clip's frames for one token, as of frames skipped on
+    purpose: no token is lost in it.
+    """
+    bench = wiring.bench
+    silent = {
+        clip: [frame for one, frame in wiring.frames if one == clip] for clip, _ in wiring.frames
+    }
+    gaps = {
+        clip: max(high - low + 1 for low, high in _runs(frames)) for clip, frames in silent.items()
+    }
+    room = {
+        clip: bench.clips[clip].frames / ctc.steps_needed(bench.clips[clip].target.tolist())
+        for clip in silent
+    }
+    worst = max(gaps, key=lambda clip: gaps[clip] / room[clip])
+    return SKIPPED_FRAMES.finding(
+        headline=(
+            f"{len(wiring.frames)} of {inner} frames change nothing: in {bench.clips[worst].name}, "
+            f"frames {spans(silent[worst])}"
+        ),
+        evidence=(f"{gaps[worst]} of them in a row, where a token has {room[worst]:.3g} frames",),
+        samples=tuple(bench.clips[clip].name for clip in silent),
+        try_=_skipping(wiring),
+        status="confirmed",
+        severity="failure" if gaps[worst] >= room[worst] else "warning",
+    )
+
+
+def _skipping(wiring: Wiring) -> str:
+    """What to look at: the first module that is given another value at a skipped frame and does not
+    answer, else what stands before it.
+    """
+    bench = wiring.bench
+    clip, frame = wiring.frames[0]
+    features = bench.clips[clip].features
+    changed = features.clone()
+    changed[frame] += 1 + features.std()
+    calls, *_ = bench.passage(features)
+    others, *_ = bench.passage(changed)
+    for call, other in zip(calls, others, strict=False):
+        module = bench.network.get_submodule(call.module)
+        if next(module.children(), None) is None and not differ(call.outputs, other.outputs):
+            if not differ(call.inputs, other.inputs):
+                return f"check what is cut off or left out before {call.module}"
+            kernel, stride = getattr(module, "kernel_size", None), getattr(module, "stride", None)
+            sizes = f": its kernel is {kernel}, its stride {stride}" if kernel and stride else ""
+            return f"check {call.module}, which is given these frames and does not use them{sizes}"
+    return "check what is cut off a clip"
+
+
+def parts_in(wiring: Wiring) -> str:
+    """The parts of the input, as the subject names them, that are silent throughout: ` (left hand)`."""
+    silent, dim = set(wiring.columns), wiring.bench.batch.features.shape[-1]
+    parts = [
+        name
+        for name, where in wiring.bench.subject.parts.items()
+        if set(range(dim)[where]) <= silent
+    ]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _runs(numbers: list[int]) -> list[list[int]]:
+    """First and last of each run of neighbours: 1, 2, 3, 7 as (1, 3), (7, 7)."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return runs
+
+
+def spans(numbers: list[int]) -> str:
+    """1, 2, 3, 7 as 1-3, 7: the first five runs."""
+    return naming([f"{low}-{high}" if high > low else f"{low}" for low, high in _runs(numbers)])
+
+
+COLUMNS_IGNORED = Record(
+    name="columns_ignored",
+    stage="network",
+    means="Some feature columns change nothing: what stands in them, such as a hand, is never read.",
+    detected=(
+        "Columns without a gradient in either mode are replaced by noise: the output must answer. A "
+        "few at the edges, as a stride over features leaves them, are only told, and so are those that "
+        "are dropped before any layer, each being made for what is left."
+    ),
+    mend="Check the slices that the network takes of its input; accept it where they are meant.",
+    follows=("non_finite_output", "non_finite_gradient", "input_ignored", "random_in_eval"),
+    remedies=(PLAIN_CALL,),
+    planted=("net-columns-ignored",),
+    harmless=True,  # the others are read
+)
+
+
+SKIPPED_FRAMES = Record(
+    name="skipped_frames",
+    stage="network",
+    means=(
+        "Some frames inside clips change nothing: they are cut off, or strides jump over them. A "
+        "gap as long as a token hides it."
+    ),
+    detected="Frames without a gradient in either mode are changed, and the output does not "
+    "answer.",
+    mend="Check the named module's kernel against its stride, and what is cut off before it.",
+    follows=(
+        "non_finite_output",
+        "non_finite_gradient",
+        "time_collapse",
+        "wrong_steps",
+        "place_lost",
+        "random_in_eval",
+    ),
+    remedies=(PLAIN_CALL,),
+    planted=("net-frames-ignored", "net-frames-cut"),
+    harmless=True,
+)
+
+
+READ_COLUMNS = Contract(
+    name="read columns",
+    holds="the output depends on every feature column",
+    about="network",
+    examine=all_columns_are_read,
+    finds=(COLUMNS_IGNORED,),
+    may_be_meant=True,
+)
