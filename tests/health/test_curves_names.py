@@ -85,6 +85,7 @@ from pytest_overfit.health.curves.metric_names import canonical, clock, known
         ),
         *((name, "val_char_accuracy") for name in ("val norm_ED", "val norm_edit_dis", "val_crr")),
         ("train_masked_loss", "train_loss"),
+        ("val_ce_loss_token", "val_loss"),
         ("val_chrF", "val_chrf"),
         *((name, "val_wer") for name in ("val_wer_norm", "eval/normalized_wer", "val_wer")),
     ],
@@ -115,6 +116,7 @@ def test_the_width_of_a_beam_changes_nothing_of_what_is_measured() -> None:
         "lr-Adam-momentum",
         "lr_scale",
         "gap",
+        "chars per token",
         "val_norm_edit_distance",  # of some trainers a share, of others one minus it
         "entropy",
         "flower",

@@ -305,3 +305,11 @@ def test_a_folder_whose_only_log_tells_names_that_nobody_knows_is_told_with_them
     with pytest.raises(BadRun, match=r"loss_log\.txt tells d_adv_thing") as raised:
         read_run(tmp_path)
     assert "--overfit-metric train_loss=d_adv_thing" in str(raised.value)
+
+
+def test_the_name_of_an_only_file_tells_of_validation_and_never_of_training(tmp_path: Path) -> None:
+    table = "epoch,loss\n1,4.5\n2,4.4\n3,4.3\n"
+    assert "val_loss" in read_run(written(tmp_path / "a" / "valid-0.1.csv", table)).curves
+    assert "train_loss" in read_run(written(tmp_path / "b" / "log.csv", table)).curves
+    cer = table.replace("loss", "cer")
+    assert "val_cer" in read_run(written(tmp_path / "c" / "train.csv", cer)).curves

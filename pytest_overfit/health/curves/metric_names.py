@@ -45,7 +45,7 @@ MEASURES = {
     "loss": (
         "loss, cost, ctcloss, xent, cross entropy, nll, objective, log probability, log "
         "prob, logprob, log likelihood, mse, mae, cross entropy loss, masked loss, negative log "
-        "likelihood"
+        "likelihood, loss token"
     ),
     "wer": "wer, word error rate, bwer, gloss wer, gloss error rate, sign wer, sign error rate",
     "ter": "ter, token error rate",
@@ -71,7 +71,7 @@ MEASURES = {
     "char_accuracy": "char accuracy, character accuracy, char acc, acc per char, accuracy per char, "
     "norm ed, norm edit dis, 1 ned, char recognition rate, character recognition rate, crr",
     "f1": "f 1, f 1 score, f score, macro f 1, micro f 1, weighted f 1",
-    "perplexity": "perplexity, ppl",
+    "perplexity": "perplexity, ppl, perplexity token",
     "emission_ratio": (
         "emission ratio, emitted ratio, emitted target, emitted target ratio, emitted target tokens"
     ),
@@ -111,7 +111,7 @@ PASSED_OVER = {
             "avg average mean overall total joint",
             "current cur latest main clean report lst ce beam",
             "running smooth smoothed greedy rank slice lm value",
-            "other ctc all transducer rnnt tdt detok token",
+            "other ctc all transducer rnnt tdt detok",
         ),
         1,
     )

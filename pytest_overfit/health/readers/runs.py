@@ -287,14 +287,14 @@ def _read_all(
 
 def _split_of(log_set: LogSet, log_sets: Sequence[LogSet]) -> str:
     """The split that the name of a file tells where another of its format is of another: of
-    `train.log` beside `valid.log`.
+    `train.log` beside `valid.log`. And of the only file, if that is validation: what is called training
+    may tell of both.
     """
+    own = split_of_name(log_set.logs[0].path)
+    if len(log_sets) == 1 and own == "val":
+        return own
     named = [one.logs[0].path for one in log_sets if one.format is log_set.format]
-    return (
-        split_of_name(log_set.logs[0].path)
-        if len({split for path in named if (split := split_of_name(path))}) > 1
-        else ""
-    )
+    return own if len({split for path in named if (split := split_of_name(path))}) > 1 else ""
 
 
 def _read(log_set: LogSet, progress: Progress, builder: LogBuilder) -> list[LogContents]:
