@@ -86,6 +86,7 @@ from pytest_overfit.health.curves.metric_names import canonical, clock, known
         *((name, "val_char_accuracy") for name in ("val norm_ED", "val norm_edit_dis", "val_crr")),
         ("train_masked_loss", "train_loss"),
         ("val_ce_loss_token", "val_loss"),
+        ("PhonemeErrorRate/Evaluation", "val_per"),
         ("val_chrF", "val_chrf"),
         *((name, "val_wer") for name in ("val_wer_norm", "eval/normalized_wer", "val_wer")),
     ],

@@ -313,3 +313,12 @@ def test_the_name_of_an_only_file_tells_of_validation_and_never_of_training(tmp_
     assert "train_loss" in read_run(written(tmp_path / "b" / "log.csv", table)).curves
     cer = table.replace("loss", "cer")
     assert "val_cer" in read_run(written(tmp_path / "c" / "train.csv", cer)).curves
+
+
+def test_files_of_bare_numbers_may_have_a_run_in_their_names(tmp_path: Path) -> None:
+    for name, first in (("bn_sgd_loss_history", 4.0), ("bn_sgd_val_loss_history", 5.0)):
+        written(tmp_path / f"{name}.txt", "".join(f"{first / n:.6e}\n" for n in range(1, 9)))
+    written(tmp_path / "bn_sgd_best_loss_history.txt", "11.0\n12.0\n13.0\n14.0\n")
+    run = read_run(tmp_path)
+    assert (run.curves["train_loss"].values[0], run.curves["val_loss"].values[0]) == (4.0, 5.0)
+    assert 11.0 not in run.curves["train_loss"].values

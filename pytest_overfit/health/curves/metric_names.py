@@ -175,6 +175,7 @@ NOT_OF_NOW = frozenset(
     }
 )
 """Words that make a value another than the one of this epoch, or of another split."""
+CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 APART = re.compile(r"/| - ")
 
 
@@ -201,7 +202,7 @@ class MetricName:
 def words(raw: str) -> tuple[str, ...]:
     """A name in lower-case words: `valLoss`, `val/loss` and `Val Loss` are ("val", "loss")."""
     if raw.isalnum() and not raw.isupper():
-        raw = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", raw)
+        raw = CAMEL.sub(" ", raw)
     raw = re.sub(r"dataloader_idx_0\b", " ", raw)
     found = re.findall(r"[a-z]+|\d+|%", raw.lower().replace("lr-", "lr "))
     return tuple(PLURALS.get(word, word) for word in found)
@@ -226,6 +227,8 @@ def known(raw: str) -> MetricName | None:
     if whole is None and parts[-2:] == ("loss", "1"):
         whole = _known(parts[:-1])  # TensorFlow's name of a second one: `loss_1`
         whole = replace(whole, rank=whole.rank + 30) if whole else None
+    if whole is None and (spaced := CAMEL.sub(" ", raw)) != raw:
+        whole = known(spaced)  # `PhonemeErrorRate/Evaluation`
     *before, last = APART.split(raw)
     if whole is not None or not before:
         return whole

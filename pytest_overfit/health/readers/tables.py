@@ -14,7 +14,7 @@ from pytest_overfit.finding import naming
 from pytest_overfit.health.curves.curve import Where
 from pytest_overfit.health.curves.log_builder import LogBuilder
 from pytest_overfit.health.curves.metric import MEASURED
-from pytest_overfit.health.curves.metric_names import SPLITS, clock, known, words
+from pytest_overfit.health.curves.metric_names import NOT_OF_NOW, SPLITS, clock, known, words
 from pytest_overfit.health.readers.rows import (
     LeftOut,
     Progress,
@@ -329,13 +329,18 @@ def is_numbers_file(path: Path, text: str) -> bool:
 
 
 def _metric_of_file(path: Path) -> str | None:
-    """The metric that a file of numbers is named after; a split alone stands for its loss."""
+    """The metric that a file of numbers is named after, with or without words before it; a split alone
+    stands for its loss.
+    """
     name = path.stem
     left = [word for word in words(name) if word not in OF_FILES]
     if len(left) == 1 and left[0] in SPLITS:
         return f"{left[0]}_loss"
     # What is told of tests again and again may be all that there is of validation.
-    return name if known(name) or known(name.lower().replace("test", "val")) else None
+    if known(name) or known(name.lower().replace("test", "val")):
+        return name
+    ends = (left[at:] for at in range(1, len(left)) if left[at - 1] not in NOT_OF_NOW)
+    return next((end for words_ in ends if known(end := " ".join(words_))), None)
 
 
 def read_numbers_files(
