@@ -204,16 +204,14 @@ def _used_twin(wiring: Wiring, module: str) -> str | None:
     if not given or any(wiring.bench.vocabulary in tensor.shape for tensor in given):
         return None
     of = NUMBERED.sub(".#", f".{module}.")
-    return next(
-        (
-            name
-            for name, _ in wiring.bench.network.named_modules()
-            if name != module
-            and NUMBERED.sub(".#", f".{name}.") == of
-            and wiring.below(name) & wiring.flow.alive
-        ),
-        None,
-    )
+    alike = [
+        name
+        for name, _ in wiring.bench.network.named_modules()
+        if NUMBERED.sub(".#", f".{name}.") == of
+    ]
+    used = [name for name in alike if wiring.below(name) & wiring.flow.alive]
+    # What the last block alone hands to a next one leads nowhere, as in WaveNet.
+    return None if used == alike[:-1] and module == alike[-1] else next(iter(used), None)
 
 
 def _only_zeros(wiring: Wiring, module: str) -> str | None:

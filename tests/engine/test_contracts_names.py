@@ -1057,3 +1057,48 @@ def test_clips_that_are_mixed_within_a_block_are_put_there_and_not_behind_it() -
     leak = next(one for one in found(subject(Mixing, "mixing")) if one.name == "batch_leak")
     assert leak.module == "places"
     assert leak.headline.endswith("they are mixed in places, before places.dropout")
+
+
+# -- what the last block hands on --------------------------------------------------------------------
+
+
+class Cell(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.look, self.out, self.skip = (nn.Linear(width, width) for _ in range(3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        seen = torch.tanh(self.look(x))
+        return x + self.out(seen), self.skip(seen)
+
+
+class Cells(BiGRU):
+    """Cells of which all hand on, and all are read by their skips, but for one that is thrown away."""
+
+    def __init__(self, dim: int, vocabulary: int, *, thrown_away: int) -> None:
+        super().__init__(dim, vocabulary)
+        self.cells, self.thrown_away = nn.ModuleList(Cell(dim) for _ in range(3)), thrown_away
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        x = read = features
+        for place, cell in enumerate(self.cells):
+            onward, skip = cell(x)
+            read = read + skip
+            x = x if place == self.thrown_away else onward
+        return super().forward(read, frames)
+
+
+@pytest.mark.parametrize(
+    ("thrown_away", "told"),
+    [
+        (2, [("cells.2.out", "warning")]),
+        (0, [("cells.0.out", "failure"), ("cells.2.out", "failure")]),
+    ],
+    ids=["the last, as in WaveNet", "the first as well"],
+)
+def test_what_the_last_block_alone_hands_on_may_lead_nowhere(
+    thrown_away: int, told: list[tuple[str, str]]
+) -> None:
+    cells = found(subject(lambda d, v: Cells(d, v, thrown_away=thrown_away), "cells"))
+    assert {one.name for one in cells} == {"unused_module"}
+    assert [(one.module, one.severity) for one in cells] == told
