@@ -340,7 +340,7 @@ def _metric_of_file(path: Path) -> str | None:
     if known(name) or known(name.lower().replace("test", "val")):
         return name
     ends = (left[at:] for at in range(1, len(left)) if left[at - 1] not in NOT_OF_NOW)
-    return next((end for words_ in ends if known(end := " ".join(words_))), None)
+    return next((end for rest in ends if known(end := " ".join(rest))), None)
 
 
 def read_numbers_files(
