@@ -361,8 +361,8 @@ def _difference(curve: Curve, said: Mapping[str, Any], better: str, scale: float
     wrong = [
         f"{name} {value:g}, not {said[name]}"
         for name, value in told.items()
-        if (isinstance(said.get(name), str | float) or name == "last")
-        and _no_number(said[name])
+        if (name == "last" or said.get(name) is not None)  # a first one of null is not compared
+        and _no_number(said.get(name))
         and math.isfinite(value)
     ]
     wrong += [
@@ -405,9 +405,7 @@ def _best_at(curve: Curve, place: float, best: float) -> bool:
 
 
 def _no_number(said: object) -> bool:
-    """Whether a label's figure is NaN or infinite: as JSON of Python, in words, or null. A first reading
-    of null is not compared.
-    """
+    """Whether a label's figure is NaN or infinite: as JSON of Python, in words, or null."""
     return (
         said is None
         or isinstance(said, str)

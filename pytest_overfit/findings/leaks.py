@@ -30,20 +30,6 @@ from pytest_overfit.network.recorder import Call, distance, undisturbed
 from pytest_overfit.subject import Batch, collate
 
 
-def _first_where(differs: Callable[..., bool], *passages: list[Call]) -> tuple[str, bool] | None:
-    """The first module whose first input or output differs between passages, and whether it is the
-    input.
-    """
-    for calls in zip(*passages, strict=False):
-        if len({call.module for call in calls}) > 1:
-            continue
-        for before in (True, False):
-            sides = [call.inputs if before else call.outputs for call in calls]
-            if all(sides) and differs(*(side[0] for side in sides)):
-                return calls[0].module, before
-    return None
-
-
 def clips_are_independent(bench: Bench) -> tuple[Finding, ...]:
     """Eval mode: a clip's output does not depend on its batch mates, in any order; nor where there
     are as many steps as clips.
@@ -159,32 +145,47 @@ def _first_leaking(bench: Bench, batch: Batch, row: int) -> tuple[str | None, st
             which = "several clips" if call.module in together else "one clip alone"
             return call.module, f": {call.module} runs on {which} only"
     changed = bench.calls(batch, features=_others_changed(bench, batch, row))
-    found = _first_where(partial(_all_changed, clips=len(batch)), calls, changed, alone)
     # Where mates do not matter, the clip's place in the batch does: no row is as it is alone ...
-    found = found or _first_where(partial(_nowhere, clips=len(batch)), calls, alone)
-    if found:
+    for test, passages in ((_all_changed, (calls, changed, alone)), (_nowhere, (calls, alone))):
+        leaks: Callable[..., bool] = partial(test, clips=len(batch))
+        if (found := _first_where(leaks, *passages)) is None:
+            continue
         module, before = found
         if not before:
             return module, f", first in {module}"
-        block = _within(module, calls, changed, alone, clips=len(batch))
+        block = _within(module, leaks, *passages)
         return block, f": they are mixed {f'in {block}, ' if block else ''}before {module}"
     # ... or another one is.
     last = _last_out_of_order(calls, alone, row, len(batch))
     return last, f", first in {last}" if last else ""
 
 
-def _within(module: str, *passages: list[Call], clips: int) -> str | None:
-    """The innermost block around a module in which clips are mixed before it: what that is given is
-    each clip's own, in a batch whose other clips are changed. None where that is the whole network.
+def _first_where(differs: Callable[..., bool], *passages: list[Call]) -> tuple[str, bool] | None:
+    """The first module whose first input or output differs between passages, and whether it is the
+    input.
+    """
+    for calls in zip(*passages, strict=False):
+        if len({call.module for call in calls}) > 1:
+            continue
+        for before in (True, False):
+            sides = [call.inputs if before else call.outputs for call in calls]
+            if all(sides) and differs(*(side[0] for side in sides)):
+                return calls[0].module, before
+    return None
+
+
+def _within(module: str, leaks: Callable[..., bool], *passages: list[Call]) -> str | None:
+    """The innermost block around a module in which clips are mixed before it: what that is given does
+    not leak yet, by the test that the module's input fails. None where that is the whole network.
     """
     block = module
     while "." in block:
         block = block.rpartition(".")[0]
         for calls in zip(*passages, strict=False):
-            if {call.module for call in calls} == {block} and all(call.inputs for call in calls):
-                one, other, alone = (call.inputs[0] for call in calls)
-                if not _all_changed(one, other, alone, clips):
-                    return block
+            its_own = {call.module for call in calls} == {block}
+            given = [call.inputs[0] for call in calls if call.inputs]
+            if its_own and len(given) == len(calls) and not leaks(*given):
+                return block
     return None
 
 
@@ -338,7 +339,6 @@ BATCH_LEAK = Record(
     planted=("ctc-axes", "ctc-axes-output", "ctc-axes-square", "net-batch-mean"),
     harmless=True,
 )
-
 
 INDEPENDENT_CLIPS = Contract(
     name="independent clips",

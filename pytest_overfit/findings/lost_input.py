@@ -56,16 +56,18 @@ def input_lost(wiring: Wiring, features: Tensor, changed: Tensor) -> Finding:
         return INPUT_IGNORED.finding(
             headline="the output does not depend on the input", status="confirmed"
         )
-    losing = (
-        i for i in range(first_dead, len(pairs)) if differ(pairs[i][0].inputs, pairs[i][1].inputs)
-    )
     # A block that is given the difference is to blame before a part of it that is not.
-    first_dead = next(losing, first_dead)
-    one, other = pairs[first_dead]
+    losing = (
+        i
+        for i, (one, other) in enumerate(pairs)
+        if i >= first_dead and differ(one.inputs, other.inputs)
+    )
+    loser = next(losing, None)
+    reaches = loser is not None
+    one = calls[first_dead if loser is None else loser]
     last = calls[alive[-1]].module if alive else "the input"
-    if differ(one.inputs, other.inputs) and (shrinking := _shrinking(calls[: first_dead + 1])):
+    if loser is not None and (shrinking := _shrinking(calls[: loser + 1])):
         return _scaled_away(bench, shrinking, last, one)
-    reaches = differ(one.inputs, other.inputs)
     killer = bench.network.get_submodule(one.module)
     bare = not any(True for _ in killer.children()) and not any(True for _ in killer.parameters())
     shut = all(

@@ -20,14 +20,10 @@ GRAVE = 0.5
 Convolutions that read a few zeros change 0.001 to 0.01, a group norm over time or an unmasked
 recurrent layer 0.1; what a trained network makes of it, the control `clips alone` tells.
 """
-
-
 EDGE, EDGE_NATS = 1 / 3, 0.01
 """Share of a clip's steps, at its end, to which a change may be kept that is only told whatever a fresh
 output makes of it, since it says next to nothing; and the share by which the loss may move then.
 """
-
-
 FAINT = 0.05
 """Nats by which log-probabilities may change anywhere for the same reason. In networks of others, zeros
 that convolutions and recurrent layers read changed a fresh output by 0.01 to 0.04, attention without a
@@ -150,7 +146,6 @@ PADDING_LEAK = Record(
     planted=("data-padding",),
     harmless=True,
 )
-
 
 IGNORED_PADDING = Contract(
     name="ignored padding",

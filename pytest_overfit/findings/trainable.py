@@ -61,13 +61,13 @@ def _made_late(bench: Bench) -> Finding:
     names = bench.made_by_a_call
     modules = list(dict.fromkeys(name.rpartition(".")[0] for name in names))
     return PARAMETER_NOT_TRAINED.finding(
-        headline=f"the first call makes {naming(modules)} anew: an optimiser made before it is given "
+        headline=f"the first call makes {naming([one or 'the network' for one in modules])} anew: an optimiser made before it is given "
         "other parameters",
         evidence=(
             f"{counted(len(names), 'parameter')} of the network after its first call "
             f"{'is' if len(names) == 1 else 'are'} not among those that it was built with",
         ),
-        module=modules[0],
+        module=modules[0] or None,
         try_="make them in __init__, or as torch.nn's lazy layers, whose parameters stay the same",
         status="confirmed",
     )

@@ -155,8 +155,6 @@ COLUMNS_IGNORED = Record(
     planted=("net-columns-ignored",),
     harmless=True,  # the others are read
 )
-
-
 SKIPPED_FRAMES = Record(
     name="skipped_frames",
     stage="network",
@@ -179,7 +177,6 @@ SKIPPED_FRAMES = Record(
     planted=("net-frames-ignored", "net-frames-cut"),
     harmless=True,
 )
-
 
 READ_COLUMNS = Contract(
     name="read columns",

@@ -16,11 +16,7 @@ from pytest_overfit.findings.bench import Bench, perturbed
 from pytest_overfit.findings.bench.wiring import JITTER, UPHEAVAL, Wiring, is_below
 from pytest_overfit.findings.lost_input import INPUT_IGNORED, indistinct, input_lost
 from pytest_overfit.findings.record import Contract, Record
-from pytest_overfit.findings.remedies import (
-    BYPASS,
-    SLOPED,
-    UNDETACH,
-)
+from pytest_overfit.findings.remedies import BYPASS, SLOPED, UNDETACH
 from pytest_overfit.findings.signal import DEAD_UNITS
 from pytest_overfit.findings.unread import (
     IGNORED_INSIDE,
@@ -284,8 +280,6 @@ DETACHED_BRANCH = Record(
     planted=("net-detach", "net-router"),
     harmless=True,
 )
-
-
 UNUSED_MODULE = Record(
     name="unused_module",
     stage="network",
@@ -303,7 +297,6 @@ UNUSED_MODULE = Record(
     planted=("net-modality", "net-modality-times-0", "net-auxiliary-head"),
     harmless=True,
 )
-
 
 WHOLE_WIRING = Contract(
     name="whole wiring",

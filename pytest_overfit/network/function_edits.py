@@ -85,8 +85,10 @@ CLIPPING = {
 }
 ARCS = {torch.acos, Tensor.acos, torch.arccos, Tensor.arccos, torch.asin, Tensor.asin}
 ARCS |= {torch.arcsin, Tensor.arcsin, torch.atanh, Tensor.atanh, torch.arctanh, Tensor.arctanh}
-ABOVE = {torch.gt, Tensor.gt, Tensor.__gt__, torch.ge, Tensor.ge, Tensor.__ge__}
-BELOW = {torch.lt, Tensor.lt, Tensor.__lt__, torch.le, Tensor.le, Tensor.__le__}
+ABOVE = (torch.gt, Tensor.gt, Tensor.__gt__, torch.ge, Tensor.ge, Tensor.__ge__)
+BELOW = (torch.lt, Tensor.lt, Tensor.__lt__, torch.le, Tensor.le, Tensor.__le__)
+COMPARING = dict.fromkeys(ABOVE, 1) | dict.fromkeys(BELOW, -1)
+"""Comparisons -> the way in which their first argument makes them true."""
 TINY = 1e-6
 LARGEST = 80.0
 """Exponent of the largest exponential that stays: beyond 88 it is infinite in float32."""
@@ -182,16 +184,17 @@ def unflipped(subject: Subject) -> Subject:
 
 class Sloped(TorchFunctionMode):
     """Within it a comparison of what has a gradient is 1 or 0 and has the slope of a sigmoid, 1 where it
-    turns: a surrogate, as spiking networks are trained with. Source: Neftci et al. 2019, Surrogate gradient learning in spiking neural networks.
+    turns: a surrogate, as spiking networks are trained with.
+
+    Source: Neftci et al. 2019, Surrogate gradient learning in spiking neural networks.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func not in ABOVE | BELOW or not torch.is_grad_enabled():
+        sign = COMPARING.get(func) if torch.is_grad_enabled() else None
+        if sign is None or not any(isinstance(one, Tensor) and one.requires_grad for one in args):
             return result
-        if not any(isinstance(one, Tensor) and one.requires_grad for one in args):
-            return result
-        soft = torch.sigmoid(4 * (args[0] - args[1]) * (1 if func in ABOVE else -1))
+        soft = torch.sigmoid(4 * sign * (args[0] - args[1]))
         return result.to(soft) + soft - soft.detach()
 
 

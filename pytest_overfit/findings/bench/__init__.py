@@ -196,13 +196,25 @@ class Bench:
     def _run(
         self, features: Tensor, frames: Tensor, *, train: bool, seed: int | None
     ) -> tuple[Tensor, Tensor]:
-        seed = self.seed if seed is None else seed
-        seed_others(seed)
-        with undisturbed(self.network, train=train, seed=seed), torch.no_grad():
-            log_probs, steps = self.subject.log_probs(
-                self.network, features.to(self.device), frames.to(self.device)
-            )
-        return log_probs.cpu(), steps.cpu()
+        return self.in_a_row((features, frames), train=train, seed=seed)[0]
+
+    def in_a_row(
+        self, *batches: tuple[Tensor, Tensor], train: bool = False, seed: int | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """What `run` returns of batches, (features, frames) each, that are run one after another, each
+        with the seed; what one leaves in the network's buffers, the next finds there.
+        """
+        network, seed = self.network, self.seed if seed is None else seed
+        outputs = []
+        with undisturbed(network, train=train, seed=seed), torch.no_grad():
+            for features, frames in batches:
+                seed_others(seed)
+                seed_generators(seed)
+                log_probs, steps = self.subject.log_probs(
+                    network, features.to(self.device), frames.to(self.device)
+                )
+                outputs.append((log_probs.cpu(), steps.cpu()))
+        return outputs
 
     def alone(
         self, features: Tensor, *, padded_to: int = 0, train: bool = False
@@ -237,18 +249,6 @@ class Bench:
         with recorded(self.network) as calls:
             log_probs, steps = self.alone(features, padded_to=padded_to, train=train)
         return calls, log_probs, steps
-
-    def in_a_row(self, *clips: tuple[Tensor, Tensor], seed: int) -> list[Tensor]:
-        """Log-probabilities of batches, (features, frames) each, that are run in eval mode one after
-        another, each with the seed; what one leaves in the network's buffers, the next finds there.
-        """
-        network, outputs = self.network, list[Tensor]()
-        with undisturbed(network, train=False, seed=seed), torch.no_grad():
-            for features, frames in clips:
-                seed_others(seed)
-                seed_generators(seed)
-                outputs.append(self.subject.log_probs(network, features, frames)[0].cpu())
-        return outputs
 
     def calls(
         self, batch: Batch, *, features: Tensor | None = None, seed: int | None = None

@@ -161,6 +161,10 @@ def _plain_cell(cell: str) -> str:
     return within if known(within.rstrip(" %")) is not None or clock(within) else cell
 
 
+def _of_validation(name: str, split: str) -> bool:
+    return "val" in (split, name[:3].lower())
+
+
 @dataclass(slots=True)
 class _PendingPrediction:
     """A prediction between two epochs."""
@@ -442,7 +446,7 @@ class PlainLog:
             line.bar
             and self._epoch is not None
             and not (self._split or self._named_at_end or self._stepped)
-            and not any("val" in (split, name[:3].lower()) for name, split, _ in line.values)
+            and not any(_of_validation(name, split) for name, split, _ in line.values)
         )
 
     def _evaluates(self, line: ParsedLine) -> bool:
@@ -451,7 +455,7 @@ class PlainLog:
         """
         if not is_at_its_end(line):
             return False
-        if any("val" in (split, name[:3].lower()) for name, split, _ in line.values):
+        if any(_of_validation(name, split) for name, split, _ in line.values):
             self._validated = self._epoch
             return False
         plain = line.epoch is None and line.step is None and self._epoch is not None
@@ -473,8 +477,8 @@ class PlainLog:
         if self._ended and again and self._pending_lines:  # batches of another run, not of an epoch
             self._count_pending()
         clocked = line.epoch is not None or line.step is not None
-        self._fit_over = self._fit_over and not any(
-            "val" not in (split, name[:3].lower()) for name, split, _ in line.values
+        self._fit_over = self._fit_over and all(
+            _of_validation(name, split) for name, split, _ in line.values
         )
         self._ended = self._ended and (not clocked or self._fit_over) and not again
         if self._ended:  # what is measured after training is no reading of its curves

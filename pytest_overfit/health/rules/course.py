@@ -35,8 +35,10 @@ EPOCHS, STEPS = 30.0, 1000.0
 """Where the clock counts epochs: how many of them let fewer than FEW readings tell that a metric
 stands. Where it counts steps: before so many, training loss tells nothing.
 """
-EARLY = 1 / 3
-"""Share of its plan before which a run that never moved may still do so."""
+EARLY, NEARLY_DONE = 1 / 3, 0.85
+"""Share of its plan before which a run that never moved may still do so; and from which one whose
+validation loss merely stands may as well end.
+"""
 
 
 def is_excerpt(run: Run) -> bool:
@@ -141,21 +143,26 @@ def too_early(run: Run, name: str) -> bool:
     return few_steps or (early_in_plan(run) is not None and len(curve) < MANY)
 
 
-def done_of_plan(run: Run) -> float | None:
-    """The share of its planned epochs or steps that a run has come to; None where it tells no plan."""
+def _progress(run: Run) -> tuple[float, float] | None:
+    """How many epochs or steps a run has come to, and how many are planned; None without a plan."""
     last = max((curve.at[-1] for curve in run.curves.values() if len(curve)), default=0.0)
     planned = run.planned_steps if run.clock == "step" else run.facts.epochs
-    return last / planned if planned else None
+    return (last, planned) if planned else None
+
+
+def nearly_done(run: Run) -> bool:
+    """Whether what is left of a plan is too little for a stop to save much."""
+    progress = _progress(run)
+    return progress is not None and progress[0] >= NEARLY_DONE * progress[1]
 
 
 def early_in_plan(run: Run) -> str | None:
     """In words, that most of a run's plan is still to come: fewer than EARLY of its epochs or steps
     are done, or its learning rate still rises.
     """
-    done = done_of_plan(run)
-    if done is not None and done < EARLY:
-        planned = run.planned_steps if run.clock == "step" else run.facts.epochs
-        return f"{done * (planned or 0):g} of {planned:g} {run.clock}s are done"
+    progress = _progress(run)
+    if progress is not None and progress[0] < EARLY * progress[1]:
+        return f"{progress[0]:g} of {progress[1]:g} {run.clock}s are done"
     rates = thinned(run.curve("lr"))
     half = rates.values[len(rates) // 2 :]
     if len(rates) >= FEW and rates.values[0] < half[0] and all(a < b for a, b in pairwise(half)):

@@ -233,20 +233,19 @@ def training_stands(run: Run) -> Finding | None:
     names = [name for name in ("train_loss", "val_loss") if len(finite(run.curve(name))) >= FEW]
     if "train_loss" not in names or len(errors(run, "val")) or is_excerpt(run):
         return None
-    since = [still_since(run, name) for name in names]
-    if any(place is None for place in since) or early_in_plan(run) or loss_never_falls(run):
+    since = [at for name in names if (at := still_since(run, name)) is not None]
+    if len(since) < len(names) or early_in_plan(run) or loss_never_falls(run):
         return None
-    began = max(place for place in since if place is not None)
-    curve = finite(run.curve("train_loss"))
+    began, curve = max(since), finite(run.curve("train_loss"))
     stood = between(curve, began)
     lasted = (curve.at[-1] - began) / (curve.at[-1] - curve.at[0])
-    if lasted < MOST or median(stood.values) < HIGH * median(curve.values[:3]):
+    level, first = median(stood.values), median(curve.values[:3])
+    if lasted < MOST or first <= 0 or level < HIGH * first:
         return None
     both = len(names) > 1
     return TRAINING_STANDS.finding(
         headline=f"training {'and validation loss have' if both else 'loss has'} stood still since "
-        f"{place(run, began)}, at {share(median(stood.values) / median(curve.values[:3]))} of where "
-        "training began",
+        f"{place(run, began)}, at {share(level / first)} of where training began",
         evidence=(
             f"training loss {number(min(stood.values))}-{number(max(stood.values))} at "
             f"{counted(len(stood), 'reading')} from {cited_place(run, 'train_loss', stood.at[0])} on, "

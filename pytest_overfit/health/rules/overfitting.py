@@ -15,9 +15,9 @@ from pytest_overfit.findings.record import Record
 from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.rules.course import (
     THROWN_BACK_SHARE,
-    done_of_plan,
     early_in_plan,
     is_excerpt,
+    nearly_done,
     still_since,
     thrown_back,
 )
@@ -67,8 +67,6 @@ READ_OFTEN = 12
 """Readings that show that one that is still misread has come to stand."""
 HALF = 0.5
 """Share of a run that an error rate must have risen for to convict although the loss still falls."""
-NEARLY_DONE = 0.85
-"""Share of its plan from which a run with a validation loss that merely stands may as well end."""
 GAPS = (2.0, 1.0)
 """Validation minus training loss that is wide, in nats per token."""
 HUGE_SHARE, UNREAD = 0.95, 0.2
@@ -282,10 +280,7 @@ def validation_stands(run: Run) -> Finding | None:
         ),
         try_=f"go back to {place(run, best)}; train with more dropout, weight decay, augmentation "
         "or data",
-        # What is left of a plan by then is not worth a stop.
-        status="suspected"
-        if not (run.finished or reading) and (done_of_plan(run) or 0.0) >= NEARLY_DONE
-        else "confirmed",
+        status="suspected" if not (run.finished or reading) and nearly_done(run) else "confirmed",
         began=reached,
     )
 
