@@ -101,6 +101,7 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
     found += accepting(
         [finding for finding in shown if finding.name not in known], rung.subject.accept
     )
+    found = [_located(finding, shown) for finding in found]
     tried = run_trials(
         rung,
         [finding for finding in found if not finding.accepted],
@@ -109,7 +110,7 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
         raced=_raced(rung, outcome),
     )
     return Diagnosis(
-        findings=tuple(_located(finding, shown) for finding in ranked(found, tried)),
+        findings=ranked(found, tried),
         ruled_out=tuple(
             name for name in ruled_out if name not in {finding.name for finding in found}
         ),
@@ -133,9 +134,12 @@ def _located(finding: Finding, shown: Sequence[Finding]) -> Finding:
 
 
 def _raced(rung: Rung, outcome: Outcome) -> bool:
-    """Whether every rate that there is to try was tried."""
+    """Whether every rate that there is to try was tried, or none since it was known that none is an
+    answer.
+    """
     rates = {rung.recipe.lr * factor for factor in rung.recipe.fallbacks}
-    return bool(rates) and rates <= {attempt.recipe.lr for attempt in outcome.attempts}
+    tried = {attempt.recipe.lr for attempt in outcome.attempts}
+    return bool(rates) and (rates <= tried or (len(tried) == 1 and bool(rung.violated)))
 
 
 def seen_by_more_clips(rung: Rung, found: Sequence[Finding]) -> tuple[Finding, ...]:

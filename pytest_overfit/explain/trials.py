@@ -36,8 +36,10 @@ from pytest_overfit.network.network_edits import CannotEdit
 from pytest_overfit.subject import Subject
 
 LEAST_SECONDS = 30.0
-"""What trials may take at least; else as long as the climb they explain. And what one may climb for that
-has taken a finding of the contracts away, whatever those before it took.
+"""What trials may take at least; else as long as the climb they explain."""
+SHOWN_SECONDS = 90.0
+"""What one may climb for that has taken a finding of the contracts away, whatever those before it took:
+it is the likeliest by far, and its network is sound for all that is known.
 """
 
 Trials = Literal["off", "auto", "all"]
@@ -114,7 +116,7 @@ def try_remedy(
         if not raced:
             mended = replace(mended, recipe=replace(mended.recipe, fallbacks=()))
         if _was_shown(finding, rung):
-            seconds = max(seconds, time.monotonic() - began + LEAST_SECONDS)
+            seconds = max(seconds, time.monotonic() - began + SHOWN_SECONDS)
         outcome = mended.climb(until(began + seconds))
         left = left_of(outcome)
         if outcome.status != "ok" and (
@@ -245,7 +247,7 @@ def run_trials(
     """Try remedies until one holds, or, for "all", each of them; in the order of the plan.
 
     For "auto" within the time that the climb took; and half as long again at the other rates where
-    none holds, if all of these were tried without a remedy (raced): what a change mends may need
+    none holds, if none of these mends the rung by itself (raced): what a change mends may need
     another one.
     """
     planned = list(plan(found, trials, rung.subject))

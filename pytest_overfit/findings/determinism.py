@@ -13,6 +13,8 @@ from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import (
     BYPASS,
+    BYPASS_KIND,
+    LINEAR_INSTEAD,
     NO_DROPOUT_AT_ALL,
     NOISELESS,
     PLAIN_CALL,
@@ -112,7 +114,7 @@ RANDOM_IN_EVAL = Record(
     detected="A batch is run twice in eval mode, with two seeds.",
     mend="Tie dropout and other noise to self.training.",
     follows=("non_finite_output", "non_finite_gradient"),
-    remedies=(NO_DROPOUT_AT_ALL, NOISELESS, PLAIN_CALL, BYPASS),
+    remedies=(NO_DROPOUT_AT_ALL, NOISELESS, PLAIN_CALL, BYPASS, BYPASS_KIND, LINEAR_INSTEAD),
     planted=("net-dropout-in-eval",),
 )
 

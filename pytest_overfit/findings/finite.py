@@ -21,9 +21,11 @@ from pytest_overfit.findings.output import output_starts_uniform
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import (
     BYPASS,
+    BYPASS_KIND,
     FLOAT32,
     FROM_HEAD,
     KEPT_SMALL,
+    LINEAR_INSTEAD,
     OFF_ZERO,
     SOME_PLACE,
 )
@@ -273,7 +275,16 @@ NON_FINITE_OUTPUT = Record(
         "Look there for a division by zero, a logarithm or root of zero, or a mask that leaves "
         "nothing; compute it in float32 if it is half."
     ),
-    remedies=(SOME_PLACE, OFF_ZERO, KEPT_SMALL, FLOAT32, FROM_HEAD, BYPASS),
+    remedies=(
+        SOME_PLACE,
+        OFF_ZERO,
+        KEPT_SMALL,
+        FLOAT32,
+        FROM_HEAD,
+        BYPASS,
+        BYPASS_KIND,
+        LINEAR_INSTEAD,
+    ),
     planted=("net-empty-mask",),
 )
 NON_FINITE_GRADIENT = Record(
@@ -291,7 +302,16 @@ NON_FINITE_GRADIENT = Record(
         "Add a small number inside the root or the norm, or keep the bad values out of the branch "
         "that is not taken."
     ),
-    remedies=(OFF_ZERO, SOME_PLACE, KEPT_SMALL, FLOAT32, FROM_HEAD, BYPASS),
+    remedies=(
+        OFF_ZERO,
+        SOME_PLACE,
+        KEPT_SMALL,
+        FLOAT32,
+        FROM_HEAD,
+        BYPASS,
+        BYPASS_KIND,
+        LINEAR_INSTEAD,
+    ),
     planted=("grad-root-of-zero",),
 )
 

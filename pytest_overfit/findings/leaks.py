@@ -17,8 +17,10 @@ from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import (
     BYPASS,
+    BYPASS_KIND,
     DEFAULT_LOSS,
     FROM_HEAD,
+    LINEAR_INSTEAD,
     ONE_BY_ONE,
     ORDER_PUT_BACK,
     OTHER_AXES,
@@ -335,6 +337,8 @@ BATCH_LEAK = Record(
         FROM_HEAD,
         ONE_BY_ONE,
         BYPASS,
+        BYPASS_KIND,
+        LINEAR_INSTEAD,
     ),
     planted=("ctc-axes", "ctc-axes-output", "ctc-axes-square", "net-batch-mean"),
     harmless=True,

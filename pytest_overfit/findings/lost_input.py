@@ -11,6 +11,9 @@ from pytest_overfit.findings.bench.wiring import JITTER, Wiring
 from pytest_overfit.findings.record import Record
 from pytest_overfit.findings.remedies import (
     BYPASS,
+    BYPASS_KIND,
+    LINEAR_INSTEAD,
+    NORMED_BEFORE,
     PLAIN_CALL,
     RESET_MODULE,
     UNCLIPPED,
@@ -156,7 +159,16 @@ INPUT_IGNORED = Record(
     mend="Check what becomes of the input behind the named module; look for targets that reach the "
     "network.",
     follows=("non_finite_output", "non_finite_gradient", "unscaled_input", "random_in_eval"),
-    remedies=(PLAIN_CALL, USUAL_EPS, RESET_MODULE, UNCLIPPED, BYPASS),
+    remedies=(
+        PLAIN_CALL,
+        USUAL_EPS,
+        RESET_MODULE,
+        UNCLIPPED,
+        BYPASS,
+        BYPASS_KIND,
+        LINEAR_INSTEAD,
+        NORMED_BEFORE,
+    ),
     planted=(
         "net-input-ignored",
         "net-clips-alike",

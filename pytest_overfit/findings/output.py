@@ -17,8 +17,10 @@ from pytest_overfit.findings.bench.sure import SURE, sure
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import (
     BYPASS,
+    BYPASS_KIND,
     DEFAULT_LOSS,
     FROM_HEAD,
+    LINEAR_INSTEAD,
     LOGARITHM,
     NORMALISE,
     RESET,
@@ -364,7 +366,7 @@ CLIPPED_OUTPUT = Record(
     detected="Many tokens tie exactly at the bottom of every step.",
     mend="Remove the activation or the clamp behind the last layer.",
     follows=("non_finite_output", "non_finite_gradient"),
-    remedies=(UNCLIPPED, BYPASS, FROM_HEAD),
+    remedies=(UNCLIPPED, BYPASS, BYPASS_KIND, LINEAR_INSTEAD, FROM_HEAD),
     planted=("head-relu",),
 )
 BLANK_PRIOR = Record(

@@ -20,6 +20,8 @@ from pytest_overfit.findings.bench.wiring import Wiring
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import (
     BYPASS,
+    BYPASS_KIND,
+    LINEAR_INSTEAD,
     PERMUTED,
     PLAIN_CALL,
     POSITIONS,
@@ -327,7 +329,7 @@ PLACE_LOST = Record(
         "order_blind",
         "unscaled_input",
     ),
-    remedies=(PERMUTED, TURNED_BACK, UNFLIPPED, PLAIN_CALL, BYPASS),
+    remedies=(PERMUTED, TURNED_BACK, UNFLIPPED, PLAIN_CALL, BYPASS, BYPASS_KIND, LINEAR_INSTEAD),
     planted=("net-rows-as-time", "net-reshaped", "net-backwards", "net-last-state"),
     harmless=True,
 )

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from pytest_overfit.finding import Finding
-from pytest_overfit.network import function_edits, network_edits, subject_edits
-from pytest_overfit.network.recorder import recorded
+from pytest_overfit.network import function_edits, left_out, network_edits, subject_edits
+from pytest_overfit.network.recorder import Call, recorded
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject, all_parameters
 
@@ -159,7 +159,10 @@ RESET = network_remedy("torch's own initialisation of every layer", network_edit
 RESET_MODULE = module_remedy(
     "torch's own initialisation of that module", network_edits.reinitialise
 )
-BYPASS = module_remedy("leave that module out", network_edits.bypass)
+BYPASS = module_remedy("leave that module out", left_out.bypass)
+BYPASS_KIND = module_remedy(
+    "leave that module out, and all others of its class", left_out.bypass_kind
+)
 OTHER_AXES = module_remedy(
     "time and batch the other way round in the layers of that module", network_edits.other_axes
 )
@@ -194,36 +197,58 @@ def blocks_remedy(
     return Remedy(name=name, change=change)
 
 
-def _without_bottleneck(rung: Rung, finding: Finding) -> Rung:
+def _calls(rung: Rung) -> list[Call]:
+    """The calls of a fresh network's modules on the first clip."""
     sample, network = rung.subject.take(1)[0], _fresh(rung).eval()
     with torch.no_grad(), recorded(network) as calls:
         rung.subject.log_probs(network, sample.features[None], torch.tensor([sample.frames]))
+    return calls
+
+
+def _place_of(module: str | None, calls: Sequence[Call]) -> int:
     names = [call.module for call in calls]
-    if finding.module not in names:
+    if module not in names:
         raise network_edits.CannotEdit("the finding names no module that runs")
-    narrow = calls[names.index(finding.module)]
-    (given, *_), (gave, *_) = narrow.inputs, narrow.outputs
+    return names.index(module)
+
+
+def _linear_instead(rung: Rung, finding: Finding) -> Rung:
+    calls, name = _calls(rung), _real_name(finding.module or "")
+    call = calls[_place_of(name, calls)]
+    given, gave = (tuple(some[0].shape) if some else () for some in (call.inputs, call.outputs))
+    if given == gave:
+        raise network_edits.CannotEdit("it gives the shape that it is given")
+    edit = left_out.linear_instead(name, given, gave)
+    return replace(rung, subject=network_edits.edited(rung.subject, edit))
+
+
+def _without_bottleneck(rung: Rung, finding: Finding) -> Rung:
+    calls, network = _calls(rung), _fresh(rung)
+    place = _place_of(finding.module, calls)
+    (given, *_), (gave, *_) = calls[place].inputs, calls[place].outputs
     linear = {name for name, one in network.named_modules() if isinstance(one, nn.Linear)}
     readers = (
         call.module
-        for call in calls[names.index(finding.module) + 1 :]
+        for call in calls[place + 1 :]
         if call.module in linear and call.inputs[0].shape[-1] == gave.shape[-1]
     )
     reader = next(readers, None)
     if reader is None or given.shape[:-1] != gave.shape[:-1]:
         raise network_edits.CannotEdit("no linear layer reads what it gives")
-    edit = network_edits.refitted(finding.module, reader, given.shape[-1])
+    edit = left_out.refitted(calls[place].module, reader, given.shape[-1])
     return replace(rung, subject=network_edits.edited(rung.subject, edit))
 
 
+LINEAR_INSTEAD = Remedy(name="a linear layer in the place of that module", change=_linear_instead)
+NORMED_BEFORE = module_remedy(
+    "what that module is given normalised over its features", left_out.normed_before
+)
 WITHOUT_BOTTLENECK = Remedy(
     name="that module left out, and what reads it as wide as that takes",
     change=_without_bottleneck,
 )
-WITHOUT_BLOCKS = blocks_remedy(
-    "the blocks left out, where they keep the shape", network_edits.without
-)
-SKIPS = blocks_remedy("a skip connection around each block", network_edits.with_skips)
+WITHOUT_BLOCKS = blocks_remedy("the blocks left out, where they keep the shape", left_out.without)
+SKIPS = blocks_remedy("a skip connection around each block", left_out.with_skips)
 
 
 # -- changes of the subject's own functions --------------------------------------------------------

@@ -12,8 +12,11 @@ from pytest_overfit.finding import Finding
 from pytest_overfit.findings.record import Detector, Record
 from pytest_overfit.findings.remedies import (
     BYPASS,
+    BYPASS_KIND,
     FAN_IN,
     LAYER_NORM,
+    LINEAR_INSTEAD,
+    NORMED_BEFORE,
     OPEN_ACTIVATIONS,
     RESET,
     RESET_MODULE,
@@ -217,7 +220,7 @@ EXPLODING_SIGNAL = Record(
         "unreachable_label",
         "input_ignored",
     ),
-    remedies=(RESET_MODULE, FAN_IN, RESET),
+    remedies=(RESET_MODULE, FAN_IN, RESET, BYPASS, BYPASS_KIND, LINEAR_INSTEAD),
     planted=("net-explode",),
     spreads=True,
 )
@@ -247,7 +250,7 @@ SIGNAL_DROWNED = Record(
     "module in both modes; so is the energy of each bias "
     "against that of the linear response.",
     mend="Initialise by fan_in, or multiply depthwise weights by sqrt(groups).",
-    remedies=(USUAL_EPS, FAN_IN, XAVIER, LAYER_NORM),
+    remedies=(USUAL_EPS, NORMED_BEFORE, FAN_IN, XAVIER, LAYER_NORM),
     planted=("net-depthwise-init",),
     spreads=True,
 )
@@ -267,7 +270,16 @@ CONSTANT_SIGNAL = Record(
         "over the clip."
     ),
     follows=("input_ignored",),
-    remedies=(RESET_MODULE, UNCLIPPED, FAN_IN, RESET, BYPASS),
+    remedies=(
+        RESET_MODULE,
+        UNCLIPPED,
+        OPEN_ACTIVATIONS,
+        FAN_IN,
+        RESET,
+        BYPASS,
+        BYPASS_KIND,
+        LINEAR_INSTEAD,
+    ),
     planted=("net-init-zero", "net-time-attention"),
     spreads=True,
 )

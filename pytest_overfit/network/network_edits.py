@@ -7,7 +7,7 @@ Each function changes the network in place and returns whether it found somethin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -189,34 +189,6 @@ def zero_head_bias(network: nn.Module) -> bool:
     return bool(heads)
 
 
-class HandedOn(nn.Module):
-    """What it is given first, whatever else comes with it; a pair where the module that stood in its
-    place gives one, as recurrent layers and attention do.
-    """
-
-    def __init__(self, replaced: nn.Module) -> None:
-        super().__init__()
-        self.gives_pair = isinstance(replaced, nn.RNNBase | nn.MultiheadAttention)
-
-    def forward(self, *given: Any, **named: Any) -> Any:
-        first = [*given, *named.values()][0]
-        return (first, None) if self.gives_pair else first
-
-
-def bypass(module: str) -> NetworkEdit:
-    """Leave one module out: its input goes on in its place, where shapes allow."""
-
-    def edit(network: nn.Module) -> bool:
-        parent, _, child = module.rpartition(".")
-        if not module or not hasattr(network.get_submodule(parent), child):
-            return False
-        replaced = network.get_submodule(module)
-        setattr(network.get_submodule(parent), child, HandedOn(replaced))
-        return True
-
-    return edit
-
-
 def other_axes(module: str) -> NetworkEdit:
     """Recurrent layers and attention in one module read time and batch the other way round."""
 
@@ -286,31 +258,6 @@ def repeated_blocks(subject: Subject, network: nn.Module, sample: Sample) -> lis
     return list(dict.fromkeys(kept))
 
 
-def without(modules: Sequence[str]) -> NetworkEdit:
-    """Leave these modules out: their input goes on in their place."""
-
-    def edit(network: nn.Module) -> bool:
-        for name in modules:
-            parent, _, child = name.rpartition(".")
-            setattr(network.get_submodule(parent), child, nn.Identity())
-        return bool(modules)
-
-    return edit
-
-
-def with_skips(modules: Sequence[str]) -> NetworkEdit:
-    """Each of these modules gives its input as well, added to what it gives."""
-
-    def edit(network: nn.Module) -> bool:
-        for name in modules:
-            network.get_submodule(name).register_forward_hook(
-                lambda _, given, output: given[0] + output
-            )
-        return bool(modules)
-
-    return edit
-
-
 def head_name(network: nn.Module) -> str | None:
     """The last linear layer."""
     return next(
@@ -376,22 +323,10 @@ def widen(width: int = 64) -> NetworkEdit:
         ]
         for (name, narrow), (reader_name, reader) in pairwise(leaves):
             if _outputs(narrow) <= 2 and _inputs(reader) == _outputs(narrow):
-                _replace(network, name, _resized(narrow, outputs=width))
-                _replace(network, reader_name, _resized(reader, inputs=width))
+                put_in(network, name, resized(narrow, outputs=width))
+                put_in(network, reader_name, resized(reader, inputs=width))
                 return True
         return False
-
-    return edit
-
-
-def refitted(module: str, reader: str, width: int) -> NetworkEdit:
-    """Leave one module out, and let the linear layer that reads it take `width` features."""
-
-    def edit(network: nn.Module) -> bool:
-        layer = network.get_submodule(reader)
-        assert isinstance(layer, nn.Linear)
-        _replace(network, reader, _resized(layer, inputs=width))
-        return bypass(module)(network)
 
     return edit
 
@@ -404,9 +339,10 @@ def _inputs(module: nn.Linear | nn.Conv1d) -> int:
     return module.in_features if isinstance(module, nn.Linear) else module.in_channels
 
 
-def _resized(
+def resized(
     module: nn.Linear | nn.Conv1d, *, inputs: int | None = None, outputs: int | None = None
 ) -> nn.Module:
+    """A fresh layer like this one, with other numbers of features in or out."""
     into, out = inputs or _inputs(module), outputs or _outputs(module)
     if isinstance(module, nn.Linear):
         return nn.Linear(into, out, bias=module.bias is not None)
@@ -414,6 +350,7 @@ def _resized(
     return nn.Conv1d(into, out, **like, bias=module.bias is not None)
 
 
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+def put_in(network: nn.Module, name: str, module: nn.Module) -> None:
+    """A module in the place of the one of that name."""
     parent, _, child = name.rpartition(".")
     setattr(network.get_submodule(parent), child, module)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pytest_overfit.network import network_edits
+from pytest_overfit.network import left_out, network_edits
 from pytest_overfit.network.network_edits import CannotEdit, NetworkEdit
 from pytest_overfit.subject import collate
 from tests.engine.subjects import DIM, BiGRU, TemporalConv, Transformer, bigru, clips, subject
@@ -64,7 +64,7 @@ OPERATIONS: dict[str, tuple[Callable[[], nn.Module], NetworkEdit]] = {
     "lively BatchNorm": (net, network_edits.lively_batch_norm),
     "no dropout": (net, network_edits.without_dropout),
     "no bias in the head": (net, network_edits.zero_head_bias),
-    "bypass": (net, network_edits.bypass("norm")),
+    "bypass": (net, left_out.bypass("norm")),
     "open activations": (
         lambda: net(activation=nn.Sigmoid),
         network_edits.open_activations("activation"),
@@ -92,7 +92,7 @@ def test_an_operated_network_learns(name: str) -> None:
         (lambda: Transformer(DIM, V), network_edits.lively_batch_norm),
         (net, network_edits.unfrozen),
         (net, network_edits.widen(64)),
-        (net, network_edits.bypass("nothing")),
+        (net, left_out.bypass("nothing")),
         (net, network_edits.open_activations("encoder.2")),
         (net, network_edits.divide_stride("rnn", 2)),
     ],
@@ -168,24 +168,6 @@ def test_a_stride_is_divided_down_to_one() -> None:
     assert (network[0].stride, network[1].stride, network[2].stride) == ((1,), 1, (2,))
 
 
-def test_what_is_bypassed_hands_on_its_input() -> None:
-    network = net()
-    network_edits.bypass("encoder.2")(network)
-    x = torch.randn(2, 3, 5)
-    assert network.encoder[2](x) is x
-    assert network.encoder[2](x, torch.zeros(2), mask=None) is x
-
-
-@pytest.mark.parametrize(
-    "layer", [nn.GRU(5, 7, batch_first=True), nn.MultiheadAttention(5, 1, batch_first=True)]
-)
-def test_what_gives_a_pair_is_left_out_as_one(layer: nn.Module) -> None:
-    network = nn.ModuleDict({"layer": layer})
-    assert network_edits.bypass("layer")(network)
-    x = torch.randn(2, 3, 5)
-    assert network["layer"](query=x, key=x, value=x) == (x, None)
-
-
 class Listed(nn.Module):
     """Layers that torch does not see, in a list and in a dict."""
 
@@ -204,24 +186,6 @@ def test_layers_in_plain_lists_and_dicts_are_registered_once() -> None:
     assert len(known) == 6
     assert {id(first.weight), id(network[0].named["a"].bias)} <= known
     assert not network_edits.registered(nn.Sequential(nn.Linear(2, 2)))
-
-
-def test_blocks_that_keep_the_shape_are_found_and_left_out() -> None:
-    network = Transformer(DIM, V)
-    found = network_edits.repeated_blocks(subject(Transformer, "transformer"), network, clips(1)[0])
-    assert found == ["encoder.layers.0", "encoder.layers.1"]
-    assert network_edits.without(found)(network)
-    assert [type(layer) for layer in network.encoder.layers] == [nn.Identity, nn.Identity]
-    assert not network_edits.without([])(network)
-
-
-def test_blocks_give_what_they_were_given_as_well() -> None:
-    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    assert network_edits.with_skips(["1"])(network)
-    x = torch.ones(1, 2)
-    between = network[0](x)
-    assert torch.equal(network(x), network[1].forward(between) + between)
-    assert not network_edits.with_skips([])(network)
 
 
 def test_the_head_is_the_last_linear_layer() -> None:

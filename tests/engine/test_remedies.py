@@ -25,7 +25,8 @@ from pytest_overfit.findings.catalogue import RECORDS
 from pytest_overfit.findings.examine import check
 from pytest_overfit.findings.remedies import Remedy
 from pytest_overfit.findings.training import CAUSE_NOT_LOCATED
-from pytest_overfit.network.network_edits import CannotEdit, HandedOn
+from pytest_overfit.network.left_out import HandedOn
+from pytest_overfit.network.network_edits import CannotEdit
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject
 from pytest_overfit.training import Trace
