@@ -96,12 +96,12 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
     found, shown = (
         [finding for finding in some if finding not in failures] for some in (found, shown)
     )
-    known = {finding.name for finding in found}
+    known, seen = {finding.name for finding in found}, shown
     shown = _with_something_to_say(shown, found, rung.subject)
     found += accepting(
         [finding for finding in shown if finding.name not in known], rung.subject.accept
     )
-    found = [_located(finding, shown) for finding in found]
+    found = [_located(finding, seen) for finding in found]
     tried = run_trials(
         rung,
         [finding for finding in found if not finding.accepted],

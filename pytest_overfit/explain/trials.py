@@ -118,6 +118,13 @@ def try_remedy(
         if _was_shown(finding, rung):
             seconds = max(seconds, time.monotonic() - began + SHOWN_SECONDS)
         outcome = mended.climb(until(began + seconds))
+        if _in_the_pass(finding, outcome):
+            return trial(
+                False,
+                steps=outcome.steps,
+                ended=TrialEnded.STILL_FOUND,
+                why=f"{finding.name} is still found",
+            )
         left = left_of(outcome)
         if outcome.status != "ok" and (
             not left or not _was_shown(finding, rung) or left_of(rung.climb(until(began + seconds)))
@@ -143,6 +150,16 @@ def try_remedy(
             ended=TrialEnded.RAISED,
             why=f"{type(error).__name__}: {errors.first_line(error)}",
         )
+
+
+def _in_the_pass(finding: Finding, outcome: Outcome) -> bool:
+    """Whether a rung whose criteria hold is broken by the same finding."""
+    last = outcome.attempts[-1] if outcome.attempts else None
+    return (
+        last is not None
+        and all(verdict.held for verdict in last.verdicts)
+        and any(one.name == finding.name and one.fails() for one in last.findings)
+    )
 
 
 def left_of(outcome: Outcome) -> str:

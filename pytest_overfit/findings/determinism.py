@@ -5,23 +5,28 @@ output, whatever ran before and whatever the seed.
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 
+import numpy as np
 import torch
+from torch import nn
 
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import (
-    BYPASS,
-    BYPASS_KIND,
-    LINEAR_INSTEAD,
     NO_DROPOUT_AT_ALL,
     NOISELESS,
     PLAIN_CALL,
     STATELESS,
+    WITHOUT_IT,
 )
 from pytest_overfit.network.recorder import distance, first_apart, recorded
-from pytest_overfit.subject import collate
+from pytest_overfit.subject import Batch, collate
+
+Generator = random.Random | np.random.RandomState | np.random.Generator | torch.Generator
 
 
 def output_is_repeatable(bench: Bench) -> tuple[Finding, ...]:
@@ -51,10 +56,48 @@ def output_is_repeatable(bench: Bench) -> tuple[Finding, ...]:
             if gap > bench.tolerance:
                 calls = bench.calls(batch, seed=1)
                 bench.run(-batch.features, batch.frames)
-                return (
-                    _not_repeatable(record, gap, first_apart(calls, bench.calls(batch, seed=seed))),
-                )
+                module = first_apart(calls, bench.calls(batch, seed=seed))
+                own = _generators(bench.network) if record is CARRIED_STATE else {}
+                if own and _repeats_with(own.values(), bench, batch):
+                    return (_not_repeatable(RANDOM_IN_EVAL, gap, module, own),)
+                return (_not_repeatable(record, gap, module),)
     return _carried_in_buffers(bench)
+
+
+def _generators(network: nn.Module) -> dict[str, Generator]:
+    """Generators of random numbers that modules keep as their own, by their names."""
+    return {
+        f"{name}.{attribute}".lstrip("."): value
+        for name, module in network.named_modules()
+        for attribute, value in vars(module).items()
+        if isinstance(value, Generator)
+    }
+
+
+def _repeats_with(generators: Iterable[Generator], bench: Bench, batch: Batch) -> bool:
+    """Whether the output is the same each time once these stand where they stood."""
+    put_back = [_restorer(generator) for generator in generators]
+    outputs = []
+    for _ in range(2):
+        for restore in put_back:
+            restore()
+        outputs.append(bench.run(batch.features, batch.frames, seed=1)[0].float())
+    for restore in put_back:
+        restore()
+    return distance(*outputs) <= bench.tolerance
+
+
+def _restorer(generator: Generator) -> Callable[[], object]:
+    """What puts a generator back to where it stands."""
+    match generator:
+        case random.Random():
+            return partial(generator.setstate, generator.getstate())
+        case np.random.RandomState():
+            return partial(generator.set_state, generator.get_state())
+        case np.random.Generator():
+            return partial(setattr, generator.bit_generator, "state", generator.bit_generator.state)
+        case torch.Generator():
+            return partial(generator.set_state, generator.get_state())
 
 
 def _carried_in_buffers(bench: Bench) -> tuple[Finding, ...]:
@@ -75,17 +118,23 @@ def _carried_in_buffers(bench: Bench) -> tuple[Finding, ...]:
     return (_not_repeatable(CARRIED_STATE, gap, first_apart(calls[:a_run], calls[-a_run:])),)
 
 
-def _not_repeatable(record: Record, gap: float, module: str | None) -> Finding:
+def _not_repeatable(
+    record: Record, gap: float, module: str | None, own: Collection[str] = ()
+) -> Finding:
+    """own: generators of its own that the network draws from."""
     first = f", first in {module}" if module else ""
     carried = record is CARRIED_STATE
     what = (
         "the same input, the same seed, and another output"
         if carried
+        else "another output with each call"
+        if own
         else "another output with each seed"
     )
     return record.finding(
         headline=f"{what} in eval mode: log-probabilities differ by up to {gap:.2g}{first}",
         module=module,
+        evidence=tuple(f"{name} is a generator of its own, which no seed reaches" for name in own),
         try_="start every call from a state of its own: nothing of one batch may reach the next"
         if carried
         else "tie dropout and other noise to self.training",
@@ -111,10 +160,16 @@ RANDOM_IN_EVAL = Record(
     name="random_in_eval",
     stage="network",
     means="The network is random in eval mode: what it says of a clip hangs on the seed.",
-    detected="A batch is run twice in eval mode, with two seeds.",
+    detected="A batch is run twice in eval mode, with two seeds, and with one where modules keep "
+    "generators of their own.",
     mend="Tie dropout and other noise to self.training.",
     follows=("non_finite_output", "non_finite_gradient"),
-    remedies=(NO_DROPOUT_AT_ALL, NOISELESS, PLAIN_CALL, BYPASS, BYPASS_KIND, LINEAR_INSTEAD),
+    remedies=(
+        NO_DROPOUT_AT_ALL,
+        NOISELESS,
+        PLAIN_CALL,
+        *WITHOUT_IT,
+    ),
     planted=("net-dropout-in-eval",),
 )
 

@@ -20,14 +20,12 @@ from pytest_overfit.findings.loss import loss_is_ctc
 from pytest_overfit.findings.output import output_starts_uniform
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import (
-    BYPASS,
-    BYPASS_KIND,
     FLOAT32,
     FROM_HEAD,
     KEPT_SMALL,
-    LINEAR_INSTEAD,
     OFF_ZERO,
     SOME_PLACE,
+    WITHOUT_IT,
 )
 from pytest_overfit.findings.signal import EXPLODING_SIGNAL
 from pytest_overfit.measures import valid_steps
@@ -37,7 +35,7 @@ LOST = 1e15
 """Norm of a gradient in double precision from which float32 may have lacked range on its way."""
 
 
-def finding_of(breach: Breach, when: str) -> Finding:
+def finding_of(breach: Breach, when: str, network: nn.Module) -> Finding:
     """A breach in words.
 
     when: what the network was doing, such as "a fresh network in train mode".
@@ -53,6 +51,7 @@ def finding_of(breach: Breach, when: str) -> Finding:
             f"{early.count} of {early.total} numbers that {early.function} gave{place} are "
             f"not finite, in {early.dtype}"
         )
+    shown += _kept_not_finite(network.get_submodule(breach.module))
     half = breach.dtype in ("float16", "bfloat16")
     return (NON_FINITE_OUTPUT if breach.what == "output" else NON_FINITE_GRADIENT).finding(
         headline=headline,
@@ -73,6 +72,17 @@ def finding_of(breach: Breach, when: str) -> Finding:
     )
 
 
+def _kept_not_finite(module: nn.Module) -> list[str]:
+    """Buffers and parameters of a module's own that are not finite, in words."""
+    own = (*module.named_buffers(recurse=False), *module.named_parameters(recurse=False))
+    return [
+        f"its {name}, {tuple(tensor.shape)}, holds {count} that {'is' if count == 1 else 'are'} not "
+        "finite"
+        for name, tensor in own
+        if (count := int((~torch.isfinite(tensor)).sum()))
+    ]
+
+
 def breach_of_training(
     network: nn.Module, loss: Callable[[], Tensor], *, step: int, seed: int
 ) -> tuple[Finding, ...]:
@@ -87,7 +97,7 @@ def breach_of_training(
     with undisturbed(network, train=True, seed=seed):
         breach = first_breach(network, run)
     return (
-        (finding_of(breach, f"step {step} of training"),)
+        (finding_of(breach, f"step {step} of training", network),)
         if breach and not breach.overflowed
         else ()
     )
@@ -106,7 +116,7 @@ def numbers_are_finite(bench: Bench) -> tuple[Finding, ...]:
         if breach and not breach.overflowed:
             if breach.what == "gradient" and (size := _gradient_in_double(bench, mode == "train")):
                 return _too_large(bench, breach, size)
-            return (finding_of(breach, f"a fresh network in {mode} mode"),)
+            return (finding_of(breach, f"a fresh network in {mode} mode", bench.network),)
     return _finite_as_used(bench) or _finite_when_sure(bench)
 
 
@@ -256,7 +266,7 @@ def _finite_when_sure(bench: Bench) -> tuple[Finding, ...]:
         breach = None if finite else first_breach(bench.network, run)
     if breach is None:
         return ()
-    found = finding_of(breach, "once the network is sure of its output")
+    found = finding_of(breach, "once the network is sure of its output", bench.network)
     shown = f"with tokens {SURE:.0f} nats apart, as in a trained network"
     return (replace(found, evidence=(shown, *found.evidence)),)
 
@@ -281,9 +291,7 @@ NON_FINITE_OUTPUT = Record(
         KEPT_SMALL,
         FLOAT32,
         FROM_HEAD,
-        BYPASS,
-        BYPASS_KIND,
-        LINEAR_INSTEAD,
+        *WITHOUT_IT,
     ),
     planted=("net-empty-mask",),
 )
@@ -308,9 +316,7 @@ NON_FINITE_GRADIENT = Record(
         KEPT_SMALL,
         FLOAT32,
         FROM_HEAD,
-        BYPASS,
-        BYPASS_KIND,
-        LINEAR_INSTEAD,
+        *WITHOUT_IT,
     ),
     planted=("grad-root-of-zero",),
 )

@@ -16,17 +16,15 @@ from pytest_overfit.finding import Finding
 from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import (
-    BYPASS,
-    BYPASS_KIND,
     DEFAULT_LOSS,
     FROM_HEAD,
-    LINEAR_INSTEAD,
     ONE_BY_ONE,
     ORDER_PUT_BACK,
     OTHER_AXES,
     OTHER_LAYOUT,
     PERMUTED,
     UNFLIPPED,
+    WITHOUT_IT,
 )
 from pytest_overfit.network.recorder import Call, distance, undisturbed
 from pytest_overfit.subject import Batch, collate
@@ -336,9 +334,7 @@ BATCH_LEAK = Record(
         DEFAULT_LOSS,
         FROM_HEAD,
         ONE_BY_ONE,
-        BYPASS,
-        BYPASS_KIND,
-        LINEAR_INSTEAD,
+        *WITHOUT_IT,
     ),
     planted=("ctc-axes", "ctc-axes-output", "ctc-axes-square", "net-batch-mean"),
     harmless=True,

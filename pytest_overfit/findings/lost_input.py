@@ -10,14 +10,12 @@ from pytest_overfit.findings.bench import Bench, perturbed
 from pytest_overfit.findings.bench.wiring import JITTER, Wiring
 from pytest_overfit.findings.record import Record
 from pytest_overfit.findings.remedies import (
-    BYPASS,
-    BYPASS_KIND,
-    LINEAR_INSTEAD,
     NORMED_BEFORE,
     PLAIN_CALL,
     RESET_MODULE,
     UNCLIPPED,
     USUAL_EPS,
+    WITHOUT_IT,
 )
 from pytest_overfit.findings.signal import DEAD_UNITS
 from pytest_overfit.network.recorder import Call, differ
@@ -164,9 +162,7 @@ INPUT_IGNORED = Record(
         USUAL_EPS,
         RESET_MODULE,
         UNCLIPPED,
-        BYPASS,
-        BYPASS_KIND,
-        LINEAR_INSTEAD,
+        *WITHOUT_IT,
         NORMED_BEFORE,
     ),
     planted=(

@@ -16,15 +16,13 @@ from pytest_overfit.findings.bench import Bench, readable
 from pytest_overfit.findings.bench.sure import SURE, sure
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import (
-    BYPASS,
-    BYPASS_KIND,
     DEFAULT_LOSS,
     FROM_HEAD,
-    LINEAR_INSTEAD,
     LOGARITHM,
     NORMALISE,
     RESET,
     UNCLIPPED,
+    WITHOUT_IT,
     ZERO_BIAS,
 )
 from pytest_overfit.findings.signal import EXPLODING_SIGNAL
@@ -366,7 +364,11 @@ CLIPPED_OUTPUT = Record(
     detected="Many tokens tie exactly at the bottom of every step.",
     mend="Remove the activation or the clamp behind the last layer.",
     follows=("non_finite_output", "non_finite_gradient"),
-    remedies=(UNCLIPPED, BYPASS, BYPASS_KIND, LINEAR_INSTEAD, FROM_HEAD),
+    remedies=(
+        UNCLIPPED,
+        *WITHOUT_IT,
+        FROM_HEAD,
+    ),
     planted=("head-relu",),
 )
 BLANK_PRIOR = Record(

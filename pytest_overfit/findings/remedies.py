@@ -160,8 +160,8 @@ RESET_MODULE = module_remedy(
     "torch's own initialisation of that module", network_edits.reinitialise
 )
 BYPASS = module_remedy("leave that module out", left_out.bypass)
-BYPASS_KIND = module_remedy(
-    "leave that module out, and all others of its class", left_out.bypass_kind
+BYPASS_ALIKE = module_remedy(
+    "leave that module out, and its like in other blocks", left_out.bypass_alike
 )
 OTHER_AXES = module_remedy(
     "time and batch the other way round in the layers of that module", network_edits.other_axes
@@ -213,13 +213,27 @@ def _place_of(module: str | None, calls: Sequence[Call]) -> int:
 
 
 def _linear_instead(rung: Rung, finding: Finding) -> Rung:
-    calls, name = _calls(rung), _real_name(finding.module or "")
-    call = calls[_place_of(name, calls)]
-    given, gave = (tuple(some[0].shape) if some else () for some in (call.inputs, call.outputs))
-    if given == gave:
-        raise network_edits.CannotEdit("it gives the shape that it is given")
-    edit = left_out.linear_instead(name, given, gave)
-    return replace(rung, subject=network_edits.edited(rung.subject, edit))
+    return _with_linear(rung, (_real_name(finding.module or ""),))
+
+
+def _linear_alike(rung: Rung, finding: Finding) -> Rung:
+    if finding.module is None:
+        raise network_edits.CannotEdit("the finding names no module")
+    return _with_linear(rung, left_out.alike(_fresh(rung), _real_name(finding.module)))
+
+
+def _with_linear(rung: Rung, modules: Sequence[str]) -> Rung:
+    calls = _calls(rung)
+    shapes = {}
+    for name in modules:
+        call = calls[_place_of(name, calls)]
+        given, gave = (tuple(some[0].shape) if some else () for some in (call.inputs, call.outputs))
+        if given == gave:
+            raise network_edits.CannotEdit(f"{name} gives the shape that it is given")
+        shapes[name] = (given, gave)
+    return replace(
+        rung, subject=network_edits.edited(rung.subject, left_out.linear_instead(shapes))
+    )
 
 
 def _without_bottleneck(rung: Rung, finding: Finding) -> Rung:
@@ -240,6 +254,12 @@ def _without_bottleneck(rung: Rung, finding: Finding) -> Rung:
 
 
 LINEAR_INSTEAD = Remedy(name="a linear layer in the place of that module", change=_linear_instead)
+LINEAR_ALIKE = Remedy(
+    name="linear layers in the place of that module and its like in other blocks",
+    change=_linear_alike,
+)
+WITHOUT_IT = (BYPASS, BYPASS_ALIKE, LINEAR_INSTEAD, LINEAR_ALIKE)
+"""What isolates a module: the rung holds with anything simpler in its place."""
 NORMED_BEFORE = module_remedy(
     "what that module is given normalised over its features", left_out.normed_before
 )

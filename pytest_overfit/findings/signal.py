@@ -11,11 +11,8 @@ from torch import nn
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.record import Detector, Record
 from pytest_overfit.findings.remedies import (
-    BYPASS,
-    BYPASS_KIND,
     FAN_IN,
     LAYER_NORM,
-    LINEAR_INSTEAD,
     NORMED_BEFORE,
     OPEN_ACTIVATIONS,
     RESET,
@@ -25,6 +22,7 @@ from pytest_overfit.findings.remedies import (
     USUAL_EPS,
     WIDEN,
     WITHOUT_BOTTLENECK,
+    WITHOUT_IT,
     XAVIER,
 )
 from pytest_overfit.network import locate
@@ -220,7 +218,12 @@ EXPLODING_SIGNAL = Record(
         "unreachable_label",
         "input_ignored",
     ),
-    remedies=(RESET_MODULE, FAN_IN, RESET, BYPASS, BYPASS_KIND, LINEAR_INSTEAD),
+    remedies=(
+        RESET_MODULE,
+        FAN_IN,
+        RESET,
+        *WITHOUT_IT,
+    ),
     planted=("net-explode",),
     spreads=True,
 )
@@ -276,9 +279,7 @@ CONSTANT_SIGNAL = Record(
         OPEN_ACTIVATIONS,
         FAN_IN,
         RESET,
-        BYPASS,
-        BYPASS_KIND,
-        LINEAR_INSTEAD,
+        *WITHOUT_IT,
     ),
     planted=("net-init-zero", "net-time-attention"),
     spreads=True,
@@ -292,7 +293,7 @@ VANISHING_GRADIENT = Record(
     ),
     detected="The norm of the gradient is read at every module of a fresh network.",
     mend="ReLU-like activations, a skip connection, or a norm.",
-    remedies=(OPEN_ACTIVATIONS, LAYER_NORM, SKIPS, FAN_IN, XAVIER, BYPASS),
+    remedies=(OPEN_ACTIVATIONS, LAYER_NORM, SKIPS, FAN_IN, XAVIER, *WITHOUT_IT),
     planted=("net-vanish",),
     spreads=True,
 )

@@ -16,7 +16,11 @@ from pytest_overfit.findings.bench import Bench, perturbed
 from pytest_overfit.findings.bench.wiring import JITTER, UPHEAVAL, Wiring, is_below
 from pytest_overfit.findings.lost_input import INPUT_IGNORED, indistinct, input_lost
 from pytest_overfit.findings.record import Contract, Record
-from pytest_overfit.findings.remedies import BYPASS, BYPASS_KIND, LINEAR_INSTEAD, SLOPED, UNDETACH
+from pytest_overfit.findings.remedies import (
+    SLOPED,
+    UNDETACH,
+    WITHOUT_IT,
+)
 from pytest_overfit.findings.signal import DEAD_UNITS
 from pytest_overfit.findings.unread import (
     IGNORED_INSIDE,
@@ -276,7 +280,7 @@ DETACHED_BRANCH = Record(
         "softmax over one number."
     ),
     follows=("non_finite_output", "non_finite_gradient"),
-    remedies=(UNDETACH, SLOPED, BYPASS, BYPASS_KIND, LINEAR_INSTEAD),
+    remedies=(UNDETACH, SLOPED, *WITHOUT_IT),
     planted=("net-detach", "net-router"),
     harmless=True,
 )

@@ -37,6 +37,7 @@ from pytest_overfit.health.rules.reading import (
     error_rate,
     errors,
     metric_words,
+    more_is_better,
     value_words,
 )
 from pytest_overfit.health.rules.stability import (
@@ -337,7 +338,12 @@ def still_improving(run: Run) -> str | None:
             continue
         if (best := _still_falls(thinned(curve), slowly=slowly)) is not None:
             value = number(best[1]) if name.endswith("_loss") else value_words(run, "val", best[1])
-            return f"{what} still falls: {value} at {place(run, best[0])} is its lowest so far"
+            way, most = (
+                ("rises", "highest")
+                if name == run.read_by("val") and more_is_better(run, "val")
+                else ("falls", "lowest")
+            )
+            return f"{what} still {way}: {value} at {place(run, best[0])} is its {most} so far"
     return None
 
 

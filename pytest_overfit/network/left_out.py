@@ -6,7 +6,7 @@ Each function changes the network in place and returns whether it found somethin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,18 +20,39 @@ SMALLEST_VARIANCE = 1e-12
 """What is added to a variance by a norm that is to see the smallest numbers too."""
 
 
-class HandedOn(nn.Module):
-    """What it is given first, whatever else comes with it; a pair where the module that stood in its
-    place gives one, as recurrent layers and attention do.
+class StandIn(nn.Module):
+    """Stands in another module's place, and has that one's attributes: networks ask layers for their
+    sizes, and recurrent ones to `flatten_parameters`. What it makes comes as a pair where that module
+    gives one, as recurrent layers and attention do.
     """
 
     def __init__(self, replaced: nn.Module) -> None:
         super().__init__()
-        self.gives_pair = isinstance(replaced, nn.RNNBase | nn.MultiheadAttention)
+        self.__dict__["replaced"] = replaced  # no submodule: its parameters are left out
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["replaced"], name)
 
     def forward(self, *given: Any, **named: Any) -> Any:
-        first = [*given, *named.values()][0]
-        return (first, None) if self.gives_pair else first
+        made = self.made([*given, *named.values()][0], lambda: self.replaced(*given, **named))
+        pair = isinstance(self.replaced, nn.RNNBase | nn.MultiheadAttention)
+        return (made, None) if pair else made
+
+    def made(self, first: Any, asked: Callable[[], Any]) -> Any:
+        """What stands in for the output. first: what it is given first. asked: runs the module that stood
+        there.
+        """
+        raise NotImplementedError
+
+
+class HandedOn(StandIn):
+    """Hands on what it is given first, whatever else comes with it."""
+
+    def made(self, first: Any, asked: Callable[[], Any]) -> Any:
+        return first
 
 
 def bypass(module: str) -> NetworkEdit:
@@ -48,23 +69,31 @@ def bypass(module: str) -> NetworkEdit:
     return edit
 
 
-def bypass_kind(module: str) -> NetworkEdit:
-    """Leave one module out, and all of its class; nothing where it is the only one."""
+def bypass_alike(module: str) -> NetworkEdit:
+    """Leave one module out, and its like in other blocks; nothing where it has none."""
 
     def edit(network: nn.Module) -> bool:
-        kind = type(network.get_submodule(module))
-        alike = [name for name, one in network.named_modules() if type(one) is kind and name]
-        outermost = [
-            name for name in alike if not any(name.startswith(other + ".") for other in alike)
-        ]
-        for name in outermost if len(outermost) > 1 else ():
+        names = alike(network, module)
+        for name in names:
             bypass(name)(network)
-        return len(outermost) > 1
+        return bool(names)
 
     return edit
 
 
-class LinearInstead(nn.Module):
+def alike(network: nn.Module, module: str) -> tuple[str, ...]:
+    """A module and those of its class that other blocks call by the same name; where none does, all of
+    its class, the outermost alone. Nothing where it is the only one.
+    """
+    kind, called = type(network.get_submodule(module)), module.rpartition(".")[2]
+    of_class = [name for name, one in network.named_modules() if type(one) is kind and name]
+    namesakes = [name for name in of_class if name.rpartition(".")[2] == called]
+    alike = namesakes if len(namesakes) > 1 else of_class
+    outermost = [name for name in alike if not any(name.startswith(other + ".") for other in alike)]
+    return tuple(outermost) if len(outermost) > 1 else ()
+
+
+class LinearInstead(StandIn):
     """A linear layer over the features of what it is given first, in the place of a module whose output
     has another shape; of longer axes every n-th place.
 
@@ -74,7 +103,7 @@ class LinearInstead(nn.Module):
     """
 
     def __init__(self, replaced: nn.Module, given: Sequence[int], gave: Sequence[int]) -> None:
-        super().__init__()
+        super().__init__(replaced)
         if len(given) != len(gave) or len(given) < 2:
             raise CannotEdit("what it gives has other axes than what it is given")
         self.axis = feature_axis(replaced, len(given))
@@ -82,20 +111,17 @@ class LinearInstead(nn.Module):
         if any(gave[axis] > given[axis] for axis in others):
             raise CannotEdit("it gives more steps than it is given")
         self.strides = {axis: round(given[axis] / gave[axis]) for axis in others}
-        self.replaced = replaced
-        self.gives_pair = isinstance(replaced, nn.RNNBase | nn.MultiheadAttention)
         self.linear = nn.Linear(given[self.axis], gave[self.axis])
 
-    def forward(self, *given: Any, **named: Any) -> Any:
-        first = [*given, *named.values()][0]
+    def made(self, first: Any, asked: Callable[[], Any]) -> Any:
+        self.replaced.to(first.device)  # no submodule: it does not move with this one
         with torch.no_grad():
-            asked = self.replaced(*given, **named)
-        shape = (asked[0] if isinstance(asked, tuple) else asked).shape
+            stood = asked()
+        shape = (stood[0] if isinstance(stood, tuple) else stood).shape
         for axis, stride in self.strides.items():
             places = torch.arange(shape[axis], device=first.device) * stride
             first = first.index_select(axis, places.clamp(max=first.shape[axis] - 1))
-        out = self.linear(first.movedim(self.axis, -1)).movedim(-1, self.axis)
-        return (out, None) if self.gives_pair else out
+        return self.linear(first.movedim(self.axis, -1)).movedim(-1, self.axis)
 
 
 def feature_axis(module: nn.Module, axes: int) -> int:
@@ -104,12 +130,13 @@ def feature_axis(module: nn.Module, axes: int) -> int:
     return 1 if convolves else axes - 1
 
 
-def linear_instead(module: str, given: Sequence[int], gave: Sequence[int]) -> NetworkEdit:
-    """A linear layer in the place of one module, see LinearInstead."""
+def linear_instead(shapes: Mapping[str, tuple[Sequence[int], Sequence[int]]]) -> NetworkEdit:
+    """A linear layer in the place of each module, see LinearInstead. shapes: module -> given, gave."""
 
     def edit(network: nn.Module) -> bool:
-        put_in(network, module, LinearInstead(network.get_submodule(module), given, gave))
-        return True
+        for name, (given, gave) in shapes.items():
+            put_in(network, name, LinearInstead(network.get_submodule(name), given, gave))
+        return bool(shapes)
 
     return edit
 

@@ -58,7 +58,7 @@ def observe(
     with undisturbed(network, train=False, seed=0):
         layouts = find_layouts(subject, network, batch)
         if mode == "eval":
-            _calibrate(subject, network, batch)
+            calibrate(subject, network, batch)
         network.train(mode == "train")
         with _without_dropout(network):
             try:
@@ -116,15 +116,17 @@ def _pass(
     )
 
 
-def _calibrate(subject: Subject, network: nn.Module, batch: Batch) -> None:
-    """One pass in train mode with a momentum of 1 for batch norms that have no statistics yet."""
+def calibrate(subject: Subject, network: nn.Module, batch: Batch) -> bool:
+    """One pass in train mode with a momentum of 1 for batch norms that have no statistics yet; whether
+    there are any. The caller puts modes and buffers back.
+    """
     norms = [
         (module, module.momentum)
         for module in network.modules()
         if isinstance(module, _BatchNorm) and module.num_batches_tracked == 0
     ]
     if not norms:
-        return
+        return False
     network.train()
     for norm, momentum in norms:
         norm.momentum = 1.0 if momentum else momentum
@@ -132,6 +134,7 @@ def _calibrate(subject: Subject, network: nn.Module, batch: Batch) -> None:
         subject.forward(network, batch.features, batch.frames)
     for norm, momentum in norms:
         norm.momentum = momentum
+    return True
 
 
 def _observation(network: nn.Module, visit: Visit, *, on_path: bool) -> Observation:

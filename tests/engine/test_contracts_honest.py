@@ -31,7 +31,7 @@ from tests.engine.dishonest import (
 )
 from tests.engine.foreign import Augmented, Recurrent
 from tests.engine.planting import forwarded, rebuilt
-from tests.engine.subjects import BiGRU, bigru, clips
+from tests.engine.subjects import BiGRU, bigru, clips, subject
 
 BY_NAME = {fault.name: fault.plant for fault in (*DISHONEST, *HELD_OUT)}
 FEW = 6
@@ -74,6 +74,37 @@ def test_where_the_place_is_lost_is_told_with_the_line_of_code(
     assert finding.headline.endswith(said)
     (line,) = [line for line in finding.evidence if line.startswith("there: ")]
     assert f"{code} (tests/engine/dishonest.py:" in line
+
+
+def test_a_place_is_lost_also_where_norms_without_statistics_leave_next_to_nothing() -> None:
+    """In eval mode a fresh network of five faint layers says the same of any clip, but for rounding."""
+
+    class Faint(nn.Module):
+        def __init__(self, dim: int, vocabulary: int, *, renamed: bool) -> None:
+            super().__init__()
+            layers = [
+                layer
+                for i in range(5)
+                for layer in (nn.Conv1d(32 if i else dim, 32, 3, padding=1), nn.BatchNorm1d(32))
+            ]
+            self.stack, self.renamed = nn.Sequential(*layers), renamed
+            for layer in layers[::2]:
+                nn.init.normal_(layer.weight, std=2e-3)
+            self.gru = nn.GRU(32, 32, batch_first=True, bidirectional=True)
+            self.head = nn.Linear(64, vocabulary)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            x = self.stack(features.transpose(1, 2))
+            x = x.reshape(len(x), -1, 32) if self.renamed else x.transpose(1, 2)
+            return self.head(self.gru(x)[0]).log_softmax(-1).transpose(0, 1), frames
+
+    def place_lost(*, renamed: bool) -> list[str]:
+        faint = subject(lambda dim, v: Faint(dim, v, renamed=renamed), "faint")
+        return [f.headline for f in check(faint, clips(FEW)) if f.name == "place_lost"]
+
+    (headline,) = place_lost(renamed=True)
+    assert headline.endswith("lost after stack and before gru")
+    assert place_lost(renamed=False) == []
 
 
 def test_a_table_of_places_that_reaches_nothing_is_named() -> None:

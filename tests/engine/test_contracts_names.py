@@ -121,6 +121,34 @@ def test_rounding_that_loses_no_token_is_no_fault(
     assert "non_finite_output" not in {finding.name for finding in found(conv(finish=finish))}
 
 
+def test_infinity_that_a_table_of_the_networks_own_makes_is_named_at_that_table() -> None:
+    """The blank is counted in no target, so that the logarithm of its share is -inf."""
+
+    class Balance(nn.Module):
+        def __init__(self, counts: Tensor) -> None:
+            super().__init__()
+            self.register_buffer("prior", (counts / counts.sum()).log())
+
+        def forward(self, scores: Tensor) -> Tensor:
+            return scores - self.prior
+
+    class Balanced(BiGRU):
+        def __init__(self, dim: int, vocabulary: int, *, least: float) -> None:
+            super().__init__(dim, vocabulary)
+            counts = torch.full((vocabulary,), 3.0)
+            counts[0] = least
+            self.balance = Balance(counts)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            log_probs, steps = super().forward(features, frames)
+            return self.balance(log_probs).log_softmax(-1), steps
+
+    finding = only(subject(lambda dim, v: Balanced(dim, v, least=0.0), "balanced"))
+    assert (finding.name, finding.module) == ("non_finite_output", "balance")
+    assert "its prior, (25,), holds 1 that is not finite" in finding.evidence
+    assert found(subject(lambda dim, v: Balanced(dim, v, least=1.0), "balanced")) == []
+
+
 def test_a_gradient_that_is_not_finite_is_named_at_the_function_that_makes_it() -> None:
     finding = only(conv(inner=zeroed_somewhere(unit_length)))
     assert finding.name == "non_finite_gradient"
@@ -246,6 +274,45 @@ def test_layers_skipped_by_the_numbers_of_others_are_noise_and_no_state(
         subject(lambda dim, vocabulary: Skipping(dim, vocabulary, draw=draw), "skipping")
     )
     assert finding.name == "random_in_eval"
+
+
+GENERATORS = {
+    "python": (lambda: random.Random(0), lambda generator: generator.random()),
+    "numpy": (lambda: np.random.default_rng(0), lambda generator: generator.random()),
+    "numpy of old": (lambda: np.random.RandomState(0), lambda generator: generator.rand()),
+    "torch": (
+        lambda: torch.Generator().manual_seed(0),
+        lambda generator: float(torch.rand((), generator=generator)),
+    ),
+}
+
+
+@pytest.mark.parametrize("of", GENERATORS)
+def test_a_generator_of_its_own_is_noise_and_no_state(of: str) -> None:
+    make, draw = GENERATORS[of]
+
+    class Masking(nn.Module):
+        """Leaves out a share of what it is given."""
+
+        def __init__(self, *, always: bool) -> None:
+            super().__init__()
+            self.always, self.dice = always, make()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * (draw(self.dice) if self.always or self.training else 1.0)
+
+    class Masked(BiGRU):
+        def __init__(self, dim: int, vocabulary: int, *, always: bool) -> None:
+            super().__init__(dim, vocabulary)
+            self.masking = Masking(always=always)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            return super().forward(self.masking(features), frames)
+
+    finding = only(subject(lambda dim, v: Masked(dim, v, always=True), "masked"))
+    assert (finding.name, finding.module) == ("random_in_eval", "masking")
+    assert finding.evidence == ("masking.dice is a generator of its own, which no seed reaches",)
+    assert found(subject(lambda dim, v: Masked(dim, v, always=False), "masked")) == []
 
 
 class Unsorted(BiGRU):

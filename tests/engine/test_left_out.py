@@ -66,7 +66,7 @@ def test_a_linear_layer_stands_in_with_the_shape_of_what_stood_there(
     stood = layer(x)
     network = nn.ModuleDict({"layer": layer})
     gave = stood[0] if isinstance(stood, tuple) else stood
-    assert left_out.linear_instead("layer", given, gave.shape)(network)
+    assert left_out.linear_instead({"layer": (given, gave.shape)})(network)
     for frames in (given[-1], given[-1] + 3) if isinstance(layer, nn.Conv1d) else given[-1:]:
         longer = torch.randn(*given[:-1], frames)
         out, asked = network["layer"](longer), layer(longer)
@@ -80,11 +80,27 @@ def test_a_linear_layer_stands_in_with_the_shape_of_what_stood_there(
     assert all(own.grad is None for own in layer.parameters()), "asked for its shape alone"
 
 
+@pytest.mark.parametrize(
+    "stands_in",
+    [left_out.bypass("layer"), left_out.linear_instead({"layer": ((2, 9, 5), (2, 9, 14))})],
+)
+def test_what_stands_in_answers_for_what_stood_there(stands_in: network_edits.NetworkEdit) -> None:
+    layer = nn.GRU(5, 7, batch_first=True, bidirectional=True)
+    network = nn.ModuleDict({"layer": layer})
+    stands_in(network)
+    network["layer"].flatten_parameters()  # type: ignore[operator]
+    assert network["layer"].hidden_size == 7
+    left = {id(parameter) for parameter in network.parameters()}
+    assert left.isdisjoint(id(parameter) for parameter in layer.parameters()), "left out"
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        network["layer"].no_such_thing  # noqa: B018
+
+
 def test_a_linear_layer_reads_each_step_alone() -> None:
     layer = nn.Conv1d(5, 7, 5, stride=2)
     network = nn.ModuleDict({"layer": layer})
     x = torch.randn(1, 5, 21)
-    left_out.linear_instead("layer", x.shape, layer(x).shape)(network)
+    left_out.linear_instead({"layer": (x.shape, layer(x).shape)})(network)
     out, changed = network["layer"](x), x.clone()
     changed[:, :, 8] += 1
     moved = (network["layer"](changed) != out).any(1)[0]
@@ -102,7 +118,7 @@ def test_what_no_linear_layer_can_stand_in_for(
     given: tuple[int, ...], gave: tuple[int, ...], why: str
 ) -> None:
     with pytest.raises(CannotEdit, match=why):
-        left_out.linear_instead("0", given, gave)(nn.Sequential(nn.Identity()))
+        left_out.linear_instead({"0": (given, gave)})(nn.Sequential(nn.Identity()))
 
 
 class Scan(nn.Module):
@@ -116,12 +132,22 @@ class Scan(nn.Module):
         return x * 2
 
 
+def test_namesakes_in_other_blocks_are_left_out_and_no_others() -> None:
+    def block() -> nn.ModuleDict:
+        return nn.ModuleDict({"deep": nn.Linear(2, 3), "scale": nn.Linear(3, 3)})
+
+    network = nn.ModuleList([block(), block()])
+    assert left_out.bypass_alike("0.scale")(network)
+    kinds = [type(one[name]) for one in network for name in ("deep", "scale")]  # type: ignore[index, union-attr]
+    assert kinds == [nn.Linear, left_out.HandedOn] * 2
+
+
 def test_all_of_a_class_are_left_out_the_outermost_alone() -> None:
     network = nn.Sequential(Scan(Scan()), nn.ReLU(), Scan())
-    assert left_out.bypass_kind("2")(network)
+    assert left_out.bypass_alike("2")(network)
     x = torch.ones(1, 2)
     assert torch.equal(network(x), x)
-    assert not left_out.bypass_kind("0")(nn.Sequential(Scan(), nn.ReLU()))
+    assert not left_out.bypass_alike("0")(nn.Sequential(Scan(), nn.ReLU()))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import torch
 from pytest_overfit.climb.ladder import Rung, criteria_for
 from pytest_overfit.explain.trials import Trial, TrialEnded, plan, run_trials, try_remedy
 from pytest_overfit.finding import Finding
-from pytest_overfit.findings.remedies import RESET
+from pytest_overfit.findings.remedies import RESET, Remedy
 from pytest_overfit.findings.training import CAUSE_NOT_LOCATED, RECIPE_STALLS
 from pytest_overfit.recipe import default_recipe
 from tests.engine.faults import FAULTS
@@ -58,6 +58,20 @@ def test_general_remedies_are_tried_where_nothing_is_found_or_all_are_asked_for(
     assert len(list(plan(FOUND[1:], "all"))) == len(RECIPE_STALLS.remedies) + len(
         CAUSE_NOT_LOCATED.remedies
     )
+
+
+def test_a_pass_that_is_dishonest_all_the_same_refutes_nothing() -> None:
+    """A fresh network hears what is so faint, one that has learnt does not: no contract finds it again,
+    the controls do, and that is no other cause.
+    """
+    deaf = replace(bigru(), forward=lambda network, x, frames: network(1e-4 * x, frames))
+    broken = Rung(subject=deaf, samples=1, recipe=default_recipe(1), criteria=criteria_for(1))
+    found = Finding(name="input_ignored", headline="", status="confirmed")
+    same = Remedy(name="the same", change=lambda rung, _: replace(rung, subject=replace(deaf)))
+    trial = try_remedy(broken, found, same, seconds=math.inf)
+    assert (trial.held, trial.ended) == (False, TrialEnded.STILL_FOUND)
+    assert trial.why == "input_ignored is still found"
+    assert trial.steps > 0, "found in its pass"
 
 
 def test_trials_one_by_one_end_with_the_time_that_the_climb_took(

@@ -179,6 +179,20 @@ def test_a_run_that_still_improves_goes_on():
     assert checkup.reasons[0].startswith("validation loss still falls: ")
 
 
+def test_a_score_that_still_gets_better_rises():
+    score = run_of_score(np.linspace(0.2, 0.6, 20))
+    assert check_up(score).reasons == (
+        "validation accuracy still rises: 60.0 % at epoch 20 is its highest so far",
+    )
+
+
+def run_of_score(values):
+    at = range(1, len(values) + 1)
+    losses = [3 / i for i in at]
+    curves = {"train_loss": curve(at, losses), "val_accuracy": curve(at, values)}
+    return Run(name="made", sources=(), curves=curves)
+
+
 def test_a_short_log_is_too_early_to_call_healthy():
     checkup = check_up(trained(epochs=10, rate=0.5, val_wer=np.linspace(0.2, 0.201, 10)))
     assert checkup.verdict == "go on"

@@ -411,6 +411,10 @@ def test_a_state_tells_that_its_run_is_finished(tmp_path: Path) -> None:
             epochs(1, 3.0, 2.0) + "Early stopping at epoch 2\n",
             ("Early stopping at epoch 2 (train.log:3)",),
         ),
+        (
+            epochs(1, 3.0, 2.0) + "Epoch 00002: early stopping THR.\n",
+            ("Epoch 00002: early stopping THR. (train.log:3)",),
+        ),
         (epochs(1, 3.0, 2.0) + "Training finished.\n" + epochs(3, 1.5), ()),
         (
             "Epoch 1/3: loss 3.0\nEpoch 2/3: loss 2.0\nEpoch 3/3: loss 1.0\n",

@@ -5,13 +5,14 @@ with its place, and nothing else is.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from pytest_overfit.health.curves.metric import metric
 from pytest_overfit.health.readers import read_run
-from pytest_overfit.health.run import Run
+from pytest_overfit.health.run import BadRun, Run
 
 Points = list[tuple[float, float]]
 
@@ -194,6 +195,31 @@ def test_a_longer_list_of_training_is_spread_between_epochs(tmp_path: Path) -> N
     )
     assert points(run, "val_loss") == [(1, 5.5), (2, 3.5), (3, 2.5)]
     assert points(run, "train_loss") == [(0.5, 6), (1, 5), (1.5, 4), (2, 3), (2.5, 2), (3, 1)]
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("Train", "valid"), ("training", "dev")])
+def test_lists_of_splits_alone_are_losses_where_training_falls(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    train, val = names
+    run = read(tmp_path, "history.json", json.dumps({train: [3, 2, 1], val: [3.5, 3, 2.5]}))
+    assert points(run, "train_loss") == [(1, 3), (2, 2), (3, 1)]
+    assert points(run, "val_loss") == [(1, 3.5), (2, 3), (3, 2.5)]
+
+
+def test_lists_of_splits_alone_that_rise_may_be_anything(tmp_path: Path) -> None:
+    with pytest.raises(BadRun, match=re.escape("history.json")):
+        read(tmp_path, "history.json", json.dumps({"train": [0.1, 0.2, 0.9], "val": [0, 0.1, 0.2]}))
+
+
+def test_a_list_that_tells_of_validation_goes_before_a_longer_one_of_batches(
+    tmp_path: Path,
+) -> None:
+    batches = [{"global_step": 10 * i, "epoch": 1 + i // 4, "train_loss": 9 - i} for i in range(8)]
+    epochs = [{"epoch": i, "avg_train_loss": 4 - i, "avg_val_loss": 5 - i} for i in (1, 2)]
+    run = read(tmp_path, "metrics.json", json.dumps({"batches": batches, "epochs": epochs}))
+    assert points(run, "train_loss") == [(1, 3), (2, 2)]
+    assert points(run, "val_loss") == [(1, 4), (2, 3)]
 
 
 @pytest.mark.parametrize(

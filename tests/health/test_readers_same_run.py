@@ -32,6 +32,18 @@ TONGUES = {
         lambda i: f"第{i + 1}轮 训练损失: {TRAIN[i]}  验证损失: {VAL[i]}  学习率: 0.001"
     ),
     "japanese": lines(lambda i: f"エポック {i + 1}/12 学習損失: {TRAIN[i]} 検証損失: {VAL[i]}"),
+    "japanese, a total of losses": lines(
+        lambda i: (
+            f"エポック {i + 1}/12 学習損失: Conv=9.5, 合計={TRAIN[i]}\n"
+            f"エポック {i + 1}/12 検証損失: Conv=8.5, 合計={VAL[i]}"
+        )
+    ),
+    "english, a total of losses": lines(
+        lambda i: (
+            f"Epoch {i + 1}/12 train losses: ctc=9.5, att=1.5, total={TRAIN[i]}\n"
+            f"Epoch {i + 1}/12 val losses: ctc=8.5, att=2.5, total={VAL[i]}"
+        )
+    ),
     "korean": lines(lambda i: f"에폭 {i + 1}/12 학습 손실 {TRAIN[i]} 검증 손실: {VAL[i]}"),
     "russian": lines(
         lambda i: f"Эпоха {i + 1}/12: потери на обучении {TRAIN[i]}, потери на валидации {VAL[i]}"

@@ -711,6 +711,14 @@ def test_a_reading_that_is_told_again_is_in_order():
     assert RULE["steps_out_of_order"](run(train_loss=told)) is None
 
 
+def test_an_epoch_that_a_resumed_run_goes_through_again_is_in_order():
+    places = (1, 2, 3, 4, 4, 5, 6, 7, 8)
+    told = curve(places, (9, 8, 7, 6, 6.1, 5, 4, 3, 2))
+    assert RULE["steps_out_of_order"](run(train_loss=told)) is None
+    other = curve(places, (9, 8, 7, 6, 8.5, 5, 4, 3, 2))
+    assert RULE["steps_out_of_order"](run(train_loss=other)).began == 4
+
+
 def test_several_readings_an_epoch_are_in_order():
     assert RULE["steps_out_of_order"](run(train_loss=curve((1, 1, 1, 2, 2, 2), [1.0] * 6))) is None
 

@@ -93,12 +93,15 @@ class _Watch(TorchFunctionMode):
             if not self.nan and given and not had_nan and bool(made.detach().isnan().any()):
                 of_infinity = any(bool(t.isposinf().any()) for t in given)
                 self.nan = (self.rising if of_infinity else None) or _breach("output", place, made)
-            if given and finite and bool(made.detach().isinf().any()):
+            if given and bool(made.detach().isinf().any()):
                 breach = _breach("output", place, made)
-                self.infinite = self.infinite or breach
-                if bool(made.detach().isposinf().any()):  # masks added up fall to -inf
+                rises = bool(made.detach().isposinf().any())  # masks added up fall to -inf
+                if finite:
+                    self.infinite = self.infinite or breach
+                    if rises and breach.overflowed:
+                        self.overflow = self.overflow or breach
+                if rises and not had_nan and not any(bool(t.isposinf().any()) for t in given):
                     self.rising = self.rising or breach
-                    self.overflow = self.overflow or (breach if breach.overflowed else None)
         return result
 
 

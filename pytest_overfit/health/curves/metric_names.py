@@ -63,7 +63,8 @@ MEASURES = {
     "rouge": "rouge",
     "chrf": "chrf",
     "meteor": "meteor",
-    "accuracy": "accuracy, acc, accuray, token accuracy, token acc, word accuracy, word acc, wacc, "
+    "accuracy": "accuracy, acc, accuray, exprate, exp rate, expression rate, expression recognition "
+    "rate, token accuracy, token acc, word accuracy, word acc, wacc, "
     "sequence accuracy, frame accuracy, acc full seq, seq acc, seq accuracy, full sequence accuracy, "
     "sentence accuracy, sentence acc, line accuracy, line acc, string accuracy, plate accuracy, "
     "plate acc, exact match, masked accuracy, masked acc, sparse categorical accuracy, categorical "
@@ -176,6 +177,7 @@ NOT_OF_NOW = frozenset(
 )
 """Words that make a value another than the one of this epoch, or of another split."""
 CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+OF_A_SET = re.compile(r"\d|(?:19|20)\d\d")
 APART = re.compile(r"/| - ")
 
 
@@ -221,8 +223,8 @@ def known(raw: str) -> MetricName | None:
     """
     parts = words(raw)
     whole = _known(parts)
-    if whole is None and len(parts) > 1 and len(parts[0]) == 1 and parts[0].isdigit():
-        whole = _known(parts[1:])  # the number of a data set: `0_word_acc`
+    if whole is None and len(parts) > 1 and OF_A_SET.fullmatch(parts[0]):
+        whole = _known(parts[1:])  # the number or the year of a data set: `0_word_acc`
         whole = replace(whole, rank=whole.rank + 30 + int(parts[0])) if whole else None
     if whole is None and parts[-2:] == ("loss", "1"):
         whole = _known(parts[:-1])  # TensorFlow's name of a second one: `loss_1`

@@ -48,6 +48,10 @@ PLANNED = {
 }
 LARGEST_OBJECT = 256 << 20
 """Bytes of a file that is read as one object."""
+BARE_SPLITS = [
+    {train, val} for train in ("train", "training") for val in SPLITS if SPLITS[val] == "val"
+]
+"""Names of the only two lists of an object that tell splits and no measure."""
 LEAST_READINGS = 2
 """Readings that make a list a curve."""
 
@@ -179,11 +183,21 @@ def whole_object(text: str) -> object:
 def curves_in(content: object) -> dict[str, list[Any]]:
     """The lists of numbers of an object, by their names with those of what holds them."""
     lists = _named_lists(content, "", 0) if isinstance(content, dict) else ()
-    return {
+    found = {
         name: one
         for name, one in lists
         if len(one) >= LEAST_READINGS and (_readings(one) or all(map(_pair, one)))
     }
+    return _as_losses(found) if set(map(str.lower, found)) in BARE_SPLITS else found
+
+
+def _as_losses(lists: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Lists of splits alone by the names of losses, where training falls; else as they are."""
+    train = next(one for name, one in lists.items() if SPLITS[name.lower()] == "train")
+    numbers = [number for value in train if (number := as_number(value)[0]) is not None]
+    if len(numbers) < 2 or not numbers[-1] < numbers[0]:
+        return lists
+    return {f"{name} loss": one for name, one in lists.items()}
 
 
 def rows_in(content: object) -> list[tuple[float, Mapping[str, Any]]]:
@@ -198,7 +212,7 @@ def rows_in(content: object) -> list[tuple[float, Mapping[str, Any]]]:
     by_split = {
         name: rows for name, rows in lists.items() if rows and set(words(name)) & set(SPLITS)
     }
-    listed = max(lists.values(), key=len, default=[])
+    listed = max(lists.values(), key=lambda rows: (_of_validation(rows), len(rows)), default=[])
     if len(by_split) > 1 and {len(listed)} == {len(rows) for rows in by_split.values()}:
         # `train_metrics` and `dev_metrics`, a row for each epoch in both
         return [
@@ -277,6 +291,12 @@ def _rows_of_list(values: list[Any]) -> list[tuple[float, Mapping[str, Any]]]:
         and any(known(name) for one in rows for name, _ in row(flattened(one)).values)
     )
     return [(math.nan, one) for one in rows] if of_metrics else []
+
+
+def _of_validation(rows: list[tuple[float, Mapping[str, Any]]]) -> bool:
+    """Whether rows tell of validation: a list of batches may stand beside them, and is longer."""
+    names = {name for _, one in rows for name, _ in row(flattened(one)).values}
+    return any((meaning := known(name)) and meaning.split == "val" for name in names)
 
 
 def _clock(name: str) -> str | None:

@@ -39,6 +39,7 @@ WORDS = {
     "cer": "字错误?率|字符错误率|文字誤り率",
     "wer": "词错误?率|单词错误率|単語誤り率",
     "lr": "学习率|学習率|학습률",
+    "total": "総計|合計|总计|合计|總計|총합|합계",
 }
 LINKS = r"(?:\s+(?:de(?:l)?|do|da|di|d'|en|em|sur|auf|der|des|la|le|l')(?!\w))?"
 """What stands between two such words: `pérdida de validación`."""
@@ -98,6 +99,13 @@ ABBREVIATED = (
 )
 
 
+TOTAL_OF_LOSSES = re.compile(
+    rf"\bloss(?:es)?\s?[:(\[{{-]\s*((?:[a-z_]\w*\s?[=:]\s?{NUMBER}[\s,;|]*)*)total(?=\s?[=:]\s?{NUMBER})",
+    re.IGNORECASE,
+)
+"""`Losses: conv=1.2, seq=3.4, total=4.6`"""
+
+
 def in_english(text: str) -> str:
     """A line in the spelling that is understood; decimal commas are points where no number of the
     line has a point.
@@ -109,6 +117,7 @@ def in_english(text: str) -> str:
         text = NUMBERED_IN_CHINESE.sub(r"epoch \1 ", text)
     text, found = FOREIGN.subn(lambda match: f" {match.lastgroup} ", COMPOUND.sub(r"\1 ", text))
     text = re.sub(r" +", " ", text).replace(" :", ":") if found else text
+    text = TOTAL_OF_LOSSES.sub(r": \1loss", text)
     if POINTED.search(text) or not DECIMAL_COMMA.search(text):
         return text
     return COMMA.sub(r"\1.\2", text)

@@ -112,7 +112,8 @@ _PendingLine = tuple[Where, ParsedLine, str]
 MOST_QUOTED = 80
 """Characters that are quoted of what a trainer says at its end."""
 ENDED = re.compile(
-    r"^\W*early.?stop(?:ped|ping)?\W*$|\b(?:early.?stopping (?:at|after|triggered|activated)|stop(?:ped|ping) early|training (?:is "
+    r"^\W*(?:epoch \d+: )?early.?stop(?:ped|ping)?(?: \w+)?\W*$"
+    r"|\b(?:early.?stopping (?:at|after|triggered|activated)|stop(?:ped|ping) early|training (?:is "
     "|was )?(?:finished|complete[d]?|done|ended|stopped)"
     r"|finished (?:training|optimization)|done training|end of (?:the "
     r")?training|max_(?:epochs|steps)=\d+` reached|reached max)",

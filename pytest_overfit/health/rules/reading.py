@@ -58,6 +58,12 @@ def metric_words(run: Run, split: Split) -> str:
     return f"{SPLITS[split]} {_measured(name).words if name else 'error rate'}"
 
 
+def more_is_better(run: Run, split: Split) -> bool:
+    """Whether a split is read by a score, and not by an error rate."""
+    name = run.read_by(split)
+    return bool(name) and _measured(name or "").better == "higher"
+
+
 def value_words(run: Run, split: Split, value: float) -> str:
     """A value of `errors` as its log would tell it: "34.6 %", "21.40"."""
     name = run.read_by(split)

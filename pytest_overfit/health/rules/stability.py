@@ -90,6 +90,9 @@ BLOCKS, BATCHES = 60, 30
 of them at least.
 """
 
+AROUND = 6
+"""Readings on each side that tell how far readings there lie apart."""
+
 
 def loss_not_finite(run: Run) -> Finding | None:
     """A loss is NaN or infinite."""
@@ -537,11 +540,20 @@ def steps_out_of_order(run: Run) -> Finding | None:
 
 def _disorder(curve: Curve) -> list[float]:
     """Places that come after a later one, or again with another value; none where that is so all the
-    time: then it is no clock.
+    time: then it is no clock. An epoch that a resumed run goes through again has nearly the same
+    value, less apart than half of what epochs around it are.
     """
     points = curve.points
+    apart = [abs(b.value - a.value) for a, b in pairwise(points)]
+
+    def again(i: int) -> bool:
+        around = apart[max(i - AROUND, 0) : i] + apart[i + 1 : i + 1 + AROUND]
+        return apart[i] <= median([one for one in around if one == one] or [0.0]) / 2
+
     back = [
-        b.at for a, b in pairwise(points) if b.at < a.at or (b.at == a.at and b.value != a.value)
+        b.at
+        for i, (a, b) in enumerate(pairwise(points))
+        if b.at < a.at or (b.at == a.at and not again(i))
     ]
     return sorted(set(back)) if len(back) <= max(1, len(points) // 8) else []
 
