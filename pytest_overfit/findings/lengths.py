@@ -74,7 +74,7 @@ def steps_are_real(bench: Bench) -> tuple[Finding, ...]:
     if not wrong:
         return ()
     first = next(clip for clip in bench.clips if clip.name in wrong)
-    changing = _changing_length(bench, first.frames)
+    changing, counting = _changing_length(bench, first.frames), _counting(bench, together)
     way = "".join(f", {length} behind {name}" for name, length in changing)
     return (
         WRONG_STEPS.finding(
@@ -82,9 +82,10 @@ def steps_are_real(bench: Bench) -> tuple[Finding, ...]:
             f"{next(iter(wrong.values()))}",
             evidence=(
                 *list(wrong.values())[:5],
+                *((f"{counting} is the first to return these numbers",) if counting else ()),
                 *((f"on the way: {counted(first.frames, 'frame')}{way}",) if changing else ()),
             ),
-            module=changing[-1][0] if changing else None,
+            module=counting or (changing[-1][0] if changing else None),
             samples=tuple(wrong),
             try_=(
                 "compute steps from each clip's own frames, layer by layer, with the rule that its "
@@ -93,6 +94,27 @@ def steps_are_real(bench: Bench) -> tuple[Finding, ...]:
             status="confirmed",
             severity="warning" if slight else "failure",
         ),
+    )
+
+
+def _counting(bench: Bench, declared: Tensor) -> str | None:
+    """The module that counts the steps which the network declares of the batch, (batch,): the first to
+    return them; None where that is no module's work, or they are the frames that it was given.
+    """
+    if torch.equal(declared, bench.batch.frames.cpu()):
+        return None
+    return next(
+        (
+            call.module
+            for call in bench.calls(bench.batch)
+            if any(
+                isinstance(part, Tensor)
+                and part.shape == declared.shape
+                and torch.equal(part.cpu().long(), declared)
+                for part in (call.result if isinstance(call.result, tuple | list) else ())
+            )
+        ),
+        None,
     )
 
 

@@ -335,6 +335,31 @@ def test_wrong_steps_are_told_with_where_the_length_changes() -> None:
     )
 
 
+def test_wrong_steps_are_named_at_the_module_that_counts_them() -> None:
+    class Halving(nn.Module):
+        def __init__(self, dim: int) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(dim, 32, 3, stride=2, padding=1)
+
+        def forward(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            return self.conv(x.transpose(1, 2)).transpose(1, 2), frames // 4
+
+    class Counted(nn.Module):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__()
+            self.front, self.head = Halving(dim), nn.Linear(32, vocabulary)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            x, steps = self.front(features, frames)
+            return self.head(x).log_softmax(-1).transpose(0, 1), steps
+
+    (finding,) = (
+        f for f in check(subject(Counted, "counted"), clips(6)) if f.name == "wrong_steps"
+    )
+    assert finding.module == "front"
+    assert "front is the first to return these numbers" in finding.evidence
+
+
 def test_a_graph_that_reaches_into_an_earlier_call_is_the_networks_own() -> None:
     class Stateful(BiGRU):
         def __init__(self) -> None:
