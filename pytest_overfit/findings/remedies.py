@@ -197,11 +197,12 @@ def blocks_remedy(
     return Remedy(name=name, change=change)
 
 
-def _calls(rung: Rung) -> list[Call]:
-    """The calls of a fresh network's modules on the first clip."""
+def _calls(rung: Rung, share: float = 1.0) -> list[Call]:
+    """The calls of a fresh network's modules on the first clip, or a share of it."""
     sample, network = rung.subject.take(1)[0], _fresh(rung).eval()
+    frames = max(round(share * sample.frames), 1)
     with torch.no_grad(), recorded(network) as calls:
-        rung.subject.log_probs(network, sample.features[None], torch.tensor([sample.frames]))
+        rung.subject.log_probs(network, sample.features[None, :frames], torch.tensor([frames]))
     return calls
 
 
@@ -223,14 +224,19 @@ def _linear_alike(rung: Rung, finding: Finding) -> Rung:
 
 
 def _with_linear(rung: Rung, modules: Sequence[str]) -> Rung:
-    calls = _calls(rung)
+    calls, shorter = _calls(rung), _calls(rung, 0.75)
     shapes = {}
     for name in modules:
-        call = calls[_place_of(name, calls)]
-        given, gave = (tuple(some[0].shape) if some else () for some in (call.inputs, call.outputs))
-        if given == gave:
+        call, other = calls[_place_of(name, calls)], shorter[_place_of(name, shorter)]
+        one = left_out.Shapes(
+            *(
+                tuple(some[0].shape) if some else ()
+                for some in (call.inputs, call.outputs, other.outputs)
+            )
+        )
+        if one.given == one.gave:
             raise network_edits.CannotEdit(f"{name} gives the shape that it is given")
-        shapes[name] = (given, gave)
+        shapes[name] = one
     return replace(
         rung, subject=network_edits.edited(rung.subject, left_out.linear_instead(shapes))
     )

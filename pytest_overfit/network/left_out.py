@@ -7,6 +7,7 @@ Each function changes the network in place and returns whether it found somethin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -46,6 +47,14 @@ class StandIn(nn.Module):
         there.
         """
         raise NotImplementedError
+
+    def shape_of(self, asked: Callable[[], Any], like: Tensor) -> torch.Size:
+        """The shape of what the module that stood there gives, which is asked for nothing else."""
+        self.replaced.to(like.device)  # no submodule: it does not move with this one
+        with torch.no_grad():
+            stood = asked()
+        shape: torch.Size = (stood[0] if isinstance(stood, tuple) else stood).shape
+        return shape
 
 
 class HandedOn(StandIn):
@@ -95,7 +104,8 @@ def alike(network: nn.Module, module: str) -> tuple[str, ...]:
 
 class LinearInstead(StandIn):
     """A linear layer over the features of what it is given first, in the place of a module whose output
-    has another shape; of longer axes every n-th place.
+    has another shape; of longer axes every n-th place. Numbers that were made vectors, as in a table,
+    are features of one.
 
     The module that stood there is asked for its shape alone, so that the steps of each clip are what
     the network says they are. given, gave: the shapes of one call. Raises CannotEdit where they
@@ -104,9 +114,15 @@ class LinearInstead(StandIn):
 
     def __init__(self, replaced: nn.Module, given: Sequence[int], gave: Sequence[int]) -> None:
         super().__init__(replaced)
-        if len(given) != len(gave) or len(given) < 2:
+        without = [[*gave[:axis], *gave[axis + 1 :]] for axis in range(len(gave))]
+        self.added = list(given) in without
+        if self.added:
+            self.axis = without.index(list(given))
+            given = [*given[: self.axis], 1, *given[self.axis :]]
+        elif len(given) == len(gave) >= 2:
+            self.axis = feature_axis(replaced, len(given))
+        else:
             raise CannotEdit("what it gives has other axes than what it is given")
-        self.axis = feature_axis(replaced, len(given))
         others = [axis for axis in range(len(given)) if axis != self.axis]
         if any(gave[axis] > given[axis] for axis in others):
             raise CannotEdit("it gives more steps than it is given")
@@ -114,14 +130,31 @@ class LinearInstead(StandIn):
         self.linear = nn.Linear(given[self.axis], gave[self.axis])
 
     def made(self, first: Any, asked: Callable[[], Any]) -> Any:
-        self.replaced.to(first.device)  # no submodule: it does not move with this one
-        with torch.no_grad():
-            stood = asked()
-        shape = (stood[0] if isinstance(stood, tuple) else stood).shape
+        shape = self.shape_of(asked, first)
+        first = first.unsqueeze(self.axis) if self.added else first
         for axis, stride in self.strides.items():
             places = torch.arange(shape[axis], device=first.device) * stride
             first = first.index_select(axis, places.clamp(max=first.shape[axis] - 1))
         return self.linear(first.movedim(self.axis, -1)).movedim(-1, self.axis)
+
+
+class FramedInstead(StandIn):
+    """A linear layer over pieces of sound, (batch, samples), in the place of a module that makes frames
+    of it, (batch, frames, features) or the last two the other way round. time: the axis of frames.
+    """
+
+    def __init__(
+        self, replaced: nn.Module, given: Sequence[int], gave: Sequence[int], time: int
+    ) -> None:
+        super().__init__(replaced)
+        self.time, self.piece = time, max(given[1] // gave[time], 1)
+        self.linear = nn.Linear(self.piece, gave[3 - time])
+
+    def made(self, first: Any, asked: Callable[[], Any]) -> Any:
+        frames = self.shape_of(asked, first)[self.time]
+        padded = F.pad(first, (0, max(frames * self.piece - first.shape[1], 0)))
+        pieces = padded[:, : frames * self.piece].unflatten(1, (frames, self.piece))
+        return self.linear(pieces).movedim(1, self.time)
 
 
 def feature_axis(module: nn.Module, axes: int) -> int:
@@ -130,15 +163,34 @@ def feature_axis(module: nn.Module, axes: int) -> int:
     return 1 if convolves else axes - 1
 
 
-def linear_instead(shapes: Mapping[str, tuple[Sequence[int], Sequence[int]]]) -> NetworkEdit:
-    """A linear layer in the place of each module, see LinearInstead. shapes: module -> given, gave."""
+@dataclass(frozen=True)
+class Shapes:
+    """Of one call of a module: what it was given first, what it gave, and what it gave for a shorter
+    clip.
+    """
+
+    given: tuple[int, ...]
+    gave: tuple[int, ...]
+    gave_shorter: tuple[int, ...]
+
+
+def linear_instead(shapes: Mapping[str, Shapes]) -> NetworkEdit:
+    """A linear layer in the place of each module, see LinearInstead and FramedInstead."""
 
     def edit(network: nn.Module) -> bool:
-        for name, (given, gave) in shapes.items():
-            put_in(network, name, LinearInstead(network.get_submodule(name), given, gave))
+        for name, shape in shapes.items():
+            put_in(network, name, _linear(network.get_submodule(name), shape))
         return bool(shapes)
 
     return edit
+
+
+def _linear(module: nn.Module, shapes: Shapes) -> StandIn:
+    axes = zip(shapes.gave, shapes.gave_shorter, strict=True)
+    times = [axis for axis, (long, short) in enumerate(axes) if long != short]
+    if (len(shapes.given), len(shapes.gave)) == (2, 3) and times in ([1], [2]):
+        return FramedInstead(module, shapes.given, shapes.gave, *times)
+    return LinearInstead(module, shapes.given, shapes.gave)
 
 
 def normed_before(module: str) -> NetworkEdit:

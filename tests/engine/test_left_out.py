@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,11 @@ from pytest_overfit.network.network_edits import CannotEdit
 from tests.engine.subjects import DIM, BiGRU, Transformer, clips, subject
 
 V = 25
+
+
+def shapes(given: Sequence[int], gave: Sequence[int]) -> left_out.Shapes:
+    """As of a clip of any length."""
+    return left_out.Shapes(tuple(given), tuple(gave), tuple(gave))
 
 
 def test_what_is_bypassed_hands_on_its_input() -> None:
@@ -57,6 +64,7 @@ def test_blocks_give_what_they_were_given_as_well() -> None:
         (nn.Conv1d(5, 7, 3, stride=2), (2, 5, 9)),
         (nn.Sequential(nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.ReLU()), (2, 1, 16, 21)),
         (nn.MaxPool1d(3), (2, 5, 10)),
+        (nn.Unflatten(1, (1, 5)), (2, 5, 9)),
     ],
 )
 def test_a_linear_layer_stands_in_with_the_shape_of_what_stood_there(
@@ -66,7 +74,7 @@ def test_a_linear_layer_stands_in_with_the_shape_of_what_stood_there(
     stood = layer(x)
     network = nn.ModuleDict({"layer": layer})
     gave = stood[0] if isinstance(stood, tuple) else stood
-    assert left_out.linear_instead({"layer": (given, gave.shape)})(network)
+    assert left_out.linear_instead({"layer": shapes(given, gave.shape)})(network)
     for frames in (given[-1], given[-1] + 3) if isinstance(layer, nn.Conv1d) else given[-1:]:
         longer = torch.randn(*given[:-1], frames)
         out, asked = network["layer"](longer), layer(longer)
@@ -82,7 +90,7 @@ def test_a_linear_layer_stands_in_with_the_shape_of_what_stood_there(
 
 @pytest.mark.parametrize(
     "stands_in",
-    [left_out.bypass("layer"), left_out.linear_instead({"layer": ((2, 9, 5), (2, 9, 14))})],
+    [left_out.bypass("layer"), left_out.linear_instead({"layer": shapes((2, 9, 5), (2, 9, 14))})],
 )
 def test_what_stands_in_answers_for_what_stood_there(stands_in: network_edits.NetworkEdit) -> None:
     layer = nn.GRU(5, 7, batch_first=True, bidirectional=True)
@@ -96,11 +104,37 @@ def test_what_stands_in_answers_for_what_stood_there(stands_in: network_edits.Ne
         network["layer"].no_such_thing  # noqa: B018
 
 
+class Spectrum(nn.Module):
+    """The spectra of pieces of sound."""
+
+    def __init__(self, *, features_last: bool) -> None:
+        super().__init__()
+        self.features_last = features_last
+
+    def forward(self, sound: Tensor) -> Tensor:
+        spectra = torch.stft(sound, 16, 8, return_complex=True, window=torch.ones(16)).abs()
+        return spectra.transpose(1, 2) if self.features_last else spectra
+
+
+@pytest.mark.parametrize("features_last", [True, False])
+def test_a_linear_layer_stands_in_for_what_makes_frames_of_sound(*, features_last: bool) -> None:
+    network = nn.ModuleDict({"layer": Spectrum(features_last=features_last)})
+    layer, sound = network["layer"], torch.randn(2, 80)
+    made = left_out.Shapes((2, 80), tuple(layer(sound).shape), tuple(layer(sound[:, :60]).shape))
+    assert left_out.linear_instead({"layer": made})(network)
+    for longer in (sound, torch.randn(3, 123)):
+        assert network["layer"](longer).shape == layer(longer).shape
+    changed = sound.clone()
+    changed[:, 30] += 1
+    moved = (network["layer"](changed) != network["layer"](sound)).any(2 if features_last else 1)
+    assert moved[0].nonzero().flatten().tolist() == [30 // (80 // 11)]
+
+
 def test_a_linear_layer_reads_each_step_alone() -> None:
     layer = nn.Conv1d(5, 7, 5, stride=2)
     network = nn.ModuleDict({"layer": layer})
     x = torch.randn(1, 5, 21)
-    left_out.linear_instead({"layer": (x.shape, layer(x).shape)})(network)
+    left_out.linear_instead({"layer": shapes(x.shape, layer(x).shape)})(network)
     out, changed = network["layer"](x), x.clone()
     changed[:, :, 8] += 1
     moved = (network["layer"](changed) != out).any(1)[0]
@@ -118,7 +152,7 @@ def test_what_no_linear_layer_can_stand_in_for(
     given: tuple[int, ...], gave: tuple[int, ...], why: str
 ) -> None:
     with pytest.raises(CannotEdit, match=why):
-        left_out.linear_instead({"0": (given, gave)})(nn.Sequential(nn.Identity()))
+        left_out.linear_instead({"0": shapes(given, gave)})(nn.Sequential(nn.Identity()))
 
 
 class Scan(nn.Module):

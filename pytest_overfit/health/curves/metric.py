@@ -44,6 +44,7 @@ MEASURED: Mapping[str, Metric] = {
     "rougel": Metric(words="ROUGE-L", kind="score", better="higher"),
     "rouge": Metric(words="ROUGE", kind="score", better="higher"),
     "chrf": Metric(words="chrF", kind="score", better="higher"),
+    "cider": Metric(words="CIDEr", kind="score", better="higher"),
     "meteor": Metric(words="METEOR", kind="score", better="higher"),
     "accuracy": Metric(words="accuracy", kind="score", better="higher", share=True),
     "char_accuracy": Metric(

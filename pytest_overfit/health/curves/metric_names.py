@@ -56,12 +56,13 @@ MEASURES = {
     "error": "error rate, classification error, err, err rate",
     "edit_distance": "levenshtein, levenshtein distance, mean levenshtein distance, edit distance, "
     "mean edit distance",
-    "bleu": "bleu, bleu 4, bleu score, sacrebleu",
+    "bleu": "bleu, bleu 4, bleu score, sacrebleu, bleu 3, bleu 2, bleu 1",
     "rouge1": "rouge 1, rouge 1 f, rouge 1 fmeasure",
     "rouge2": "rouge 2, rouge 2 f, rouge 2 fmeasure",
     "rougel": "rouge l, rougel, rouge lsum, rougelsum, rouge l f, rougel f, rougel fmeasure",
     "rouge": "rouge",
     "chrf": "chrf",
+    "cider": "cider, ci der",
     "meteor": "meteor",
     "accuracy": "accuracy, acc, accuray, exprate, exp rate, expression rate, expression recognition "
     "rate, token accuracy, token acc, word accuracy, word acc, wacc, "
