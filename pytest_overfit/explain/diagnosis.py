@@ -134,12 +134,9 @@ def _located(finding: Finding, shown: Sequence[Finding]) -> Finding:
 
 
 def _raced(rung: Rung, outcome: Outcome) -> bool:
-    """Whether every rate that there is to try was tried, or none since it was known that none is an
-    answer.
-    """
+    """Whether every rate that there is to try was tried."""
     rates = {rung.recipe.lr * factor for factor in rung.recipe.fallbacks}
-    tried = {attempt.recipe.lr for attempt in outcome.attempts}
-    return bool(rates) and (rates <= tried or (len(tried) == 1 and bool(rung.violated)))
+    return bool(rates) and rates <= {attempt.recipe.lr for attempt in outcome.attempts}
 
 
 def seen_by_more_clips(rung: Rung, found: Sequence[Finding]) -> tuple[Finding, ...]:

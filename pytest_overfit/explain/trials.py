@@ -264,22 +264,26 @@ def run_trials(
     """Try remedies until one holds, or, for "all", each of them; in the order of the plan.
 
     For "auto" within the time that the climb took; and half as long again at the other rates where
-    none holds, if none of these mends the rung by itself (raced): what a change mends may need
-    another one.
+    none holds: what a change mends may need another one. Those of findings that a rung was merely
+    inferred to have are tried so only if none of these rates mends it by itself (raced).
     """
     planned = list(plan(found, trials, rung.subject))
     if trials != "auto":
         return _tried(rung, planned, ends=math.inf, until_one_holds=False)
     seconds = max(climbed_seconds, LEAST_SECONDS)
     first = _tried(rung, planned, ends=time.monotonic() + seconds)
-    if not raced or any(trial.held for trial in first):
+    if any(trial.held for trial in first):
         return first
     went_on = {
         (trial.finding, trial.remedy)
         for trial in first
         if trial.ended in (None, TrialEnded.OUT_OF_TIME)
     }
-    again = [pair for pair in planned if (pair[0].name, pair[1].name) in went_on]
+    again = [
+        (finding, remedy)
+        for finding, remedy in planned
+        if (finding.name, remedy.name) in went_on and (raced or _was_shown(finding, rung))
+    ]
     ends = time.monotonic() + max(seconds / 2, LEAST_SECONDS)
     more = _tried(rung, again, ends=ends, raced=True)
     return first + tuple(trial for trial in more if trial.held)

@@ -181,6 +181,23 @@ def test_where_every_rate_was_tried_a_remedy_is_given_another_one(
     assert twice[-1].finding == "recipe_stalls"
 
 
+def test_what_a_contract_found_has_its_remedies_tried_at_other_rates_though_none_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at_others: list[str] = []
+
+    def try_(_: Rung, finding: Finding, remedy: Any, *, raced: bool, **_kw: Any) -> Trial:
+        at_others.extend([finding.name] * raced)
+        return told(finding, remedy, held=raced)
+
+    monkeypatch.setattr("pytest_overfit.explain.trials.beside_each_other", lambda device: 1)
+    monkeypatch.setattr("pytest_overfit.explain.trials.try_remedy", try_)
+    shown, inferred = replace(FOUND[0], status="confirmed"), FOUND[1]
+    known = replace(rung(), examined=())
+    assert run_trials(known, [shown, inferred], 50.0, "auto")[-1].held
+    assert at_others == [shown.name]
+
+
 @pytest.mark.parametrize(
     ("fault", "held"), [("net-dead-relu", True), (None, False)], ids=["a fault", "none"]
 )
