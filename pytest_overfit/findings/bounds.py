@@ -50,7 +50,7 @@ def bounded_output(evidence: Evidence) -> Finding | None:
     where = f" of {module}" if module else ""
     return BOUNDED_OUTPUT.finding(
         headline=f"the logits{where} are bounded: whatever the weights, those of a step lie within "
-        f"{number(reach)}, so that no step can be sure of a token",
+        f"{number(reach)} in the mean, so that they cannot be sure of their tokens",
         evidence=(
             f"so bounded, CTC of {clip.name} is at least {number(least)} nats per token; below "
             f"{demanded:g} is demanded",
@@ -63,10 +63,11 @@ def bounded_output(evidence: Evidence) -> Finding | None:
 
 def least_loss(reach: float, steps: int, target: Sequence[int], vocabulary: int) -> float:
     """A bound in nats per token below which CTC cannot fall, where the log-probabilities of a step
-    lie within `reach` nats.
+    lie within `reach` nats in the mean.
 
     Every path of a target keeps to its labels and the blank: it has at most the probability that
-    all of those can have, at every step.
+    all of those can have, at every step. What that costs a step is convex in its reach, so that the
+    mean reach bounds the mean cost.
     """
     useful = len(set(target)) + 1
     others = max(vocabulary - useful, 0)
@@ -76,8 +77,8 @@ def least_loss(reach: float, steps: int, target: Sequence[int], vocabulary: int)
 def furthest(
     subject: Subject, network: nn.Module, clip: Sample, device: torch.device | str = "cpu"
 ) -> tuple[float, int, str | None]:
-    """How far the logits of a step come to lie apart, at most, as the weights of one module after
-    another are changed beyond all measure, and as all of them climb towards that; how many steps
+    """How far the logits of a step come to lie apart in the mean, at most, as the weights of one module
+    after another are changed beyond all measure, and as all of them climb towards that; how many steps
     the clip has; and the module that puts out the logits, if it is bounded by itself.
 
     Modules are tried from the last to the first, until one takes them REACHED nats apart; the
@@ -125,8 +126,8 @@ def furthest(
 
 
 def _climbed(subject: Subject, network: nn.Module, batch: Batch) -> float:
-    """How far apart the tokens of some step lie after a climb towards that, by every weight: until
-    they are REACHED nats apart, or come no further.
+    """How far apart the tokens of a step lie in the mean after a climb towards that, by every weight:
+    until they are REACHED nats apart, or come no further.
     """
     reached = [0.0]
     with undisturbed(network, train=False, seed=0), torch.enable_grad():
@@ -154,12 +155,12 @@ def _by_module(network: nn.Module) -> Iterator[list[nn.Parameter]]:
 
 
 def _apart(rows: Tensor) -> float:
-    """The largest distance between two tokens of a row (..., vocabulary); infinite where a number is
-    not finite.
+    """The largest distance between two tokens of a row (..., vocabulary), in the mean over rows: one
+    step alone may be sure where all share a norm. Infinite where a number is not finite.
     """
     if not rows.numel() or not bool(torch.isfinite(rows).all()):
         return math.inf
-    return float((rows.amax(-1) - rows.amin(-1)).max())
+    return float((rows.amax(-1) - rows.amin(-1)).mean())
 
 
 def _of_tokens(call: Call, vocabulary: int) -> bool:

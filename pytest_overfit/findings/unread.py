@@ -7,9 +7,7 @@ from pytest_overfit.finding import Finding, naming
 from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.bench.wiring import Wiring
 from pytest_overfit.findings.record import Contract, Record
-from pytest_overfit.findings.remedies import (
-    PLAIN_CALL,
-)
+from pytest_overfit.findings.remedies import PLAIN_CALL, WITHOUT_IT
 from pytest_overfit.network.recorder import differ
 
 EDGE = 0.1
@@ -78,6 +76,7 @@ def frames_ignored(wiring: Wiring, inner: int) -> Finding:
         for clip in silent
     }
     worst = max(gaps, key=lambda clip: gaps[clip] / room[clip])
+    skipping, advice = _skipping(wiring)
     return SKIPPED_FRAMES.finding(
         headline=(
             f"{len(wiring.frames)} of {inner} frames change nothing: in {bench.clips[worst].name}, "
@@ -85,15 +84,16 @@ def frames_ignored(wiring: Wiring, inner: int) -> Finding:
         ),
         evidence=(f"{gaps[worst]} of them in a row, where a token has {room[worst]:.3g} frames",),
         samples=tuple(bench.clips[clip].name for clip in silent),
-        try_=_skipping(wiring),
+        module=skipping,
+        try_=advice,
         status="confirmed",
         severity="failure" if gaps[worst] >= room[worst] else "warning",
     )
 
 
-def _skipping(wiring: Wiring) -> str:
-    """What to look at: the first module that is given another value at a skipped frame and does not
-    answer, else what stands before it.
+def _skipping(wiring: Wiring) -> tuple[str | None, str]:
+    """The first module that is given another value at a skipped frame and does not answer, if any; and
+    what to look at: that, else what stands before the first that is not given it.
     """
     bench = wiring.bench
     clip, frame = wiring.frames[0]
@@ -102,15 +102,19 @@ def _skipping(wiring: Wiring) -> str:
     changed[frame] += 1 + features.std()
     calls, *_ = bench.passage(features)
     others, *_ = bench.passage(changed)
-    for call, other in zip(calls, others, strict=False):
-        module = bench.network.get_submodule(call.module)
-        if next(module.children(), None) is None and not differ(call.outputs, other.outputs):
-            if not differ(call.inputs, other.inputs):
-                return f"check what is cut off or left out before {call.module}"
-            kernel, stride = getattr(module, "kernel_size", None), getattr(module, "stride", None)
-            sizes = f": its kernel is {kernel}, its stride {stride}" if kernel and stride else ""
-            return f"check {call.module}, which is given these frames and does not use them{sizes}"
-    return "check what is cut off a clip"
+    silent = [
+        (call, differ(call.inputs, other.inputs))
+        for call, other in zip(calls, others, strict=False)
+        if not differ(call.outputs, other.outputs)
+    ]
+    skipping = next((call.module for call, given in silent if given), None)
+    if skipping is None:
+        before = f" before {silent[0][0].module}" if silent else ""
+        return None, f"check what is cut off or left out of a clip{before}"
+    module = bench.network.get_submodule(skipping)
+    kernel, stride = getattr(module, "kernel_size", None), getattr(module, "stride", None)
+    sizes = f": its kernel is {kernel}, its stride {stride}" if kernel and stride else ""
+    return skipping, f"check {skipping}, which is given these frames and does not use them{sizes}"
 
 
 def parts_in(wiring: Wiring) -> str:
@@ -173,7 +177,7 @@ SKIPPED_FRAMES = Record(
         "place_lost",
         "random_in_eval",
     ),
-    remedies=(PLAIN_CALL,),
+    remedies=(PLAIN_CALL, *WITHOUT_IT),
     planted=("net-frames-ignored", "net-frames-cut"),
     harmless=True,
 )

@@ -496,6 +496,23 @@ def test_skipped_frames_are_explained_by_what_skips_them() -> None:
 
         return subject(Skipping, "skipping", samples=clips(12))
 
+    class Veiled(Conv):
+        """A mask of counts that are compared with shares."""
+
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__(dim, vocabulary)
+            self.veil = Veil()
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            return super().forward(self.veil(features, frames), frames)
+
+    class Veil(nn.Module):
+        def forward(self, x: Tensor, frames: Tensor) -> Tensor:
+            share = frames / frames.max()
+            return x * (torch.arange(x.shape[1]) < share[:, None])[..., None]
+
+    (veiled,) = (f for f in found(subject(Veiled, "veiled")) if f.name == "skipped_frames")
+    assert veiled.module == "veil"
     told = [f for f in found(strided(1, 4)) if f.name == "skipped_frames"]
     assert not told or "kernel is (1,), its stride (4,)" in (told[0].try_ or "")
     assert "skipped_frames" not in {f.name for f in found(strided(3, 2))}

@@ -28,7 +28,7 @@ from pytest_overfit.recipe import Recipe, default_recipe
 from pytest_overfit.subject import Subject
 from tests.engine.planting import altered, rebuilt
 from tests.engine.sound import SOUND
-from tests.engine.subjects import HEALTHY, Upsampler, bigru, subject
+from tests.engine.subjects import HEALTHY, BiGRU, Upsampler, bigru, subject
 
 FAULTS = {fault.name: fault for fault in faults_for(HOSTS["bigru"])}
 
@@ -318,6 +318,23 @@ def test_a_warning_is_no_cause() -> None:
     )
     suspected = Finding(name="bounded_output", headline="logits within 2")
     assert ranked([warning, suspected], ()) == (suspected, warning)
+
+
+def test_logits_that_share_a_norm_are_bounded_though_one_step_may_be_sure() -> None:
+    class Normed(BiGRU):
+        """Logits of variance one, over all steps and tokens."""
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            logits, steps = super().forward(features, frames)
+            scaled = logits - logits.mean((0, 2), keepdim=True)
+            return (scaled / (scaled.std((0, 2), keepdim=True) + 1e-5)).log_softmax(-1), steps
+
+    def bounded(network: type[nn.Module]) -> list[str]:
+        rung = rung_of(rebuilt(network)(bigru()), 1)
+        return [f.name for f in examine_rung(rung, untrained(rung, "broken"))]
+
+    assert "bounded_output" in bounded(Normed)
+    assert "bounded_output" not in bounded(BiGRU)
 
 
 def test_what_needs_no_look_at_modules_is_found_without_one(monkeypatch: Any) -> None:

@@ -189,6 +189,18 @@ def test_a_loss_that_stands_while_training_goes_on_stops_a_run_that_tells_no_rea
     assert read.findings == ()
 
 
+def test_what_its_trainer_has_waited_for_needs_fewer_readings() -> None:
+    at = range(1, 7)
+    curves = {
+        "train_loss": curve(at, (6.5, 5.9, 5.6, 5.3, 5.1, 4.8)),
+        "val_loss": curve(at, (5.9, 6.6, 6.5, 6.3, 6.3, 6.3)),
+    }
+    ended = check_up(Run(name="made", curves=curves, finished=("early stopping",)))
+    assert [finding.name for finding in ended.findings] == ["validation_stands"]
+    assert ended.verdict == "stop"
+    assert check_up(Run(name="made", curves=curves)).finding("validation_stands") is None
+
+
 def test_a_plan_that_is_nearly_done_is_not_stopped_for_a_loss_that_stands() -> None:
     curves = {"train_loss": curve(EPOCHS, TRAIN + 2), "val_loss": curve(EPOCHS, STANDING)}
     plans = [Run(name="made", curves=curves, facts=Facts(epochs=n)) for n in (65, 90)]

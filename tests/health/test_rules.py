@@ -584,6 +584,12 @@ def test_a_loss_that_creeps_up_for_long_diverges_too():
     assert finding.began == pytest.approx(5, abs=2)
 
 
+def test_a_loss_that_ends_half_again_as_high_as_its_lowest_has_not_come_back():
+    down = [*np.linspace(8, 4, 40), *np.geomspace(4, 20, 15), *[20.0] * 30]
+    assert RULE["training_diverges"](run(train_loss=[*down, *[6.5] * 3])).began >= 40
+    assert RULE["training_diverges"](run(train_loss=[*down, *[4.5] * 3])) is None
+
+
 @pytest.mark.parametrize(
     "after",
     [[9.0], np.linspace(9, 1.2, 15), [1.3] * 15],

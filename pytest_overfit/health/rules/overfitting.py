@@ -65,6 +65,8 @@ EMPTY = 0.005
 """How far the error rate of an empty output may be from 100 %."""
 READ_OFTEN = 12
 """Readings that show that one that is still misread has come to stand."""
+ENDED = 5
+"""Readings of a loss that show the same of a run that is over: its trainer has waited."""
 HALF = 0.5
 """Share of a run that an error rate must have risen for to convict although the loss still falls."""
 GAPS = (2.0, 1.0)
@@ -228,7 +230,8 @@ def validation_stands(run: Run) -> Finding | None:
     curves = {"val_loss": loss} if not reading else {run.read_by("val") or "": read}
     if reading and len(loss) >= LEAST:
         curves["val_loss"] = loss
-    if max(map(len, curves.values())) < (READ_OFTEN if reading else FEW) or (
+    enough = READ_OFTEN if reading else ENDED if run.finished else FEW
+    if max(map(len, curves.values())) < enough or (
         reading and not (len(rate) and rate.values[-1] > UNREAD and min(rate.values) <= STUCK)
     ):
         return None

@@ -90,6 +90,8 @@ BLOCKS, BATCHES = 60, 30
 of them at least.
 """
 
+AGAIN = 0.5
+"""Share above its lowest value at which a loss has surely not come back to it."""
 AROUND = 6
 """Readings on each side that tell how far readings there lie apart."""
 
@@ -184,7 +186,7 @@ def training_diverges(run: Run) -> Finding | None:
         high <= low
         or high < TWICE * low
         or within_noise
-        or min(last) < (low + high) / 2
+        or min(last) < min((low + high) / 2, (1 + AGAIN) * low if low > 0 else math.inf)
         or not undone
         or coming_back
         or came_back_before(curve, tail.at[0], (high - low) / low if low > 0 else math.inf)
