@@ -338,6 +338,24 @@ def test_an_error_rate_that_is_named_and_not_computed_is_none(tmp_path: Path) ->
     assert run_of(tmp_path, flawless).read_by("val") == "val_wer"
 
 
+def test_zeros_between_the_epochs_at_which_a_score_is_computed_are_none(tmp_path: Path) -> None:
+    scored = {4: 16.3, 8: 18.7, 12: 19.4}
+    text = "\n".join(
+        f"epoch {n}: val loss {5 / n:.3f} val bleu {scored.get(n, 0.0)}" for n in range(1, 13)
+    )
+    assert points(run_of(tmp_path, text), "val_bleu") == [*scored.items()]
+    rising = "\n".join(f"epoch {n}: val bleu {max(n - 5, 0)}" for n in range(1, 13))
+    assert len(run_of(tmp_path, rising).curves["val_bleu"]) == 12
+
+
+def test_an_exponent_before_the_word_epoch_counts_none(tmp_path: Path) -> None:
+    text = "\n".join(
+        f"Epoch {n}/499 : 0h {n}m\ntrain Loss: {9 / n:.3f} Epoch Acc: 0.00E+00 Epoch Prob: 1.5E-12"
+        for n in (1, 2, 3)
+    )
+    assert points(run_of(tmp_path, text), "train_loss") == [(1, 9), (2, 4.5), (3, 3)]
+
+
 def test_a_step_at_which_both_splits_are_evaluated_is_one_of_training(tmp_path: Path) -> None:
     run = run_of(
         tmp_path,

@@ -29,6 +29,7 @@ from pytest_overfit.health.curves.series import (
     Series,
     as_shares,
     drop_afterwards,
+    drop_fillers,
     drop_restated,
     drop_uncomputed,
     drop_unlogged,
@@ -259,6 +260,7 @@ class LogBuilder:
         drop_restated(series)
         drop_afterwards(series)
         drop_uncomputed(series)
+        drop_fillers(series)
         settle_splits(series, warnings)
         merge_passes(series)
         clock, epochs = one_axis(series, self.epochs, warnings)

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, pairwise
 from statistics import fmean, median
 
 from pytest_overfit.finding import naming
@@ -190,6 +190,19 @@ def drop_uncomputed(all_series: Sequence[Series]) -> None:
     for one in flawless:
         if any(other.split == one.split and other not in flawless for other in rates):
             one.meaning = None
+
+
+def drop_fillers(all_series: Sequence[Series]) -> None:
+    """Take zeros for what a trainer writes where it has measured nothing, in an error rate or a score
+    that is another number at every so many-th reading and at no other.
+    """
+    for one in all_series:
+        if one.meaning is None or MEASURED[one.meaning.metric].kind not in ("error rate", "score"):
+            continue
+        told = [index for index, point in enumerate(one.points) if point.value != 0]
+        apart = {b - a for a, b in pairwise(told)}
+        if len(told) >= CURVE and len(apart) == 1 and apart.pop() > 1:
+            one.place([one.points[index] for index in told])
 
 
 def merge_passes(series: Sequence[Series]) -> None:

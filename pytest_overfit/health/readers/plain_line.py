@@ -137,7 +137,7 @@ PAIR = re.compile(
     rf"(?:(?:\s*/\s*|\s+(?:out )?of\s+)(?P<total>\d{{1,12}})(?![\d/])|(?P<unit>\s?[\[(]?{UNIT}\b[\])]?(?!\s*[:=]))|(?!\w))",
     re.IGNORECASE,
 )
-EPOCH_LAST = re.compile(r"(?<![\w./])(\d{1,12})(?:/(\d{1,12}))?\s*epoch\b", re.IGNORECASE)
+EPOCH_LAST = re.compile(r"(?<![\w./+-])(\d{1,12})(?:/(\d{1,12}))?\s*epoch\b", re.IGNORECASE)
 BATCHES_SO_FAR = re.compile(r"\d+epoch:\w+:\d+-(\d{1,9})batch\b")
 """ESPnet's word for the batches of an epoch that a line tells of; of how many it does not say."""
 MANY = 10**9
