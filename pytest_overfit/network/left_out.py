@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -23,8 +24,8 @@ SMALLEST_VARIANCE = 1e-12
 
 class StandIn(nn.Module):
     """Stands in another module's place, and has that one's attributes: networks ask layers for their
-    sizes, and recurrent ones to `flatten_parameters`. What it makes comes as a pair where that module
-    gives one, as recurrent layers and attention do.
+    sizes, and recurrent ones to `flatten_parameters`. One that is not torch's own is run for what it
+    gives besides, such as the steps of each clip.
     """
 
     def __init__(self, replaced: nn.Module) -> None:
@@ -35,32 +36,39 @@ class StandIn(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
+            if "replaced" not in self.__dict__:  # as it is copied
+                raise
             return getattr(self.__dict__["replaced"], name)
 
     def forward(self, *given: Any, **named: Any) -> Any:
-        made = self.made([*given, *named.values()][0], lambda: self.replaced(*given, **named))
-        pair = isinstance(self.replaced, nn.RNNBase | nn.MultiheadAttention)
-        return (made, None) if pair else made
+        first = [*given, *named.values()][0]
 
-    def made(self, first: Any, asked: Callable[[], Any]) -> Any:
-        """What stands in for the output. first: what it is given first. asked: runs the module that stood
-        there.
+        @cache
+        def stood() -> Any:
+            with torch.no_grad():
+                # No submodule: it does not move with this one.
+                return self.replaced.to(first.device)(*given, **named)
+
+        def shape() -> Sequence[int]:
+            return (stood()[0] if isinstance(stood(), tuple) else stood()).shape  # type: ignore[no-any-return]
+
+        made = self.made(first, shape)
+        if isinstance(self.replaced, nn.RNNBase | nn.MultiheadAttention):
+            return made, None
+        torchs_own = type(self.replaced).__module__.startswith("torch.")
+        return made if torchs_own or not isinstance(stood(), tuple) else (made, *stood()[1:])
+
+    def made(self, first: Any, shape: Callable[[], Sequence[int]]) -> Any:
+        """What stands in for the output. first: what it is given first. shape: asks the module that stood
+        there for that of its output.
         """
         raise NotImplementedError
-
-    def shape_of(self, asked: Callable[[], Any], like: Tensor) -> torch.Size:
-        """The shape of what the module that stood there gives, which is asked for nothing else."""
-        self.replaced.to(like.device)  # no submodule: it does not move with this one
-        with torch.no_grad():
-            stood = asked()
-        shape: torch.Size = (stood[0] if isinstance(stood, tuple) else stood).shape
-        return shape
 
 
 class HandedOn(StandIn):
     """Hands on what it is given first, whatever else comes with it."""
 
-    def made(self, first: Any, asked: Callable[[], Any]) -> Any:
+    def made(self, first: Any, shape: Callable[[], Sequence[int]]) -> Any:
         return first
 
 
@@ -97,8 +105,8 @@ def alike(network: nn.Module, module: str) -> tuple[str, ...]:
     kind, called = type(network.get_submodule(module)), module.rpartition(".")[2]
     of_class = [name for name, one in network.named_modules() if type(one) is kind and name]
     namesakes = [name for name in of_class if name.rpartition(".")[2] == called]
-    alike = namesakes if len(namesakes) > 1 else of_class
-    outermost = [name for name in alike if not any(name.startswith(other + ".") for other in alike)]
+    names = namesakes if len(namesakes) > 1 else of_class
+    outermost = [name for name in names if not any(name.startswith(other + ".") for other in names)]
     return tuple(outermost) if len(outermost) > 1 else ()
 
 
@@ -129,11 +137,10 @@ class LinearInstead(StandIn):
         self.strides = {axis: round(given[axis] / gave[axis]) for axis in others}
         self.linear = nn.Linear(given[self.axis], gave[self.axis])
 
-    def made(self, first: Any, asked: Callable[[], Any]) -> Any:
-        shape = self.shape_of(asked, first)
-        first = first.unsqueeze(self.axis) if self.added else first
+    def made(self, first: Any, shape: Callable[[], Sequence[int]]) -> Any:
+        first, wanted = first.unsqueeze(self.axis) if self.added else first, shape()
         for axis, stride in self.strides.items():
-            places = torch.arange(shape[axis], device=first.device) * stride
+            places = torch.arange(wanted[axis], device=first.device) * stride
             first = first.index_select(axis, places.clamp(max=first.shape[axis] - 1))
         return self.linear(first.movedim(self.axis, -1)).movedim(-1, self.axis)
 
@@ -150,8 +157,8 @@ class FramedInstead(StandIn):
         self.time, self.piece = time, max(given[1] // gave[time], 1)
         self.linear = nn.Linear(self.piece, gave[3 - time])
 
-    def made(self, first: Any, asked: Callable[[], Any]) -> Any:
-        frames = self.shape_of(asked, first)[self.time]
+    def made(self, first: Any, shape: Callable[[], Sequence[int]]) -> Any:
+        frames = shape()[self.time]
         padded = F.pad(first, (0, max(frames * self.piece - first.shape[1], 0)))
         pieces = padded[:, : frames * self.piece].unflatten(1, (frames, self.piece))
         return self.linear(pieces).movedim(1, self.time)

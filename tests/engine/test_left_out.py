@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import pytest
@@ -128,6 +129,26 @@ def test_a_linear_layer_stands_in_for_what_makes_frames_of_sound(*, features_las
     changed[:, 30] += 1
     moved = (network["layer"](changed) != network["layer"](sound)).any(2 if features_last else 1)
     assert moved[0].nonzero().flatten().tolist() == [30 // (80 // 11)]
+
+
+class Counting(nn.Module):
+    """A convolution that gives the steps of each clip as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(5, 7, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        return self.conv(x), (frames + 1) // 2
+
+
+def test_what_a_module_gives_besides_is_given_still() -> None:
+    network = nn.ModuleDict({"layer": Counting()})
+    x, frames = torch.randn(2, 5, 9), torch.tensor([9, 4])
+    stood, _ = network["layer"](x, frames)
+    assert left_out.linear_instead({"layer": shapes(x.shape, stood.shape)})(network)
+    out, steps = copy.deepcopy(network)["layer"](x, frames=frames)
+    assert (out.shape, steps.tolist()) == (stood.shape, [5, 2])
 
 
 def test_a_linear_layer_reads_each_step_alone() -> None:
