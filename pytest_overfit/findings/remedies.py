@@ -220,7 +220,10 @@ def _linear_instead(rung: Rung, finding: Finding) -> Rung:
 def _linear_alike(rung: Rung, finding: Finding) -> Rung:
     if finding.module is None:
         raise network_edits.CannotEdit("the finding names no module")
-    return _with_linear(rung, left_out.alike(_fresh(rung), _real_name(finding.module)))
+    names = left_out.alike(_fresh(rung), _real_name(finding.module))
+    if not names:
+        raise network_edits.CannotEdit("no other block has its like")
+    return _with_linear(rung, names)
 
 
 def _with_linear(rung: Rung, modules: Sequence[str]) -> Rung:
@@ -234,9 +237,10 @@ def _with_linear(rung: Rung, modules: Sequence[str]) -> Rung:
                 for some in (call.inputs, call.outputs, other.outputs)
             )
         )
-        if one.given == one.gave:
-            raise network_edits.CannotEdit(f"{name} gives the shape that it is given")
         shapes[name] = one
+    if all(one.given == one.gave for one in shapes.values()):
+        # Nothing at all in its place says the same.
+        raise network_edits.CannotEdit("it gives the shape that it is given")
     return replace(
         rung, subject=network_edits.edited(rung.subject, left_out.linear_instead(shapes))
     )

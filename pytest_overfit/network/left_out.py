@@ -99,15 +99,25 @@ def bypass_alike(module: str) -> NetworkEdit:
 
 
 def alike(network: nn.Module, module: str) -> tuple[str, ...]:
-    """A module and those of its class that other blocks call by the same name; where none does, all of
-    its class, the outermost alone. Nothing where it is the only one.
+    """A module and those of its class that other blocks call by the same name; where none does, those
+    beside it; where there are none, all of its class, if that is not a layer of torch's. The outermost
+    alone; nothing where it is the only one.
     """
-    kind, called = type(network.get_submodule(module)), module.rpartition(".")[2]
-    of_class = [name for name, one in network.named_modules() if type(one) is kind and name]
-    namesakes = [name for name in of_class if name.rpartition(".")[2] == called]
-    names = namesakes if len(namesakes) > 1 else of_class
-    outermost = [name for name in names if not any(name.startswith(other + ".") for other in names)]
-    return tuple(outermost) if len(outermost) > 1 else ()
+    own, (parent, _, called) = network.get_submodule(module), module.rpartition(".")
+    of_class = [name for name, one in network.named_modules() if type(one) is type(own) and name]
+    layer = type(own).__module__.startswith("torch.") and any(True for _ in own.parameters())
+    groups = (
+        [name for name in of_class if name.rpartition(".")[2] == called],
+        [name for name in of_class if name.rpartition(".")[0] == parent],
+        [] if layer else of_class,
+    )
+    for names in groups:
+        outermost = [
+            name for name in names if not any(name.startswith(other + ".") for other in names)
+        ]
+        if len(outermost) > 1:
+            return tuple(outermost)
+    return ()
 
 
 class LinearInstead(StandIn):

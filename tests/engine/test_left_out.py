@@ -203,6 +203,18 @@ def test_all_of_a_class_are_left_out_the_outermost_alone() -> None:
     x = torch.ones(1, 2)
     assert torch.equal(network(x), x)
     assert not left_out.bypass_alike("0")(nn.Sequential(Scan(), nn.ReLU()))
+    apart = nn.ModuleDict(
+        {"enter": nn.ModuleList([Scan()]), "end": nn.ModuleDict({"scan": Scan()})}
+    )
+    assert left_out.alike(apart, "enter.0") == ("enter.0", "end.scan")
+
+
+def test_layers_of_torch_s_are_alike_beside_each_other_alone() -> None:
+    network = nn.ModuleDict(
+        {"stack": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), "head": nn.Linear(2, 2)}
+    )
+    assert left_out.alike(network, "stack.0") == ("stack.0", "stack.1")
+    assert left_out.alike(network, "head") == ()
 
 
 @pytest.mark.parametrize(

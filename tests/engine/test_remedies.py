@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from pytest_overfit.findings.catalogue import RECORDS
 from pytest_overfit.findings.examine import check
 from pytest_overfit.findings.remedies import Remedy
 from pytest_overfit.findings.training import CAUSE_NOT_LOCATED
-from pytest_overfit.network.left_out import HandedOn
+from pytest_overfit.network.left_out import HandedOn, LinearInstead
 from pytest_overfit.network.network_edits import CannotEdit
 from pytest_overfit.recipe import default_recipe
 from pytest_overfit.subject import Subject
@@ -279,6 +280,39 @@ def test_a_pool_to_one_number_is_left_out_with_a_reader_as_wide() -> None:
         left_out.change(rung, replace(finding, module=None))
     with pytest.raises(CannotEdit, match="no linear layer reads"):
         left_out.change(rung, replace(finding, module="head"))
+
+
+def test_a_linear_layer_stands_in_for_a_module_and_its_like_where_one_has_another_shape() -> None:
+    class Deep(nn.Module):
+        def __init__(self, *widths: int) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+            self.head = nn.Linear(widths[-1], 25, bias=False)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            for layer in self.layers:
+                features = layer(features)
+            return self.head(features).log_softmax(-1).transpose(0, 1), frames
+
+    def standing_in(name: str, module: str, *widths: int) -> list[bool]:
+        rung = rung_of(replace(bigru(), build=lambda **_: Deep(*widths)), 2)
+        changed = remedy("constant_signal", name).change(
+            rung, Finding(name="constant_signal", headline="", module=module)
+        )
+        network = changed.subject.fresh(feature_dim=DIM, seed=0)
+        assert isinstance(network, Deep)
+        return [isinstance(layer, LinearInstead) for layer in network.layers]
+
+    one = "a linear layer in the place of that module"
+    all_of_them = "linear layers in the place of that module and its like in other blocks"
+    assert standing_in(one, "layers.0", DIM, 32, 32) == [True, False]
+    assert standing_in(all_of_them, "layers.1", DIM, 32, 32) == [True, True]
+    for name, module, widths in (
+        (one, "layers.1", (DIM, 32, 32)),
+        (all_of_them, "layers.0", (DIM, DIM, DIM)),
+    ):
+        with pytest.raises(CannotEdit, match="the shape that it is given"):
+            standing_in(name, module, *widths)
 
 
 def attempted(*names: str, held: bool) -> Outcome:
