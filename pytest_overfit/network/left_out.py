@@ -69,6 +69,7 @@ class HandedOn(StandIn):
     """Hands on what it is given first, whatever else comes with it."""
 
     def made(self, first: Any, shape: Callable[[], Sequence[int]]) -> Any:
+        """As it was given."""
         return first
 
 
@@ -148,6 +149,7 @@ class LinearInstead(StandIn):
         self.linear = nn.Linear(given[self.axis], gave[self.axis])
 
     def made(self, first: Any, shape: Callable[[], Sequence[int]]) -> Any:
+        """The layer's output, at every n-th place of longer axes."""
         first, wanted = first.unsqueeze(self.axis) if self.added else first, shape()
         for axis, stride in self.strides.items():
             places = torch.arange(wanted[axis], device=first.device) * stride
@@ -168,6 +170,7 @@ class FramedInstead(StandIn):
         self.linear = nn.Linear(self.piece, gave[3 - time])
 
     def made(self, first: Any, shape: Callable[[], Sequence[int]]) -> Any:
+        """The layer's output for each piece."""
         frames = shape()[self.time]
         padded = F.pad(first, (0, max(frames * self.piece - first.shape[1], 0)))
         pieces = padded[:, : frames * self.piece].unflatten(1, (frames, self.piece))
