@@ -118,7 +118,7 @@ def try_remedy(
         if _was_shown(finding, rung):
             seconds = max(seconds, time.monotonic() - began + SHOWN_SECONDS)
         outcome = mended.climb(until(began + seconds))
-        if _in_the_pass(finding, outcome):
+        if finding.name in {one.name for one in _against(outcome)}:
             return trial(
                 False,
                 steps=outcome.steps,
@@ -152,24 +152,19 @@ def try_remedy(
         )
 
 
-def _in_the_pass(finding: Finding, outcome: Outcome) -> bool:
-    """Whether a rung whose criteria hold is broken by the same finding."""
-    last = outcome.attempts[-1] if outcome.attempts else None
-    return (
-        last is not None
-        and all(verdict.held for verdict in last.verdicts)
-        and any(one.name == finding.name and one.fails() for one in last.findings)
-    )
+def _against(outcome: Outcome) -> list[Finding]:
+    """What breaks a rung whose criteria hold; nothing where they do not, or it holds."""
+    attempt = outcome.attempts[-1] if outcome.attempts else None
+    if attempt is None or attempt.held or not all(verdict.held for verdict in attempt.verdicts):
+        return []
+    return [finding for finding in attempt.findings if finding.fails()]
 
 
 def left_of(outcome: Outcome) -> str:
     """What is left of a rung whose criteria hold and that is broken all the same, by what keeps no
     network from memorising: padding that the pass hangs on. Nothing where that is not all.
     """
-    attempt = outcome.attempts[-1] if outcome.attempts else None
-    if attempt is None or attempt.held or not all(verdict.held for verdict in attempt.verdicts):
-        return ""
-    failing = [finding for finding in attempt.findings if finding.fails()]
+    failing = _against(outcome)
     spared = all((own := record_of(one.name)) and own.harmless for one in failing)
     return naming([one.name for one in failing]) if spared else ""
 

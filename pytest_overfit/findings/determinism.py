@@ -164,12 +164,7 @@ RANDOM_IN_EVAL = Record(
     "generators of their own.",
     mend="Tie dropout and other noise to self.training.",
     follows=("non_finite_output", "non_finite_gradient"),
-    remedies=(
-        NO_DROPOUT_AT_ALL,
-        NOISELESS,
-        PLAIN_CALL,
-        *WITHOUT_IT,
-    ),
+    remedies=(NO_DROPOUT_AT_ALL, NOISELESS, PLAIN_CALL, *WITHOUT_IT),
     planted=("net-dropout-in-eval",),
 )
 

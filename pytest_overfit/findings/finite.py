@@ -285,14 +285,7 @@ NON_FINITE_OUTPUT = Record(
         "Look there for a division by zero, a logarithm or root of zero, or a mask that leaves "
         "nothing; compute it in float32 if it is half."
     ),
-    remedies=(
-        SOME_PLACE,
-        OFF_ZERO,
-        KEPT_SMALL,
-        FLOAT32,
-        FROM_HEAD,
-        *WITHOUT_IT,
-    ),
+    remedies=(SOME_PLACE, OFF_ZERO, KEPT_SMALL, FLOAT32, FROM_HEAD, *WITHOUT_IT),
     planted=("net-empty-mask",),
 )
 NON_FINITE_GRADIENT = Record(
@@ -310,14 +303,7 @@ NON_FINITE_GRADIENT = Record(
         "Add a small number inside the root or the norm, or keep the bad values out of the branch "
         "that is not taken."
     ),
-    remedies=(
-        OFF_ZERO,
-        SOME_PLACE,
-        KEPT_SMALL,
-        FLOAT32,
-        FROM_HEAD,
-        *WITHOUT_IT,
-    ),
+    remedies=(OFF_ZERO, SOME_PLACE, KEPT_SMALL, FLOAT32, FROM_HEAD, *WITHOUT_IT),
     planted=("grad-root-of-zero",),
 )
 

@@ -27,10 +27,7 @@ from pytest_overfit.finding import Finding, counted, naming
 from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.bench.wiring import nodes_behind
 from pytest_overfit.findings.record import Contract, Record
-from pytest_overfit.findings.remedies import (
-    TRUE_GRADIENT,
-    WITHOUT_IT,
-)
+from pytest_overfit.findings.remedies import TRUE_GRADIENT, WITHOUT_IT
 from pytest_overfit.findings.running import Unexaminable
 from pytest_overfit.network.recorder import in_double, tensors, undisturbed, watched
 

@@ -157,14 +157,7 @@ INPUT_IGNORED = Record(
     mend="Check what becomes of the input behind the named module; look for targets that reach the "
     "network.",
     follows=("non_finite_output", "non_finite_gradient", "unscaled_input", "random_in_eval"),
-    remedies=(
-        PLAIN_CALL,
-        USUAL_EPS,
-        RESET_MODULE,
-        UNCLIPPED,
-        *WITHOUT_IT,
-        NORMED_BEFORE,
-    ),
+    remedies=(PLAIN_CALL, USUAL_EPS, RESET_MODULE, UNCLIPPED, *WITHOUT_IT, NORMED_BEFORE),
     planted=(
         "net-input-ignored",
         "net-clips-alike",

@@ -364,11 +364,7 @@ CLIPPED_OUTPUT = Record(
     detected="Many tokens tie exactly at the bottom of every step.",
     mend="Remove the activation or the clamp behind the last layer.",
     follows=("non_finite_output", "non_finite_gradient"),
-    remedies=(
-        UNCLIPPED,
-        *WITHOUT_IT,
-        FROM_HEAD,
-    ),
+    remedies=(UNCLIPPED, *WITHOUT_IT, FROM_HEAD),
     planted=("head-relu",),
 )
 BLANK_PRIOR = Record(

@@ -347,13 +347,7 @@ PLACE_LOST = Record(
         "order_blind",
         "unscaled_input",
     ),
-    remedies=(
-        PERMUTED,
-        TURNED_BACK,
-        UNFLIPPED,
-        PLAIN_CALL,
-        *WITHOUT_IT,
-    ),
+    remedies=(PERMUTED, TURNED_BACK, UNFLIPPED, PLAIN_CALL, *WITHOUT_IT),
     planted=("net-rows-as-time", "net-reshaped", "net-backwards", "net-last-state"),
     harmless=True,
 )

@@ -213,37 +213,28 @@ def _place_of(module: str | None, calls: Sequence[Call]) -> int:
     return names.index(module)
 
 
-def _linear_instead(rung: Rung, finding: Finding) -> Rung:
-    return _with_linear(rung, (_real_name(finding.module or ""),))
+def linear_remedy(name: str, chosen: Callable[[nn.Module, str], Sequence[str]]) -> Remedy:
+    """Linear layers in the place of the modules that are chosen by the one that the finding names."""
 
+    def change(rung: Rung, finding: Finding) -> Rung:
+        if finding.module is None:
+            raise network_edits.CannotEdit("the finding names no module")
+        modules = chosen(_fresh(rung), _real_name(finding.module))
+        if not modules:
+            raise network_edits.CannotEdit("no other block has its like")
+        calls, shorter = _calls(rung), _calls(rung, 0.75)
+        shapes = {}
+        for module in modules:
+            call, other = calls[_place_of(module, calls)], shorter[_place_of(module, shorter)]
+            sides = (call.inputs, call.outputs, other.outputs)
+            shapes[module] = left_out.Shapes(*(tuple(s[0].shape) if s else () for s in sides))
+        if all(one.given == one.gave for one in shapes.values()):
+            # Nothing at all in its place says the same.
+            raise network_edits.CannotEdit("it gives the shape that it is given")
+        edit = left_out.linear_instead(shapes)
+        return replace(rung, subject=network_edits.edited(rung.subject, edit))
 
-def _linear_alike(rung: Rung, finding: Finding) -> Rung:
-    if finding.module is None:
-        raise network_edits.CannotEdit("the finding names no module")
-    names = left_out.alike(_fresh(rung), _real_name(finding.module))
-    if not names:
-        raise network_edits.CannotEdit("no other block has its like")
-    return _with_linear(rung, names)
-
-
-def _with_linear(rung: Rung, modules: Sequence[str]) -> Rung:
-    calls, shorter = _calls(rung), _calls(rung, 0.75)
-    shapes = {}
-    for name in modules:
-        call, other = calls[_place_of(name, calls)], shorter[_place_of(name, shorter)]
-        one = left_out.Shapes(
-            *(
-                tuple(some[0].shape) if some else ()
-                for some in (call.inputs, call.outputs, other.outputs)
-            )
-        )
-        shapes[name] = one
-    if all(one.given == one.gave for one in shapes.values()):
-        # Nothing at all in its place says the same.
-        raise network_edits.CannotEdit("it gives the shape that it is given")
-    return replace(
-        rung, subject=network_edits.edited(rung.subject, left_out.linear_instead(shapes))
-    )
+    return Remedy(name=name, change=change)
 
 
 def _without_bottleneck(rung: Rung, finding: Finding) -> Rung:
@@ -263,10 +254,11 @@ def _without_bottleneck(rung: Rung, finding: Finding) -> Rung:
     return replace(rung, subject=network_edits.edited(rung.subject, edit))
 
 
-LINEAR_INSTEAD = Remedy(name="a linear layer in the place of that module", change=_linear_instead)
-LINEAR_ALIKE = Remedy(
-    name="linear layers in the place of that module and its like in other blocks",
-    change=_linear_alike,
+LINEAR_INSTEAD = linear_remedy(
+    "a linear layer in the place of that module", lambda _, module: (module,)
+)
+LINEAR_ALIKE = linear_remedy(
+    "linear layers in the place of that module and its like in other blocks", left_out.alike
 )
 WITHOUT_IT = (BYPASS, BYPASS_ALIKE, LINEAR_INSTEAD, LINEAR_ALIKE)
 """What isolates a module: the rung holds with anything simpler in its place."""

@@ -218,12 +218,7 @@ EXPLODING_SIGNAL = Record(
         "unreachable_label",
         "input_ignored",
     ),
-    remedies=(
-        RESET_MODULE,
-        FAN_IN,
-        RESET,
-        *WITHOUT_IT,
-    ),
+    remedies=(RESET_MODULE, FAN_IN, RESET, *WITHOUT_IT),
     planted=("net-explode",),
     spreads=True,
 )
@@ -273,14 +268,7 @@ CONSTANT_SIGNAL = Record(
         "over the clip."
     ),
     follows=("input_ignored",),
-    remedies=(
-        RESET_MODULE,
-        UNCLIPPED,
-        OPEN_ACTIVATIONS,
-        FAN_IN,
-        RESET,
-        *WITHOUT_IT,
-    ),
+    remedies=(RESET_MODULE, UNCLIPPED, OPEN_ACTIVATIONS, FAN_IN, RESET, *WITHOUT_IT),
     planted=("net-init-zero", "net-time-attention"),
     spreads=True,
 )

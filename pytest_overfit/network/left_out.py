@@ -80,8 +80,7 @@ def bypass(module: str) -> NetworkEdit:
         parent, _, child = module.rpartition(".")
         if not module or not hasattr(network.get_submodule(parent), child):
             return False
-        replaced = network.get_submodule(module)
-        setattr(network.get_submodule(parent), child, HandedOn(replaced))
+        put_in(network, module, HandedOn(network.get_submodule(module)))
         return True
 
     return edit
@@ -237,8 +236,7 @@ def without(modules: Sequence[str]) -> NetworkEdit:
 
     def edit(network: nn.Module) -> bool:
         for name in modules:
-            parent, _, child = name.rpartition(".")
-            setattr(network.get_submodule(parent), child, nn.Identity())
+            put_in(network, name, nn.Identity())
         return bool(modules)
 
     return edit

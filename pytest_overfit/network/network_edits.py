@@ -56,8 +56,7 @@ def swap(
     swapped = False
     for name, module in list(network.named_modules()):
         if name and name.startswith(below) and (new := make(module)) is not None:
-            parent, _, child = name.rpartition(".")
-            setattr(network.get_submodule(parent), child, new)
+            put_in(network, name, new)
             swapped = True
     return swapped
 

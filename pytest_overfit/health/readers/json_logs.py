@@ -295,7 +295,7 @@ def _rows_of_list(values: list[Any]) -> list[tuple[float, Mapping[str, Any]]]:
 
 def _of_validation(rows: list[tuple[float, Mapping[str, Any]]]) -> bool:
     """Whether rows tell of validation: a list of batches may stand beside them, and is longer."""
-    names = {name for _, one in rows for name, _ in row(flattened(one)).values}
+    names = (name for _, one in rows for name, _ in row(flattened(one)).values)
     return any((meaning := known(name)) and meaning.split == "val" for name in names)
 
 

@@ -61,13 +61,13 @@ def metric_words(run: Run, split: Split) -> str:
 def more_is_better(run: Run, split: Split) -> bool:
     """Whether a split is read by a score, and not by an error rate."""
     name = run.read_by(split)
-    return bool(name) and _measured(name or "").better == "higher"
+    return name is not None and _measured(name).better == "higher"
 
 
 def value_words(run: Run, split: Split, value: float) -> str:
     """A value of `errors` as its log would tell it: "34.6 %", "21.40"."""
     name = run.read_by(split)
-    own = _flipped(_measured(name), value) if name and _measured(name).better == "higher" else value
+    own = _flipped(_measured(name), value) if name and more_is_better(run, split) else value
     return share(own) if name and _measured(name).share else number(own)
 
 

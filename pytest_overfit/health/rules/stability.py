@@ -89,7 +89,6 @@ BLOCKS, BATCHES = 60, 30
 """Medians that a loss is reduced to before it is looked at for swings; and batches that go into one
 of them at least.
 """
-
 AGAIN = 0.5
 """Share above its lowest value at which a loss has surely not come back to it."""
 AROUND = 6
