@@ -315,6 +315,22 @@ def test_a_generator_of_its_own_is_noise_and_no_state(of: str) -> None:
     assert found(subject(lambda dim, v: Masked(dim, v, always=False), "masked")) == []
 
 
+def test_state_beside_a_generator_of_its_own_is_state() -> None:
+    """It remembers the last batch alone: the same one before it would hide that."""
+
+    class Remembering(BiGRU):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__(dim, vocabulary)
+            self.dice, self.last = random.Random(0), None
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            own = features.mean((0, 1)).detach()
+            before, self.last = own if self.last is None else self.last, own
+            return super().forward(features + 20 * before, frames)
+
+    assert only(subject(Remembering, "remembering")).name == "carried_state"
+
+
 class Unsorted(BiGRU):
     """A BiGRU on clips sorted by length, longest first, and put back in the wrong way or the right
     one.

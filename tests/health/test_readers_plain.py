@@ -348,6 +348,12 @@ def test_zeros_between_the_epochs_at_which_a_score_is_computed_are_none(tmp_path
     assert len(run_of(tmp_path, rising).curves["val_bleu"]) == 12
 
 
+def test_a_line_of_losses_that_run_into_each_other_is_passed_over(tmp_path: Path) -> None:
+    """It ends: an expression that tries every way to part them would not."""
+    text = "\n".join(f"epoch {n}: loss {9 / n:.3f}\nloss: {'a=1e5' * 400}" for n in (1, 2, 3))
+    assert points(run_of(tmp_path, text), "train_loss") == [(1, 9), (2, 4.5), (3, 3)]
+
+
 def test_an_exponent_before_the_word_epoch_counts_none(tmp_path: Path) -> None:
     text = "\n".join(
         f"Epoch {n}/499 : 0h {n}m\ntrain Loss: {9 / n:.3f} Epoch Acc: 0.00E+00 Epoch Prob: 1.5E-12"

@@ -100,7 +100,7 @@ ABBREVIATED = (
 
 
 TOTAL_OF_LOSSES = re.compile(
-    rf"\bloss(?:es)?\s?[:(\[{{-]\s*((?:[a-z_]\w*\s?[=:]\s?{NUMBER}[\s,;|]*)*)total(?=\s?[=:]\s?{NUMBER})",
+    rf"\bloss(?:es)?\s?[:(\[{{-]\s*((?:[a-z_]\w*\s?[=:]\s?{NUMBER}(?![\w.])[\s,;|]*)*)total(?=\s?[=:]\s?{NUMBER})",
     re.IGNORECASE,
 )
 """`Losses: conv=1.2, seq=3.4, total=4.6`"""
