@@ -234,14 +234,19 @@ def remedies_for(finding: Finding, subject: Subject | None = None) -> tuple[Reme
 def plan(
     found: Sequence[Finding], trials: Trials, subject: Subject | None = None
 ) -> Iterable[Planned]:
-    """What to try, in order: the likeliest remedy of each finding, then the second of each, ..."""
+    """What to try, in order: the likeliest remedy of each finding, then the second of each, ...; of
+    those that are confirmed before any of what is suspected.
+    """
     if trials == "off":
         return
-    columns = [
-        [(finding, remedy) for remedy in remedies_for(finding, subject)] for finding in found
-    ]
-    for likeliest in zip_longest(*columns):
-        yield from (pair for pair in likeliest if pair is not None)
+    for confirmed in (True, False):
+        columns = [
+            [(finding, remedy) for remedy in remedies_for(finding, subject)]
+            for finding in found
+            if (finding.status == "confirmed") is confirmed
+        ]
+        for likeliest in zip_longest(*columns):
+            yield from (pair for pair in likeliest if pair is not None)
     if trials == "all" or not found:
         unknown = CAUSE_NOT_LOCATED.finding(headline="cause not located")
         for remedy in CAUSE_NOT_LOCATED.remedies:

@@ -70,6 +70,10 @@ SLOW = 0.005
 """Share of its level by which a smooth curve that still sinks does so in the last third of a run."""
 FLAWLESS = 0.02
 """Error rate at which hardly anything is left to learn."""
+SETTLED = 0.03
+"""Share of its level, and of all that it came down, which a curve still fell in the last sixth of a
+run, below which one that is over has come to rest.
+"""
 FEWEST = 3
 """Readings of an error rate below which nothing shows where it goes, however many there are of the
 loss.
@@ -141,6 +145,8 @@ def _verdict(
     reasons = [f"{finding.status}: {finding.headline}" for finding in findings]
     measured = [name for name in ("val_loss", run.read_by("val")) if name and len(run.curve(name))]
     improving = still_improving(run)
+    if run.finished and _settled(run):
+        improving = None
     most = max(map(len, _measurements(run)))
     if measured and most < FEWEST:
         times = "once" if most < 2 else "twice"
@@ -208,12 +214,31 @@ def _without_illness(run: Run, measured: list[str]) -> tuple[Verdict, tuple[str,
         return "healthy", (
             *run.finished,
             *best_checkpoint(run),
-            "it no longer improved: more would not have helped",
+            "it had settled: more would have helped little",
         )
     return "healthy", (
         "it no longer improves: there is no more to gain from this recipe",
         *best_checkpoint(run),
     )
+
+
+def _settled(run: Run) -> bool:
+    """Whether the last sixth of a run, in which validation is read, brought next to nothing."""
+    curves = [thinned(curve) for curve in _measurements(run) if len(curve)]
+    return run.read_by("val") is not None and all(
+        len(curve) > FEWEST and _last_sixth(curve) < SETTLED for curve in curves
+    )
+
+
+def _last_sixth(curve: Curve) -> float:
+    """What a curve still fell in its last sixth, as a share of its level or, where that is more, of
+    all that it came down.
+    """
+    start = curve.at[-1] - (curve.at[-1] - curve.at[0]) / 6
+    best = min(between(curve, start).values)
+    before = min(value for at, value in zip(curve.at, curve.values, strict=True) if at < start)
+    whole = min(abs(before), curve.values[0] - best)
+    return (before - best) / max(whole, 1e-9)
 
 
 def _reads_well(run: Run) -> bool:
@@ -378,8 +403,12 @@ def _still_falls(curve: Curve, *, slowly: bool) -> tuple[float, float] | None:
 
 
 def _steadily(curve: Curve, last: int) -> bool:
-    """Whether each of the last readings, three at least, is a new lowest, and the fall no creeping."""
-    end = curve.values[-max(last, FEWEST) :]
+    """Whether each of the last readings, three at least, is a new lowest, and the fall no creeping;
+    or each of the later half, so that a fall that is slow and sure is one.
+    """
+    half = curve.values[-(len(curve) // 2) :]
+    sure = len(half) > last and all(b < a for a, b in pairwise(half))
+    end = half if sure else curve.values[-max(last, FEWEST) :]
     lower = all(b < a for a, b in pairwise(end)) and end[-1] == min(curve.values)
     return len(curve) > FEWEST and lower and end[0] - end[-1] > CREEP * abs(end[0])
 

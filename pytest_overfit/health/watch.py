@@ -40,6 +40,8 @@ SELDOM = {"epoch": 1000, "step": 50}
 is new, so that judging costs no more. A call that brings validation is judged as those of epochs
 are.
 """
+MOST_WATCHED = 20_000
+"""Points kept of a curve: all rules read them again and again."""
 MOST_PREDICTIONS = 200
 """Predictions kept of a split; the newest stay."""
 VERSION = 1
@@ -85,7 +87,7 @@ class Watch:
             name: _number(name, value) for name, value in metrics.items() if value is not None
         }
         for name, value in values.items():
-            self._curves.setdefault(name, CurveBuilder()).add(at, value)
+            self._curves.setdefault(name, CurveBuilder(MOST_WATCHED)).add(at, value)
         self._calls += 1
         if at != self._at:
             self._at, self._readings = at, self._readings + 1
@@ -209,7 +211,7 @@ class Watch:
 
 
 def _built(places: Iterable[float], values: Iterable[float]) -> CurveBuilder:
-    builder = CurveBuilder()
+    builder = CurveBuilder(MOST_WATCHED)
     for at, value in zip(places, values, strict=True):
         builder.add(at, value)
     return builder

@@ -168,9 +168,28 @@ def test_of_a_run_that_is_over_it_is_said_whether_more_would_have_helped(rate):
     assert "max_steps 3000 reached (state.json)" in checkup.reasons
     assert any(reason.startswith("best checkpoint: validation WER") for reason in checkup.reasons)
     assert checkup.reasons[-1].endswith(
-        "more would not have helped" if rate == 6 else "it ended while it improved: train longer"
+        "more would have helped little" if rate == 6 else "it ended while it improved: train longer"
     )
     assert checkup.next_command is None
+
+
+def test_a_run_that_is_over_has_settled_where_its_last_sixth_brought_next_to_nothing():
+    sinking = np.concatenate([np.geomspace(1.0, 0.2, 30), np.linspace(0.199, 0.192, 10)])
+    made = trained(epochs=40, rate=40, val_wer=sinking)
+    made.curves["val_loss"] = curve(range(1, 41), 3 * sinking)
+    over = replace(made, finished=("all of 40 epochs are told",))
+    assert check_up(over).verdict == "healthy"
+    assert check_up(made).verdict == "go on"  # nobody says that it is over
+    del over.curves["val_wer"]  # its loss alone does not show that what is read has settled
+    assert check_up(over).verdict == "go on"
+
+
+def test_a_fall_that_is_slow_and_sure_goes_on_where_a_run_is_over():
+    loss = [1.54, 1.49, 1.45, 1.42, 1.4, 1.38, 1.37, 1.355, 1.344, 1.333]
+    score = [0.52, 0.53, 0.541, 0.549, 0.556, 0.562, 0.563, 0.568, 0.57, 0.574]
+    curves = {"val_loss": curve(range(1, 11), loss), "val_accuracy": curve(range(1, 11), score)}
+    made = Run(name="made", sources=(), curves=curves, finished=("all of 10 epochs are told",))
+    assert check_up(made).verdict == "go on"
 
 
 def test_a_run_that_still_improves_goes_on():

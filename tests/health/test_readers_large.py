@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from pytest_overfit.health.curves import series
+from pytest_overfit.health.curves.curve import CurveBuilder
 from pytest_overfit.health.readers import read_run, rows
 from pytest_overfit.health.run import Run
 
@@ -52,6 +54,24 @@ def test_memory_does_not_grow_with_the_log(tmp_path: Path, monkeypatch: pytest.M
         peaks.append(peak)
     assert peaks[1] < 1.2 * peaks[0]
     assert peaks[1] < 4 * MIB
+
+
+def test_of_a_long_curve_its_lowest_its_spikes_and_its_last_stay() -> None:
+    values = [3.0 + (step % 7) / 10 for step in range(10_000)]
+    values[4_321], values[7_654], values[8_888] = 0.5, 90.0, math.nan
+    builder = CurveBuilder(most=100)
+    for step, value in enumerate(values):
+        builder.add(step, value)
+    kept = builder.curve()
+    assert len(kept) <= 103
+    assert kept.in_order
+    told = dict(zip(kept.at, kept.values, strict=True))
+    assert told[4_321] == 0.5
+    assert told[7_654] == 90.0
+    assert math.isnan(told[8_888])
+    assert kept.at[-1] == 9_999
+    assert told[9_999] == values[9_999]
+    assert all(math.isnan(value) or value == values[int(at)] for at, value in told.items())
 
 
 def test_of_predictions_the_newest_stay(tmp_path: Path) -> None:

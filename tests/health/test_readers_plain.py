@@ -453,3 +453,48 @@ def test_a_validation_behind_the_end_of_lightnings_fit_is_no_reading(tmp_path: P
     assert run_of(tmp_path, epochs + over).curves["val_loss"].at == (1, 2, 3, 4)
     more = "[epoch 5] train loss=1.500\n[epoch 5] val loss=1.700\n"
     assert run_of(tmp_path, epochs + over + more).curves["val_loss"].values[-1] == 1.7
+
+
+def test_a_bar_that_has_hardly_begun_shows_what_was_before(tmp_path: Path) -> None:
+    def bar(epoch: int, far: int, shown: str) -> str:
+        return f"Epoch {epoch}: {25 * far}%|##| {far}/4 [00:01<00:02, 2.1it/s, {shown}]\r\n"
+
+    text, shown = "", "loss=9.0"
+    for epoch, loss, wer in ((0, 6.5, 1.25), (1, 4.5, 0.75), (2, 3.5, 0.5)):
+        text += bar(epoch, 0, shown)
+        kept = shown.partition(", ")[2]
+        for far in range(1, 5):
+            shown = f"loss={loss - far / 10}, {kept}"
+            text += bar(epoch, far, shown)
+        shown = f"loss={loss - 0.4}, val_wer={wer}"
+        text += bar(epoch, 4, shown) + bar(epoch, 0, shown)
+    run = run_of(tmp_path, text)
+    assert points(run, "val_wer") == [(0, 1.25), (1, 0.75), (2, 0.5)]
+    assert points(run, "train_loss") == [(0, 6.1), (1, 4.1), (2, 3.1)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "The loss of epoch{epoch}is:tf.Tensor({loss}, shape=(), dtype=float32)",
+        "The loss of epoch {epoch} is: {loss}",
+        "loss of epoch {epoch}: tensor({loss}, device='cuda:0')",
+        "epoch {epoch} {{'loss': {loss}, 'per_class': {{0: 0.5, 1: 0.25}}}}",
+    ],
+)
+def test_values_are_read_as_libraries_print_them(tmp_path: Path, line: str) -> None:
+    told = [(0, 8.0), (1, 7.5), (2, 6.25)]
+    text = "\n".join(line.format(epoch=epoch, loss=loss) for epoch, loss in told)
+    assert points(run_of(tmp_path, text), "train_loss") == told
+
+
+def test_an_object_of_no_sense_is_no_row(tmp_path: Path) -> None:
+    text = "shapes {[1]: 2, 'x': 3.0}\nepoch 1 loss: 4.5\nepoch 2 loss: 4.25\n"
+    assert points(run_of(tmp_path, text), "train_loss") == [(1, 4.5), (2, 4.25)]
+
+
+def test_of_runs_too_short_to_choose_from_the_last_is_read(tmp_path: Path) -> None:
+    lines = [
+        f"[200/300] Train loss: {loss}, Valid loss: 0.5\n" for loss in (3.5, 3.75, 4.5, 2.5, 5.75)
+    ]
+    assert points(run_of(tmp_path, "".join(lines)), "train_loss") == [(200, 5.75)]

@@ -650,6 +650,13 @@ def test_a_loss_that_swings_and_goes_nowhere_oscillates():
     assert "swings by" in RULE["loss_oscillates"](run(train_loss=swings)).headline
 
 
+def test_swings_with_which_validation_came_to_be_read_better_are_suspected_alone():
+    swings = [3 * (1.8 if epoch % 2 else 0.6) for epoch in range(40)]
+    for last, status in ((0.05, "suspected"), (0.3, "confirmed")):
+        rate = [*np.linspace(1.0, 0.3, 20), *np.linspace(0.3, last, 20)]
+        assert RULE["loss_oscillates"](run(train_loss=swings, val_wer=rate)).status == status
+
+
 def test_a_loss_that_runs_away_and_comes_back_oscillates_too():
     away = [
         *np.linspace(40, 4, 10),

@@ -17,9 +17,9 @@ import torch
 from pytest_overfit.finding import Finding
 from pytest_overfit.health import watch as watching
 from pytest_overfit.health.checkup import Checkup, check_up
-from pytest_overfit.health.curves.curve import MOST_POINTS, Curve
+from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.run import BadRun, Run
-from pytest_overfit.health.watch import GONE_READINGS, MOST_PREDICTIONS, Watch
+from pytest_overfit.health.watch import GONE_READINGS, MOST_PREDICTIONS, MOST_WATCHED, Watch
 from tests.health.made_runs import SICK, SOUND
 
 
@@ -193,7 +193,7 @@ def test_a_hundred_thousand_values_are_held_in_bounded_memory_and_judged_seldom(
     for step in range(100_000):
         watch.log(step=step, train_loss=1.0)
     places, _ = watch.state_dict()["curves"]["train_loss"]
-    assert len(places) <= MOST_POINTS
+    assert len(places) <= MOST_WATCHED
     assert 100 < len(judged) < 1000
     for clip in range(1000):
         watch.predictions(clip, "val", "A", "A")

@@ -10,8 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-MOST_POINTS = 20_000
-"""Points a curve keeps; beyond, neighbours are merged."""
+MOST_POINTS = 50_000
+"""Points a curve keeps; beyond, of neighbours the lowest and the highest."""
 
 
 class Where(NamedTuple):
@@ -97,14 +97,16 @@ class Curve:
 
 
 class CurveBuilder:
-    """Collects a curve in bounded memory: beyond `most` points, of two neighbours the larger stays,
-    so that no spike and no NaN is lost.
+    """Collects a curve in bounded memory: beyond `most` points, of each block of neighbours the
+    lowest and the highest stay, so that no best reading, no spike and no NaN is lost; and the last.
     """
 
     def __init__(self, most: int = MOST_POINTS) -> None:
         self._most = most
         self._points: list[Point] = []
-        self._share, self._held = 1, 0
+        self._block: list[Point] = []
+        self._last: Point | None = None
+        self._size, self._taken = 1, 0
 
     def add(
         self,
@@ -116,32 +118,35 @@ class CurveBuilder:
         where: Where | None = None,
     ) -> None:
         """Take one more reading, after those before it."""
-        point = Point(at, value, epoch, step, where)
-        if self._held and self._held < self._share:
-            self._points[-1] = _larger(self._points[-1], point)
-            self._held += 1
-        else:
-            self._points.append(point)
-            self._held = 1
-        if len(self._points) > self._most:
-            merged = [
-                _larger(a, b) for a, b in zip(self._points[::2], self._points[1::2], strict=False)
-            ]
-            self._points = merged + self._points[2 * len(merged) :]
-            self._share, self._held = 2 * self._share, 0
+        self._last = Point(at, value, epoch, step, where)
+        self._block = _extremes([*self._block, self._last])
+        self._taken += 1
+        if self._taken < self._size:
+            return
+        self._points += self._block
+        self._block, self._taken = [], 0
+        if len(self._points) > self._most - 3:  # two of a block, and the last
+            self._size = max(2 * self._size, 4)  # of four two stay
+            fours = [self._points[i : i + 4] for i in range(0, len(self._points), 4)]
+            self._points = [point for four in fours for point in _extremes(four)]
 
     @property
     def points(self) -> tuple[Point, ...]:
         """The readings kept so far."""
-        return tuple(self._points)
+        kept = (*self._points, *self._block)
+        return kept if self._last is None or self._last is kept[-1] else (*kept, self._last)
 
     def curve(self) -> Curve:
         """The curve of the readings kept so far."""
-        return Curve.of(self._points)
+        return Curve.of(self.points)
 
 
-def _larger(a: Point, b: Point) -> Point:
-    """The later of two neighbours, with the larger value and its place in the log."""
-    return (
-        b._replace(value=a.value, where=a.where) if a.value != a.value or a.value > b.value else b
-    )
+def _extremes(block: list[Point]) -> list[Point]:
+    """The lowest and the highest of neighbours, in their order; one that is no number is highest."""
+    if len(block) <= 2:
+        return block
+    high = next((i for i, point in enumerate(block) if point.value != point.value), None)
+    if high is None:
+        high = max(range(len(block)), key=lambda i: block[i].value)
+    low = min((i for i in range(len(block)) if i != high), key=lambda i: block[i].value)
+    return [block[i] for i in sorted((low, high))]

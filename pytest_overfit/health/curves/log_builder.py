@@ -394,7 +394,10 @@ def last_run(curves: Placed, warnings: list[str]) -> dict[str, Curve]:
         for low, high in pairwise(bounds)
     ]
     lengths = [end - start for start, end in pairwise([*starts, len(main)])]
-    chosen = next((index for index in reversed(range(len(parts))) if lengths[index] >= LEAST), 0)
+    longest = max(range(len(parts)), key=lambda index: (lengths[index], index))
+    chosen = next(
+        (index for index in reversed(range(len(parts))) if lengths[index] >= LEAST), longest
+    )
     first = 0
     for index in range(1, chosen + 1):
         first = first if _resumed(parts[first], parts[index - 1], parts[index]) else index

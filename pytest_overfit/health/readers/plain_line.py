@@ -90,8 +90,8 @@ ABBREVIATED = (
     ),  # `Step... (500 | Loss: 2.1`
     (
         re.compile(
-            rf"\b((?:[a-z_]+ ){{0,2}}[a-z_]+)(?: \([a-z]{{2,5}}\))? (?:at|after|for|in) {CLOCK} "
-            rf"(\d{{1,12}})(?:/\d{{1,12}})?(?: is|\s?[:=])(?=\s*{NUMBER})",
+            rf"\b((?:[a-z_]+ ){{0,2}}[a-z_]+)(?: \([a-z]{{2,5}}\))? (?:at|after|for|in|of) {CLOCK} ?"
+            rf"(\d{{1,12}})(?:/\d{{1,12}})?(?: ?is\s?:?|\s?[:=])(?=\s*{NUMBER})",
             re.IGNORECASE,
         ),
         r"\2 \3, \1:",

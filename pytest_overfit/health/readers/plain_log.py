@@ -270,6 +270,8 @@ class PlainLog:
             if self._of_clock and (line.step != self._step or line.values):
                 self._split, self._of_clock = self._split_before, False
             self._step, self._stepped = line.step, True
+        if line.bar and line.refreshed and line.batch and not line.batch[0]:
+            return  # hardly begun, it still shows what was measured before
         if line.values:
             self._values(where, line)
         if not any(known(name) for name, _, _ in line.values):
@@ -381,9 +383,17 @@ class PlainLog:
             self._builder.facts["epochs"] = line.epochs
 
     def _evaluated(self) -> bool:
-        """Whether one bar at its end is all that was told: an evaluation before training."""
+        """Whether one bar at its end, and perhaps its numbers again, is all that was told: an
+        evaluation before training.
+        """
         told = [line for _, line, _ in self._pending_lines]
-        return len(told) == 1 and is_at_its_end(told[0])
+        names = [{name for name, _, _ in line.values} for line in told]
+        return (
+            bool(told)
+            and is_at_its_end(told[0])
+            and not any(line.batch for line in told[1:])
+            and all(again <= names[0] for again in names)
+        )
 
     def _place_pending(self, named_by: ParsedLine | None = None) -> None:
         """Lines told since the last epoch was named belong to the one that is named now."""

@@ -24,7 +24,7 @@ LONGEST = 1 << 20
 """Bytes of a line beyond which it is left out."""
 NUMBER = r"[-+]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?|nan|inf(?:inity)?)"
 ARRAY = re.compile(
-    rf"(?:\btensor|\b(?:np|numpy|jnp)\.\w+|\b\w*[aA]rray)\(\[?\s*({NUMBER})\s*\]?(?:,(?:[^()]|\([^()]*\))*)?\)|<tf\.Tensor:[^>]*numpy=({NUMBER})>"
+    rf"(?:\btensor|\btf\.Tensor|\b(?:np|numpy|jnp)\.\w+|\b\w*[aA]rray)\(\[?\s*({NUMBER})\s*\]?(?:,(?:[^()]|\([^()]*\))*)?\)|<tf\.Tensor:[^>]*numpy=({NUMBER})>"
 )
 """A number as torch, NumPy 2, JAX or TensorFlow print it."""
 SPLIT_FIELDS = frozenset({"split", "phase", "mode", "stage", "subset", "set", "name"})
@@ -266,15 +266,15 @@ def _text(found: Row, name: str, value: str) -> None:
 
 
 def flattened(
-    content: Mapping[str, object], prefix: str = "", depth: int = 0
+    content: Mapping[object, object], prefix: str = "", depth: int = 0
 ) -> list[tuple[str, object]]:
-    """Nested objects as one level: {"val": {"loss": 4.9}} is [("val/loss", 4.9)]."""
+    """Nested objects as one level: {"val": {"loss": 4.9, 0: 1}} is [("val/loss", 4.9), ("val/0", 1)]."""
     fields: list[tuple[str, object]] = []
     for name, value in content.items():
         if isinstance(value, dict):
             fields += flattened(value, f"{prefix}{name}/", depth + 1) if depth < DEEPEST else []
         else:
-            fields.append((prefix + name, value))
+            fields.append((f"{prefix}{name}", value))
     return fields
 
 
@@ -347,7 +347,7 @@ def object_row(text: str) -> Row | None:
             if "nan" in text or "inf" in text
             else text
         )
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
     return (
         row(flattened(content))

@@ -437,7 +437,10 @@ def loss_oscillates(run: Run) -> Finding | None:
     if swings is None or (split == "validation" and reads_better(run, swings[0].at[0])):
         return None
     half, how = swings
-    turns, surely = _turns(half), split == "training" or run.read_by("val") is not None
+    read = errors(run, "val")
+    before, since = (between(read, *span) for span in ((-math.inf, half.at[0]), (half.at[0],)))
+    turns = _turns(half)
+    surely = not _bettered(before, since) if split == "training" else run.read_by("val") is not None
     return LOSS_OSCILLATES.finding(
         headline=f"{split} loss {how}, and no longer falls since {place(run, half.at[0])}",
         evidence=(
@@ -450,6 +453,14 @@ def loss_oscillates(run: Run) -> Finding | None:
         status="confirmed" if surely else "suspected",
         began=half.at[0],
     )
+
+
+def _bettered(before: Curve, since: Curve) -> bool:
+    """Whether the lowest of later readings lies below that of those before by more than creeping."""
+    if not len(before) or not len(since):
+        return False
+    best = min(before.values)
+    return best - min(since.values) > CREEP * abs(best)
 
 
 def _swings(run: Run, curve: Curve, least: float, away: float) -> tuple[Curve, str] | None:
