@@ -201,7 +201,9 @@ def features_vary(bench: Bench) -> tuple[Finding, ...]:
 
 
 def samples_do_not_conflict(bench: Bench) -> tuple[Finding, ...]:
-    """Samples with the same features and different targets."""
+    """Samples with the same features and different targets; a clip may end earlier than another of
+    which it is the beginning.
+    """
     groups: dict[Summary, list[int]] = defaultdict(list)  # of places: features need not be held
     for place, summary in enumerate(bench.summaries):
         if math.isfinite(summary.total) and not summary.still:
@@ -212,22 +214,50 @@ def samples_do_not_conflict(bench: Bench) -> tuple[Finding, ...]:
         if len(group) > 1
         for pair in _conflicts([bench.samples[place] for place in group])
     ]
+    same = "have the same features and different targets"
+    if not pairs:
+        pairs = _beginnings(bench)
+        same = "are the same frame by frame, until the second ends, and have different targets"
     if not pairs:
         return ()
     first, second = pairs[0]
+    shared = first.features.data_ptr() == second.features.data_ptr()
     return (
         CONFLICTING_SAMPLES.finding(
-            headline=f"{first.name} and {second.name} have the same features and different targets"
-            + _and_more(len(pairs) - 1),
-            evidence=tuple(
-                f"{a.name}: {a.target.tolist()}; {b.name}: {b.target.tolist()}"
-                for a, b in pairs[:5]
+            headline=f"{first.name} and {second.name} {same}" + _and_more(len(pairs) - 1),
+            evidence=(
+                *(("their features lie in the same memory",) if shared else ()),
+                *(
+                    f"{a.name}: {a.target.tolist()}; {b.name}: {b.target.tolist()}"
+                    for a, b in pairs[:5]
+                ),
             ),
             samples=tuple(dict.fromkeys(sample.name for pair in pairs for sample in pair)),
-            try_="keep the sample whose target is right",
+            try_="copy the features of each sample as it is read: one buffer is filled again for all"
+            if shared
+            else "keep the sample whose target is right",
             status="confirmed",
         ),
     )
+
+
+def _beginnings(bench: Bench) -> list[tuple[Sample, Sample]]:
+    """Pairs of a sample and a shorter one that is its beginning, and whose target is none."""
+    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for place, summary in enumerate(bench.summaries):
+        if math.isfinite(summary.total) and summary.start is not None:
+            groups[summary.start, summary.shape[1:]].append(place)
+    pairs = []
+    for group in groups.values():
+        longest, *others = sorted(group, key=lambda place: -bench.summaries[place].shape[0])
+        for place in others:
+            whole, part = bench.samples[longest], bench.samples[place]
+            frames, tokens = len(part.features), len(part.target)
+            if torch.equal(whole.features[:frames], part.features) and (
+                whole.target[:tokens].tolist() != part.target.tolist()
+            ):
+                pairs.append((whole, part))
+    return pairs
 
 
 def _and_more(pairs: int) -> str:
@@ -376,12 +406,14 @@ CONFLICTING_SAMPLES = Record(
     stage="data",
     means=(
         "Two samples have the same features and different targets. No network can be right about "
-        "both."
+        "both. Or one is the beginning of the other, whose target does not begin so: nothing but "
+        "where it ends tells them apart, as where a buffer is filled again for each clip."
     ),
-    detected="Samples of equal shape, sum and extremes are compared value by value.",
-    mend="Keep the sample whose target is right.",
+    detected="Samples of equal shape, sum and extremes, and those that begin alike, are compared "
+    "value by value.",
+    mend="Keep the sample whose target is right; copy what is read into a buffer.",
     remedies=(KEEP_FIRST,),
-    planted=("data-duplicate",),
+    planted=("data-duplicate", "data-buffer"),
 )
 
 FINITE_FEATURES = Contract(

@@ -15,7 +15,7 @@ from pytest_overfit import ctc
 from pytest_overfit.subject import Sample, Subject
 from tests.engine.dishonest import gradient_of
 from tests.engine.faults import Fault
-from tests.engine.planting import altered, collapsed, decoded, forwarded, rebuilt
+from tests.engine.planting import altered, collapsed, decoded, forwarded, rebuilt, sampled
 from tests.engine.subjects import BiGRU
 
 
@@ -88,7 +88,27 @@ def poisoned(network: nn.Module) -> None:
     next(network.parameters()).fill_(torch.nan)
 
 
+def one_buffer(samples: list[Sample]) -> list[Sample]:
+    """Each clip a view of one piece of memory, in which the last clips that were read lie; no two as
+    long as each other.
+    """
+    buffer = torch.zeros(
+        max(s.frames for s in samples) + len(samples), samples[0].features.shape[1]
+    )
+    views = []
+    for place, sample in enumerate(samples):
+        view = buffer[: sample.frames + place]
+        view[: sample.frames] = sample.features
+        views.append(replace(sample, features=view))
+    return views
+
+
 RARE: tuple[Fault, ...] = (
+    Fault(
+        name="data-buffer",
+        plant=lambda s: sampled(s, one_buffer),
+        finding="conflicting_samples",
+    ),
     Fault(name="net-raises", plant=lambda s: replace(s, forward=fail), finding="network_fails"),
     Fault(name="data-raises", plant=fetched_once, finding="data_fails"),
     Fault(name="ctc-loss-raises", plant=lambda s: replace(s, loss=fail), finding="loss_fails"),

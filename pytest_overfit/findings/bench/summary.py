@@ -6,8 +6,12 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from pytest_overfit.subject import Sample
+
+START = 8
+"""Frames by which clips are known that may begin alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +20,8 @@ class Summary:
 
     shape: of the features. total: their sum. low, high: extremes, not finite where a value is not.
     rms: root mean square. still: every frame is the same. Numbers are nan where there are no
-    features.
+    features. start: a digest of the first START frames, None where there are fewer or these are
+    all the same.
     """
 
     shape: tuple[int, ...]
@@ -25,6 +30,7 @@ class Summary:
     high: float
     rms: float
     still: bool
+    start: int | None = None
 
     @staticmethod
     def of(sample: Sample) -> Summary:
@@ -54,4 +60,12 @@ class Summary:
             high=high,
             rms=rms,
             still=still,
+            start=_start(features),
         )
+
+
+def _start(features: Tensor) -> int | None:
+    first = features[:START]
+    if len(first) < START or bool((first == first[0]).all()):
+        return None
+    return hash(tuple(first.flatten().tolist()))
