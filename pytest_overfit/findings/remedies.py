@@ -137,13 +137,13 @@ def module_remedy(name: str, operation: Callable[[str], network_edits.NetworkEdi
         if finding.module is None:
             raise network_edits.CannotEdit("the finding names no module")
         return replace(
-            rung, subject=network_edits.edited(rung.subject, operation(_real_name(finding.module)))
+            rung, subject=network_edits.edited(rung.subject, operation(holder_of(finding.module)))
         )
 
     return Remedy(name=name, change=change)
 
 
-def _real_name(module: str) -> str:
+def holder_of(module: str) -> str:
     """The module whose code holds a function, where a function such as `block.relu()` is named."""
     return module.rpartition(".")[0] if module.endswith("()") else module
 
@@ -219,7 +219,7 @@ def linear_remedy(name: str, chosen: Callable[[nn.Module, str], Sequence[str]]) 
     def change(rung: Rung, finding: Finding) -> Rung:
         if finding.module is None:
             raise network_edits.CannotEdit("the finding names no module")
-        modules = chosen(_fresh(rung), _real_name(finding.module))
+        modules = chosen(_fresh(rung), holder_of(finding.module))
         if not modules:
             raise network_edits.CannotEdit("no other block has its like")
         calls, shorter = _calls(rung), _calls(rung, 0.75)

@@ -24,9 +24,10 @@ from pytest_overfit.findings.remedies import (
     WITHOUT_BOTTLENECK,
     WITHOUT_IT,
     XAVIER,
+    holder_of,
 )
 from pytest_overfit.network import locate
-from pytest_overfit.network.observation import Observation, main_path
+from pytest_overfit.network.observation import Observation, Observations, main_path
 
 if TYPE_CHECKING:
     from pytest_overfit.explain.evidence import Evidence
@@ -81,7 +82,7 @@ def signal_drowned(evidence: Evidence) -> Finding | None:
     """
     for mode, observations in (("train", evidence.train), ("eval", evidence.eval)):
         drop = locate.first_drop(observations)
-        if drop is None or not _drowns(drop):
+        if drop is None or not _drowns(drop) or _still(observations):
             continue
         shown = [
             (
@@ -111,6 +112,18 @@ def signal_drowned(evidence: Evidence) -> Finding | None:
             "fan_in initialisation, or weights times sqrt(groups)",
         )
     return None
+
+
+def _still(observations: Observations) -> bool:
+    """Whether a module puts out one and the same at every step, which nothing before it explains:
+    what stands for a whole clip tells clips less apart than frames do, and in fewer directions.
+    """
+    found = locate.constant_signal(observations)
+    return (
+        found is not None
+        and found.same == "steps"
+        and (found.at.between_step_share or 0.0) < locate.SAME
+    )
 
 
 def _drowns(drop: locate.Drop) -> bool:
@@ -166,10 +179,10 @@ def vanishing_gradient(evidence: Evidence) -> Finding | None:
 def rank_bottleneck(evidence: Evidence) -> Finding | None:
     """A module that lets only one or two directions through."""
     at = locate.rank_bottleneck(evidence.train)
-    if at is None:
+    if at is None or _still(evidence.train):
         return None
     shown = [f"effective rank of its output: {number(at.rank)}"]
-    if alike := _units_alike(evidence.fresh().get_submodule(at.module)):
+    if alike := _units_alike(evidence.fresh().get_submodule(holder_of(at.module))):
         shown.append(f"its {alike} units start with the same weights")
     return _at(
         at,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pytest_overfit import ctc
 from pytest_overfit.finding import Finding, naming
-from pytest_overfit.findings.bench import Bench
-from pytest_overfit.findings.bench.wiring import Wiring
+from pytest_overfit.findings.bench import Bench, perturbed
+from pytest_overfit.findings.bench.wiring import JITTER, Wiring
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import PLAIN_CALL, WITHOUT_IT
 from pytest_overfit.network.recorder import differ
@@ -96,12 +96,17 @@ def _skipping(wiring: Wiring) -> tuple[str | None, str]:
     what to look at: that, else what stands before the first that is not given it.
     """
     bench = wiring.bench
-    clip, frame = wiring.frames[0]
+    clip = wiring.frames[0][0]
+    runs = _runs([frame for one, frame in wiring.frames if one == clip])
+    low, high = max(runs, key=lambda run: run[1] - run[0])
+    frame = (low + high) // 2  # far from those that are read
     features = bench.clips[clip].features
     changed = features.clone()
     changed[frame] += 1 + features.std()
-    calls, *_ = bench.passage(features)
-    others, *_ = bench.passage(changed)
+    # Weights of zero hand nothing on and hide what they would be given for.
+    with perturbed(bench.network, set(wiring.trained), scale=JITTER, seed=bench.seed):
+        calls, *_ = bench.passage(features)
+        others, *_ = bench.passage(changed)
     silent = [
         (call, differ(call.inputs, other.inputs))
         for call, other in zip(calls, others, strict=False)

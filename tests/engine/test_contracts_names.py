@@ -30,7 +30,7 @@ from pytest_overfit.network.function_edits import (
 from pytest_overfit.network.subject_edits import called_first, order_put_back
 from pytest_overfit.subject import Sample, Subject
 from tests.engine.planting import rebuilt
-from tests.engine.subjects import BiGRU, MaskedConv, bigru, clips, halved, inside, subject
+from tests.engine.subjects import DIM, BiGRU, MaskedConv, bigru, clips, halved, inside, subject
 
 
 def found(of: Subject) -> list[Finding]:
@@ -512,25 +512,41 @@ def test_skipped_frames_are_explained_by_what_skips_them() -> None:
 
         return subject(Skipping, "skipping", samples=clips(12))
 
-    class Veiled(Conv):
-        """A mask of counts that are compared with shares."""
+    def veiled(veil: type[nn.Module]) -> Subject:
+        class Veiled(Conv):
+            """A mask of counts that are compared with shares."""
 
-        def __init__(self, dim: int, vocabulary: int) -> None:
-            super().__init__(dim, vocabulary)
-            self.veil = Veil()
+            def __init__(self, dim: int, vocabulary: int) -> None:
+                super().__init__(dim, vocabulary)
+                self.veil = veil()
 
-        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-            return super().forward(self.veil(features, frames), frames)
+            def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+                return super().forward(self.veil(features, frames), frames)
+
+        return subject(Veiled, "veiled")
 
     class Veil(nn.Module):
         def forward(self, x: Tensor, frames: Tensor) -> Tensor:
             share = frames / frames.max()
             return x * (torch.arange(x.shape[1]) < share[:, None])[..., None]
 
-    (veiled,) = (f for f in found(subject(Veiled, "veiled")) if f.name == "skipped_frames")
-    assert veiled.module == "veil"
-    told = [f for f in found(strided(1, 4)) if f.name == "skipped_frames"]
-    assert not told or "kernel is (1,), its stride (4,)" in (told[0].try_ or "")
+    class Steered(Veil):
+        """Steered by a layer that starts at zero, and so hands nothing on itself."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.steer = nn.Conv1d(DIM, 1, 3, padding=1)
+            nn.init.zeros_(self.steer.weight)
+
+        def forward(self, x: Tensor, frames: Tensor) -> Tensor:
+            steered = torch.tanh(self.steer(x.transpose(1, 2))).transpose(1, 2)
+            return super().forward(x * (1 + steered), frames)
+
+    for veil in (Veil, Steered):
+        (told,) = (f for f in found(veiled(veil)) if f.name == "skipped_frames")
+        assert told.module == "veil"
+    gaps = [f for f in found(strided(1, 4)) if f.name == "skipped_frames"]
+    assert not gaps or "kernel is (1,), its stride (4,)" in (gaps[0].try_ or "")
     assert "skipped_frames" not in {f.name for f in found(strided(3, 2))}
 
 

@@ -244,6 +244,33 @@ def scaled(factor: float, modules: Sequence[str]) -> Callable[[nn.Module], None]
     return alter
 
 
+class Excited(nn.Module):
+    """Gives how much each channel counts, and not the channels."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(width, 4), nn.Linear(4, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.up(self.down(x.mean(1, keepdim=True)).relu())).expand_as(x)
+
+
+def test_one_number_for_all_steps_is_not_called_a_drowned_signal() -> None:
+    class Net(nn.Module):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__()
+            self.lift, self.squeeze = nn.Linear(dim, 32), Excited(32)
+            self.head = nn.Linear(32, vocabulary)
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            output = self.head(self.squeeze(self.lift(features))).log_softmax(-1)
+            return output.transpose(0, 1), frames
+
+    rung = rung_of(subject(Net, "excited"))
+    found = examine_rung(rung, untrained(rung))
+    assert [(one.name, one.module) for one in found] == [("constant_signal", "squeeze")]
+
+
 def test_the_earliest_of_two_places_is_blamed() -> None:
     rung = rung_of(altered(subject(Upsampler, "upsampler"), scaled(0.0, ["up", "down.1.conv"])))
     found = examine_rung(rung, untrained(rung))
