@@ -66,6 +66,8 @@ ENOUGH = 12
 """Readings below which a run that is not over may still go anywhere."""
 MISREAD_MOSTLY = 2 / 3
 """Share of tokens that are wrong from which on no accuracy is good."""
+UNTRANSLATED = 5.0
+"""BLEU, of 100, below which next to nothing is translated."""
 SLOW = 0.005
 """Share of its level by which a smooth curve that still sinks does so in the last third of a run."""
 FLAWLESS = 0.02
@@ -296,7 +298,9 @@ def _unread(run: Run) -> list[str]:
     """
     read = [(split, metric(run.read_by(split) or ""), error_rate(run, split)) for split in SPLITS]
     badly = [
-        split for split, kind, rate in read if kind and len(rate) and rate.values[-1] > _bad(kind)
+        split
+        for split, kind, rate in read
+        if (kind and len(rate) and rate.values[-1] > _bad(kind)) or _untranslated(run, split)
     ]
     return [
         (
@@ -305,6 +309,14 @@ def _unread(run: Run) -> list[str]:
         )
         for split in badly
     ]
+
+
+def _untranslated(run: Run, split: Split) -> bool:
+    """Whether BLEU is next to nothing at the end; not told of one that never passes 1, which may be
+    a share.
+    """
+    told = [-value for value in errors(run, split).values]
+    return (run.read_by(split) or "").endswith("_bleu") and max(told) > 1 > told[-1] / UNTRANSLATED
 
 
 def _bad(kind: Metric) -> float:

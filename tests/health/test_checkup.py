@@ -184,6 +184,12 @@ def test_a_run_that_is_over_has_settled_where_its_last_sixth_brought_next_to_not
     assert check_up(over).verdict == "go on"
 
 
+@pytest.mark.parametrize(("bleu", "verdict"), [(3.8, "go on"), (24.0, "healthy")])
+def test_a_run_whose_bleu_is_next_to_nothing_is_not_healthy(bleu, verdict):
+    made = trained(epochs=100, val_bleu=bleu * (1 - READ) / 0.88)
+    assert check_up(made).verdict == verdict
+
+
 def test_a_fall_that_is_slow_and_sure_goes_on_where_a_run_is_over():
     loss = [1.54, 1.49, 1.45, 1.42, 1.4, 1.38, 1.37, 1.355, 1.344, 1.333]
     score = [0.52, 0.53, 0.541, 0.549, 0.556, 0.562, 0.563, 0.568, 0.57, 0.574]

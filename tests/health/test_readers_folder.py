@@ -322,3 +322,23 @@ def test_files_of_bare_numbers_may_have_a_run_in_their_names(tmp_path: Path) -> 
     run = read_run(tmp_path)
     assert (run.curves["train_loss"].values[0], run.curves["val_loss"].values[0]) == (4.0, 5.0)
     assert 11.0 not in run.curves["train_loss"].values
+
+
+def test_folders_named_after_splits_are_of_one_run(tmp_path: Path) -> None:
+    for folder, value in (("train", 2.5), ("val", 3.5)):
+        (tmp_path / folder).mkdir()
+        lines = [f"Step {step}/500, Total Loss: {value - step / 1000}\n" for step in (100, 200)]
+        (tmp_path / folder / "log.txt").write_text("".join(lines))
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == pytest.approx((2.4, 2.3))
+    assert run.curve("val_loss").values == pytest.approx((3.4, 3.3))
+
+
+def test_numbers_in_brackets_are_readings_of_the_metric_that_a_file_is_named_after(
+    tmp_path: Path,
+) -> None:
+    for name, values in (("train_loss", (3.5, 2.5, 2.25)), ("dev_acc", (0.25, 0.375, 0.5))):
+        (tmp_path / f"{name}.txt").write_text("".join(f"[{value}]\n" for value in values * 3))
+    run = read_run(tmp_path)
+    assert run.curve("train_loss").values == (3.5, 2.5, 2.25) * 3
+    assert run.curve("val_accuracy").values == (0.25, 0.375, 0.5) * 3

@@ -498,3 +498,14 @@ def test_of_runs_too_short_to_choose_from_the_last_is_read(tmp_path: Path) -> No
         f"[200/300] Train loss: {loss}, Valid loss: 0.5\n" for loss in (3.5, 3.75, 4.5, 2.5, 5.75)
     ]
     assert points(run_of(tmp_path, "".join(lines)), "train_loss") == [(200, 5.75)]
+
+
+def test_the_step_between_a_metric_and_its_value_is_its_clock(tmp_path: Path) -> None:
+    told = ((0, 18.5, 13.25), (1000, 0.75, 0.875), (2000, 0.5, 0.75))
+    text = "".join(
+        f"Train loss {step} {train} Grad Norm 6.65 2.10s/it\nValidation loss {step}:  {val}\n"
+        for step, train, val in told
+    )
+    run = run_of(tmp_path, text)
+    assert points(run, "train_loss") == [(step, train) for step, train, _ in told]
+    assert points(run, "val_loss") == [(step, val) for step, _, val in told]

@@ -650,6 +650,15 @@ def test_a_loss_that_swings_and_goes_nowhere_oscillates():
     assert "swings by" in RULE["loss_oscillates"](run(train_loss=swings)).headline
 
 
+def test_a_loss_without_a_floor_diverges_below_zero():
+    loss = [1.5, 0.6, 0.2, *(-np.geomspace(1, 1e9, 60))]
+    found = RULE["training_diverges"](run(train_loss=loss))
+    assert (found.status, found.began) == ("confirmed", 4)
+    assert found.headline == "training loss runs off below zero since epoch 4"
+    density = [900.0, 300.0, *np.linspace(200, -4000, 60)]  # of many dimensions
+    assert RULE["training_diverges"](run(train_loss=density)) is None
+
+
 def test_swings_with_which_validation_came_to_be_read_better_are_suspected_alone():
     swings = [3 * (1.8 if epoch % 2 else 0.6) for epoch in range(40)]
     for last, status in ((0.05, "suspected"), (0.3, "confirmed")):

@@ -43,7 +43,7 @@ LEVELS = {
 PERCENT = frozenset({"%", "percent", "pct"})
 MEASURES = {
     "loss": (
-        "loss, cost, ctcloss, xent, cross entropy, nll, objective, log probability, log "
+        "loss, lost, cost, ctcloss, xent, cross entropy, nll, objective, log probability, log "
         "prob, logprob, log likelihood, mse, mae, cross entropy loss, masked loss, negative log "
         "likelihood, loss token"
     ),
@@ -56,7 +56,7 @@ MEASURES = {
     "error": "error rate, classification error, err, err rate",
     "edit_distance": "levenshtein, levenshtein distance, mean levenshtein distance, edit distance, "
     "mean edit distance",
-    "bleu": "bleu, bleu 4, bleu score, sacrebleu, bleu 3, bleu 2, bleu 1",
+    "bleu": "bleu, bleu 4, bleu score, sacrebleu, bleu 3, bleu 2, bleu 1, belu, belu 4",
     "rouge1": "rouge 1, rouge 1 f, rouge 1 fmeasure",
     "rouge2": "rouge 2, rouge 2 f, rouge 2 fmeasure",
     "rougel": "rouge l, rougel, rouge lsum, rougelsum, rouge l f, rougel f, rougel fmeasure",

@@ -243,13 +243,14 @@ def read_predictions(path: Path, builder: LogBuilder, progress: Progress) -> Non
 class LogFile:
     """A log file. run: what tells it from the logs of other runs below the same folder.
 
-    prefix: of its metrics' names.
+    prefix: of its metrics' names. split: that its folder is named after, "" for none.
     """
 
     path: Path
     format: Format
     run: tuple[str, ...] = ()
     prefix: str = ""
+    split: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -394,17 +395,22 @@ def _log(path: Path, folder: Path, refused: list[str]) -> LogFile | None:
         if form.name == "TensorBoard events" and parts and _names_a_split(parts[-1])
         else ""
     )
+    split = "" if prefix or not parts else SPLITS.get(parts[-1].lower(), "")
     return LogFile(
-        path=path, format=form, run=tuple(parts[:-1] if prefix else parts), prefix=prefix
+        path=path,
+        format=form,
+        run=tuple(parts[:-1] if prefix or split else parts),
+        prefix=prefix,
+        split=split,
     )
 
 
-def split_of_name(path: Path) -> str:
-    """The split that a file's name tells: "train" of `train.log` and `log_train.csv`, "" where it
-    tells none or several.
+def split_of(log: LogFile) -> str:
+    """The split that the name of a file tells, or of its folder: "train" of `train.log` and
+    `log_train.csv`, "" where it tells none or several.
     """
-    found = {SPLITS[word] for word in words(path.stem.replace("_", " ")) if word in SPLITS}
-    return found.pop() if len(found) == 1 else ""
+    found = {SPLITS[word] for word in words(log.path.stem.replace("_", " ")) if word in SPLITS}
+    return found.pop() if len(found) == 1 else "" if found else log.split
 
 
 def _names_a_split(folder: str) -> bool:

@@ -75,6 +75,13 @@ ABBREVIATED = (
         r"step \1, loss: \2, running loss: \3, lr: \4,",
     ),  # Darknet
     (
+        re.compile(
+            rf"^((?:train(?:ing)?|validation) loss) (\d{{1,9}})(?:: +|:? (?={NUMBER} Grad))(?={NUMBER})",
+            re.IGNORECASE,
+        ),
+        r"step \2, \1: ",
+    ),  # Tacotron 2
+    (
         re.compile(r"^At iteration \d{1,12}/(\d{1,12})/\d{1,12}, (?=mean rms)", re.IGNORECASE),
         r"iteration \1, ",
     ),  # Tesseract, which tells first how many of them it learnt from

@@ -266,7 +266,7 @@ def _text(found: Row, name: str, value: str) -> None:
 
 
 def flattened(
-    content: Mapping[object, object], prefix: str = "", depth: int = 0
+    content: Mapping[Any, object], prefix: str = "", depth: int = 0
 ) -> list[tuple[str, object]]:
     """Nested objects as one level: {"val": {"loss": 4.9, 0: 1}} is [("val/loss", 4.9), ("val/0", 1)]."""
     fields: list[tuple[str, object]] = []

@@ -32,7 +32,7 @@ from pytest_overfit.health.readers.folder import (
     newest_checkpoint,
     read_facts,
     read_predictions,
-    split_of_name,
+    split_of,
 )
 from pytest_overfit.health.readers.formats import PREDICTIONS, format_of, head_of
 from pytest_overfit.health.readers.rows import Progress
@@ -286,15 +286,15 @@ def _read_all(
 
 
 def _split_of(log_set: LogSet, log_sets: Sequence[LogSet]) -> str:
-    """The split that the name of a file tells where another of its format is of another: of
-    `train.log` beside `valid.log`. And of the only file, if that is validation: what is called training
-    may tell of both.
+    """The split that the name of a file, or of its folder, tells where another of its format is of
+    another: of `train.log` beside `valid.log`. And of the only file, if that is validation: what is
+    called training may tell of both.
     """
-    own = split_of_name(log_set.logs[0].path)
+    own = split_of(log_set.logs[0])
     if len(log_sets) == 1 and own == "val":
         return own
-    named = [one.logs[0].path for one in log_sets if one.format is log_set.format]
-    return own if len({split for path in named if (split := split_of_name(path))}) > 1 else ""
+    named = [one.logs[0] for one in log_sets if one.format is log_set.format]
+    return own if len({split for log in named if (split := split_of(log))}) > 1 else ""
 
 
 def _read(log_set: LogSet, progress: Progress, builder: LogBuilder) -> list[LogContents]:

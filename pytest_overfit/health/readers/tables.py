@@ -318,14 +318,20 @@ def is_numbers_file(path: Path, text: str) -> bool:
     """
     if _metric_of_file(path) is None:
         return False
-    if LIST.match(text):
-        items = text.strip().strip("[]").split(",")
-        return all(READING.fullmatch(item.strip()) for item in items[:-1]) and len(items) >= LEAST
     lines = [line for line in text.splitlines() if line.strip()]
     lines = [line for line in lines if not HEADING.fullmatch(line.strip())]
+    if len(lines) < LEAST:
+        lines = [item for line in lines for item in _items(line)]
     return len(lines) >= LEAST and all(
-        READING.fullmatch(line.strip()) for line in lines[: -1 if len(lines) > LEAST else None]
+        READING.fullmatch(item.strip())
+        for line in lines[: -1 if len(lines) > LEAST else None]
+        for item in _items(line)
     )
+
+
+def _items(line: str) -> list[str]:
+    """The readings of a line: one, or those of a list."""
+    return line.strip().strip("[]").split(",") if LIST.match(line) else [line]
 
 
 def _metric_of_file(path: Path) -> str | None:
@@ -370,8 +376,7 @@ def _readings_of(
     """Each with its place and the epoch that stands above it, "" without one."""
     malformed, readings, epoch = LeftOut(), [], ""
     for number, text in TextLines(path=path, progress=progress):
-        items = text.strip().strip("[]").split(",") if LIST.match(text) else [text]
-        for item in items:
+        for item in _items(text):
             found, heading = READING.fullmatch(item.strip()), HEADING.fullmatch(item.strip())
             if heading is not None:
                 epoch = heading["epoch"]

@@ -91,6 +91,8 @@ of them at least.
 """
 AGAIN = 0.5
 """Share above its lowest value at which a loss has surely not come back to it."""
+BOTTOMLESS = 1000.0
+"""Multiple of its first reading, of 1 at least, below zero that a loss without a floor runs off to."""
 AROUND = 6
 """Readings on each side that tell how far readings there lie apart."""
 
@@ -159,9 +161,11 @@ def _clip_without_path(run: Run, curve: Curve, bad: Sequence[int]) -> Finding:
 
 def training_diverges(run: Run) -> Finding | None:
     """Training loss has run away from its lowest value, undone most of the way there, and does not
-    come back.
+    come back; or it runs off far below zero.
     """
     curve = thinned(run.curve("train_loss"))
+    if bottomless := _bottomless(run, curve):
+        return bottomless
     calm = smoothed(curve) if len(curve) >= FEW else curve
     best = lowest(calm)
     tail = between(settled_rate(run, calm, calm.at[best]), calm.at[best])
@@ -207,6 +211,31 @@ def training_diverges(run: Run) -> Finding | None:
             "a smaller learning rate, a warm-up, gradient clipping; go on from the checkpoint of "
             "the lowest loss"
         ),
+        status="confirmed",
+        began=began,
+    )
+
+
+def _bottomless(run: Run, curve: Curve) -> Finding | None:
+    """What is told of a loss that has no floor: no density of real data is so high."""
+    if len(curve) < FEW:
+        return None
+    last = median(curve.values[-(len(curve) // 3) :])
+    if last > -BOTTOMLESS * max(abs(curve.values[0]), 1.0):
+        return None
+    whole = finite(run.curve("train_loss"))
+    above = max((i for i, value in enumerate(whole.values) if value >= 0), default=0)
+    began = whole.at[min(above + 1, len(whole) - 1)]
+    return TRAINING_DIVERGES.finding(
+        headline=f"training loss runs off below zero since {place(run, began)}",
+        evidence=(
+            (
+                f"training loss {number(whole.values[0])} at first, {number(last)} in the last third "
+                f"of its readings, {number(min(whole.values))} at the lowest"
+            ),
+        ),
+        try_="bound the part of the loss that has no floor, such as a density whose width goes to "
+        "zero",
         status="confirmed",
         began=began,
     )
@@ -593,14 +622,16 @@ LOSS_NOT_FINITE = Record(
 TRAINING_DIVERGES = Record(
     name="training_diverges",
     stage="run",
-    means="The training loss has run away from its lowest value and does not come back.",
+    means="The training loss has run away from its lowest value and does not come back, or has no "
+    "floor and runs off below zero.",
     detected=(
         "The last third of the readings after the lowest stands at twice it or more, beyond "
         "the noise of the curve; the loss was as low as that within the first three quarters "
         "of the way to its lowest; it does not come down again, or so slowly that after half of "
         "the run it would not be back in as long again, and no rise as large came "
         "back before. Single readings do not count, nor do those soon after a warm restart of "
-        "the learning rate."
+        "the learning rate. Or the last third of the readings lies a thousand times as far below "
+        "zero as the first lay above it."
     ),
     mend=(
         "Take a smaller learning rate, a warm-up or gradient clipping; go on from the checkpoint "
