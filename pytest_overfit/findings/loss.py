@@ -227,6 +227,15 @@ def _tokens_read(trial: Exercise) -> tuple[Finding, ...]:
             "the loss reads past the end of a target",
             try_="check target_lengths, and how targets are flattened",
         )
+    near, far = (
+        trial.gradient(trial.logits[:, :1], [target], [STEPS], spare=spare) for spare in (1, 4)
+    )
+    if _apart(near, far) is not None:
+        return _finding(
+            WRONG_TARGETS,
+            "the loss of a clip depends on how far its target is padded: it reads past the end",
+            try_="pass each clip's own target_lengths, not the length of the padded targets",
+        )
     for place, label in enumerate(target):
         changed = [*target[:place], trial.other(label), *target[place + 1 :]]
         if changed != target and trial.one(clip, target=changed) == value:
@@ -252,20 +261,23 @@ def _independent_clips(trial: Exercise) -> tuple[Finding, ...]:
         together = trial.gradient(logits, targets, steps)
         for clip in range(count):
             alone = trial.gradient(logits[:, clip : clip + 1], [targets[clip]], [steps[clip]])
-            angle = torch.cosine_similarity(
-                together[:, clip].flatten(), alone[:, 0].flatten(), dim=0, eps=1e-20
-            )
-            if alone.abs().max() > 0 and angle < 0.99:
+            if (apart := _apart(alone[:, 0], together[:, clip])) is not None:
                 return _finding(
                     BATCH_LEAK,
                     "a clip's gradient of the loss depends on the clips beside it",
-                    f"clip {clip} of {count}: cosine {float(angle):.2f} with its gradient alone",
+                    f"clip {clip} of {count}: cosine {apart:.2f} with its gradient alone",
                     try_=(
                         "the loss is given log-probabilities (steps, batch, vocabulary) and "
                         "targets (batch, tokens)"
                     ),
                 )
     return ()
+
+
+def _apart(gradient: Tensor, other: Tensor) -> float | None:
+    """The cosine of two gradients of a clip where they point elsewhere and the first is not zero."""
+    angle = torch.cosine_similarity(gradient.flatten(), other.flatten(), dim=0, eps=1e-20)
+    return float(angle) if gradient.abs().max() > 0 and angle < 0.99 else None
 
 
 def _gradient(trial: Exercise) -> tuple[Finding, ...]:
@@ -421,12 +433,17 @@ WRONG_TARGETS = Record(
         "target's end."
     ),
     detected=(
-        "One token of a target is changed at a time, and what stands behind its end; the loss must "
-        "answer to the first and not to the second."
+        "One token of a target is changed at a time, what stands behind its end, and how much does; "
+        "the loss must answer to the first and not to the others."
     ),
     mend="Check target_lengths, and how targets are cut or flattened.",
     remedies=(DEFAULT_LOSS,),
-    planted=("ctc-target-lengths", "ctc-target-lengths-over", "ctc-targets-shifted"),
+    planted=(
+        "ctc-target-lengths",
+        "ctc-target-lengths-over",
+        "ctc-targets-shifted",
+        "ctc-targets-filled-up",
+    ),
 )
 WRONG_GRADIENT = Record(
     name="wrong_gradient",

@@ -103,7 +103,21 @@ def one_buffer(samples: list[Sample]) -> list[Sample]:
     return views
 
 
+def filled_up(subject: Subject) -> Subject:
+    """Targets are filled up with a label, which the loss learns as if it were said."""
+
+    def loss(log_probs: Tensor, steps: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
+        longest = targets.shape[1]
+        filled = targets.masked_fill(torch.arange(longest) >= lengths[:, None], 1)
+        return nn.functional.ctc_loss(
+            log_probs, filled, steps, torch.full_like(lengths, longest), zero_infinity=True
+        )
+
+    return replace(subject, loss=loss)
+
+
 RARE: tuple[Fault, ...] = (
+    Fault(name="ctc-targets-filled-up", plant=filled_up, finding="wrong_targets"),
     Fault(
         name="data-buffer",
         plant=lambda s: sampled(s, one_buffer),

@@ -107,10 +107,12 @@ class Exercise:
             )
         )
 
-    def gradient(self, logits: Tensor, targets: list[list[int]], steps: list[int]) -> Tensor:
+    def gradient(
+        self, logits: Tensor, targets: list[list[int]], steps: list[int], *, spare: int = 1
+    ) -> Tensor:
         """d loss / d logits, of the logits' shape; zeros where the loss has no gradient."""
         leaf = logits.clone().requires_grad_()
-        loss = self.of(leaf.log_softmax(-1), targets, steps)
+        loss = self.of(leaf.log_softmax(-1), targets, steps, spare=spare)
         if not loss.requires_grad:
             return torch.zeros_like(logits)
         loss.backward()

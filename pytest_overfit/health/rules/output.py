@@ -247,9 +247,12 @@ def _rate_is_spent(run: Run) -> bool:
 def _over_unread(run: Run, rate: Curve, loss: Curve) -> float | None:
     """Since when the error rate of a run that is over brought nothing, without ever having come
     below STUCK: its last third, after which as long again at its pace would not bring it there
-    either, and what was before that and no worse.
+    either, and what was before that and no worse. Nothing where training loss, which alone is told
+    beside it, still falls, and is not known to be learnt by heart.
     """
     if not run.finished or len(rate) < LEAST:
+        return None
+    if not len(loss) and not memorised(run) and _falls_lately(finite(run.curve("train_loss"))):
         return None
     last = thinned(between(rate, rate.at[0] + (rate.at[-1] - rate.at[0]) * 2 / 3))
     fell = thinned(between(loss, last.at[0]))
