@@ -10,7 +10,7 @@ from pytest_overfit.findings.bench import Bench, perturbed
 from pytest_overfit.findings.bench.wiring import JITTER, Wiring
 from pytest_overfit.findings.record import Record
 from pytest_overfit.findings.remedies import (
-    NORMED_BEFORE,
+    NORMED,
     PLAIN_CALL,
     RESET_MODULE,
     UNCLIPPED,
@@ -157,7 +157,7 @@ INPUT_IGNORED = Record(
     mend="Check what becomes of the input behind the named module; look for targets that reach the "
     "network.",
     follows=("non_finite_output", "non_finite_gradient", "unscaled_input", "random_in_eval"),
-    remedies=(PLAIN_CALL, USUAL_EPS, RESET_MODULE, UNCLIPPED, *WITHOUT_IT, NORMED_BEFORE),
+    remedies=(PLAIN_CALL, USUAL_EPS, *NORMED, RESET_MODULE, UNCLIPPED, *WITHOUT_IT),
     planted=(
         "net-input-ignored",
         "net-clips-alike",

@@ -265,6 +265,11 @@ WITHOUT_IT = (BYPASS, BYPASS_ALIKE, LINEAR_INSTEAD, LINEAR_ALIKE)
 NORMED_BEFORE = module_remedy(
     "what that module is given normalised over its features", left_out.normed_before
 )
+NORMED_ALIKE = module_remedy(
+    "what that module and its like in other blocks are given normalised",
+    left_out.normed_before_alike,
+)
+NORMED = (NORMED_BEFORE, NORMED_ALIKE)
 WITHOUT_BOTTLENECK = Remedy(
     name="that module left out, and what reads it as wide as that takes",
     change=_without_bottleneck,

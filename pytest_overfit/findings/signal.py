@@ -13,7 +13,7 @@ from pytest_overfit.findings.record import Detector, Record
 from pytest_overfit.findings.remedies import (
     FAN_IN,
     LAYER_NORM,
-    NORMED_BEFORE,
+    NORMED,
     OPEN_ACTIVATIONS,
     RESET,
     RESET_MODULE,
@@ -261,7 +261,7 @@ SIGNAL_DROWNED = Record(
     "module in both modes; so is the energy of each bias "
     "against that of the linear response.",
     mend="Initialise by fan_in, or multiply depthwise weights by sqrt(groups).",
-    remedies=(USUAL_EPS, NORMED_BEFORE, FAN_IN, XAVIER, LAYER_NORM),
+    remedies=(USUAL_EPS, *NORMED, FAN_IN, XAVIER, LAYER_NORM),
     planted=("net-depthwise-init",),
     spreads=True,
 )

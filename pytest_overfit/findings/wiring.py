@@ -62,7 +62,8 @@ def all_parts_are_wired(bench: Bench) -> tuple[Finding, ...]:
 
 def _detached(wiring: Wiring, modules: list[str]) -> Finding:
     """Modules that shape the output and are cut from its gradient; located at the first of them
-    that runs with gradients switched off, else at the first module behind the cut.
+    that runs with gradients switched off, else at the module that holds it and has a gradient, or the
+    first behind the cut.
     """
     cut = [module or "the network" for module in modules]
     if (off := _without_gradient(wiring, modules)) is not None:
@@ -74,20 +75,32 @@ def _detached(wiring: Wiring, modules: list[str]) -> Finding:
             status="confirmed",
         )
     behind = _first_behind(wiring, modules)
+    inside = _cut_inside(wiring, modules[0], behind or "")
+    where = f"in {inside}" if inside else f"before {behind}" if behind else ""
     return DETACHED_BRANCH.finding(
         headline=f"no gradient reaches {naming(cut)}"
-        + (f": the graph is cut before {behind}" if behind else ""),
+        + (f": the graph is cut {where}" if where else ""),
         evidence=(
             (
                 "the output answers to changes of these modules, and their parameters are not in "
                 "its graph"
             ),
         ),
-        module=behind,
+        module=inside or behind,
         try_="look for detach(), .data, no_grad or a copy through numpy"
-        + (f" in front of {behind}" if behind else ""),
+        + (f" {where.replace('before', 'in front of')}" if where else ""),
         status="confirmed",
     )
+
+
+def _cut_inside(wiring: Wiring, module: str, behind: str) -> str | None:
+    """The smallest module around one that is cut off which a gradient reaches all the same, where
+    what stands behind the cut is outside of it.
+    """
+    while module := module.rpartition(".")[0]:
+        if wiring.below(module) & wiring.flow.attached:
+            return None if f"{behind}.".startswith(f"{module}.") else module
+    return None
 
 
 def _stuck(module: str) -> Finding:

@@ -231,6 +231,18 @@ def normed_before(module: str) -> NetworkEdit:
     return edit
 
 
+def normed_before_alike(module: str) -> NetworkEdit:
+    """The same before one module and before its like in other blocks; nothing where it has none."""
+
+    def edit(network: nn.Module) -> bool:
+        names = alike(network, module)
+        for name in names:
+            normed_before(name)(network)
+        return bool(names)
+
+    return edit
+
+
 def without(modules: Sequence[str]) -> NetworkEdit:
     """Leave these modules out: their input goes on in their place."""
 

@@ -740,6 +740,29 @@ def test_a_module_that_runs_without_gradient_is_named_itself() -> None:
     assert (finding.name, finding.module) == ("detached_branch", "front")
 
 
+def test_a_graph_that_is_cut_within_a_module_is_told_of_that_module() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lift, self.scale = nn.Linear(32, 32), nn.Linear(32, 32)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                gate = torch.sigmoid(self.scale.weight @ x[..., None])[..., 0]
+            out: Tensor = self.lift(x) * gate
+            return out
+
+    class Net(Conv):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__(dim, vocabulary)
+            self.gated = Gated()
+            self.inner = lambda x: self.gated(x.transpose(1, 2)).transpose(1, 2)
+
+    told = found(subject(Net, "gated"))[0]
+    assert (told.name, told.module) == ("detached_branch", "gated")
+    assert "the graph is cut in gated" in told.headline
+
+
 @of_torch
 def test_a_checkpoint_that_keeps_nothing_is_sound() -> None:
     assert found(subject(lambda d, v: Checkpointed(d, v, reentrant=False), "checkpointed")) == []

@@ -231,3 +231,25 @@ def test_what_a_module_is_given_is_normalised_however_small(layer: nn.Module, ax
     assert seen[-1].mean(axis).abs().max() < 1e-2
     with pytest.raises(CannotEdit, match="no features"):
         layer(torch.ones(2, 3, dtype=torch.long))
+
+
+def test_what_blocks_are_given_is_normalised_before_each_of_them() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = nn.Linear(5, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.mix(1e-4 * x)
+            return out
+
+    network, seen = nn.Sequential(Block(), Block(), nn.Linear(5, 2)), list[Tensor]()
+    assert left_out.normed_before_alike("0.mix")(network)
+    for block in network[:2]:
+        block.mix.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    network(torch.randn(2, 9, 5))
+    assert [round(float(given.detach().var(-1, correction=0).mean()), 1) for given in seen] == [
+        1.0,
+        1.0,
+    ]
+    assert not left_out.normed_before_alike("2")(network)
