@@ -166,6 +166,10 @@ BYPASS_ALIKE = module_remedy(
 OTHER_AXES = module_remedy(
     "time and batch the other way round in the layers of that module", network_edits.other_axes
 )
+OTHER_AXES_OF_KIND = module_remedy(
+    "time and batch the other way round in all layers that read them as that module does",
+    network_edits.other_axes_of_kind,
+)
 OPEN_ACTIVATIONS = module_remedy(
     "GELU for sigmoid, tanh and softmax there", network_edits.open_activations
 )

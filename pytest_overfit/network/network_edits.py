@@ -204,6 +204,26 @@ def other_axes(module: str) -> NetworkEdit:
     return edit
 
 
+def other_axes_of_kind(module: str) -> NetworkEdit:
+    """All recurrent layers and attention of the network that read the axes as those in one module do
+    read time and batch the other way round; nothing where they all lie in it.
+    """
+
+    def edit(network: nn.Module) -> bool:
+        def layers(root: nn.Module) -> list[nn.RNNBase | nn.MultiheadAttention]:
+            kinds = (nn.RNNBase, nn.MultiheadAttention)
+            return [inner for inner in root.modules() if isinstance(inner, kinds)]
+
+        own = layers(network.get_submodule(module))
+        ways = {(type(layer), layer.batch_first) for layer in own}
+        found = [one for one in layers(network) if (type(one), one.batch_first) in ways]
+        for layer in found:
+            layer.batch_first = not layer.batch_first
+        return len(found) > len(own)
+
+    return edit
+
+
 def registered(network: nn.Module) -> bool:
     """Modules that lie in a plain list or dict, made known to torch, and so to optimisers."""
     found = False

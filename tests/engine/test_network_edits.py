@@ -204,3 +204,10 @@ def test_operations_keep_what_they_do_not_change() -> None:
     partial(network_edits.reinitialise("conv"))(edited)
     assert torch.equal(plain.head.weight, edited.head.weight)
     assert not torch.equal(plain.conv.conv.weight, edited.conv.conv.weight)
+
+
+def test_all_layers_that_read_the_axes_alike_are_turned_together() -> None:
+    network = nn.ModuleList(nn.GRU(4, 4, batch_first=first) for first in (True, False, False))
+    assert network_edits.other_axes_of_kind("1")(network)
+    assert [layer.batch_first for layer in network] == [True, True, True]
+    assert not network_edits.other_axes_of_kind("0")(nn.ModuleList([nn.GRU(4, 4)]))
