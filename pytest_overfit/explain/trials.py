@@ -235,7 +235,7 @@ def plan(
     found: Sequence[Finding], trials: Trials, subject: Subject | None = None
 ) -> Iterable[Planned]:
     """What to try, in order: the likeliest remedy of each finding, then the second of each, ...; of
-    those that are confirmed before any of what is suspected.
+    those that are confirmed and fail the network before any of the others.
     """
     if trials == "off":
         return
@@ -243,7 +243,7 @@ def plan(
         columns = [
             [(finding, remedy) for remedy in remedies_for(finding, subject)]
             for finding in found
-            if (finding.status == "confirmed") is confirmed
+            if (finding.status == "confirmed" and finding.fails()) is confirmed
         ]
         for likeliest in zip_longest(*columns):
             yield from (pair for pair in likeliest if pair is not None)

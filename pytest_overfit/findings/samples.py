@@ -242,7 +242,9 @@ def samples_do_not_conflict(bench: Bench) -> tuple[Finding, ...]:
 
 
 def _beginnings(bench: Bench) -> list[tuple[Sample, Sample]]:
-    """Pairs of a sample and a shorter one that is its beginning, and whose target is none."""
+    """Pairs of a sample and a shorter one that is its beginning, and whose target is none; where a
+    clip is cut, its last token may be as well.
+    """
     groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
     for place, summary in enumerate(bench.summaries):
         if math.isfinite(summary.total) and summary.start is not None:
@@ -252,9 +254,9 @@ def _beginnings(bench: Bench) -> list[tuple[Sample, Sample]]:
         longest, *others = sorted(group, key=lambda place: -bench.summaries[place].shape[0])
         for place in others:
             whole, part = bench.samples[longest], bench.samples[place]
-            frames, tokens = len(part.features), len(part.target)
+            frames, tokens = len(part.features), len(part.target) - 1
             if torch.equal(whole.features[:frames], part.features) and (
-                whole.target[:tokens].tolist() != part.target.tolist()
+                whole.target[:tokens].tolist() != part.target[:tokens].tolist()
             ):
                 pairs.append((whole, part))
     return pairs

@@ -238,7 +238,8 @@ def _last_sixth(curve: Curve) -> float:
     """
     start = curve.at[-1] - (curve.at[-1] - curve.at[0]) / 6
     best = min(between(curve, start).values)
-    before = min(value for at, value in zip(curve.at, curve.values, strict=True) if at < start)
+    earlier = [value for at, value in zip(curve.at, curve.values, strict=True) if at < start]
+    before = min(earlier, default=best)
     whole = min(abs(before), curve.values[0] - best)
     return (before - best) / max(whole, 1e-9)
 
@@ -315,8 +316,10 @@ def _untranslated(run: Run, split: Split) -> bool:
     """Whether BLEU is next to nothing at the end; not told of one that never passes 1, which may be
     a share.
     """
+    if not (run.read_by(split) or "").endswith("_bleu"):
+        return False
     told = [-value for value in errors(run, split).values]
-    return (run.read_by(split) or "").endswith("_bleu") and max(told) > 1 > told[-1] / UNTRANSLATED
+    return max(told, default=0.0) > 1 and told[-1] < UNTRANSLATED
 
 
 def _bad(kind: Metric) -> float:

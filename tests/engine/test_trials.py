@@ -17,6 +17,7 @@ import torch
 from pytest_overfit.climb.ladder import Rung, criteria_for
 from pytest_overfit.explain.trials import Trial, TrialEnded, plan, run_trials, try_remedy
 from pytest_overfit.finding import Finding
+from pytest_overfit.findings.leaks import BATCH_LEAK
 from pytest_overfit.findings.remedies import RESET, Remedy
 from pytest_overfit.findings.training import CAUSE_NOT_LOCATED, RECIPE_STALLS
 from pytest_overfit.recipe import default_recipe
@@ -50,6 +51,15 @@ def told(finding: Finding, remedy: Any, *, held: bool = False, seconds: float = 
 def test_the_likeliest_remedy_of_each_finding_is_tried_before_the_second_of_any() -> None:
     order = [one.name for one, _ in plan(FOUND, "auto")]
     assert order[:4] == ["signal_drowned", "recipe_stalls"] * 2
+
+
+def test_what_is_confirmed_and_fails_comes_first_and_no_warning_does() -> None:
+    warned = replace(FOUND[0], name="padding_leak", status="confirmed", severity="warning")
+    failed = replace(FOUND[0], name="batch_leak", status="confirmed", severity="failure")
+    order = [one.name for one, _ in plan([*FOUND, warned, failed], "auto")]
+    of_it = len(BATCH_LEAK.remedies)
+    assert order[:of_it] == ["batch_leak"] * of_it
+    assert order[of_it : of_it + 3] == ["signal_drowned", "recipe_stalls", "padding_leak"]
 
 
 def test_general_remedies_are_tried_where_nothing_is_found_or_all_are_asked_for() -> None:
