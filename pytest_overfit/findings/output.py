@@ -5,7 +5,6 @@ precision.
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -199,12 +198,7 @@ def _clipped(bench: Bench) -> tuple[Finding, ...]:
         if share < TIED:
             return ()
         calls, *_ = bench.passage(bench.clips[0].features)
-    clipping = [
-        call.module
-        for before, call in pairwise((None, *calls))
-        if call and _ties(call.outputs) and not _ties(_last_before(before, call))
-    ]
-    module = clipping[-1] if clipping and _ties(calls[-1].outputs) else None
+    module = _last_that_ties(bench, calls)
     when = "" if now else f", once they would lie {SURE:.0f} nats apart as in a trained network"
     return (
         CLIPPED_OUTPUT.finding(
@@ -218,6 +212,22 @@ def _clipped(bench: Bench) -> tuple[Finding, ...]:
             try_="remove the activation or the clamp behind the last layer",
         ),
     )
+
+
+def _last_that_ties(bench: Bench, calls: list[Call]) -> str | None:
+    """The last module that makes the logits tie; of one that several blocks share, the block."""
+    last = None
+    for place, (before, call) in enumerate(zip((None, *calls), calls, strict=False)):
+        made_here = _ties(call.outputs) and not _ties(_last_before(before, call))
+        # A softmax behind them moves each row of logits by another number.
+        if made_here and (call is calls[-1] or bench.vocabulary in call.outputs[0].shape):
+            last = place
+    if last is None:
+        return None
+    name, later = calls[last].module, [call.module for call in calls[last + 1 :]]
+    if [call.module for call in calls].count(name) == 1:
+        return name
+    return next((one for one in later if any(bench.network.get_submodule(one).children())), name)
 
 
 def _tied_at_the_bottom(rows: Tensor) -> float:

@@ -29,6 +29,10 @@ length do so in one of ten.
 """
 INSIDE = 0.1
 """Share of targets that have such a token elsewhere too, up to which it is no ordinary one."""
+UNKNOWN, MOSTLY = frozenset({"unk", "oov", "unknown"}), 0.5
+"""Names of the token of words that are not known, without brackets; and its share of all tokens from
+which targets say next to nothing.
+"""
 OUT_OF_REACH = -50.0
 """A log-probability that no start has for a token it could learn: near uniform it is -ln V, about
 -7.
@@ -80,6 +84,8 @@ def targets_differ(bench: Bench) -> tuple[Finding, ...]:
     ]
     if len(targets) < FEWEST:
         return ()
+    if unknown := _unknown(bench, targets):
+        return unknown
     tokens = {token for target in targets for token in target}
     if len(tokens) == 1:
         return (_one_token(bench, targets, tokens.pop()),)
@@ -89,6 +95,27 @@ def targets_differ(bench: Bench) -> tuple[Finding, ...]:
 
 def _named(bench: Bench, token: int) -> str:
     return f"{bench.subject.vocabulary[token]!r} ({token})"
+
+
+def _unknown(bench: Bench, targets: Sequence[list[int]]) -> tuple[Finding, ...]:
+    """Targets most of whose tokens are that of words which the vocabulary does not know."""
+    names = enumerate(bench.subject.vocabulary)
+    unknown = {token for token, name in names if name.strip("<>[]_ ").lower() in UNKNOWN}
+    counts = Counter(token for target in targets for token in target if token in unknown)
+    said, of = counts.total(), sum(map(len, targets))
+    if not said or said < MOSTLY * of:
+        return ()
+    token = counts.most_common(1)[0][0]
+    return (
+        DEGENERATE_TARGETS.finding(
+            headline=f"{said} of {counted(of, 'token')} of the targets are {_named(bench, token)}: "
+            "words that the vocabulary does not know",
+            evidence=("a network passes that knows none of them",),
+            try_="look how labels are spelled, and how the vocabulary spells them: capitals, blanks, "
+            "accents, a prefix",
+            status="confirmed",
+        ),
+    )
 
 
 def _one_token(bench: Bench, targets: Sequence[list[int]], token: int) -> Finding:
@@ -239,15 +266,15 @@ DEGENERATE_TARGETS = Record(
     "token. A network then passes without looking at "
     "a clip, or has to spell padding, which needs a blank between each two.",
     detected=(
-        "The targets are compared: one token in all of them, or one length with the same run at "
-        "every end or beginning."
+        "The targets are compared: one token in all of them, most of them words that are not known, or "
+        "one length with the same run at every end or beginning."
     ),
     mend=(
         "Check how labels became tokens; leave the filling out, so that each target has a length "
         "of its own."
     ),
     remedies=(UNFILLED,),
-    planted=("data-filled", "data-one-token", "data-filled-in-front"),
+    planted=("data-filled", "data-one-token", "data-filled-in-front", "data-unknown"),
     harmless=True,
 )
 UNREACHABLE_LABEL = Record(

@@ -103,6 +103,20 @@ def one_buffer(samples: list[Sample]) -> list[Sample]:
     return views
 
 
+def misspelled(subject: Subject) -> Subject:
+    """The vocabulary knows one word in ten of those that the labels hold."""
+    vocabulary = [*subject.vocabulary]
+    vocabulary[1] = "<UNK>"
+    unknown = sampled(
+        subject,
+        lambda samples: [
+            replace(sample, target=torch.where(sample.target % 10 == 0, sample.target, 1))
+            for sample in samples
+        ],
+    )
+    return replace(unknown, vocabulary=vocabulary)
+
+
 def filled_up(subject: Subject) -> Subject:
     """Targets are filled up with a label, which the loss learns as if it were said."""
 
@@ -117,6 +131,7 @@ def filled_up(subject: Subject) -> Subject:
 
 
 RARE: tuple[Fault, ...] = (
+    Fault(name="data-unknown", plant=misspelled, finding="degenerate_targets"),
     Fault(name="ctc-targets-filled-up", plant=filled_up, finding="wrong_targets"),
     Fault(
         name="data-buffer",

@@ -740,6 +740,32 @@ def test_a_module_that_runs_without_gradient_is_named_itself() -> None:
     assert (finding.name, finding.module) == ("detached_branch", "front")
 
 
+def test_a_rectifier_that_blocks_share_is_told_of_the_block_behind_which_logits_are_clipped() -> (
+    None
+):
+    class Block(nn.Module):
+        def __init__(self, into: int, out: int, activation: nn.Module) -> None:
+            super().__init__()
+            self.mix, self.activation = nn.Linear(into, out), activation
+            self.dropout = nn.Dropout(0.0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.dropout(self.activation(self.mix(x)))
+            return out
+
+    class Net(nn.Module):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__()
+            shared = nn.ReLU()
+            self.blocks = nn.Sequential(Block(dim, 32, shared), Block(32, vocabulary, shared))
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            return self.blocks(features).log_softmax(-1).transpose(0, 1), frames
+
+    (told,) = [one for one in found(subject(Net, "shared")) if one.name == "clipped_output"]
+    assert told.module == "blocks.1"
+
+
 def test_a_graph_that_is_cut_within_a_module_is_told_of_that_module() -> None:
     class Gated(nn.Module):
         def __init__(self) -> None:
