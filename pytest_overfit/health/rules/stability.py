@@ -348,8 +348,9 @@ def _undone(run: Run, train: Curve) -> tuple[str, Rise] | None:
     }
     few = len(curves["val_loss"]) < FEW
     for name, rise in rises.items():
-        undone = reading_at(train, train.at[-1]) > (1 + THROWN_BACK_SHARE) * reading_at(
-            train, rise.since
+        then, now = (reading_at(train, at) for at in (rise.since, train.at[-1]))
+        undone = now > (1 + THROWN_BACK_SHARE) * then and not came_back_before(
+            train, rise.since, (now - then) / max(abs(then), 1e-9)
         )
         if undone and rise.readings >= LASTING and (not few or len(rises) == len(curves)):
             return name, rise
@@ -485,11 +486,13 @@ def loss_oscillates(run: Run) -> Finding | None:
 
 
 def _bettered(before: Curve, since: Curve) -> bool:
-    """Whether the lowest of later readings lies below that of those before by more than creeping."""
+    """Whether later readings lie below the lowest of those before, most of them, and by more than
+    creeping.
+    """
     if not len(before) or not len(since):
         return False
     best = min(before.values)
-    return best - min(since.values) > CREEP * abs(best)
+    return best - median(since.values) > CREEP * abs(best)
 
 
 def _swings(run: Run, curve: Curve, least: float, away: float) -> tuple[Curve, str] | None:
