@@ -72,6 +72,8 @@ SLOW = 0.005
 """Share of its level by which a smooth curve that still sinks does so in the last third of a run."""
 FLAWLESS = 0.02
 """Error rate at which hardly anything is left to learn."""
+SURE = 5
+"""Readings that chance puts in descending order once in 120 times."""
 SETTLED = 0.03
 """Share of its level, and of all that it came down, which a curve still fell in the last sixth of a
 run, below which one that is over has come to rest.
@@ -422,7 +424,7 @@ def _steadily(curve: Curve, last: int) -> bool:
     or each of the later half, so that a fall that is slow and sure is one.
     """
     half = curve.values[-(len(curve) // 2) :]
-    sure = len(half) > last and all(b < a for a, b in pairwise(half))
+    sure = len(half) >= max(last + 1, SURE) and all(b < a for a, b in pairwise(half))
     end = half if sure else curve.values[-max(last, FEWEST) :]
     lower = all(b < a for a, b in pairwise(end)) and end[-1] == min(curve.values)
     return len(curve) > FEWEST and lower and end[0] - end[-1] > CREEP * abs(end[0])
