@@ -19,9 +19,12 @@ LADDER = Path(__file__).with_name("overfit")
 CHILD = str(Path(sitecustomize.__file__).parent)
 STEPS_FILE = pytest.StashKey[Path]()
 sitecustomize.begin()  # before another conftest imports torch
-# How long an example takes says how busy the machine is, and nothing of what is tested.
-settings.register_profile("no deadline", settings(deadline=None))
-settings.load_profile("no deadline")
+# How long an example takes says how busy the machine is, and nothing of what is tested. The same
+# examples each time, so that a change is told of what it broke; OVERFIT_FUZZ=1 draws others.
+settings.register_profile(
+    "tests", settings(deadline=None, derandomize=os.environ.get("OVERFIT_FUZZ") is None)
+)
+settings.load_profile("tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:

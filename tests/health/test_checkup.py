@@ -453,6 +453,12 @@ FACTS = st.builds(
 @given(
     curves=CURVES, predictions=PREDICTIONS, facts=FACTS, clock=st.sampled_from(["epoch", "step"])
 )
+@example(  # no training loss to compare with
+    curves={"val_loss": curve((0, 1, 2), (0.5, 1.0, 1.0)), "val_wer": curve((0,), (1.0,))},
+    predictions=(),
+    facts=Facts(),
+    clock="epoch",
+)
 def test_any_log_is_judged_and_told_in_a_report_that_fits(curves, predictions, facts, clock):
     checkup = check_up(
         Run(name="any", clock=clock, curves=curves, predictions=predictions, facts=facts)

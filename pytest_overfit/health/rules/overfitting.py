@@ -164,6 +164,8 @@ def _memorised(run: Run) -> bool:
     the end, and was not thrown back.
     """
     train, val = finite(run.curve("train_loss")), finite(run.curve("val_loss"))
+    if not len(train):
+        return False
     end = reading_at(val, val.at[-1])
     return not thrown_back(run) and end - reading_at(train, train.at[-1]) > GAP_SHARE * abs(end)
 
