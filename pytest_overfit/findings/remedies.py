@@ -161,7 +161,8 @@ RESET_MODULE = module_remedy(
 )
 BYPASS = module_remedy("leave that module out", left_out.bypass)
 BYPASS_ALIKE = module_remedy(
-    "leave that module out, and its like in other blocks", left_out.bypass_alike
+    "leave that module out, and its like in other blocks",
+    left_out.with_its_like(left_out.bypass),
 )
 OTHER_AXES = module_remedy(
     "time and batch the other way round in the layers of that module", network_edits.other_axes
@@ -271,7 +272,7 @@ NORMED_BEFORE = module_remedy(
 )
 NORMED_ALIKE = module_remedy(
     "what that module and its like in other blocks are given normalised",
-    left_out.normed_before_alike,
+    left_out.with_its_like(left_out.normed_before),
 )
 NORMED = (NORMED_BEFORE, NORMED_ALIKE)
 WITHOUT_BOTTLENECK = Remedy(

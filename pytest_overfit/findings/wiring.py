@@ -76,19 +76,19 @@ def _detached(wiring: Wiring, modules: list[str]) -> Finding:
         )
     behind = _first_behind(wiring, modules)
     inside = _cut_inside(wiring, modules[0], behind or "")
-    where = f"in {inside}" if inside else f"before {behind}" if behind else ""
+    place = inside or behind
     return DETACHED_BRANCH.finding(
         headline=f"no gradient reaches {naming(cut)}"
-        + (f": the graph is cut {where}" if where else ""),
+        + (f": the graph is cut {'in' if inside else 'before'} {place}" if place else ""),
         evidence=(
             (
                 "the output answers to changes of these modules, and their parameters are not in "
                 "its graph"
             ),
         ),
-        module=inside or behind,
+        module=place,
         try_="look for detach(), .data, no_grad or a copy through numpy"
-        + (f" {where.replace('before', 'in front of')}" if where else ""),
+        + (f" {'in' if inside else 'in front of'} {place}" if place else ""),
         status="confirmed",
     )
 

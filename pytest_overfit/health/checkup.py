@@ -148,9 +148,7 @@ def _verdict(
         return "stop", tuple(fatal)
     reasons = [f"{finding.status}: {finding.headline}" for finding in findings]
     measured = [name for name in ("val_loss", run.read_by("val")) if name and len(run.curve(name))]
-    improving = still_improving(run)
-    if run.finished and _settled(run):
-        improving = None
+    improving = None if run.finished and _settled(run) else still_improving(run)
     most = max(map(len, _measurements(run)))
     if measured and most < FEWEST:
         times = "once" if most < 2 else "twice"

@@ -86,16 +86,19 @@ def bypass(module: str) -> NetworkEdit:
     return edit
 
 
-def bypass_alike(module: str) -> NetworkEdit:
-    """Leave one module out, and its like in other blocks; nothing where it has none."""
+def with_its_like(edit: Callable[[str], NetworkEdit]) -> Callable[[str], NetworkEdit]:
+    """An edit of one module made at its like in other blocks as well; nothing where it has none."""
 
-    def edit(network: nn.Module) -> bool:
-        names = alike(network, module)
-        for name in names:
-            bypass(name)(network)
-        return bool(names)
+    def at(module: str) -> NetworkEdit:
+        def everywhere(network: nn.Module) -> bool:
+            names = alike(network, module)
+            for name in names:
+                edit(name)(network)
+            return bool(names)
 
-    return edit
+        return everywhere
+
+    return at
 
 
 def alike(network: nn.Module, module: str) -> tuple[str, ...]:
@@ -227,18 +230,6 @@ def normed_before(module: str) -> NetworkEdit:
     def edit(network: nn.Module) -> bool:
         network.get_submodule(module).register_forward_pre_hook(normed)
         return True
-
-    return edit
-
-
-def normed_before_alike(module: str) -> NetworkEdit:
-    """The same before one module and before its like in other blocks; nothing where it has none."""
-
-    def edit(network: nn.Module) -> bool:
-        names = alike(network, module)
-        for name in names:
-            normed_before(name)(network)
-        return bool(names)
 
     return edit
 

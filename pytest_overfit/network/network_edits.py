@@ -7,7 +7,7 @@ Each function changes the network in place and returns whether it found somethin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -192,14 +192,9 @@ def other_axes(module: str) -> NetworkEdit:
     """Recurrent layers and attention in one module read time and batch the other way round."""
 
     def edit(network: nn.Module) -> bool:
-        found = [
-            inner
-            for inner in network.get_submodule(module).modules()
-            if isinstance(inner, nn.RNNBase | nn.MultiheadAttention)
-        ]
-        for inner in found:
-            inner.batch_first = not inner.batch_first
-        return bool(found)
+        layers = _layers_of_axes(network.get_submodule(module))
+        _turn(layers)
+        return bool(layers)
 
     return edit
 
@@ -210,18 +205,23 @@ def other_axes_of_kind(module: str) -> NetworkEdit:
     """
 
     def edit(network: nn.Module) -> bool:
-        def layers(root: nn.Module) -> list[nn.RNNBase | nn.MultiheadAttention]:
-            kinds = (nn.RNNBase, nn.MultiheadAttention)
-            return [inner for inner in root.modules() if isinstance(inner, kinds)]
-
-        own = layers(network.get_submodule(module))
+        own = _layers_of_axes(network.get_submodule(module))
         ways = {(type(layer), layer.batch_first) for layer in own}
-        found = [one for one in layers(network) if (type(one), one.batch_first) in ways]
-        for layer in found:
-            layer.batch_first = not layer.batch_first
-        return len(found) > len(own)
+        layers = [one for one in _layers_of_axes(network) if (type(one), one.batch_first) in ways]
+        _turn(layers)
+        return len(layers) > len(own)
 
     return edit
+
+
+def _layers_of_axes(root: nn.Module) -> list[nn.RNNBase | nn.MultiheadAttention]:
+    kinds = (nn.RNNBase, nn.MultiheadAttention)
+    return [layer for layer in root.modules() if isinstance(layer, kinds)]
+
+
+def _turn(layers: Iterable[nn.RNNBase | nn.MultiheadAttention]) -> None:
+    for layer in layers:
+        layer.batch_first = not layer.batch_first
 
 
 def registered(network: nn.Module) -> bool:

@@ -192,17 +192,17 @@ def test_namesakes_in_other_blocks_are_left_out_and_no_others() -> None:
         return nn.ModuleDict({"deep": nn.Linear(2, 3), "scale": nn.Linear(3, 3)})
 
     network = nn.ModuleList([block(), block()])
-    assert left_out.bypass_alike("0.scale")(network)
+    assert left_out.with_its_like(left_out.bypass)("0.scale")(network)
     kinds = [type(one[name]) for one in network for name in ("deep", "scale")]  # type: ignore[index, union-attr]
     assert kinds == [nn.Linear, left_out.HandedOn] * 2
 
 
 def test_all_of_a_class_are_left_out_the_outermost_alone() -> None:
     network = nn.Sequential(Scan(Scan()), nn.ReLU(), Scan())
-    assert left_out.bypass_alike("2")(network)
+    assert left_out.with_its_like(left_out.bypass)("2")(network)
     x = torch.ones(1, 2)
     assert torch.equal(network(x), x)
-    assert not left_out.bypass_alike("0")(nn.Sequential(Scan(), nn.ReLU()))
+    assert not left_out.with_its_like(left_out.bypass)("0")(nn.Sequential(Scan(), nn.ReLU()))
     apart = nn.ModuleDict(
         {"enter": nn.ModuleList([Scan()]), "end": nn.ModuleDict({"scan": Scan()})}
     )
@@ -244,7 +244,7 @@ def test_what_blocks_are_given_is_normalised_before_each_of_them() -> None:
             return out
 
     network, seen = nn.Sequential(Block(), Block(), nn.Linear(5, 2)), list[Tensor]()
-    assert left_out.normed_before_alike("0.mix")(network)
+    assert left_out.with_its_like(left_out.normed_before)("0.mix")(network)
     for block in network[:2]:
         block.mix.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     network(torch.randn(2, 9, 5))
@@ -252,4 +252,4 @@ def test_what_blocks_are_given_is_normalised_before_each_of_them() -> None:
         1.0,
         1.0,
     ]
-    assert not left_out.normed_before_alike("2")(network)
+    assert not left_out.with_its_like(left_out.normed_before)("2")(network)

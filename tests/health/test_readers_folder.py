@@ -334,6 +334,15 @@ def test_folders_named_after_splits_are_of_one_run(tmp_path: Path) -> None:
     assert run.curve("val_loss").values == pytest.approx((3.4, 3.3))
 
 
+def test_a_list_that_goes_on_over_lines_is_read_whole(tmp_path: Path) -> None:
+    for text in (
+        "[3.5, 2.5,\n2.25, 2.0,\n1.5, 1.25]\n",
+        "[\n3.5,\n2.5,\n2.25,\n2.0,\n1.5,\n1.25\n]",
+    ):
+        (tmp_path / "train_loss.txt").write_text(text)
+        assert read_run(tmp_path).curve("train_loss").values == (3.5, 2.5, 2.25, 2.0, 1.5, 1.25)
+
+
 def test_numbers_in_brackets_are_readings_of_the_metric_that_a_file_is_named_after(
     tmp_path: Path,
 ) -> None:

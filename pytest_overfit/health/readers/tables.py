@@ -320,18 +320,17 @@ def is_numbers_file(path: Path, text: str) -> bool:
         return False
     lines = [line for line in text.splitlines() if line.strip()]
     lines = [line for line in lines if not HEADING.fullmatch(line.strip())]
-    if len(lines) < LEAST:
-        lines = [item for line in lines for item in _items(line)]
-    return len(lines) >= LEAST and all(
-        READING.fullmatch(item.strip())
-        for line in lines[: -1 if len(lines) > LEAST else None]
-        for item in _items(line)
+    listed = LIST.match(text) is not None
+    items = [item for line in lines for item in _items(line, listed=listed)]
+    return len(items) >= LEAST and all(
+        READING.fullmatch(item.strip()) for item in items[: -1 if len(items) > LEAST else None]
     )
 
 
-def _items(line: str) -> list[str]:
-    """The readings of a line: one, or those of a list."""
-    return line.strip().strip("[]").split(",") if LIST.match(line) else [line]
+def _items(line: str, *, listed: bool) -> list[str]:
+    """The readings of a line: one, or, of a list that may go on over several lines, its own."""
+    items = line.strip().strip("[],").split(",") if listed else [line]
+    return [item for item in items if item.strip()]
 
 
 def _metric_of_file(path: Path) -> str | None:
@@ -374,9 +373,10 @@ def _readings_of(
     path: Path, builder: LogBuilder, progress: Progress
 ) -> list[tuple[Where, re.Match[str], str]]:
     """Each with its place and the epoch that stands above it, "" without one."""
-    malformed, readings, epoch = LeftOut(), [], ""
+    malformed, readings, epoch, listed = LeftOut(), [], "", False
     for number, text in TextLines(path=path, progress=progress):
-        for item in _items(text):
+        listed = listed or text.lstrip().startswith("[")
+        for item in _items(text, listed=listed):
             found, heading = READING.fullmatch(item.strip()), HEADING.fullmatch(item.strip())
             if heading is not None:
                 epoch = heading["epoch"]

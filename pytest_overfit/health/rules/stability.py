@@ -467,10 +467,12 @@ def loss_oscillates(run: Run) -> Finding | None:
     if swings is None or (split == "validation" and reads_better(run, swings[0].at[0])):
         return None
     half, how = swings
-    read = errors(run, "val")
-    before, since = (between(read, *span) for span in ((-math.inf, half.at[0]), (half.at[0],)))
     turns = _turns(half)
-    surely = not _bettered(before, since) if split == "training" else run.read_by("val") is not None
+    surely = (
+        not _bettered(errors(run, "val"), half.at[0])
+        if split == "training"
+        else run.read_by("val") is not None
+    )
     return LOSS_OSCILLATES.finding(
         headline=f"{split} loss {how}, and no longer falls since {place(run, half.at[0])}",
         evidence=(
@@ -485,10 +487,11 @@ def loss_oscillates(run: Run) -> Finding | None:
     )
 
 
-def _bettered(before: Curve, since: Curve) -> bool:
-    """Whether later readings lie below the lowest of those before, most of them, and by more than
+def _bettered(curve: Curve, place: float) -> bool:
+    """Whether most readings since a place lie below the lowest of those before it, and by more than
     creeping.
     """
+    before, since = between(curve, -math.inf, place), between(curve, place)
     if not len(before) or not len(since):
         return False
     best = min(before.values)
