@@ -7,21 +7,16 @@ first epoch, each epoch is named at its end, and lines belong to the one named n
 A log without any clock is counted. Of what carriage returns overwrote, the last piece counts, as on
 a terminal, and each that tells the end of an epoch. A line that holds an object,
 JSON or Python's, as fairseq's and Hugging Face's do, is a row of its fields.
-
-A prediction belongs to the epoch told before it. Where a log has predictions before its first epoch
-and none after its last, it puts them first, and each belongs to the epoch told after it.
 """
 
 from __future__ import annotations
 
 import re
-from collections import deque
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from pytest_overfit.health.curves.curve import Where
-from pytest_overfit.health.curves.log_builder import MOST_PREDICTIONS, NAN, LogBuilder
+from pytest_overfit.health.curves.log_builder import NAN, LogBuilder
 from pytest_overfit.health.curves.metric_names import clock, known
 from pytest_overfit.health.readers.bars import (
     BACK,
@@ -49,48 +44,20 @@ from pytest_overfit.health.readers.rows import (
     as_number,
     object_row,
     row,
-    tokens,
 )
+from pytest_overfit.health.readers.shown_predictions import ShownPredictions
 from pytest_overfit.health.readers.tables import losses_of_splits
-from pytest_overfit.health.run import Prediction
+from pytest_overfit.health.readers.told_facts import facts_in
 
-TARGET = r"targets?|references?|refs?|ground[ _-]?truth|gt|truth"
-PREDICTION = r"predictions?|predicted|preds?|hypothesis|hyps?"
-ROLE = re.compile(
-    rf"(?:^|(?<=[\s|\])>]))(?:(?P<target>{TARGET})|{PREDICTION})\s*[:=](?!\S*=)\s*", re.IGNORECASE
-)
 SHOWN = re.compile(
     r"(?:^|[\s|\])>])(?:raw )?source\s*:\s+(?=\D*[a-z])(?!.*[:=]\s*[-+]?\.?\d)\S", re.IGNORECASE
 )
 """What stands before a sentence that was to be translated: it tells no metric."""
 TELLING = re.compile(r"\d|nan|inf", re.IGNORECASE)
-COUNT = r"(?P<{0}>\d[\d,_]{{0,20}}(?:\.\d+)?)\s*(?P<{0}_unit>[KMB]\b|thousand|million|billion)?"
-BEFORE, AFTER = COUNT.format("before"), COUNT.format("after")
-CLIPS = r"(?:samples|clips|sentences)\b"
-PARAMETERS = rf"{BEFORE}\s+(?:\w+\s+)?param(?:eter)?s\b|(?<!non-trainable )\bparam(?:eter)?s(?:\s*\(\w+\))?\s*[:=]\s*{AFTER}"
-EPOCHS = rf"\b(?:num|max|total|n)_(?:train_)?epochs['\"]?\s*[:=]\s*{AFTER}"
-VOCABULARY = rf"\bvocab(?:ulary)?(?:[ _]size)?\s*[:=]\s*{AFTER}"
-
-
-def _samples(split: str) -> str:
-    named = rf"{BEFORE}\s+(?:{split})\s+{CLIPS}"
-    return rf"{named}|\b(?:{split})(?:[ _](?:set|size))?\s*[:=]\s*{AFTER}\s+{CLIPS}|\b(?:{split})[ _]{CLIPS}\s*[:=]\s*{COUNT.format('last')}"
-
-
-FACTS = {
-    "parameters": re.compile(PARAMETERS, re.IGNORECASE),
-    "train_samples": re.compile(_samples("train(?:ing)?"), re.IGNORECASE),
-    "val_samples": re.compile(_samples("val(?:id(?:ation)?)?|dev"), re.IGNORECASE),
-    "vocabulary": re.compile(VOCABULARY, re.IGNORECASE),
-    "epochs": re.compile(EPOCHS, re.IGNORECASE),
-}
-"""Facts told in text, mostly before the first epoch; the first of each counts."""
 USUAL_LENGTH, MOST_CHARACTERS = 1_000, 10_000
 """Characters of a line beyond which its blanks are thinned out, since patterns may take the square
 of their number; and how many are read.
 """
-TIMES = {"": 1, "K": 1_000, "T": 1_000, "M": 1_000_000, "B": 1_000_000_000}
-"""By the first letter of the word or sign behind a number."""
 CUT_NAME = re.compile(r"(?<=\s)(\w+)…")
 CUT_SHORT = (
     "val_accuracy",
@@ -166,16 +133,6 @@ def _of_validation(name: str, split: str) -> bool:
     return "val" in (split, name[:3].lower())
 
 
-@dataclass(slots=True)
-class _PendingPrediction:
-    """A prediction between two epochs."""
-
-    before: float | None
-    after: float | None
-    target: tuple[str, ...]
-    prediction: tuple[str, ...]
-
-
 def read_plain(
     path: Path, builder: LogBuilder, progress: Progress, *, most_lines: int | None = None
 ) -> None:
@@ -205,11 +162,7 @@ class PlainLog:
         self._epoch: float | None = None
         self._step: float | None = None
         self._split = ""
-        self._target: tuple[str, ...] | None = None
-        self._prediction: tuple[str, ...] | None = None
-        self._predictions: dict[str, deque[_PendingPrediction]] = {}
-        self._waiting: deque[_PendingPrediction] = deque(maxlen=2 * MOST_PREDICTIONS)
-        self._leading = False
+        self._shown = ShownPredictions()
         self._pending_lines: list[_PendingLine] = []
         self._columns: list[str] = []
         self._shown_last: dict[str, float] = {}
@@ -243,7 +196,7 @@ class PlainLog:
             self._history(where, text)
             or self._row(where, text)
             or self._in_table(where, text)
-            or self._prediction_line(text)
+            or self._shown.line(text, self._epoch, self._split)
             or SHOWN.search(text)
         ):
             return
@@ -257,7 +210,9 @@ class PlainLog:
         if not TELLING.search(text):
             self._heading(text, ParsedLine())
             return
-        self._facts(text)
+        if self._epoch is None or "param" in text:
+            for name, number in facts_in(text):
+                self._builder.facts.setdefault(name, number)
         line = parsed(text)
         if self._fitted_anew(line):
             line.epoch, line.epochs = (self._epoch or 0.0) + 1, None
@@ -376,9 +331,7 @@ class PlainLog:
         self._epoch, self._step, self._split, self._split_before = epoch, None, "", ""
         if self._named_at_end:
             self._place_pending(line)
-        for shown in self._waiting:
-            shown.after = epoch
-        self._waiting.clear()
+        self._shown.epoch_begins(epoch)
         if line.epochs:
             self._builder.facts["epochs"] = line.epochs
 
@@ -566,46 +519,6 @@ class PlainLog:
                 self._split_before = self._split
             self._split, self._of_clock = self._split if scope in ("", "best") else scope, clocked
 
-    def _prediction_line(self, text: str) -> bool:
-        """Whether a line is a target, a prediction, or both."""
-        roles = list(ROLE.finditer(text)) if ":" in text or "=" in text else []
-        ends = [*(role.start() for role in roles[1:]), len(text)]
-        for role, end in zip(roles, ends, strict=False):
-            words = tokens(text[role.end() : end].strip().rstrip("|,;"))
-            if role["target"]:
-                self._target = words
-            else:
-                self._prediction = words
-            if self._target is not None and self._prediction is not None:
-                self._show(
-                    split_in(text[: roles[0].start()]) or self._split,
-                    self._target,
-                    self._prediction,
-                )
-                self._target = self._prediction = None
-        return bool(roles)
-
-    def _show(self, split: str, target: tuple[str, ...], prediction: tuple[str, ...]) -> None:
-        shown = _PendingPrediction(self._epoch, None, target, prediction)
-        self._leading = self._leading or self._epoch is None
-        self._predictions.setdefault(split, deque(maxlen=MOST_PREDICTIONS)).append(shown)
-        self._waiting.append(shown)
-
-    def _facts(self, text: str) -> None:
-        if self._epoch is not None and "param" not in text:
-            return
-        for name, pattern in FACTS.items():
-            if name not in self._builder.facts and (match := pattern.search(text)):
-                number, unit = next(
-                    (match[place], match[f"{place}_unit"])
-                    for place in pattern.groupindex
-                    if match[place] and "_" not in place
-                )
-                self._builder.facts[name] = round(
-                    float(number.replace(",", "").replace("_", ""))
-                    * TIMES[(unit or "").upper()[:1]]
-                )
-
     def finish(self) -> None:
         """Place what waited for a clock, and hand the predictions over, each with its epoch."""
         self._end_bar()
@@ -614,14 +527,5 @@ class PlainLog:
             self._place_pending()
         elif self._pending_lines:
             self._count_pending()
-        first = self._leading and not self._waiting
-        for split, shown in self._predictions.items():
-            for one in shown:
-                self._builder.predict(
-                    Prediction(
-                        at=one.after if first else one.before,
-                        split=split,
-                        target=one.target,
-                        prediction=one.prediction,
-                    )
-                )
+        for prediction in self._shown.placed():
+            self._builder.predict(prediction)
