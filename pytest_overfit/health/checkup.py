@@ -21,6 +21,7 @@ from pytest_overfit.health.rules import RULES
 from pytest_overfit.health.rules.course import early_in_plan, is_excerpt, still_since
 from pytest_overfit.health.rules.learning import final_level
 from pytest_overfit.health.rules.loss_alone import reading_harmed, rise_of
+from pytest_overfit.health.rules.order import STEPS_OUT_OF_ORDER
 from pytest_overfit.health.rules.output import VALIDATION_WER_STUCK
 from pytest_overfit.health.rules.overfitting import (
     GAP_SHARE,
@@ -41,10 +42,8 @@ from pytest_overfit.health.rules.reading import (
     value_words,
 )
 from pytest_overfit.health.rules.stability import (
-    LEARNING_UNDONE,
     LOSS_OSCILLATES,
     LOSS_SPIKES,
-    STEPS_OUT_OF_ORDER,
     TRAINING_DIVERGES,
 )
 from pytest_overfit.health.rules.trend import (
@@ -59,6 +58,7 @@ from pytest_overfit.health.rules.trend import (
     reading_at,
     thinned,
 )
+from pytest_overfit.health.rules.undone import LEARNING_UNDONE
 from pytest_overfit.health.rules.words import cited_place, number, place
 from pytest_overfit.health.run import Run
 

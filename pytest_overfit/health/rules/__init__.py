@@ -7,7 +7,7 @@ learning rate, stands still before it drops, and begins all blank.
 
 from __future__ import annotations
 
-from pytest_overfit.health.rules import learning, output, overfitting, stability
+from pytest_overfit.health.rules import learning, order, output, overfitting, stability, undone
 from pytest_overfit.health.rules.rule import Rule, error_rates, levels, readings, validation
 
 __all__ = ["RULES", "Rule"]
@@ -48,8 +48,8 @@ RULES: tuple[Rule, ...] = (
         needs=(readings("train_loss", least=10),),
     ),
     Rule(
-        record=stability.LEARNING_UNDONE,
-        judge=stability.learning_undone,
+        record=undone.LEARNING_UNDONE,
+        judge=undone.learning_undone,
         needs=(readings("train_loss", least=3), validation(3)),
         slower=0.3,
     ),
@@ -100,6 +100,6 @@ RULES: tuple[Rule, ...] = (
         needs=(readings("train_loss", "val_loss", least=8),),
         stops=False,
     ),
-    Rule(record=stability.STEPS_OUT_OF_ORDER, judge=stability.steps_out_of_order, stops=False),
+    Rule(record=order.STEPS_OUT_OF_ORDER, judge=order.steps_out_of_order, stops=False),
 )
 """Gravest first: what comes earlier may be the cause of what comes later."""
