@@ -34,6 +34,8 @@ from pytest_overfit.health.curves.metric_names import canonical, clock, known
                 "dev_loss",
                 "Loss/Validation",
                 "val_loss/dataloader_idx_0",
+                "corpus_val.val_loss",
+                "vl_loss",
             )
         ),
         *(

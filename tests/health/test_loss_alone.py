@@ -95,6 +95,27 @@ def test_reading_that_got_worse_for_half_of_a_run_convicts_where_the_loss_falls(
         assert (checkup.finding("validation_error_rises") is not None) == found
 
 
+@pytest.mark.parametrize(("lost", "found"), [(0.02, False), (0.2, True)])
+def test_a_score_that_loses_no_more_than_one_that_stands_may_creep_gets_no_worse(
+    lost: float, found: bool
+) -> None:
+    epochs = np.arange(1, 401)
+    score = 0.45 * (1 - np.exp(-epochs / 30)) * (1 - lost * np.clip((epochs - 150) / 150, 0, 1))
+    loss = 3.4 + 3 * np.exp(-epochs / 30)
+    rng = np.random.default_rng(7)
+    checkup = check_up(
+        Run(
+            name="captions",
+            curves={
+                "train_loss": curve(epochs, noisy(rng, 3.8 + 3 * np.exp(-epochs / 90), 0.002)),
+                "val_loss": curve(epochs, noisy(rng, loss, 0.002)),
+                "val_cider": curve(epochs, noisy(rng, score, 0.002)),
+            },
+        )
+    )
+    assert (checkup.finding("validation_error_rises") is not None) == found
+
+
 @pytest.mark.parametrize("value", [math.inf, math.nan])
 def test_a_validation_loss_of_no_number_while_clips_are_read_is_of_one_clip(value: float) -> None:
     wer = np.linspace(0.9, 0.3, 60)

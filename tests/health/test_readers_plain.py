@@ -509,3 +509,32 @@ def test_the_step_between_a_metric_and_its_value_is_its_clock(tmp_path: Path) ->
     run = run_of(tmp_path, text)
     assert points(run, "train_loss") == [(step, train) for step, train, _ in told]
     assert points(run, "val_loss") == [(step, val) for step, _, val in told]
+
+
+def test_the_mean_of_an_epoch_goes_before_the_last_batch_of_its_bar(tmp_path: Path) -> None:
+    told = [(1, 3.75, 4.875), (2, 2.75, 3.25), (3, 2.5, 2.625)]
+    text = "".join(
+        f"Training Epoch {epoch}: 100%|████| 50/50 [02:39<00:00,  1.62s/it, loss={last}]\n"
+        f"Epoch {epoch} - Avg Loss: {mean}\n"
+        for epoch, last, mean in told
+    )
+    run = run_of(tmp_path, text)
+    assert points(run, "train_loss") == [(epoch, mean) for epoch, _, mean in told]
+
+
+@pytest.mark.parametrize("second", [[0.25, 0.5, 0.75], [0.75, 0.5, 0.25]], ids=["rises", "falls"])
+def test_what_stands_behind_a_loss_and_a_stroke_is_what_is_read(
+    tmp_path: Path, second: list[float]
+) -> None:
+    told = list(zip((1, 2, 3), (1.75, 1.5, 1.125), second, strict=True))
+    text = "".join(
+        f"2026-03-14 11:37:56,200  INFO  Epoch   {epoch}/60  tr={loss - 0.5}/{read}  vl={loss}/{read}"
+        "  lr=9.99e-05  [140.1s]\n" + f"    Best saved (val_acc={read})\n" * (epoch == 1)
+        for epoch, loss, read in told
+    )
+    run = run_of(tmp_path, text + "Early stop @ epoch 3\n")
+    assert points(run, "train_loss") == [(epoch, loss - 0.5) for epoch, loss, _ in told]
+    assert points(run, "val_loss") == [(epoch, loss) for epoch, loss, _ in told]
+    name = "val_accuracy" if second[-1] > second[0] else "val_wer"
+    assert points(run, name) == [(epoch, read) for epoch, _, read in told]
+    assert run.finished

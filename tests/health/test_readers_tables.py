@@ -364,3 +364,19 @@ def test_an_evaluation_before_the_run_is_none_of_its_epochs(tmp_path: Path) -> N
     )
     run = run_of(tmp_path, "dev.csv", text)
     assert run.curves["val_wer"].at == tuple(range(9))
+
+
+def test_columns_of_numbers_are_a_table_whatever_its_file_is_called(tmp_path: Path) -> None:
+    rows = ["46.5\t0.25\t9.25\t", "41.75\t0.125\t8.25\t", "43.875\t0.125\t8.625\t"]
+    text = "total loss\tscore loss\tctc loss\t\n" + "\n".join(rows)
+    run = run_of(tmp_path, "train_log.txt", text)
+    assert points(run, "train_loss") == [(1, 46.5), (2, 41.75), (3, 43.875)]
+    assert any("score loss" in warning for warning in run.warnings)
+
+
+def test_what_repeats_some_of_a_metric_is_no_curve_beside_all_of_it(tmp_path: Path) -> None:
+    every = [(1, 0.5), (2, 0.75), (3, 0.625), (4, 0.875), (5, 0.75)]
+    best = {1: 0.5, 2: 0.75, 4: 0.875}
+    rows = "".join(f"{epoch},{value},{best.get(epoch, '')}\n" for epoch, value in every)
+    run = run_of(tmp_path, "log.csv", "epoch,mean_val_accuracy,val_accuracy\n" + rows)
+    assert points(run, "val_accuracy") == every

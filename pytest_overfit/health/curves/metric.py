@@ -46,6 +46,8 @@ MEASURED: Mapping[str, Metric] = {
     "chrf": Metric(words="chrF", kind="score", better="higher"),
     "cider": Metric(words="CIDEr", kind="score", better="higher"),
     "meteor": Metric(words="METEOR", kind="score", better="higher"),
+    "spice": Metric(words="SPICE", kind="score", better="higher"),
+    "spider": Metric(words="SPIDEr", kind="score", better="higher"),
     "accuracy": Metric(words="accuracy", kind="score", better="higher", share=True),
     "char_accuracy": Metric(
         words="accuracy of characters", kind="score", better="higher", share=True

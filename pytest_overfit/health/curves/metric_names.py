@@ -29,11 +29,14 @@ SPLITS = {
             "dev",
             "cv",
             "va",
+            "vl",
             "crossval",
         ),
         "val",
     ),
 }
+BESIDE_LOSS = "beside_loss"
+"""Name of a share that stands behind a loss and has none: `vl=1.80/0.48`."""
 VAGUE = frozenset({"eval", "evaluation"})
 """Words for validation that may be of training beside a plainer one: Tesseract's `EvalCER` is."""
 LEVELS = {
@@ -62,8 +65,10 @@ MEASURES = {
     "rougel": "rouge l, rougel, rouge lsum, rougelsum, rouge l f, rougel f, rougel fmeasure",
     "rouge": "rouge",
     "chrf": "chrf",
-    "cider": "cider, ci der",
+    "cider": "cider, ci der, cider d",
     "meteor": "meteor",
+    "spice": "spice",
+    "spider": "spider, spi der",
     "accuracy": "accuracy, acc, accuray, exprate, exp rate, expression rate, expression recognition "
     "rate, token accuracy, token acc, word accuracy, word acc, wacc, "
     "sequence accuracy, frame accuracy, acc full seq, seq acc, seq accuracy, full sequence accuracy, "
@@ -179,7 +184,7 @@ NOT_OF_NOW = frozenset(
 """Words that make a value another than the one of this epoch, or of another split."""
 CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 OF_A_SET = re.compile(r"\d|(?:19|20)\d\d")
-APART = re.compile(r"/| - ")
+APART = re.compile(r"[/.]| - ")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

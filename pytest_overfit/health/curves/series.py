@@ -13,6 +13,7 @@ from pytest_overfit.finding import naming
 from pytest_overfit.health.curves.curve import MOST_POINTS, Curve, CurveBuilder, Point, Where
 from pytest_overfit.health.curves.metric import MEASURED, WITHOUT_SPLIT
 from pytest_overfit.health.curves.metric_names import (
+    BESIDE_LOSS,
     NOT_OF_NOW,
     SPLITS,
     MetricName,
@@ -62,8 +63,6 @@ USUAL_ERROR_RATE = 1.5
 or where the median is above this: a fresh network emits at every step and has a share of 5 once,
 not for half of a run.
 """
-
-
 MANY_TIMES = 8
 """Readings of one place, over those of any other, from which they are of no curve."""
 SEVERAL, ONCE = 2.5, 1.2
@@ -407,23 +406,22 @@ def _test_for_validation(all_series: Sequence[Series], warnings: list[str]) -> N
 
 
 def _share_of_a_split(all_series: Sequence[Series], warnings: list[str]) -> None:
-    """What is told as `dev 35.2%`: the error rate, where it falls, else the accuracy."""
+    """What is told as `dev 35.2%`, or as `vl=1.80/0.48` behind a loss: the error rate, where it falls,
+    else the accuracy.
+    """
     for series in all_series:
-        bare = series.logged.removesuffix(" %").strip().lower()
-        if (
-            series.meaning is None
-            and series.logged.endswith(" %")
-            and bare in SPLITS
-            and series.count > 1
-        ):
+        percent = series.logged.endswith(" %")
+        bare = series.logged.lower().removesuffix(" %").removesuffix(f"_{BESIDE_LOSS}").strip()
+        told = bare in SPLITS and bare != series.logged.lower()
+        if series.meaning is None and told and series.count > 1:
             falls = series.points[-1].value < series.points[0].value
             series.meaning = MetricName(
-                metric="wer" if falls else "accuracy", percent=True, rank=90
+                metric="wer" if falls else "accuracy", percent=percent, rank=90
             )
             series.split = SPLITS[bare]
             series.place([replace_value(point, series.meaning) for point in series.points])
             warnings.append(
-                f"{bare} in percent "
+                f"{bare} {'in percent' if percent else 'behind its loss'} "
                 f"{'falls: taken for the WER' if falls else 'does not fall: taken for the accuracy'}"
             )
 
@@ -470,11 +468,37 @@ def _sum_of(series: Series, rival: Series) -> bool:
     return rival.count > series.count or high > SUMS * abs(low)
 
 
-def _preference(series: Series, rivals: Sequence[Series]) -> tuple[int, bool, bool, int, int]:
+def _preference(
+    series: Series, rivals: Sequence[Series]
+) -> tuple[int, bool, bool, bool, bool, int, int]:
     rank = series.meaning.rank if series.meaning else 0
     level = {"epoch": 0, "": 1, "step": 2}[series.level]
     of_parts = any(_of_parts(series, rival) for rival in rivals)
-    return level, of_parts, not series.split, rank, -series.count
+    mean = any(_mean_of(series, rival) for rival in rivals)
+    some = any(_some_of(series, rival) for rival in rivals)
+    return level, of_parts, some, not mean, not series.split, rank, -series.count
+
+
+def _some_of(series: Series, rival: Series) -> bool:
+    """Whether it repeats some of what another tells at more places, as lines do that tell of a new
+    best.
+    """
+    told = {(point.epoch, point.step): point.value for point in rival.points}
+    return len(told) > max(ONCE * series.count, CURVE - 1) and all(
+        told.get((point.epoch, point.step)) == point.value for point in series.points
+    )
+
+
+def _mean_of(series: Series, rival: Series) -> bool:
+    """Whether it is told as the mean of each epoch for which another, as a bar at its end, has told a
+    last batch before.
+    """
+    if RUNNING.isdisjoint(words(series.logged)) or not RUNNING.isdisjoint(words(rival.logged)):
+        return False
+    pairs = list(zip(series.points, rival.points, strict=False))
+    return len(pairs) >= CURVE and all(
+        mean.epoch == last.epoch and mean.at > last.at for mean, last in pairs
+    )
 
 
 def _of_parts(series: Series, rival: Series) -> bool:

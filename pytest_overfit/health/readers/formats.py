@@ -26,7 +26,7 @@ from pytest_overfit.health.readers.notebook import is_page, read_notebook, read_
 from pytest_overfit.health.readers.plain_line import FOREIGN as FOREIGN_WORDS
 from pytest_overfit.health.readers.plain_log import read_plain
 from pytest_overfit.health.readers.python_text import OPENED
-from pytest_overfit.health.readers.rows import Progress, flattened, json_row
+from pytest_overfit.health.readers.rows import Progress, as_number, flattened, json_row, split_cells
 from pytest_overfit.health.readers.tables import (
     header,
     is_epoch_file,
@@ -197,9 +197,24 @@ def _is_json_lines(head: Head) -> bool:
 
 
 def _is_csv(head: Head) -> bool:
-    columns = header(head.lines[0].strip())[1]
-    counts = is_header(columns) or (len(columns) > 1 and all(known(column) for column in columns))
-    return counts or (head.path.suffix in (".csv", ".tsv") and len(columns) > 1)
+    delimiter, columns = header(head.lines[0].strip())
+    if len(columns) < 2:
+        return False
+    return (
+        is_header(columns)
+        or all(map(known, columns))
+        or (any(map(known, columns)) and _numbers_below(head, delimiter, len(columns)))
+        or head.path.suffix in (".csv", ".tsv")
+    )
+
+
+def _numbers_below(head: Head, delimiter: str, columns: int) -> bool:
+    """Whether the lines below the first hold a number for each of its columns."""
+    rows = [split_cells(line.strip(), delimiter) for line in head.lines[1 : 1 + OFTEN]]
+    return len(rows) == OFTEN and all(
+        len(cells) == columns and all(as_number(cell)[0] is not None for cell in cells)
+        for cells in rows
+    )
 
 
 def _csv_holds_a_run(head: Head) -> bool:

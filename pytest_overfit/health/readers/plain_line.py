@@ -20,7 +20,14 @@ import math
 import re
 from dataclasses import dataclass, field
 
-from pytest_overfit.health.curves.metric_names import NOT_OF_NOW, SPLITS, clock, known, words
+from pytest_overfit.health.curves.metric_names import (
+    BESIDE_LOSS,
+    NOT_OF_NOW,
+    SPLITS,
+    clock,
+    known,
+    words,
+)
 from pytest_overfit.health.readers.rows import NUMBER, unwrapped
 
 WORDS = {
@@ -85,6 +92,13 @@ ABBREVIATED = (
         re.compile(r"^At iteration \d{1,12}/(\d{1,12})/\d{1,12}, (?=mean rms)", re.IGNORECASE),
         r"iteration \1, ",
     ),  # Tesseract, which tells first how many of them it learnt from
+    (
+        re.compile(
+            rf"(?<![\w.])({'|'.join(SPLITS)})\s?[=:]\s?(\d+\.\d+)\s?/\s?(\d+\.\d+)(?![\w./])",
+            re.IGNORECASE,
+        ),
+        rf"\1_loss: \2 \1_{BESIDE_LOSS}: \3",
+    ),  # a loss and what is read: `tr=1.82/0.36 vl=1.80/0.48`
     (re.compile(r"\bTR - E(\d{1,6}):"), r"train epoch \1:"),  # PyLaia
     (re.compile(r"\bVA - E(\d{1,6}):"), r"val epoch \1:"),
     (

@@ -80,7 +80,7 @@ MOST_QUOTED = 80
 """Characters that are quoted of what a trainer says at its end."""
 ENDED = re.compile(
     r"^\W*(?:epoch \d+: )?early.?stop(?:ped|ping)?(?: \w+)?\W*$"
-    r"|\b(?:early.?stopping (?:at|after|triggered|activated)|stop(?:ped|ping) early|training (?:is "
+    r"|\b(?:early.?stop(?:ped|ping)? (?:@|(?:at|after|triggered|activated)\b)|stop(?:ped|ping) early|training (?:is "
     "|was )?(?:finished|complete[d]?|done|ended|stopped)"
     r"|finished (?:training|optimization)|done training|end of (?:the "
     r")?training|max_(?:epochs|steps)=\d+` reached|reached max)",

@@ -322,6 +322,8 @@ def validation_error_rises(run: Run) -> Finding | None:
     rise, rate = rise_of(run, exact), error_rate(run, "val")
     if rise is None or not _goes_on(exact, rise) or rise_of(run, run.curve("val_loss")):
         return None
+    if rise.share <= CREEP:  # one that stands may as well sink by so much
+        return None
     if learns_on(run, rise.since) is False or (len(rate) and min(rate.values) > STUCK):
         return None
     best, end, name = exact.at[lowest(exact)], exact.at[-1], run.read_by("val") or ""
