@@ -21,7 +21,7 @@ from pytest_overfit.findings.lost_input import INPUT_IGNORED
 from pytest_overfit.findings.running import TOOL_FAILS, own_failure
 from pytest_overfit.findings.signal import CONSTANT_SIGNAL, SIGNAL_DROWNED
 from pytest_overfit.network import Observation, rows_for_people
-from pytest_overfit.subject import Subject
+from pytest_overfit.subject import BadSample, Subject
 
 LOSES_CLIPS = frozenset({SIGNAL_DROWNED.name, CONSTANT_SIGNAL.name})
 """Findings that tell where clips are no longer told apart."""
@@ -84,6 +84,8 @@ def diagnose(rung: Rung, outcome: Outcome, *, trials: Trials = "auto") -> Diagno
     ruled_out: tuple[str, ...] = ()
     try:
         evidence = gather(rung, outcome)
+    except BadSample:  # nothing was trained, and contracts have told why
+        pass
     except Exception as error:  # of the subject's own code the contracts have told
         shown = (
             (own_failure("reading the evidence of a broken rung", error),)

@@ -24,6 +24,7 @@ from pytest_overfit.findings.remedies import (
     FROM_HEAD,
     KEPT_SMALL,
     OFF_ZERO,
+    RESET_MODULE,
     SOME_PLACE,
     WITHOUT_IT,
 )
@@ -285,7 +286,7 @@ NON_FINITE_OUTPUT = Record(
         "Look there for a division by zero, a logarithm or root of zero, or a mask that leaves "
         "nothing; compute it in float32 if it is half."
     ),
-    remedies=(SOME_PLACE, OFF_ZERO, KEPT_SMALL, FLOAT32, FROM_HEAD, *WITHOUT_IT),
+    remedies=(SOME_PLACE, OFF_ZERO, KEPT_SMALL, FLOAT32, FROM_HEAD, RESET_MODULE, *WITHOUT_IT),
     planted=("net-empty-mask",),
 )
 NON_FINITE_GRADIENT = Record(

@@ -18,6 +18,7 @@ from pytest_overfit.findings.remedies import (
     WITHOUT_IT,
 )
 from pytest_overfit.findings.signal import DEAD_UNITS
+from pytest_overfit.network.locate import rms
 from pytest_overfit.network.recorder import Call, differ
 
 SHRINKS = 100.0
@@ -103,23 +104,16 @@ def _shrinking(calls: list[Call]) -> Call | None:
     """The first call that makes far smaller numbers of what it is given."""
     for call in calls:
         if call.inputs and call.outputs:
-            given, made = _size(call.inputs), _size(call.outputs)
+            given, made = rms(call.inputs[0]), rms(call.outputs[0])
             if given > SHRINKS * made > 0:
                 return call
     return None
 
 
-def _size(tensors: tuple[Tensor, ...]) -> float:
-    """Root mean square of the first, in double precision: squares of what is below 1e-23 are none in
-    single.
-    """
-    return float(tensors[0].double().square().mean().sqrt())
-
-
 def _scaled_away(bench: Bench, shrinking: Call, last: str, dead: Call) -> Finding:
     """What tells clips apart is made so small that biases leave nothing of it in the numbers' type."""
     name = shrinking.module
-    given, made = _size(shrinking.inputs), _size(shrinking.outputs)
+    given, made = rms(shrinking.inputs[0]), rms(shrinking.outputs[0])
     eps = getattr(bench.network.get_submodule(name), "eps", None)
     variance = shrinking.inputs[0].var()
     outweighs = isinstance(eps, float) and eps > float(variance)

@@ -26,6 +26,7 @@ from pytest_overfit.findings.remedies import (
 )
 from pytest_overfit.findings.signal import EXPLODING_SIGNAL
 from pytest_overfit.measures import valid_steps
+from pytest_overfit.network.locate import amplifier, rms
 from pytest_overfit.network.network_edits import head_name
 from pytest_overfit.network.recorder import Call
 
@@ -294,7 +295,7 @@ def output_starts_uniform(bench: Bench) -> tuple[Finding, ...]:
     if sum(emitted) / len(emitted) < EMITTED:
         return (_blank_prior(bench, sum(emitted) / len(emitted), loss, level),)
     if not loss <= EXPLODED * level:
-        return (_exploding(loss, level),)
+        return (_exploding(bench, loss, level),)
     return ()
 
 
@@ -325,12 +326,20 @@ def _blank_prior(bench: Bench, emitted: float, loss: float, level: float) -> Fin
     )
 
 
-def _exploding(loss: float, level: float) -> Finding:
+def _exploding(bench: Bench, loss: float, level: float) -> Finding:
+    calls, *_ = bench.passage(bench.clips[0].features, train=True)
+    at = amplifier(calls)
     return EXPLODING_SIGNAL.finding(
         headline=(
             f"a fresh loss is {loss:.3g} nats per token, where a uniform output has {level:.3g}: the "
             "output is sure of what it has not learned"
         ),
+        evidence=(
+            (f"rms {rms(at.inputs[0]):.2g} -> {rms(at.outputs[0]):.2g} through {at.module}",)
+            if at
+            else ()
+        ),
+        module=at.module if at else None,
         try_="scale the weights or the features down, or normalise before the last layer",
     )
 

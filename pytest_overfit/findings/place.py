@@ -339,6 +339,7 @@ PLACE_LOST = Record(
     follows=(
         "non_finite_output",
         "non_finite_gradient",
+        "exploding_signal",
         "carried_state",
         "random_in_eval",
         "batch_leak",

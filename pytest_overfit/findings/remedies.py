@@ -394,6 +394,29 @@ def leave_out(rung: Rung, names: Sequence[str]) -> Rung:
     return replace(rung, subject=replace(rung.subject, samples=kept), samples=len(kept))
 
 
+RELABELLED = 20
+"""Clips whose labels must all be tokens once they are moved."""
+
+
+def relabelled(name: str, by: int) -> Remedy:
+    """Labels moved, where that makes each of them one of the vocabulary's tokens."""
+
+    def change(rung: Rung, _: Finding) -> Rung:
+        subject = rung.subject
+        samples = subject.offered(max(rung.samples, RELABELLED))
+        tokens = set(range(len(subject.vocabulary))) - {subject.blank}
+        moved = [replace(sample, target=sample.target + by) for sample in samples]
+        if not all(tokens.issuperset(sample.target.tolist()) for sample in moved):
+            raise network_edits.CannotEdit("it does not make a token of each label")
+        return replace(rung, subject=replace(subject, samples=moved))
+
+    return Remedy(name=name, change=change)
+
+
+RELABEL = (
+    relabelled("every label one higher", 1),
+    relabelled("every label one lower", -1),
+)
 LEAVE_OUT = Remedy(
     name="those samples left out", change=lambda rung, finding: leave_out(rung, finding.samples)
 )

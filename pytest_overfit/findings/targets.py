@@ -14,7 +14,7 @@ import torch
 from pytest_overfit import ctc
 from pytest_overfit.findings.bench import Bench, readable
 from pytest_overfit.findings.record import Contract, Record
-from pytest_overfit.findings.remedies import FROM_HEAD, LEAVE_OUT, Remedy
+from pytest_overfit.findings.remedies import FROM_HEAD, LEAVE_OUT, RELABEL, Remedy
 from pytest_overfit.network.network_edits import CannotEdit
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def targets_are_readable(bench: Bench) -> tuple[Finding, ...]:
     return (
         BAD_TARGET.finding(
             headline=(
-                f"{counted(len(bad), 'sample')} of {len(bench.samples)} have a target that CTC "
+                f"{counted(len(bad), 'sample')} of {len(bench.samples)} {'has' if len(bad) == 1 else 'have'} a target that CTC "
                 f"cannot be trained on: {naming([*bad])}"
             ),
             evidence=tuple(list(bad.values())[:5]),
@@ -256,7 +256,7 @@ BAD_TARGET = Record(
         "Rebuild the targets with this vocabulary, without blanks; check clips that are cut short; "
         "leave the others out."
     ),
-    remedies=(LEAVE_OUT,),
+    remedies=(*RELABEL, LEAVE_OUT),
     planted=("ctc-blank-target", "ctc-label-range", "ctc-empty-target"),
 )
 DEGENERATE_TARGETS = Record(

@@ -9,11 +9,15 @@ only: gates and parallel branches lawfully hold little of the signal.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from torch import Tensor
+
 from pytest_overfit.network.observation import FEATURES, Observation, Observations, main_path
+from pytest_overfit.network.recorder import Call
 
 DROP = 1e3
 """Largest over smallest D along the path from which a drop is called one [85, by a head with a
@@ -207,6 +211,24 @@ def exploding_signal(observations: Observations) -> Observation | None:
         ):
             return o
     return None
+
+
+def amplifier(calls: Sequence[Call]) -> Call | None:
+    """The first module that puts out numbers far larger than it is given."""
+    both = (call for call in calls if call.inputs and call.outputs)
+    return next(
+        (
+            call
+            for call in both
+            if rms(call.outputs[0]) > max(AMPLIFIED * rms(call.inputs[0]), LOUD)
+        ),
+        None,
+    )
+
+
+def rms(tensor: Tensor) -> float:
+    """Root mean square, in double precision: squares of what is below 1e-23 are none in single."""
+    return float(tensor.double().square().mean().sqrt())
 
 
 def dead_units(observations: Observations) -> Observation | None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.utils.parametrize import is_parametrized
 
 from pytest_overfit.subject import Sample, Subject
 
@@ -66,7 +67,25 @@ def reset(module: nn.Module) -> bool:
     found = [inner for inner in module.modules() if hasattr(inner, "reset_parameters")]
     for inner in found:
         inner.reset_parameters()  # type: ignore[operator]
+        _reset_normed(inner)
     return bool(found)
+
+
+def _reset_normed(module: nn.Module) -> None:
+    """What `reset_parameters` does not reach: a weight that is made of others at each call, as by
+    weight_norm, is set through them.
+    """
+    if is_parametrized(module, "weight"):
+        weight = torch.empty_like(module.weight)  # type: ignore[arg-type]
+        nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
+        module.weight = weight
+    elif isinstance(direction := getattr(module, "weight_v", None), nn.Parameter):
+        nn.init.kaiming_uniform_(direction, a=math.sqrt(5))
+        with torch.no_grad():
+            length = module.weight_g
+            assert isinstance(length, nn.Parameter)
+            axes = [axis for axis, size in enumerate(length.shape) if size == 1]
+            length.copy_(torch.linalg.vector_norm(direction, dim=axes, keepdim=True))
 
 
 def fan_in(network: nn.Module) -> bool:

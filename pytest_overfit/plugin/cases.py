@@ -142,9 +142,9 @@ class OverfitRung:
         except TooFewSamples as error:
             few = error.available
             return Outcome(subject=name, samples=samples, status="not tried", available=few), None
-        except (BadSample, BadRecipe) as error:
+        except BadRecipe as error:
             return self._untrained(samples, str(error)), None
-        except BadSubject as error:
+        except (BadSample, BadSubject) as error:
             outcome = self._untrained(samples, str(error))
         except Exception as error:
             outcome = self._untrained(samples, errors.in_words(error))

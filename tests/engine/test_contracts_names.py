@@ -1267,3 +1267,84 @@ def test_what_the_last_block_alone_hands_on_may_lead_nowhere(
     cells = found(subject(lambda d, v: Cells(d, v, thrown_away=thrown_away), "cells"))
     assert {one.name for one in cells} == {"unused_module"}
     assert [(one.module, one.severity) for one in cells] == told
+
+
+# -- padding, where most of it comes in -----------------------------------------------------------
+
+
+class Mean(nn.Module):
+    """Adds to each step the mean over all: those of the clip, or of its padding too."""
+
+    def __init__(self, *, masked: bool) -> None:
+        super().__init__()
+        self.masked = masked
+
+    def forward(self, x: Tensor, within: Tensor) -> Tensor:
+        counted = within[..., None].float() if self.masked else torch.ones_like(x[..., :1])
+        return x / 20 + 20 * (x * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True)
+
+
+class Averaging(nn.Module):
+    """Two convolutions, of which the second reads what the first makes of padding, then a mean."""
+
+    def __init__(self, dim: int, vocabulary: int, *, masked: bool) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(dim, 32, 5, padding=2)
+        self.second = nn.Conv1d(32, 32, 5, padding=2)
+        self.mean, self.head = Mean(masked=masked), nn.Linear(32, vocabulary)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.second(torch.tanh(self.first(features.transpose(1, 2)))).transpose(1, 2)
+        x = self.head(self.mean(x, inside(frames, features.shape[1])))
+        return x.log_softmax(-1).transpose(0, 1), frames
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("masked", "told"), [(False, ("failure", "mean")), (True, ("warning", "second"))]
+)
+def test_a_grave_leak_of_padding_is_put_where_it_is_made_and_not_where_padding_is_first_read(
+    masked: bool, told: tuple[str, str], seed: int
+) -> None:
+    of = subject(lambda d, v: Averaging(d, v, masked=masked), "averaging")
+    findings = check(of, of.samples[:12], seed=seed)
+    leak = next(one for one in findings if one.name == "padding_leak")
+    assert (leak.severity, leak.module) == told
+
+
+# -- numbers that grow --------------------------------------------------------------------------------
+
+
+class Growing(nn.Module):
+    """A recurrence that multiplies what it holds at each step."""
+
+    def __init__(self, dim: int, factor: float) -> None:
+        super().__init__()
+        self.into, self.factor = nn.Linear(dim, dim), factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, states = torch.zeros(()), []
+        for step in self.into(x).unbind(1):
+            state = torch.relu(step + self.factor * state)
+            states.append(state)
+        return torch.stack(states, 1)
+
+
+class Recurring(nn.Module):
+    def __init__(self, dim: int, vocabulary: int, factor: float) -> None:
+        super().__init__()
+        self.front, self.recurrence = nn.Linear(dim, dim), Growing(dim, factor)
+        self.head = nn.Linear(dim, vocabulary)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.head(self.recurrence(self.front(features)))
+        return x.log_softmax(-1).transpose(0, 1), frames
+
+
+def test_a_recurrence_that_grows_without_bound_is_named_and_no_lost_place() -> None:
+    names = [one.name for one in found(subject(lambda d, v: Recurring(d, v, 0.9), "fading"))]
+    assert "exploding_signal" not in names
+    growing = found(subject(lambda d, v: Recurring(d, v, 2.5), "growing"))
+    first = growing[0]
+    assert (first.name, first.module) == ("exploding_signal", "recurrence")
+    assert "place_lost" not in {one.name for one in growing}

@@ -4,14 +4,17 @@ says why.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import warnings
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, weight_norm
 
 from examination.hosts import HOSTS
 from examination.planted import faults_for
@@ -20,7 +23,7 @@ from pytest_overfit.climb.attempt import Attempt
 from pytest_overfit.climb.criteria import Verdict
 from pytest_overfit.climb.ladder import Rung, criteria_for
 from pytest_overfit.climb.outcome import Outcome
-from pytest_overfit.explain.trials import TrialEnded, left_of, try_remedy
+from pytest_overfit.explain.trials import TrialEnded, left_of, remedies_for, try_remedy
 from pytest_overfit.finding import Finding
 from pytest_overfit.findings.catalogue import RECORDS
 from pytest_overfit.findings.examine import check
@@ -33,8 +36,9 @@ from pytest_overfit.subject import Subject
 from pytest_overfit.training import Trace
 from tests.engine.dishonest import DISHONEST, HELD_OUT
 from tests.engine.foreign import FOREIGN
+from tests.engine.planting import rebuilt
 from tests.engine.rare_faults import RARE
-from tests.engine.subjects import DIM, bigru, clips
+from tests.engine.subjects import DIM, BiGRU, bigru, clips
 
 FAULTS = {fault.name: fault for fault in faults_for(HOSTS["bigru"])}
 
@@ -280,6 +284,52 @@ def test_a_pool_to_one_number_is_left_out_with_a_reader_as_wide() -> None:
         left_out.change(rung, replace(finding, module=None))
     with pytest.raises(CannotEdit, match="no linear layer reads"):
         left_out.change(rung, replace(finding, module="head"))
+
+
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, weight_norm], ids=["new", "old"])
+def test_a_weight_that_is_made_of_others_starts_as_torch_starts_it(
+    norm: Callable[[nn.Module], nn.Module],
+) -> None:
+    def normed(dim: int, vocabulary: int) -> nn.Module:
+        network = BiGRU(dim, vocabulary)
+        nn.init.zeros_(network.head.weight)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # the old one is deprecated
+            network.add_module("head", norm(network.head))
+        return network
+
+    rung = rung_of(rebuilt(normed)(bigru()), 1)
+    broken = next(one for one in check(rung.subject, rung.subject.take(1)))
+    assert (broken.name, broken.module) == ("non_finite_output", "head")
+    reset = remedy("non_finite_output", "torch's own initialisation of that module")
+    trial = try_remedy(rung, broken, reset, seconds=60)
+    assert trial.held, trial.why
+
+
+@pytest.mark.parametrize(
+    ("by", "mends"),
+    [(-1, "every label one higher"), (1, "every label one lower"), (0, None)],
+    ids=["from the blank on", "up to beyond the vocabulary", "as they should be"],
+)
+def test_labels_that_are_all_off_by_one_are_moved_back(by: int, mends: str | None) -> None:
+    sound = bigru(samples=clips(6))
+    labels = sorted({label for sample in sound.samples for label in sample.target.tolist()})
+    moved = [
+        replace(
+            sample,
+            target=torch.tensor([labels.index(one) + 1 + by for one in sample.target.tolist()]),
+        )
+        for sample in sound.samples
+    ]
+    of = replace(sound, samples=moved, vocabulary=tuple(map(str, range(len(labels) + 1))))
+    rung = rung_of(of, 2)
+    finding = Finding(name="bad_target", headline="", status="confirmed")
+    helps = [
+        one.name
+        for one in remedies_for(finding)[:2]
+        if try_remedy(rung, finding, one, seconds=60).held
+    ]
+    assert helps == ([mends] if mends else [])
 
 
 def test_a_linear_layer_stands_in_for_a_module_and_its_like_where_one_has_another_shape() -> None:

@@ -132,8 +132,11 @@ def _under_way(network: nn.Module, watch: _Watch) -> Iterator[None]:
 
     handles = []
     for name, module in network.named_modules():
+        name = name.partition(".parametrizations.")[0]  # it is the holder's weight that it makes
         handles += [
-            module.register_forward_pre_hook(lambda *_, name=name: watch.modules.append(name)),
+            module.register_forward_pre_hook(
+                lambda *_, name=name: watch.modules.append(name), prepend=True
+            ),
             module.register_forward_hook(leave, always_call=True),
         ]
     try:
