@@ -95,6 +95,27 @@ def test_reading_that_got_worse_for_half_of_a_run_convicts_where_the_loss_falls(
         assert (checkup.finding("validation_error_rises") is not None) == found
 
 
+@pytest.mark.parametrize(("gains", "status"), [(0.0, "confirmed"), (1.5, None)])
+def test_a_score_that_leaps_about_and_gets_nowhere_excuses_no_rise(
+    gains: float, status: str | None
+) -> None:
+    epochs, rng = np.arange(1, 132), np.random.default_rng(5)
+    rising = 3.68 + 0.5 * np.exp(-epochs / 4) + 0.33 * np.clip(epochs - 13, 0, 70) / 70
+    bleu = 3.6 * (1 + gains * (1 - np.exp(-epochs / 40))) * np.where(epochs % 4 == 1, 0.15, 1.0)
+    checkup = check_up(
+        Run(
+            name="translates",
+            curves={
+                "train_loss": curve(epochs, noisy(rng, 2.5 + 2 * np.exp(-epochs / 60), 0.002)),
+                "val_loss": curve(epochs, noisy(rng, rising, 0.002)),
+                "val_bleu": curve(epochs, noisy(rng, bleu, 0.05)),
+            },
+        )
+    )
+    rises = checkup.finding("validation_loss_rises")
+    assert (rises.status if rises else None) == status
+
+
 @pytest.mark.parametrize(("lost", "found"), [(0.02, False), (0.2, True)])
 def test_a_score_that_loses_no_more_than_one_that_stands_may_creep_gets_no_worse(
     lost: float, found: bool

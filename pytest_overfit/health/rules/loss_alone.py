@@ -15,6 +15,8 @@ the loss convicts only where reading, too, has nothing more to gain, or has lost
 
 from __future__ import annotations
 
+from statistics import median
+
 from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.rules.course import settled_rate
 from pytest_overfit.health.rules.reading import error_rate, errors, reads_better
@@ -82,7 +84,9 @@ def _waited_enough(read: Curve) -> bool:
         stands = next(at for at, value in zip(read.at, read.values, strict=True) if value <= level)
     else:
         found = stands_since(read)
-        if found is None:
-            return False
+        if found is None:  # too noisy to say since when: it may be no better than it began
+            third = len(read) // 3
+            began, ended = (median(some) for some in (read.values[:third], read.values[-third:]))
+            return ended > began - RISE_OF_FEW * abs(began)
         stands = found
     return read.at[-1] - stands >= stands
