@@ -11,7 +11,7 @@ from pytest_overfit.findings.remedies import PLAIN_CALL, WITHOUT_IT
 from pytest_overfit.network.recorder import differ
 
 EDGE = 0.1
-"""Share of the columns, at either edge, that a stride over features may leave over."""
+"""Share of the columns, at either edge or behind it, that a stride over features may leave over."""
 
 
 IGNORED_INSIDE = 0.1
@@ -30,14 +30,15 @@ def all_columns_are_read(bench: Bench) -> tuple[Finding, ...]:
 
 
 def _columns_ignored(wiring: Wiring) -> Finding:
-    """A warning where they are dropped before any layer, which is then made for what is left, or a
-    few at the edges are lost, as a stride over features leaves them, and no part of the input with
-    them.
+    """A warning where no layer is given them, each being made for what is left, or a few at the edges
+    or behind a stride or a pool are left over, and no part of the input with them.
     """
     dim, silent = wiring.bench.batch.features.shape[-1], wiring.columns
+    reaches, losing = _where_columns_are_lost(wiring)
     at_the_edges = all(column < EDGE * dim or column >= (1 - EDGE) * dim for column in silent)
-    left_over = at_the_edges and len(silent) <= EDGE * dim and not parts_in(wiring)
-    chosen = not _any_layer_is_given(wiring, dim)
+    strides = losing and hasattr(wiring.bench.network.get_submodule(losing), "stride")
+    left_over = len(silent) <= EDGE * dim and (at_the_edges or strides) and not parts_in(wiring)
+    chosen = not reaches and not _any_layer_is_given(wiring, dim)
     return COLUMNS_IGNORED.finding(
         severity="warning" if left_over or chosen else "failure",
         headline=f"{len(silent)} of {dim} feature columns change nothing: {spans(silent)}"
@@ -45,7 +46,11 @@ def _columns_ignored(wiring: Wiring) -> Finding:
         evidence=("they are dropped before any layer: each is made for what is left",)
         if chosen
         else (),
-        try_="check the slices that the network takes of its input",
+        module=losing,
+        try_=f"check {losing}, which is given what they change and does not hand it on: a slice, or a "
+        "stride or pool that leaves some of it over"
+        if losing
+        else "check the slices that the network takes of its input",
         status="confirmed",
     )
 
@@ -58,6 +63,29 @@ def _any_layer_is_given(wiring: Wiring, dim: int) -> bool:
         if any(True for _ in wiring.bench.network.get_submodule(call.module).parameters(False))
         for tensor in call.inputs
     )
+
+
+def _where_columns_are_lost(wiring: Wiring) -> tuple[bool, str | None]:
+    """Whether the silent columns reach a module with parameters of its own; and the first that is given
+    what they change and does not answer, if any.
+    """
+    bench = wiring.bench
+    features = bench.clips[0].features
+    changed = features.clone()
+    changed[:, wiring.columns] += 1 + features.std()
+    with perturbed(bench.network, set(wiring.trained), scale=JITTER, seed=bench.seed):
+        calls, *_ = bench.passage(features)
+        others, *_ = bench.passage(changed)
+    given = [
+        (one, other)
+        for one, other in zip(calls, others, strict=False)
+        if differ(one.inputs, other.inputs)
+    ]
+    learned = {
+        name for name, module in bench.network.named_modules() if [*module.parameters(False)]
+    }
+    losing = (one.module for one, other in given if not differ(one.outputs, other.outputs))
+    return any(one.module in learned for one, _ in given), next(losing, None)
 
 
 def frames_ignored(wiring: Wiring, inner: int) -> Finding:
@@ -155,8 +183,8 @@ COLUMNS_IGNORED = Record(
     means="Some feature columns change nothing: what stands in them, such as a hand, is never read.",
     detected=(
         "Columns without a gradient in either mode are replaced by noise: the output must answer. A "
-        "few at the edges, as a stride over features leaves them, are only told, and so are those that "
-        "are dropped before any layer, each being made for what is left."
+        "few, at the edges or behind a stride or a pool that leaves them over, are only told, and so are "
+        "those that no layer is given, each being made for what is left."
     ),
     mend="Check the slices that the network takes of its input; accept it where they are meant.",
     follows=("non_finite_output", "non_finite_gradient", "input_ignored", "random_in_eval"),

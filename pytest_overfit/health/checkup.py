@@ -31,6 +31,7 @@ from pytest_overfit.health.rules.overfitting import (
     VALIDATION_LOSS_RISES,
 )
 from pytest_overfit.health.rules.reading import (
+    FLAWLESS,
     KNOWS,
     SPLITS,
     STUCK,
@@ -70,8 +71,6 @@ UNTRANSLATED = 5.0
 """BLEU, of 100, below which next to nothing is translated."""
 SLOW = 0.005
 """Share of its level by which a smooth curve that still sinks does so in the last third of a run."""
-FLAWLESS = 0.02
-"""Error rate at which hardly anything is left to learn."""
 SURE = 5
 """Readings that chance puts in descending order once in 120 times."""
 SETTLED = 0.03

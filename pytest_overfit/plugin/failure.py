@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pytest_overfit.climb.ladder import Attempt, Outcome
 from pytest_overfit.explain.diagnosis import Diagnosis, Row
 from pytest_overfit.finding import counted
+from pytest_overfit.findings.catalogue import record_of
 from pytest_overfit.plugin.findings_text import finding_rows
 from pytest_overfit.plugin.wording import (
     detour_text,
@@ -31,12 +32,18 @@ def headline(outcome: Outcome, diagnosis: Diagnosis | None = None) -> str:
 def cause(outcome: Outcome, diagnosis: Diagnosis | None = None) -> str:
     """What was shown; what is only suspected is called so; else the criterion that failed."""
     findings = [one for one in diagnosis.findings if one.fails()] if diagnosis else []
+    untrained = (
+        f"it could not be trained: {outcome.error.splitlines()[0]}" if outcome.error else None
+    )
     if findings and findings[0].status == "confirmed":
-        return findings[0].headline
+        record = record_of(findings[0].name)
+        # Of a sample that cannot be trained on, the error says which and why in one line.
+        of_data = record is not None and record.stage == "data"
+        return untrained if untrained and of_data else findings[0].headline
     if outcome.findings:
         return outcome.findings[0].headline
-    if outcome.error:
-        return f"it could not be trained: {outcome.error.splitlines()[0]}"
+    if untrained:
+        return untrained
     suspected = f"; suspected: {findings[0].headline}" if findings else ""
     worst = outcome.telling
     if outcome.seeds_held:

@@ -847,6 +847,64 @@ def test_columns_may_be_dropped_before_any_layer_or_left_over_at_the_edge(
     assert finding.severity == ("failure" if lost > 1 and not chosen else "warning")
 
 
+class Parts(BiGRU):
+    """An encoder of each part of the features; `pool` makes one of what they say."""
+
+    def __init__(self, dim: int, vocabulary: int, pool: nn.Module) -> None:
+        super().__init__(8, vocabulary)
+        self.small, self.pool = nn.Linear(dim // 4, 8), pool
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        said = self.small(features.unflatten(-1, (4, -1)))
+        return super().forward(self.pool(said), frames)
+
+
+class FirstOf(nn.Module):
+    def forward(self, said: Tensor) -> Tensor:
+        return said[..., 0, :]
+
+
+class AllOf(nn.Module):
+    def forward(self, said: Tensor) -> Tensor:
+        return said.sum(-2)
+
+
+def test_columns_that_are_encoded_and_thrown_away_are_put_where_that_is() -> None:
+    finding = next(
+        one
+        for one in found(subject(lambda d, v: Parts(d, v, FirstOf()), "parts"))
+        if one.name == "columns_ignored"
+    )
+    assert (finding.severity, finding.module) == ("failure", "pool")
+    names = [one.name for one in found(subject(lambda d, v: Parts(d, v, AllOf()), "parts"))]
+    assert "columns_ignored" not in names
+
+
+class Rows(BiGRU):
+    """Features as pictures of rows, of which a pool leaves the last over."""
+
+    def __init__(self, dim: int, vocabulary: int, rows: int) -> None:
+        super().__init__(dim // rows * (rows // 2), vocabulary)
+        self.rows, self.look, self.pool = rows, nn.Conv2d(1, 1, 1), nn.MaxPool2d((2, 1))
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        clips, steps, _ = features.shape
+        picture = features.reshape(clips * steps, 1, self.rows, -1)
+        return super().forward(self.pool(self.look(picture)).reshape(clips, steps, -1), frames)
+
+
+def test_a_row_of_a_picture_that_a_pool_leaves_over_is_told_with_the_pool() -> None:
+    sound = subject(BiGRU, "rows")
+    wide = [
+        replace(sample, features=sample.features[:, torch.arange(11 * 20) % DIM])
+        for sample in sound.samples
+    ]
+    of = rebuilt(lambda d, v: Rows(d, v, 11))(replace(sound, samples=wide))
+    finding = next(one for one in found(of) if one.name == "columns_ignored")
+    assert (finding.severity, finding.module) == ("warning", "pool")
+    assert not any("before any layer" in line for line in finding.evidence)
+
+
 class Ends(nn.Module):
     """A network that ends in a module of the caller's."""
 

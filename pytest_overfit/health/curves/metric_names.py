@@ -185,6 +185,8 @@ NOT_OF_NOW = frozenset(
 CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 OF_A_SET = re.compile(r"\d|(?:19|20)\d\d")
 APART = re.compile(r"[/.]| - ")
+NAMED_APART = 40
+"""Rank behind a plain name of one with something before it that stands apart."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -245,7 +247,7 @@ def known(raw: str) -> MetricName | None:
         return None
     kept = tuple(word for word in dropped if word in SPLITS or word in LEVELS)
     meaning = _known((*kept, *words(last)))
-    return replace(meaning, rank=meaning.rank + 40 + len(before)) if meaning else None
+    return replace(meaning, rank=meaning.rank + NAMED_APART + len(before)) if meaning else None
 
 
 def _known(parts: tuple[str, ...]) -> MetricName | None:

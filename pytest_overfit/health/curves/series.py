@@ -14,6 +14,7 @@ from pytest_overfit.health.curves.curve import MOST_POINTS, Curve, CurveBuilder,
 from pytest_overfit.health.curves.metric import MEASURED, WITHOUT_SPLIT
 from pytest_overfit.health.curves.metric_names import (
     BESIDE_LOSS,
+    NAMED_APART,
     NOT_OF_NOW,
     SPLITS,
     MetricName,
@@ -406,24 +407,36 @@ def _test_for_validation(all_series: Sequence[Series], warnings: list[str]) -> N
 
 
 def _share_of_a_split(all_series: Sequence[Series], warnings: list[str]) -> None:
-    """What is told as `dev 35.2%`, or as `vl=1.80/0.48` behind a loss: the error rate, where it falls,
-    else the accuracy.
+    """What is told as `dev 35.2%`, or as `vl=1.80/0.48` behind a loss: the error rate, where that of
+    training falls, or its own where there is none, else the accuracy.
     """
+    told: dict[str, dict[str, Series]] = {}
     for series in all_series:
-        percent = series.logged.endswith(" %")
-        bare = series.logged.lower().removesuffix(" %").removesuffix(f"_{BESIDE_LOSS}").strip()
-        told = bare in SPLITS and bare != series.logged.lower()
-        if series.meaning is None and told and series.count > 1:
-            falls = series.points[-1].value < series.points[0].value
-            series.meaning = MetricName(
-                metric="wer" if falls else "accuracy", percent=percent, rank=90
-            )
-            series.split = SPLITS[bare]
-            series.place([replace_value(point, series.meaning) for point in series.points])
+        bare = _bare_split(series.logged)
+        if series.meaning is None and bare and series.count > 1:
+            told.setdefault(series.logged.lower().removeprefix(bare), {})[bare] = series
+    for behind, of_split in told.items():
+        learns = next(
+            (one for bare, one in of_split.items() if SPLITS[bare] == "train"),
+            next(iter(of_split.values())),
+        )
+        falls = learns.points[-1].value < learns.points[0].value
+        percent = "%" in behind
+        meaning = MetricName(metric="wer" if falls else "accuracy", percent=percent, rank=90)
+        for bare, series in of_split.items():
+            series.meaning, series.split = meaning, SPLITS[bare]
+            series.place([replace_value(point, meaning) for point in series.points])
             warnings.append(
-                f"{bare} {'in percent' if percent else 'behind its loss'} "
-                f"{'falls: taken for the WER' if falls else 'does not fall: taken for the accuracy'}"
+                f"{bare} {'in percent' if percent else 'behind its loss'}: taken for the "
+                f"{'WER, since it falls' if falls else 'accuracy, since it does not fall'}"
             )
+
+
+def _bare_split(name: str) -> str:
+    """The split of a share that is named after nothing else, "" for any other name."""
+    name = name.lower()
+    bare = name.removesuffix(" %").removesuffix(f"_{BESIDE_LOSS}").strip()
+    return bare if bare in SPLITS and bare != name else ""
 
 
 def replace_value(point: Point, meaning: MetricName) -> Point:
@@ -470,13 +483,15 @@ def _sum_of(series: Series, rival: Series) -> bool:
 
 def _preference(
     series: Series, rivals: Sequence[Series]
-) -> tuple[int, bool, bool, bool, bool, int, int]:
+) -> tuple[int, bool, bool, bool, bool, int, int, float]:
     rank = series.meaning.rank if series.meaning else 0
     level = {"epoch": 0, "": 1, "step": 2}[series.level]
     of_parts = any(_of_parts(series, rival) for rival in rivals)
     mean = any(_mean_of(series, rival) for rival in rivals)
     some = any(_some_of(series, rival) for rival in rivals)
-    return level, of_parts, some, not mean, not series.split, rank, -series.count
+    # Of the outputs of several parts, `Conv wer` and `LSTM wer`, the last that is told is the whole's.
+    told = -series.points[0].at if rank >= NAMED_APART and series.points else 0.0
+    return level, of_parts, some, not mean, not series.split, rank, -series.count, told
 
 
 def _some_of(series: Series, rival: Series) -> bool:

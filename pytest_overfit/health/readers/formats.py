@@ -26,7 +26,14 @@ from pytest_overfit.health.readers.notebook import is_page, read_notebook, read_
 from pytest_overfit.health.readers.plain_line import FOREIGN as FOREIGN_WORDS
 from pytest_overfit.health.readers.plain_log import read_plain
 from pytest_overfit.health.readers.python_text import OPENED
-from pytest_overfit.health.readers.rows import Progress, as_number, flattened, json_row, split_cells
+from pytest_overfit.health.readers.rows import (
+    Progress,
+    as_number,
+    flattened,
+    in_gb18030,
+    json_row,
+    split_cells,
+)
 from pytest_overfit.health.readers.tables import (
     header,
     is_epoch_file,
@@ -94,6 +101,12 @@ class Head:
     @cached_property
     def text(self) -> str:
         """What was read of it, decoded."""
+        whole = self.raw[: self.raw.rfind(b"\n") + 1] or self.raw
+        try:
+            whole.decode("utf-8")
+        except UnicodeDecodeError:
+            if chinese := in_gb18030(whole):
+                return chinese.lstrip()
         return self.raw.decode("utf-8", errors="replace").removeprefix("\ufeff").lstrip()
 
     @cached_property

@@ -46,6 +46,7 @@ WORDS = {
     "cer": "字错误?率|字符错误率|文字誤り率",
     "wer": "词错误?率|单词错误率|単語誤り率",
     "lr": "学习率|学習率|학습률",
+    "current": "当前|目前",
     "total": "総計|合計|总计|合计|總計|총합|합계",
 }
 LINKS = r"(?:\s+(?:de(?:l)?|do|da|di|d'|en|em|sur|auf|der|des|la|le|l')(?!\w))?"
@@ -57,6 +58,8 @@ FOREIGN = re.compile(
     + LINKS,
     re.IGNORECASE,
 )
+SCRIPTS_MEET = re.compile(r"(?<=[\u3040-\u9fff\uac00-\ud7af])(?=[a-z])", re.IGNORECASE)
+"""Where a Latin word follows on one that is not: two words, whether or not a blank is between them."""
 COMPOUND = re.compile(r"(training|validierung)s(?=verlust|genauigkeit)", re.IGNORECASE)
 NUMBERED_IN_CHINESE = re.compile(r"第\s*(\d{1,12})\s*(?:个)?\s*(?:轮次?|epoch|代)", re.IGNORECASE)
 DECIMAL_COMMA = re.compile(r"(?<=[:=])(\s*\d+),(\d{1,2}|\d{4,})(?![\d.]|,\d)")
@@ -94,7 +97,7 @@ ABBREVIATED = (
     ),  # Tesseract, which tells first how many of them it learnt from
     (
         re.compile(
-            rf"(?<![\w.])({'|'.join(SPLITS)})\s?[=:]\s?(\d+\.\d+)\s?/\s?(\d+\.\d+)(?![\w./])",
+            rf"(?<![\w.])({'|'.join(SPLITS)})\s?[=: ]\s?(\d+\.\d+)\s?/\s?(\d+\.\d+)(?![\w./])",
             re.IGNORECASE,
         ),
         rf"\1_loss: \2 \1_{BESIDE_LOSS}: \3",
@@ -105,6 +108,18 @@ ABBREVIATED = (
         re.compile(r"^eval(?:uation)? step +(?=\d{1,12}(?!/)\b.*\btrain)", re.IGNORECASE),
         "step ",
     ),  # of training, at which both splits were measured
+    (
+        re.compile(
+            r"^((?:[a-z_]+ ){0,2}[a-z_]+) (?:at|after|for|in) epoch (\d{1,9}),? (?:and )?"
+            rf"(step|iteration|batch) (\d{{1,12}})(?: is\s?:?|\s?[:=])(?=\s*{NUMBER})",
+            re.IGNORECASE,
+        ),
+        r"epoch \2, \3 \4, \1:",
+    ),  # `Loss at epoch 0 and iteration 500 is 2.1`
+    (
+        re.compile(rf"(?<![\w.])({'|'.join(SPLITS)})\s?~\s?\d{{1,3}} ?%", re.IGNORECASE),
+        r"\1",
+    ),  # of a part of the split: `Val~20% 9.67`
     (
         re.compile(rf"\b{CLOCK}\.\.\. ?\((?=\d)", re.IGNORECASE),
         r"\1 (",
@@ -131,11 +146,12 @@ def in_english(text: str) -> str:
     """A line in the spelling that is understood; decimal commas are points where no number of the
     line has a point.
     """
-    text = unwrapped(text)
+    text = unwrapped(text).replace("\uff1a", ":")  # the colon of Chinese
     for pattern, written_out in ABBREVIATED:
         text = pattern.sub(written_out, text)
     if "第" in text:
         text = NUMBERED_IN_CHINESE.sub(r"epoch \1 ", text)
+    text = SCRIPTS_MEET.sub(" ", text)
     text, found = FOREIGN.subn(lambda match: f" {match.lastgroup} ", COMPOUND.sub(r"\1 ", text))
     text = re.sub(r" +", " ", text).replace(" :", ":") if found else text
     text = TOTAL_OF_LOSSES.sub(r": \1loss", text)
@@ -447,7 +463,8 @@ def _value(
         and match["sign"].strip()
         and any(word not in UNDERSTOOD for word in dropped)
     ):
-        qualified.append((_signed(name, match), _signed(match["name"], match), split, value))
+        aside = f"{' '.join(parts[: len(parts) - len(name.split())])}/{name}"
+        qualified.append((_signed(aside, match), _signed(match["name"], match), split, value))
         return scope
     value_of = (_signed(name or "loss", match), split, value)
     # Of a name told twice, as `loss=3.2 ... tot_loss[loss=3.4]`, the first is of now.

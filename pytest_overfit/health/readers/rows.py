@@ -89,8 +89,8 @@ class Progress:
 
 @dataclass(kw_only=True)
 class TextLines:
-    """The lines of a file, each with its number, without their ends. Bytes that are not UTF-8 are
-    replaced and counted.
+    """The lines of a file, each with its number, without their ends. Bytes that are not UTF-8 are read
+    as GB 18030, where that makes words of them, else replaced; either is counted.
 
     cut: whether the last line lacks its end. Where a progress bar wrote a line of many carriage
     returns, each of its pieces is a line.
@@ -99,6 +99,7 @@ class TextLines:
     path: Path
     progress: Progress
     not_utf8: LeftOut = field(default_factory=LeftOut, init=False)
+    gb18030: LeftOut = field(default_factory=LeftOut, init=False)
     too_long: LeftOut = field(default_factory=LeftOut, init=False)
     cut: bool = field(default=False, init=False)
 
@@ -127,8 +128,9 @@ class TextLines:
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError:
-            self.not_utf8.add(number)
-            text = raw.decode("utf-8", errors="replace")
+            chinese = in_gb18030(raw)
+            (self.not_utf8 if chinese is None else self.gb18030).add(number)
+            text = raw.decode("utf-8", errors="replace") if chinese is None else chinese
         return text.removeprefix("\ufeff") if number == 1 else text
 
     def warnings(self) -> tuple[str, ...]:
@@ -137,8 +139,23 @@ class TextLines:
             *self.not_utf8.warning(
                 self.path, "not UTF-8: what could not be read there was replaced"
             ),
+            *self.gb18030.warning(self.path, "not UTF-8: read as GB 18030"),
             *self.too_long.warning(self.path, f"left out: longer than {LONGEST >> 20} MiB"),
         )
+
+
+def in_gb18030(raw: bytes) -> str | None:
+    """Bytes in China's own encoding, where they hold a word of it: letters of other encodings come one
+    at a time, or make none.
+    """
+    try:
+        text = raw.decode("gb18030")
+    except UnicodeDecodeError:
+        return None
+    return text if CHINESE.search(text) else None
+
+
+CHINESE = re.compile("[\u4e00-\u9fff]{2}")
 
 
 def unwrapped(text: str) -> str:

@@ -342,8 +342,9 @@ def _metric_of_file(path: Path) -> str | None:
     if len(left) == 1 and left[0] in SPLITS:
         return f"{left[0]}_loss"
     # What is told of tests again and again may be all that there is of validation.
-    if known(name) or known(name.lower().replace("test", "val")):
-        return name
+    for one in (name, " ".join(left)):
+        if known(one) or known(one.lower().replace("test", "val")):
+            return one
     ends = (left[at:] for at in range(1, len(left)) if left[at - 1] not in NOT_OF_NOW)
     return next((end for rest in ends if known(end := " ".join(rest))), None)
 

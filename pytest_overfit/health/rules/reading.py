@@ -13,6 +13,8 @@ from pytest_overfit.health.rules.trend import CREEP, FEW, between, falls, finite
 from pytest_overfit.health.rules.words import number, share
 from pytest_overfit.health.run import Run
 
+FLAWLESS = 0.02
+"""Error rate at which hardly anything is left to learn."""
 STUCK = 0.85
 """Error rate above which next to nothing is read."""
 KNOWS = 0.5

@@ -13,6 +13,8 @@ from pytest_overfit.health.curves.curve import Curve
 from pytest_overfit.health.rules.course import THROWN_BACK_SHARE, settled_rate
 from pytest_overfit.health.rules.loss_alone import rise_of
 from pytest_overfit.health.rules.reading import (
+    FLAWLESS,
+    error_rate,
     errors,
     metric_words,
     reads,
@@ -310,7 +312,10 @@ def loss_oscillates(run: Run) -> Finding | None:
             "validation",
             _swings(run, thinned(run.curve("val_loss")), SWING_OF_VALIDATION, math.inf),
         )
-    if swings is None or (split == "validation" and reads_better(run, swings[0].at[0])):
+    if swings is None or (
+        split == "validation"
+        and (reads_better(run, swings[0].at[0]) or _hardly_misread(run, swings[0].at[0]))
+    ):
         return None
     half, how = swings
     turns = _turns(half)
@@ -331,6 +336,14 @@ def loss_oscillates(run: Run) -> Finding | None:
         status="confirmed" if surely else "suspected",
         began=half.at[0],
     )
+
+
+def _hardly_misread(run: Run, since: float) -> bool:
+    """Whether next to nothing has been misread since a place: what is left of the loss hangs on a clip
+    or two.
+    """
+    rate = between(error_rate(run, "val"), since).values
+    return len(rate) >= FEW and max(rate) <= FLAWLESS
 
 
 def _bettered(curve: Curve, place: float) -> bool:
