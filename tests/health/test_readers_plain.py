@@ -538,3 +538,54 @@ def test_what_stands_behind_a_loss_and_a_stroke_is_what_is_read(
     name = "val_accuracy" if second[-1] > second[0] else "val_wer"
     assert points(run, name) == [(epoch, read) for epoch, _, read in told]
     assert run.finished
+
+
+def test_a_log_of_chinese_windows_is_read_as_it_was_written(tmp_path: Path) -> None:
+    told = [(0, 10.125), (1, 9.5), (2, 8.25)]
+    text = "".join(
+        f"当前Batch:10/20 | 当前epoch:{epoch}/50 | 当前损失值:{loss} | 当前准确率:0.00%\n"
+        for epoch, loss in told
+    ).replace(":", "\uff1a")
+    (tmp_path / "train_log.txt").write_bytes(text.encode("gb18030"))
+    run = read_run(tmp_path / "train_log.txt")
+    assert run.curve("train_loss").values == tuple(loss for _, loss in told)
+    assert any("GB 18030" in warning for warning in run.warnings)
+
+
+def test_letters_of_other_encodings_make_no_chinese(tmp_path: Path) -> None:
+    text = "Epoch 1 - précision élevée - loss: 4.5\nEpoch 2 - précision - loss: 4.25\n"
+    (tmp_path / "train.log").write_bytes(text.encode("latin-1"))
+    run = read_run(tmp_path / "train.log")
+    assert run.curve("train_loss").values == (4.5, 4.25)
+    assert not any("GB 18030" in warning for warning in run.warnings)
+
+
+def test_a_loss_at_an_epoch_and_an_iteration_is_told_from_one_of_another_name(
+    tmp_path: Path,
+) -> None:
+    told = [(0, 0, 8.5, -1.75), (0, 500, 0.25, 0.9375), (1, 0, 0.3125, 0.90625)]
+    text = "".join(
+        f"Loss at epoch {epoch} and iteration {step} is {loss}\n"
+        f"NCE Loss at epoch {epoch} and iteration {step} is {other}\n"
+        for epoch, step, loss, other in told
+    )
+    run = run_of(tmp_path, text)
+    assert run.curve("train_loss").values == tuple(loss for *_, loss, _ in told)
+
+
+def test_a_validation_on_a_part_of_its_clips_is_one(tmp_path: Path) -> None:
+    text = "".join(
+        f"[08:0{step}:18] [INFO] [Step    {step}00/159210] Train {9.75 - step / 8} | "
+        f"Val~20% {9.5 - step / 8}\n"
+        for step in (1, 2, 3)
+    )
+    assert points(run_of(tmp_path, text), "val_loss") == [(100, 9.375), (200, 9.25), (300, 9.125)]
+
+
+def test_of_an_output_and_one_within_the_network_the_last_told_is_judged(tmp_path: Path) -> None:
+    text = "".join(
+        f"Epoch: {epoch} dev done. Conv wer: {90 - epoch}.5  ins:1.4, del:7.6\n"
+        f"Epoch: {epoch} dev done. LSTM wer: {60 - epoch}.5  ins:1.0, del:6.6\n"
+        for epoch in (1, 2, 3)
+    )
+    assert points(run_of(tmp_path, text), "val_wer") == [(1, 0.595), (2, 0.585), (3, 0.575)]

@@ -380,3 +380,9 @@ def test_what_repeats_some_of_a_metric_is_no_curve_beside_all_of_it(tmp_path: Pa
     rows = "".join(f"{epoch},{value},{best.get(epoch, '')}\n" for epoch, value in every)
     run = run_of(tmp_path, "log.csv", "epoch,mean_val_accuracy,val_accuracy\n" + rows)
     assert points(run, "val_accuracy") == every
+
+
+def test_a_file_of_two_numbers_a_line_is_of_the_metric_in_its_name(tmp_path: Path) -> None:
+    told = [(1, 6.25), (2, 5.5), (3, 5.125), (4, 4.875)]
+    text = "".join(f"{epoch},{loss}\n" for epoch, loss in told)
+    assert points(run_of(tmp_path, "loss_log.txt", text), "train_loss") == told

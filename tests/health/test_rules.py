@@ -529,6 +529,38 @@ def test_a_run_read_from_its_middle_may_be_flat():
     assert RULE["loss_never_falls"](run(train_loss=[0.3] * 40, val_wer=[0.2] * 40)) is None
 
 
+@pytest.mark.parametrize(
+    ("val", "over", "status"),
+    [
+        ([4.1116, 4.1115, 4.1116, 4.1115, 4.1114], True, "confirmed"),
+        ([], True, "suspected"),
+        ([4.1116, 4.1, 4.0, 3.9, 3.8], True, None),
+        ([4.1116, 4.1115, 4.1116, 4.1115, 4.1114], False, None),
+    ],
+    ids=["both flat", "training alone", "validation fell", "not over"],
+)
+def test_few_readings_of_a_run_that_is_over_tell_that_it_never_fell(val, over, status):
+    made = replace(
+        run(train_loss=[4.1384, 4.1362, 4.1361, 4.1362, 4.1361], val_loss=val),
+        finished=("training is over",) if over else (),
+    )
+    finding = RULE["loss_never_falls"](made)
+    assert (finding and finding.status) == status
+
+
+@pytest.mark.parametrize(("wrong", "found"), [(0.01, False), (0.3, True)])
+def test_what_is_left_of_a_loss_may_swing_where_next_to_nothing_is_misread(wrong, found):
+    epochs = np.arange(40)
+    leaps = np.exp(np.random.default_rng(RNG).normal(0, 0.9, 40))
+    swinging = 0.02 * leaps + 0.6 * np.exp(-epochs)
+    made = run(
+        train_loss=0.02 + 1.6 * np.exp(-epochs / 2),
+        val_loss=swinging,
+        val_wer=wrong + 0.001 * leaps,
+    )
+    assert (RULE["loss_oscillates"](made) is not None) == found
+
+
 @pytest.mark.parametrize(("rates", "since"), [([0.0] * 10, 1), ([1e-3] * 5 + [0.0] * 5, 6)])
 def test_a_rate_of_zero_is_named_since_when(rates, since):
     assert RULE["learning_rate_zero"](run(lr=rates)).began == since

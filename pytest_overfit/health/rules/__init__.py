@@ -35,7 +35,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         record=learning.LOSS_NEVER_FALLS,
         judge=learning.loss_never_falls,
-        needs=(readings("train_loss", least=4),),
+        needs=(learning.enough_to_fall,),
     ),
     Rule(
         record=learning.NOTHING_LEARNT,

@@ -19,6 +19,7 @@ from pytest_overfit.health.rules.course import (
     trained_before,
 )
 from pytest_overfit.health.rules.reading import KNOWS, Split, error_rate, errors, reads
+from pytest_overfit.health.rules.rule import readings
 from pytest_overfit.health.rules.trend import (
     FEW,
     MANY,
@@ -49,9 +50,9 @@ MOST, HIGH = 0.75, 0.5
 """Share of a run for which, and of the first loss at which, a training loss that stands has halted."""
 SPENT = 0.1
 """Share of its highest to which a rate that ran out has come down before."""
-LEAST, FLAT = 10, 0.01
-"""Readings of training loss that tell whether it fell; of fewer, all of a run that is over must lie
-within this share of one another.
+LEAST, FEWEST, FLAT = 10, 4, 0.01
+"""Readings of training loss that tell whether it fell; of a run that is over; and the share of one
+another within which all of so few must lie.
 """
 CLIMB = "see whether the network can memorise a few clips at all (pytest -m overfit)"
 
@@ -180,6 +181,11 @@ def _ladder(stands: LevelMatch) -> tuple[str, ...]:
     )
 
 
+def enough_to_fall(run: Run) -> str | None:
+    """What a run lacks, in words, for `loss_never_falls`: of one that is over, few readings are enough."""
+    return readings("train_loss", least=FEWEST if run.finished else LEAST)(run)
+
+
 def loss_never_falls(run: Run) -> Finding | None:
     """The loss is where it began, after all that was read of a run from its beginning: that of
     training, or that of validation while training, after its first readings, stands still as well.
@@ -195,7 +201,7 @@ def loss_never_falls(run: Run) -> Finding | None:
         return None
     if few := len(curve) < LEAST:
         both = [one.values for one in (curve, val) if len(one)]
-        if not run.finished or any(max(one) - min(one) > FLAT * abs(min(one)) for one in both):
+        if any(max(one) - min(one) > FLAT * abs(min(one)) for one in both):
             return None
     third = len(curve) // 3
     before, after = median(curve.values[:third]), median(curve.values[-third:])
