@@ -489,7 +489,9 @@ class Subject:
                 "Subject(forward=lambda network, features, frames: (network(features), steps)) "
                 "with the steps of each clip's output"
             )
-        returned = self.forward(network, _in_precision_of(network, features), frames)
+        # A copy: what a network writes into its input must not reach the next step.
+        given = _in_precision_of(network, features)
+        returned = self.forward(network, given.clone() if given is features else given, frames)
         if (
             not isinstance(returned, tuple | list)
             or len(returned) != 2

@@ -61,7 +61,8 @@ def decoder_blanks(bench: Bench) -> list[int]:
         {*range(min(bench.vocabulary, CANDIDATES)), bench.vocabulary - 1, bench.subject.blank}
     )
     decoded = bench.subject.decoded(*outputs_of([[label] * 2 for label in ids], bench.vocabulary))
-    return [label for label, tokens in zip(ids, decoded, strict=True) if not tokens]
+    dropped = [label for label, tokens in zip(ids, decoded, strict=True) if not tokens]
+    return dropped if len(dropped) < len(ids) else []  # one that drops all of them tells of none
 
 
 def outputs_of(paths: Sequence[Path], vocabulary: int, *, behind: int = 0) -> tuple[Tensor, Tensor]:
@@ -112,6 +113,10 @@ def decoder_reads_ideal_paths(bench: Bench) -> tuple[Finding, ...]:
                 if _is_misread_at_one_length(bench, paths, targets, blank)
                 else _reads_past(targets, decoded),
             )
+    paths = [ideal_path(target, blank, 1)[1:-1] or [blank] for target in targets]
+    decoded = bench.subject.decoded(*outputs_of(paths, bench.vocabulary, behind=blank))
+    if decoded != targets:
+        return (_lost_at_an_end(paths, targets, decoded),)
     token = next(label for label in range(bench.vocabulary) if label != blank)
     paths = [ideal_path(target, blank, 1) for target in targets]
     decoded = bench.subject.decoded(
@@ -190,6 +195,28 @@ def _misread(
         + (f": {named}" if named else ""),
         evidence=(example,),
         try_=remedy,
+        status="confirmed",
+    )
+
+
+def _lost_at_an_end(
+    paths: list[list[int]], targets: list[list[int]], decoded: list[list[int]]
+) -> Finding:
+    """A path that begins and ends with a token, without blanks around it, is misread."""
+    what = next(
+        (
+            f"a token that is read at the {end} step is left out"
+            for end, kept in (("first", slice(1, None)), ("last", slice(None, -1)))
+            if decoded == [target[kept] for target in targets]
+        ),
+        "it misreads a path that begins and ends with a token",
+    )
+    wrong = next(i for i, target in enumerate(targets) if decoded[i : i + 1] != [target])
+    given = decoded[wrong] if wrong < len(decoded) else "nothing"
+    return WRONG_DECODER.finding(
+        headline=f"the decoder takes a blank at either end for granted: {what}",
+        evidence=(f"path {paths[wrong]} should decode to {targets[wrong]}, gives {given}",),
+        try_="begin with no token before the first step, as if it were a blank",
         status="confirmed",
     )
 

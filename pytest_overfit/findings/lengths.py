@@ -250,6 +250,8 @@ def _hidden(clock: Clock, census: list[Sample], needs: dict[str, int]) -> tuple[
         return ()
     timeline = clock(worst.frames)
     left, name = timeline.modules[index], clock.names[index]
+    if _filled_up(clock, worst.frames, index, left):
+        return ()  # steps behind them are cut off, and are told of as frames that are not read
     real = clock.lengths(
         (sample.frames for sample in census), lambda timeline: timeline.modules[index]
     )
@@ -317,15 +319,37 @@ def _drawn_again(clock: Clock, frames: int, index: int, left: int) -> str | None
     )
 
 
+def _filled_up(clock: Clock, frames: int, index: int, left: int) -> bool:
+    """Whether, after call `index`, a longer sequence stands that holds those `left` steps, and behind
+    them one and the same to its end: what is packed to fewer steps than it has comes out so.
+    """
+    calls, *_ = clock.bench.passage(clock.bench.clip(frames))
+    return any(
+        (rows := _longer(a, b, left)) is not None
+        and bool((rows[left:] == rows[left]).all())
+        and not bool((rows[:left] == rows[0]).all())
+        for call, other in list(zip(calls, clock.shorter(frames), strict=False))[index + 1 :]
+        for a, b in zip(call.inputs, other.inputs, strict=False)
+    )
+
+
 def _drawn(sequence: Tensor, shorter: Tensor, left: int) -> bool:
+    rows = _longer(sequence, shorter, left)
+    return rows is not None and is_drawn(rows, left)
+
+
+def _longer(sequence: Tensor, shorter: Tensor, left: int) -> Tensor | None:
+    """A sequence as (steps, channels), where it has more than `left` steps: along the one axis by which
+    it is longer than that of a shorter clip.
+    """
     grown = [
         axis
         for axis, (a, b) in enumerate(zip(sequence.shape, shorter.shape, strict=False))
         if a != b
     ]
     if len(grown) != 1 or sequence.shape[grown[0]] <= left:
-        return False
-    return is_drawn(sequence.movedim(grown[0], 0).flatten(1), left)
+        return None
+    return sequence.movedim(grown[0], 0).flatten(1)
 
 
 def _hidden_by_loss(bench: Bench) -> tuple[str, ...]:

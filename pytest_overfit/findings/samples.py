@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,6 +37,10 @@ column must change to have one.
 """
 MOST_ROWS = 2000
 """Frames, of all clips evenly, that tell which columns vary."""
+COPY, FRAMES = 0.01, 8
+"""Share of the energy of what changes over a clip by which a copy of it differs at most: two takes of
+one sign differ by half of it and more; and frames that a clip must have for that.
+"""
 ABSURD_FAINT, ABSURD = 1e-6, 1e3
 """Bounds that no unit of measurement explains passing, and no norm in the network excuses."""
 
@@ -219,6 +224,9 @@ def samples_do_not_conflict(bench: Bench) -> tuple[Finding, ...]:
         pairs = _beginnings(bench)
         same = "are the same frame by frame, until the second ends, and have different targets"
     if not pairs:
+        pairs = _copies(bench)
+        same = "have nearly the same features, frame by frame, and different targets"
+    if not pairs:
         return ()
     first, second = pairs[0]
     shared = first.features.data_ptr() == second.features.data_ptr()
@@ -262,8 +270,29 @@ def _beginnings(bench: Bench) -> list[tuple[Sample, Sample]]:
     return pairs
 
 
+def _copies(bench: Bench) -> list[tuple[Sample, Sample]]:
+    """Pairs of samples that differ by no more than COPY of what changes over a clip, as copies do that
+    noise was added to, and not by their targets alone.
+    """
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for place, summary in enumerate(bench.summaries):
+        if math.isfinite(summary.total) and not summary.still and summary.shape[0] >= FRAMES:
+            groups[summary.shape].append(place)
+    pairs = []
+    for group in groups.values():
+        group.sort(key=lambda place: bench.summaries[place].rms)
+        for one, other in pairwise(group):
+            a, b = bench.samples[one], bench.samples[other]
+            moves = (a.features - a.features.mean(0)).square().sum()
+            apart = (a.features - b.features).square().sum()
+            if apart < COPY * moves and a.target.tolist() != b.target.tolist():
+                pairs.append((a, b))
+    return pairs
+
+
 def _and_more(pairs: int) -> str:
-    return f", and so do {counted(pairs, 'more pair')}" if pairs else ""
+    do = "does" if pairs == 1 else "do"
+    return f", and so {do} {counted(pairs, 'more pair')}" if pairs else ""
 
 
 def _conflicts(group: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
@@ -411,8 +440,9 @@ CONFLICTING_SAMPLES = Record(
         "both. Or one is the beginning of the other, whose target does not begin so: nothing but "
         "where it ends tells them apart, as where a buffer is filled again for each clip."
     ),
-    detected="Samples of equal shape, sum and extremes, and those that begin alike, are compared "
-    "value by value.",
+    detected="Samples of equal shape, sum and extremes, those that begin alike, and those of one "
+    "shape that are as loud, are compared value by value; a hundredth of what changes over a clip is "
+    "what a copy with a little noise may differ by.",
     mend="Keep the sample whose target is right; copy what is read into a buffer.",
     remedies=(KEEP_FIRST,),
     planted=("data-duplicate", "data-buffer"),

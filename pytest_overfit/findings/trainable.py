@@ -85,7 +85,9 @@ def _strangers(bench: Bench) -> list[Tensor]:
         log_probs, _ = bench.subject.log_probs(bench.network, features, bench.batch.frames)
     leaves = [node.variable for node in nodes_behind(log_probs) if hasattr(node, "variable")]
     return [
-        leaf for leaf in leaves if id(leaf) not in known and leaf.data_ptr() != features.data_ptr()
+        leaf
+        for leaf in leaves
+        if id(leaf) not in known and not torch.equal(leaf.flatten(), features.flatten())
     ]
 
 

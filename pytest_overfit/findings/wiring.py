@@ -18,6 +18,7 @@ from pytest_overfit.findings.lost_input import INPUT_IGNORED, indistinct, input_
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import (
     SLOPED,
+    TRUE_GRADIENT,
     UNDETACH,
     WITHOUT_IT,
 )
@@ -51,6 +52,7 @@ def all_parts_are_wired(bench: Bench) -> tuple[Finding, ...]:
     moving = [module for module in wiring.silent_modules if module not in unused]
     detached = [module for module in moving if not wiring.below(module) & wiring.flow.attached]
     stuck = [module for module in moving if module not in detached and wiring.moves(module, JITTER)]
+    stuck += [module for module in wiring.silent_owners if wiring.moves(module, JITTER, own=True)]
     found = [_detached(wiring, detached)] if detached else []
     found += [_stuck(module) for module in stuck]
     found += [_unused(wiring, module) for module in unused]
@@ -115,7 +117,7 @@ def _stuck(module: str) -> Finding:
             "zero, in both modes, with noise and without",
         ),
         module=module or None,
-        try_=f"look behind {cut} for an argmax, a rounding, a comparison, or a softmax over one "
+        try_=f"look in {cut} and behind it for an argmax, a rounding, a comparison, or a softmax over one "
         "number",
         status="confirmed",
     )
@@ -293,7 +295,7 @@ DETACHED_BRANCH = Record(
         "softmax over one number."
     ),
     follows=("non_finite_output", "non_finite_gradient"),
-    remedies=(UNDETACH, SLOPED, *WITHOUT_IT),
+    remedies=(UNDETACH, SLOPED, TRUE_GRADIENT, *WITHOUT_IT),
     planted=("net-detach", "net-router"),
     harmless=True,
 )

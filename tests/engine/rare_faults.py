@@ -130,7 +130,25 @@ def filled_up(subject: Subject) -> Subject:
     return replace(subject, loss=loss)
 
 
+def masked_in_place(subject: Subject) -> Subject:
+    """Masks of training are written into the batch itself."""
+
+    def forward(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        if network.training:
+            start = int(torch.randint(features.shape[1] - 4, ()))
+            features[:, start : start + 4] = 0
+        return subject.forward(network, features, frames)
+
+    return replace(subject, forward=forward)
+
+
 RARE: tuple[Fault, ...] = (
+    Fault(
+        name="net-overwrites-input",
+        plant=masked_in_place,
+        finding="input_overwritten",
+        severity="warning",
+    ),
     Fault(name="data-unknown", plant=misspelled, finding="degenerate_targets"),
     Fault(name="ctc-targets-filled-up", plant=filled_up, finding="wrong_targets"),
     Fault(

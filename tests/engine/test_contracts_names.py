@@ -1406,3 +1406,109 @@ def test_a_recurrence_that_grows_without_bound_is_named_and_no_lost_place() -> N
     first = growing[0]
     assert (first.name, first.module) == ("exploding_signal", "recurrence")
     assert "place_lost" not in {one.name for one in growing}
+
+
+# -- steps that are cut off and filled up again ---------------------------------------------------
+
+
+class Packed(nn.Module):
+    """A recurrent layer over packed steps, of which it is told `share`; the rest comes out as zeros."""
+
+    def __init__(self, dim: int, vocabulary: int, share: float) -> None:
+        super().__init__()
+        self.front, self.share = MaskedConv(dim, 32, stride=2), share
+        self.rnn = nn.GRU(32, 32, batch_first=True)
+        self.head = nn.Linear(32, vocabulary)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        x, steps = self.front(features.transpose(1, 2), frames).transpose(1, 2), halved(frames)
+        told = (self.share * steps).long().clamp(min=1)
+        packed = nn.utils.rnn.pack_padded_sequence(x, told, batch_first=True, enforce_sorted=False)
+        x, _ = nn.utils.rnn.pad_packed_sequence(
+            self.rnn(packed)[0], batch_first=True, total_length=x.shape[1]
+        )
+        return self.head(x).log_softmax(-1).transpose(0, 1), steps
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5])
+def test_steps_that_are_not_packed_are_frames_that_are_not_read_and_no_interpolation(
+    share: float,
+) -> None:
+    finding = found(subject(lambda d, v: Packed(d, v, share), "packed"))[0]
+    assert finding.name == "skipped_frames"
+    assert found(subject(lambda d, v: Packed(d, v, 1.0), "packed")) == []
+
+
+# -- copies with other targets -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("noise", "same_target", "conflict"),
+    [(0.01, False, True), (0.01, True, False), (1.0, False, False)],
+    ids=["a copy with another target", "a copy", "another clip"],
+)
+def test_a_copy_with_a_little_noise_and_another_target_is_a_conflict(
+    noise: float, same_target: bool, conflict: bool
+) -> None:
+    own = clips(6)
+    copy = replace(
+        own[1 if not same_target else 0],
+        name="copy",
+        features=own[0].features
+        + noise * torch.randn(own[0].features.shape, generator=torch.Generator().manual_seed(3)),
+    )
+    names = [one.name for one in found(bigru(samples=[*own, copy]))]
+    assert ("conflicting_samples" in names) == conflict
+
+
+# -- weights that are rounded, and decoders that miss an end -----------------------------------------
+
+
+class Binarised(nn.Module):
+    """A linear layer whose weights are their signs; through: with the slope of the weights."""
+
+    def __init__(self, width: int, *, through: bool) -> None:
+        super().__init__()
+        self.weight, self.through = nn.Parameter(torch.randn(width, width)), through
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        sign = torch.sign(self.weight)
+        sign = self.weight + (sign - self.weight).detach() if self.through else sign
+        return self.norm(F.linear(x, sign))
+
+
+class Signs(BiGRU):
+    def __init__(self, dim: int, vocabulary: int, *, through: bool) -> None:
+        super().__init__(dim, vocabulary)
+        self.signs = Binarised(dim, through=through)
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(self.signs(features), frames)
+
+
+def test_weights_that_are_rounded_before_they_are_used_are_named_beside_a_norm_that_learns() -> (
+    None
+):
+    finding = found(subject(lambda d, v: Signs(d, v, through=False), "signs"))[0]
+    assert (finding.name, finding.module) == ("detached_branch", "signs")
+    through = found(subject(lambda d, v: Signs(d, v, through=True), "signs"))
+    assert "detached_branch" not in {one.name for one in through}
+
+
+@pytest.mark.parametrize("end", ["first", "last"])
+def test_a_decoder_that_leaves_out_a_token_at_an_end_is_named_as_that(end: str) -> None:
+    def decode(log_probs: Tensor, steps: Tensor) -> list[list[int]]:
+        kept = slice(1, None) if end == "first" else slice(None, -1)
+        return [
+            [
+                int(token)
+                for token in torch.unique_consecutive(path[:length])
+                if token or length == 0
+            ][kept if path[0 if end == "first" else length - 1] else slice(None)]
+            for path, length in zip(log_probs.argmax(-1).T, steps.tolist(), strict=True)
+        ]
+
+    finding = only(bigru(decode=decode))
+    assert finding.name == "wrong_decoder"
+    assert f"read at the {end} step" in finding.headline

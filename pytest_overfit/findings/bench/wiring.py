@@ -245,6 +245,29 @@ class Wiring:
         return silent
 
     @cached_property
+    def silent_owners(self) -> list[str]:
+        """Modules, within none of those, that hold trained parameters themselves, of which all are in the
+        graph and none gets a gradient, as weights do that are rounded before they are used.
+        """
+        return [
+            name
+            for name, module in self.bench.network.named_modules()
+            if not any(is_below(name, above) for above in self.silent_modules)
+            and (own := self.trained & self.own(name))
+            and own <= self.flow.attached
+            and not own & self.flow.alive
+        ]
+
+    def own(self, module: str) -> set[str]:
+        """Names of the parameters that a module holds itself."""
+        return {
+            name
+            for name, _ in self.bench.network.get_submodule(module).named_parameters(
+                prefix=module, recurse=False
+            )
+        }
+
+    @cached_property
     def unused(self) -> list[str]:
         """Those of them that the output does not answer to, whatever their parameters are."""
         return [module for module in self.silent_modules if not self.moves(module)]
@@ -254,12 +277,14 @@ class Wiring:
         """Every module's call on the longest clip alone, in eval mode."""
         return self.bench.passage(self.bench.clips[0].features)[0]
 
-    def moves(self, module: str, scale: float = UPHEAVAL) -> bool:
-        """Whether the output answers to other parameters of a module, with noise of that scale."""
+    def moves(self, module: str, scale: float = UPHEAVAL, *, own: bool = False) -> bool:
+        """Whether the output answers to other parameters of a module, with noise of that scale. own: to
+        those alone that it holds itself.
+        """
         before = self._output(self.bench.batch.features)
         with perturbed(
             self.bench.network,
-            self.below(module) & self.trained,
+            (self.own(module) if own else self.below(module)) & self.trained,
             scale=scale,
             seed=self.bench.seed,
         ):
