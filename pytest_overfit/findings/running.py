@@ -11,6 +11,16 @@ from pytest_overfit.findings.leaks import BATCH_LEAK
 from pytest_overfit.findings.record import About, Contract, Record
 from pytest_overfit.subject import BadSample, BadSubject
 
+ADVICE = {
+    "must be sorted in decreasing order": "pack with enforce_sorted=False, or give Subject(forward=...) that "
+    "sorts the clips and puts their outputs back: batches come in any order",
+    "expected input": "give Subject(forward=...) that turns features (batch, frames, dim) into what the "
+    "network takes",
+    "mat1 and mat2 shapes cannot be multiplied": "compare the width of the features with what the layer is "
+    "made for; features come as (batch, frames, dim), and Subject(forward=...) may turn them",
+}
+"""Words of torch's errors -> what a subject is to do about them."""
+
 
 class Unexaminable(Exception):
     """A contract cannot look at this subject; the message says why.
@@ -29,6 +39,7 @@ def failed(record: Record, what: str, error: Exception, *evidence: str) -> Findi
     return record.finding(
         headline=f"{what}: {errors.first_line(error)}",
         evidence=(*place, *evidence),
+        try_=next((advice for words, advice in ADVICE.items() if words in str(error)), None),
         status="confirmed",
     )
 

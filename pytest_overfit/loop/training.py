@@ -172,6 +172,8 @@ class LoopTraining(Training):
                 f" after step {self.step}" if self.step else ""
             )
             raise LoopFailed(message, step=self.step, where=None, stepless=True) from None
+        except BadSubject:  # what it was made with, and not what its code does
+            raise
         except Exception as error:  # whatever the user's code raises
             text = str(error).splitlines()[0] if str(error) else ""
             raise LoopFailed(

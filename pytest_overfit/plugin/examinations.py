@@ -18,7 +18,7 @@ from pytest_overfit.host import lent, own_randomness
 from pytest_overfit.loop.contracts import examine_loop
 from pytest_overfit.plugin import findings_text
 from pytest_overfit.plugin.settings import Settings
-from pytest_overfit.subject import Subject
+from pytest_overfit.subject import BadSample, BadSubject, Subject
 
 DIAGNOSED = 2
 """Samples of the rung that diagnoses look at where nothing broke."""
@@ -64,7 +64,7 @@ class OverfitContracts:
         with lent(settings.threads), own_randomness(device):
             checked = examine(subject, samples, seed=seed, device=device, size=settings.size)
             if subject.loop is not None:
-                checked += examine_loop(subject, seed=seed)
+                checked += self._loop_checked(checked, seed)
         stale = stale_acceptances(subject, checked, elsewhere=BY_TRAINING)
         self.body = findings_text.contracts_body(checked, stale)
         self.line = findings_text.contracts_line(subject.name, checked, stale)
@@ -73,6 +73,19 @@ class OverfitContracts:
         if violated:
             raise ContractViolated(findings_text.contracts_headline(subject.name, violated))
         return checked
+
+    def _loop_checked(self, checked: tuple[Checked, ...], seed: int) -> tuple[Checked, ...]:
+        """What the contracts of the loop find; nothing where samples keep it from running, of which
+        their own contracts tell. Raises ContractViolated, with the reason, for one that cannot be run.
+        """
+        try:
+            return examine_loop(self.subject, seed=seed)
+        except BadSample:
+            if not any(one.contract.about == "data" and one.findings for one in checked):
+                raise
+            return ()
+        except BadSubject as error:
+            raise ContractViolated(str(error)) from None
 
 
 @dataclass(kw_only=True, repr=False)

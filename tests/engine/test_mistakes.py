@@ -151,3 +151,28 @@ NETWORK = BiGRU(24, 25)
 def test_a_network_for_a_subject_is_refused() -> None:
     with pytest.raises(BadSubject, match=r"is a BiGRU, expected a pytest_overfit.Subject"):
         import_subject("tests.engine.test_mistakes:NETWORK")
+
+
+class LongestFirst(BiGRU):
+    """As networks of old, which take clips in descending order alone."""
+
+    def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        nn.utils.rnn.pack_padded_sequence(features, frames, batch_first=True)
+        return super().forward(features, frames)
+
+
+def longest_first(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    order = frames.argsort(descending=True)
+    output, steps = network(features[order], frames[order])
+    back = order.argsort()
+    return output[:, back], steps[back]
+
+
+def test_a_network_that_wants_clips_longest_first_is_told_how_it_gets_them() -> None:
+    def old(vocab_size: int, feature_dim: int, seed: int) -> nn.Module:
+        return LongestFirst(feature_dim, vocab_size)
+
+    (finding,) = check(subject(build=old), SAMPLES)
+    assert finding.name == "network_fails"
+    assert "Subject(forward=...)" in (finding.try_ or "")
+    assert check(subject(build=old, forward=longest_first), SAMPLES) == ()

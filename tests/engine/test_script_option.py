@@ -40,3 +40,15 @@ def test_what_stands_behind_two_dashes_is_the_scripts() -> None:
     joined = join_script(["-m", "overfit", "--overfit-script=train.py", "--", "--name", "a b"])
     assert joined == ["-m", "overfit", "--overfit-script=train.py --name 'a b'"]
     assert join_script(["tests", "--", "more"]) == ["tests", "--", "more"]
+
+
+def test_a_blank_that_targets_hold_is_a_finding_of_a_script_as_of_any_subject(
+    pytester: pytest.Pytester,
+) -> None:
+    written(pytester.path, ("nn.CTCLoss()", "nn.CTCLoss(blank=3, zero_infinity=True)"))
+    result = pytester.runpytest_subprocess(
+        *WITHOUT.split(), "-m", "contracts", "--overfit-script=train.py"
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["finding    bad_target*", "try *"])
+    assert "subject.py" not in result.stdout.str()

@@ -188,3 +188,22 @@ def test_a_command_is_a_file_or_a_module(tmp_path: Path, monkeypatch: pytest.Mon
     assert read_command("-m train --epochs 3").path == tmp_path / "train.py"
     with pytest.raises(CannotDrive, match=r"no file absent\.py"):
         read_command("absent.py")
+
+
+OPENED_ONCE = (
+    MAIN,
+    "\nimport sys\nif hasattr(sys, 'opened'):\n"
+    "    raise OSError('the data is already open in this process')\nsys.opened = True\n" + MAIN,
+)
+
+
+def test_a_script_that_cannot_run_twice_is_told_so_and_accused_of_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(sys, "opened", raising=False)
+    try:
+        subject = subject_of(f"{written(tmp_path, OPENED_ONCE)} --epochs 100", clips=5)
+        with pytest.raises(CannotDrive, match=r"run again in the same process.*already open"):
+            findings_of_loop(subject)
+    finally:
+        del sys.opened  # type: ignore[attr-defined]

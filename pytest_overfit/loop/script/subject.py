@@ -10,10 +10,11 @@ from typing import Any
 
 from torch import nn
 
+from pytest_overfit import errors
 from pytest_overfit.loop.loop import Loop
 from pytest_overfit.loop.script.driving import steps_of
 from pytest_overfit.loop.script.loaders import Cut, Kind
-from pytest_overfit.loop.script.process import read_command
+from pytest_overfit.loop.script.process import CannotDrive, Script, read_command
 from pytest_overfit.loop.script.survey import Survey
 from pytest_overfit.loop.script.watching import Watcher
 from pytest_overfit.subject import Subject
@@ -65,12 +66,28 @@ class ScriptLoop(Loop):
 def _train(survey: Survey) -> Callable[[Any, Any], Iterator[float]]:
     def train(network: nn.Module, batches: Batches) -> Iterator[float]:
         cut = Cut(samples=batches.samples, items=batches.items, training=survey.training)
-        with closing(
-            steps_of(survey.script, cut, _Driven(survey, network, batches), seed=survey.seed)
-        ) as steps:
-            yield from steps
+        driven = _Driven(survey, network, batches)
+        with closing(steps_of(survey.script, cut, driven, seed=survey.seed)) as steps:
+            try:
+                first = next(steps, None)
+            except Exception as error:
+                if driven.found:
+                    raise
+                raise _not_again(survey.script, error) from error
+            if first is not None:
+                yield first
+                yield from steps
 
     return train
+
+
+def _not_again(script: Script, error: Exception) -> CannotDrive:
+    """What a run raises before it calls its network, where the first run came to its steps."""
+    return CannotDrive(
+        f"{script.name} cannot be driven: its first run went well, and run again in the same process it "
+        f"raises {type(error).__name__}: {errors.first_line(error)} ({errors.place_of(error)}). Close what "
+        "a run leaves open, or write the loop: see own_loop.md"
+    )
 
 
 class _Driven(Watcher):
@@ -78,7 +95,7 @@ class _Driven(Watcher):
 
     def __init__(self, survey: Survey, network: nn.Module, batches: Batches) -> None:
         self.survey, self.network, self.batches = survey, network, batches
-        self._found = False
+        self.found = False
 
     def drawn(self, kind: Kind, indices: Sequence[int]) -> None:
         """Tell the ladder of a batch that is trained on."""
@@ -87,8 +104,8 @@ class _Driven(Watcher):
 
     def began(self, network: nn.Module) -> None:
         """Make the two networks one, at the first call of it."""
-        if not self._found and type(network).__qualname__ == type(self.network).__qualname__:
-            self._found = True
+        if not self.found and type(network).__qualname__ == type(self.network).__qualname__:
+            self.found = True
             object.__setattr__(
                 self.network, "__dict__", network.__dict__
             )  # two names of one network from here on
