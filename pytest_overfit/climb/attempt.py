@@ -339,7 +339,9 @@ class Run:
                     Progress(
                         samples=len(training.samples),
                         seed=self.seed,
-                        lr=training.recipe.lr,
+                        lr=training.trace.lrs[-1]
+                        if training.subject.loop is not None
+                        else training.recipe.lr,
                         step=training.step,
                         budget=training.recipe.budget,
                         loss=loss,

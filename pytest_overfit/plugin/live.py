@@ -10,6 +10,8 @@ import threading
 from pathlib import Path
 from typing import Any, TextIO
 
+from pytest_overfit.finding import counted
+
 INTERVAL_SECONDS, LOG_SECONDS = 0.5, 60.0
 CLEAR = "\r\x1b[2K"
 
@@ -60,8 +62,9 @@ def progress_text(row: dict[str, Any]) -> str:
     """ "mobilenetv3 10 samples, step 35/400, lr 0.005, loss 1.23, WER 45 %"."""
     rate = row["token_error_rate"]
     wer = "not read yet" if rate != rate else f"{100 * rate:.3g} %"
+    over = row["step"] > row["budget"]
+    far = f"{row['step']}, in overtime" if over else f"{row['step']}/{row['budget']}"
     return (
-        f"{row['subject']} {row['samples']} samples, step {row['step']}/{row['budget']}, lr "
-        f"{row['lr']:g}, "
+        f"{row['subject']} {counted(row['samples'], 'sample')}, step {far}, lr {row['lr']:.3g}, "
         f"loss {row['loss']:.3g}, WER {wer}"
     )

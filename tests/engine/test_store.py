@@ -176,3 +176,15 @@ def test_each_process_leaves_word_of_where_it_stands(tmp_path):
         )
     (row,) = read_progress(tmp_path)
     assert progress_text(row) == "toy 10 samples, step 4/400, lr 0.005, loss 2.35, WER not read yet"
+
+
+@pytest.mark.parametrize(
+    ("samples", "step", "told"),
+    [(1, 400, "toy 1 sample, step 400/400"), (2, 401, "toy 2 samples, step 401, in overtime")],
+)
+def test_a_climb_past_its_budget_is_told_to_be_in_overtime(
+    samples: int, step: int, told: str
+) -> None:
+    row = {"subject": "toy", "samples": samples, "step": step, "budget": 400, "lr": 1e-3}
+    text = progress_text({**row, "loss": 2.0, "token_error_rate": 0.5})
+    assert text == f"{told}, lr 0.001, loss 2, WER 50 %"
