@@ -262,6 +262,14 @@ def _independent_clips(trial: Exercise) -> tuple[Finding, ...]:
         for clip in range(count):
             alone = trial.gradient(logits[:, clip : clip + 1], [targets[clip]], [steps[clip]])
             if (apart := _apart(alone[:, 0], together[:, clip])) is not None:
+                if not square and _independent_of_one_length(trial, logits, targets):
+                    return _finding(
+                        WRONG_STEPS,
+                        "the loss of a clip depends on how many steps the clips beside it have",
+                        f"clip {clip} of {count}, of {steps[clip]} steps beside {steps}: cosine "
+                        f"{apart:.2f} with its gradient alone; beside clips of its own length it is 1",
+                        try_="pass each clip's own steps to the loss, not one number for all",
+                    )
                 return _finding(
                     BATCH_LEAK,
                     "a clip's gradient of the loss depends on the clips beside it",
@@ -272,6 +280,19 @@ def _independent_clips(trial: Exercise) -> tuple[Finding, ...]:
                     ),
                 )
     return ()
+
+
+def _independent_of_one_length(trial: Exercise, logits: Tensor, targets: list[list[int]]) -> bool:
+    """Whether each clip's gradient points where it does alone beside clips of as many steps."""
+    steps = [STEPS] * len(targets)
+    together = trial.gradient(logits, targets, steps)
+    return all(
+        _apart(
+            trial.gradient(logits[:, clip : clip + 1], [target], [STEPS])[:, 0], together[:, clip]
+        )
+        is None
+        for clip, target in enumerate(targets)
+    )
 
 
 def _apart(gradient: Tensor, other: Tensor) -> float | None:

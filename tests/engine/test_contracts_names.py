@@ -1512,3 +1512,20 @@ def test_a_decoder_that_leaves_out_a_token_at_an_end_is_named_as_that(end: str) 
     finding = only(bigru(decode=decode))
     assert finding.name == "wrong_decoder"
     assert f"read at the {end} step" in finding.headline
+
+
+# -- a loss with one number of steps for all clips ---------------------------------------------------
+
+
+@pytest.mark.parametrize("of_all", [torch.amin, torch.amax, None])
+def test_a_loss_with_one_number_of_steps_for_all_clips_has_wrong_steps(
+    of_all: Callable[[Tensor], Tensor] | None,
+) -> None:
+    def loss(log_probs: Tensor, steps: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+        told = steps if of_all is None else torch.full_like(steps, int(of_all(steps)))
+        return F.ctc_loss(
+            log_probs[: int(told.max())], targets, told, target_lengths, zero_infinity=True
+        )
+
+    findings = found(bigru(loss=loss))
+    assert (findings[0].name if findings else None) == (None if of_all is None else "wrong_steps")
