@@ -28,10 +28,11 @@ EDGE, EDGE_NATS = 1 / 3, 0.01
 """Share of a clip's steps, at its end, to which a change may be kept that is only told whatever a fresh
 output makes of it, since it says next to nothing; and the share by which the loss may move then.
 """
-FAINT = 0.07
+FAINT = 0.2
 """Nats by which log-probabilities may change anywhere for the same reason. In networks of others, zeros
-that convolutions and recurrent layers read changed a fresh output by 0.01 to 0.06, attention without a
-mask and statistics over time by 0.09 and more; what training makes of it, the control tells.
+that convolutions and recurrent layers read changed a fresh output by 0.01 to 0.11, padding that attention
+or statistics over time took for frames by 0.3 and more in most; what training makes of it, the control
+tells.
 """
 
 
@@ -153,7 +154,7 @@ PADDING_LEAK = Record(
     "usual and only told; much of it makes training and use differ.",
     detected="Clips are run with and without zeros behind them; the share of what the output says "
     "that changes weighs it, unless it changes in the last third of the steps alone, or by less than "
-    "0.07 nats, and the loss moves by less than a hundredth. A pass of a rung must also "
+    "a fifth of a nat, and the loss moves by less than a hundredth. A pass of a rung must also "
     "hold for each clip alone.",
     mend=(
         "Mask what stands past each clip's frames: packed sequences, key_padding_mask, zeros "

@@ -1339,7 +1339,7 @@ class Mean(nn.Module):
 
     def forward(self, x: Tensor, within: Tensor) -> Tensor:
         counted = within[..., None].float() if self.masked else torch.ones_like(x[..., :1])
-        return x / 20 + 20 * (x * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True)
+        return x / 20 + 100 * (x * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True)
 
 
 class Averaging(nn.Module):

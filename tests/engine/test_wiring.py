@@ -199,7 +199,7 @@ def test_what_a_block_without_a_way_around_it_scales_away_is_put_there() -> None
     assert findings["blocks.0.1"].name == "input_ignored"
 
 
-@pytest.mark.parametrize(("size", "severity"), [(2e-3, "warning"), (1.0, "failure")])
+@pytest.mark.parametrize(("size", "severity"), [(2e-3, "warning"), (20.0, "failure")])
 def test_padding_that_moves_an_output_which_says_nothing_is_told(
     size: float, severity: str
 ) -> None:
