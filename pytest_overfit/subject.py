@@ -194,7 +194,7 @@ def call_network(network: nn.Module, features: Tensor, frames: Tensor) -> tuple[
     return returned
 
 
-def _in_precision_of(network: nn.Module, features: Tensor) -> Tensor:
+def in_precision_of(network: nn.Module, features: Tensor) -> Tensor:
     """Features as numbers of the kind that all of the network's weights are of, where they are of
     one.
     """
@@ -490,7 +490,7 @@ class Subject:
                 "with the steps of each clip's output"
             )
         # A copy: what a network writes into its input must not reach the next step.
-        given = _in_precision_of(network, features)
+        given = in_precision_of(network, features)
         returned = self.forward(network, given.clone() if given is features else given, frames)
         if (
             not isinstance(returned, tuple | list)

@@ -9,6 +9,7 @@ from pytest_overfit.finding import Finding
 from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.network.recorder import Place, undisturbed, watched
+from pytest_overfit.subject import in_precision_of
 
 
 def input_is_left_alone(bench: Bench) -> tuple[Finding, ...]:
@@ -18,7 +19,7 @@ def input_is_left_alone(bench: Bench) -> tuple[Finding, ...]:
     anew; what is done again and again empties one that is kept.
     """
     for train in (True, False):
-        given = bench.batch.features.clone()
+        given = in_precision_of(bench.network, bench.batch.features).clone()
         _written_into(bench, given, train=train, seed=1)
         if (place := _written_into(bench, given, train=train, seed=2)) is not None:
             where = place or "the network"

@@ -75,8 +75,7 @@ def _where_it_leaks(
     """(module, in words): the one that makes much of what a failure hangs on, else the first that
     tells padding.
     """
-    calls, *alone = bench.passage(clip.features)
-    output, steps = alone
+    calls, output, steps = bench.passage(clip.features)
     maker = (
         maker_of(bench.network, calls, lambda: _share_changed(*_rows((output, steps), padded())))
         if grave

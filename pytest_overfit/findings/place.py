@@ -59,15 +59,14 @@ def answers_follow(bench: Bench) -> tuple[Finding, ...]:
     if steps < FEWEST_STEPS or len(features) < PLACES or not bench.takes(len(features) * 3 // 4):
         return ()
     profile = _profile(bench, features, steps, 0)
-    unheard = profile is not None and not _heard(bench, profile).any()
-    found = () if unheard else _judged(bench, features, steps, profile)
-    if found or unheard:
+    found = _judged(bench, features, steps, profile)
+    if found or (profile is not None and not _heard(bench, profile).any()):
         # Batch norms without statistics may leave next to nothing of what a clip shows.
         with undisturbed(bench.network, train=True, seed=bench.seed):
             if calibrate(bench.subject, bench.network, bench.batch):
                 profile = _profile(bench, features, steps, 0)
                 return _judged(bench, features, steps, profile)
-    return _judged(bench, features, steps, profile) if unheard else found
+    return found
 
 
 def _judged(

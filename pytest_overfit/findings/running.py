@@ -9,7 +9,7 @@ from pytest_overfit.finding import Finding
 from pytest_overfit.findings.bench import Bench
 from pytest_overfit.findings.leaks import BATCH_LEAK
 from pytest_overfit.findings.record import About, Contract, Record
-from pytest_overfit.subject import BadSample, BadSubject
+from pytest_overfit.subject import BadSample, BadSubject, in_precision_of
 
 ADVICE = {
     "must be sorted in decreasing order": "pack with enforce_sorted=False, or give Subject(forward=...) that "
@@ -86,7 +86,11 @@ def _swapped(bench: Bench) -> str | None:
     if not bench.has_run:
         return None
     with torch.no_grad():
-        output, _ = bench.subject.forward(bench.network, bench.batch.features, bench.batch.frames)
+        output, _ = bench.subject.forward(
+            bench.network,
+            in_precision_of(bench.network, bench.batch.features),
+            bench.batch.frames,
+        )
     declared = bench.subject.layout
     axis = 0 if declared == "TBV" else 1
     if (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -209,14 +209,9 @@ def samples_do_not_conflict(bench: Bench) -> tuple[Finding, ...]:
     """Samples with the same features and different targets; a clip may end earlier than another of
     which it is the beginning.
     """
-    groups: dict[Summary, list[int]] = defaultdict(list)  # of places: features need not be held
-    for place, summary in enumerate(bench.summaries):
-        if math.isfinite(summary.total) and not summary.still:
-            groups[summary].append(place)
     pairs = [
         pair
-        for group in groups.values()
-        if len(group) > 1
+        for group in _alike(bench, lambda summary: None if summary.still else summary)
         for pair in _conflicts([bench.samples[place] for place in group])
     ]
     same = "have the same features and different targets"
@@ -249,16 +244,25 @@ def samples_do_not_conflict(bench: Bench) -> tuple[Finding, ...]:
     )
 
 
+def _alike(bench: Bench, known_by: Callable[[Summary], Hashable]) -> list[list[int]]:
+    """Places of finite samples that are known by the same, two or more of each, without those that
+    are known by None: features need not be held for it.
+    """
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for place, summary in enumerate(bench.summaries):
+        if math.isfinite(summary.total) and (key := known_by(summary)) is not None:
+            groups[key].append(place)
+    return [group for group in groups.values() if len(group) > 1]
+
+
 def _beginnings(bench: Bench) -> list[tuple[Sample, Sample]]:
     """Pairs of a sample and a shorter one that is its beginning, and whose target is none; where a
     clip is cut, its last token may be as well.
     """
-    groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for place, summary in enumerate(bench.summaries):
-        if math.isfinite(summary.total) and summary.start is not None:
-            groups[summary.start, summary.shape[1:]].append(place)
     pairs = []
-    for group in groups.values():
+    for group in _alike(
+        bench, lambda one: None if one.start is None else (one.start, one.shape[1:])
+    ):
         longest, *others = sorted(group, key=lambda place: -bench.summaries[place].shape[0])
         for place in others:
             whole, part = bench.samples[longest], bench.samples[place]
@@ -274,12 +278,10 @@ def _copies(bench: Bench) -> list[tuple[Sample, Sample]]:
     """Pairs of samples that differ by no more than COPY of what changes over a clip, as copies do that
     noise was added to, and not by their targets alone.
     """
-    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for place, summary in enumerate(bench.summaries):
-        if math.isfinite(summary.total) and not summary.still and summary.shape[0] >= FRAMES:
-            groups[summary.shape].append(place)
     pairs = []
-    for group in groups.values():
+    for group in _alike(
+        bench, lambda one: None if one.still or one.shape[0] < FRAMES else one.shape
+    ):
         group.sort(key=lambda place: bench.summaries[place].rms)
         for one, other in pairwise(group):
             a, b = bench.samples[one], bench.samples[other]

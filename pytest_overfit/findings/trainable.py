@@ -79,7 +79,7 @@ def _strangers(bench: Bench) -> list[Tensor]:
     """
     known = {id(parameter) for parameter in bench.network.parameters()}
     features = (
-        bench.batch.features.clone()
+        bench.batch.features
     )  # a network may ask for its gradient, as those with checkpoints do
     with undisturbed(bench.network, train=True, seed=bench.seed), torch.enable_grad():
         log_probs, _ = bench.subject.log_probs(bench.network, features, bench.batch.frames)

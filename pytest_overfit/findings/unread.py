@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from pytest_overfit import ctc
 from pytest_overfit.finding import Finding, naming
 from pytest_overfit.findings.bench import Bench, perturbed
 from pytest_overfit.findings.bench.wiring import JITTER, Wiring
 from pytest_overfit.findings.record import Contract, Record
 from pytest_overfit.findings.remedies import PLAIN_CALL, WITHOUT_IT
-from pytest_overfit.network.recorder import differ
+from pytest_overfit.network.recorder import Call, differ
 
 EDGE = 0.1
 """Share of the columns, at either edge or behind it, that a stride over features may leave over."""
@@ -73,12 +75,9 @@ def _where_columns_are_lost(wiring: Wiring) -> tuple[bool, str | None]:
     features = bench.clips[0].features
     changed = features.clone()
     changed[:, wiring.columns] += 1 + features.std()
-    with perturbed(bench.network, set(wiring.trained), scale=JITTER, seed=bench.seed):
-        calls, *_ = bench.passage(features)
-        others, *_ = bench.passage(changed)
     given = [
         (one, other)
-        for one, other in zip(calls, others, strict=False)
+        for one, other in _both_ways(wiring, features, changed)
         if differ(one.inputs, other.inputs)
     ]
     learned = {
@@ -131,13 +130,9 @@ def _skipping(wiring: Wiring) -> tuple[str | None, str]:
     features = bench.clips[clip].features
     changed = features.clone()
     changed[frame] += 1 + features.std()
-    # Weights of zero hand nothing on and hide what they would be given for.
-    with perturbed(bench.network, set(wiring.trained), scale=JITTER, seed=bench.seed):
-        calls, *_ = bench.passage(features)
-        others, *_ = bench.passage(changed)
     silent = [
         (call, differ(call.inputs, other.inputs))
-        for call, other in zip(calls, others, strict=False)
+        for call, other in _both_ways(wiring, features, changed)
         if not differ(call.outputs, other.outputs)
     ]
     skipping = next((call.module for call, given in silent if given), None)
@@ -148,6 +143,17 @@ def _skipping(wiring: Wiring) -> tuple[str | None, str]:
     kernel, stride = getattr(module, "kernel_size", None), getattr(module, "stride", None)
     sizes = f": its kernel is {kernel}, its stride {stride}" if kernel and stride else ""
     return skipping, f"check {skipping}, which is given these frames and does not use them{sizes}"
+
+
+def _both_ways(wiring: Wiring, features: Tensor, changed: Tensor) -> list[tuple[Call, Call]]:
+    """Each module's call on a clip, (frames, dim), and on it as it was changed, with noise on what is
+    trained: weights of zero hand nothing on and hide what they would be given for.
+    """
+    bench = wiring.bench
+    with perturbed(bench.network, set(wiring.trained), scale=JITTER, seed=bench.seed):
+        calls, *_ = bench.passage(features)
+        others, *_ = bench.passage(changed)
+    return list(zip(calls, others, strict=False))
 
 
 def parts_in(wiring: Wiring) -> str:

@@ -237,13 +237,18 @@ def differ(some: tuple[Tensor, ...], others: tuple[Tensor, ...]) -> bool:
     )
 
 
+def shared_corner(some: Tensor, other: Tensor) -> tuple[slice, ...]:
+    """Where two tensors of as many axes both have values."""
+    return tuple(slice(0, min(a, b)) for a, b in zip(some.shape, other.shape, strict=True))
+
+
 def distance(some: Tensor, other: Tensor) -> float:
     """Largest difference over the corner that both tensors have; infinite where they have different
     ranks or only one is finite.
     """
     if some.ndim != other.ndim:
         return torch.inf
-    corner = tuple(slice(0, min(a, b)) for a, b in zip(some.shape, other.shape, strict=True))
+    corner = shared_corner(some, other)
     left, right = some[corner], other[corner]
     if left.numel() == 0:
         return 0.0

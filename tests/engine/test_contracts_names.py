@@ -1514,6 +1514,22 @@ def test_a_decoder_that_leaves_out_a_token_at_an_end_is_named_as_that(end: str) 
     assert f"read at the {end} step" in finding.headline
 
 
+# -- other precisions --------------------------------------------------------------------------------
+
+
+def test_a_network_in_double_precision_is_given_features_of_its_own_kind() -> None:
+    class Double(nn.Module):
+        def __init__(self, dim: int, vocabulary: int) -> None:
+            super().__init__()
+            self.rnn, self.head = nn.GRU(dim, 32, batch_first=True), nn.Linear(32, vocabulary)
+            self.double()
+
+        def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+            return self.head(self.rnn(features)[0]).log_softmax(-1).transpose(0, 1), frames
+
+    assert "network_fails" not in {one.name for one in found(subject(Double, "double"))}
+
+
 # -- a loss with one number of steps for all clips ---------------------------------------------------
 
 

@@ -95,6 +95,12 @@ def test_reading_that_got_worse_for_half_of_a_run_convicts_where_the_loss_falls(
         assert (checkup.finding("validation_error_rises") is not None) == found
 
 
+def scored(epochs: ArrayLike, **curves: ArrayLike) -> Checkup:
+    """A run of these epochs, its curves as they are given."""
+    made = {name: curve(epochs, values) for name, values in curves.items()}
+    return check_up(Run(name="scored", curves=made))
+
+
 @pytest.mark.parametrize(("gains", "status"), [(0.0, "confirmed"), (1.5, None)])
 def test_a_score_that_leaps_about_and_gets_nowhere_excuses_no_rise(
     gains: float, status: str | None
@@ -102,15 +108,11 @@ def test_a_score_that_leaps_about_and_gets_nowhere_excuses_no_rise(
     epochs, rng = np.arange(1, 132), np.random.default_rng(5)
     rising = 3.68 + 0.5 * np.exp(-epochs / 4) + 0.33 * np.clip(epochs - 13, 0, 70) / 70
     bleu = 3.6 * (1 + gains * (1 - np.exp(-epochs / 40))) * np.where(epochs % 4 == 1, 0.15, 1.0)
-    checkup = check_up(
-        Run(
-            name="translates",
-            curves={
-                "train_loss": curve(epochs, noisy(rng, 2.5 + 2 * np.exp(-epochs / 60), 0.002)),
-                "val_loss": curve(epochs, noisy(rng, rising, 0.002)),
-                "val_bleu": curve(epochs, noisy(rng, bleu, 0.05)),
-            },
-        )
+    checkup = scored(
+        epochs,
+        train_loss=noisy(rng, 2.5 + 2 * np.exp(-epochs / 60), 0.002),
+        val_loss=noisy(rng, rising, 0.002),
+        val_bleu=noisy(rng, bleu, 0.05),
     )
     rises = checkup.finding("validation_loss_rises")
     assert (rises.status if rises else None) == status
@@ -124,15 +126,11 @@ def test_a_score_that_loses_no_more_than_one_that_stands_may_creep_gets_no_worse
     score = 0.45 * (1 - np.exp(-epochs / 30)) * (1 - lost * np.clip((epochs - 150) / 150, 0, 1))
     loss = 3.4 + 3 * np.exp(-epochs / 30)
     rng = np.random.default_rng(7)
-    checkup = check_up(
-        Run(
-            name="captions",
-            curves={
-                "train_loss": curve(epochs, noisy(rng, 3.8 + 3 * np.exp(-epochs / 90), 0.002)),
-                "val_loss": curve(epochs, noisy(rng, loss, 0.002)),
-                "val_cider": curve(epochs, noisy(rng, score, 0.002)),
-            },
-        )
+    checkup = scored(
+        epochs,
+        train_loss=noisy(rng, 3.8 + 3 * np.exp(-epochs / 90), 0.002),
+        val_loss=noisy(rng, loss, 0.002),
+        val_cider=noisy(rng, score, 0.002),
     )
     assert (checkup.finding("validation_error_rises") is not None) == found
 

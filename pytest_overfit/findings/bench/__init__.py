@@ -20,7 +20,7 @@ from pytest_overfit.findings.bench.summary import Summary
 from pytest_overfit.host import seed_generators, seed_others
 from pytest_overfit.network.recorder import Call, distance, recorded, undisturbed
 from pytest_overfit.spilled import kept
-from pytest_overfit.subject import Batch, Loss, Sample, Subject, collate
+from pytest_overfit.subject import Batch, Loss, Sample, Subject, collate, in_precision_of
 
 if TYPE_CHECKING:
     from pytest_overfit.climb.ladder import Rung
@@ -142,7 +142,9 @@ class Bench:
         network = self._built.eval()
         before = dict(network.named_parameters())
         with undisturbed(network, train=False, seed=self.seed), torch.no_grad():
-            self.subject.forward(network, self.batch.features, self.batch.frames)
+            self.subject.forward(
+                network, in_precision_of(network, self.batch.features), self.batch.frames
+            )
         made = (
             name
             for name, parameter in network.named_parameters()

@@ -251,21 +251,12 @@ class Wiring:
         """
         return [
             name
-            for name, module in self.bench.network.named_modules()
+            for name, _ in self.bench.network.named_modules()
             if not any(is_below(name, above) for above in self.silent_modules)
-            and (own := self.trained & self.own(name))
+            and (own := self.trained & self.below(name, own=True))
             and own <= self.flow.attached
             and not own & self.flow.alive
         ]
-
-    def own(self, module: str) -> set[str]:
-        """Names of the parameters that a module holds itself."""
-        return {
-            name
-            for name, _ in self.bench.network.get_submodule(module).named_parameters(
-                prefix=module, recurse=False
-            )
-        }
 
     @cached_property
     def unused(self) -> list[str]:
@@ -284,19 +275,17 @@ class Wiring:
         before = self._output(self.bench.batch.features)
         with perturbed(
             self.bench.network,
-            (self.own(module) if own else self.below(module)) & self.trained,
+            self.below(module, own=own) & self.trained,
             scale=scale,
             seed=self.bench.seed,
         ):
             after = self._output(self.bench.batch.features)
         return differ((before,), (after,))
 
-    def below(self, module: str) -> set[str]:
-        """Names of the parameters of a module and of what it holds."""
-        return {
-            name
-            for name, _ in self.bench.network.get_submodule(module).named_parameters(prefix=module)
-        }
+    def below(self, module: str, *, own: bool = False) -> set[str]:
+        """Names of the parameters of a module and of what it holds. own: of itself alone."""
+        held = self.bench.network.get_submodule(module)
+        return {name for name, _ in held.named_parameters(prefix=module, recurse=not own)}
 
 
 def is_below(name: str, above: str) -> bool:

@@ -29,8 +29,8 @@ from pytest_overfit.health.readers.python_text import OPENED
 from pytest_overfit.health.readers.rows import (
     Progress,
     as_number,
+    decoded,
     flattened,
-    in_gb18030,
     json_row,
     split_cells,
 )
@@ -102,11 +102,9 @@ class Head:
     def text(self) -> str:
         """What was read of it, decoded."""
         whole = self.raw[: self.raw.rfind(b"\n") + 1] or self.raw
-        try:
-            whole.decode("utf-8")
-        except UnicodeDecodeError:
-            if chinese := in_gb18030(whole):
-                return chinese.lstrip()
+        text, encoding = decoded(whole)
+        if encoding == "gb18030":
+            return text.lstrip()
         return self.raw.decode("utf-8", errors="replace").removeprefix("\ufeff").lstrip()
 
     @cached_property

@@ -67,6 +67,7 @@ DECIMAL_COMMA = re.compile(r"(?<=[:=])(\s*\d+),(\d{1,2}|\d{4,})(?![\d.]|,\d)")
 COMMA = re.compile(r"(?<=[:=])(\s*\d+),(\d+)(?![\d.]|,\d)")
 POINTED = re.compile(r"\d\.\d")
 CLOCK = r"(epoch|step|iteration)"
+A_SPLIT = "|".join(SPLITS)
 ABBREVIATED = (
     (re.compile(r"\bEp\. (?=\d)"), "epoch "),  # Marian
     (re.compile(r"\bUp\. (?=\d)"), "update "),
@@ -97,7 +98,7 @@ ABBREVIATED = (
     ),  # Tesseract, which tells first how many of them it learnt from
     (
         re.compile(
-            rf"(?<![\w.])({'|'.join(SPLITS)})\s?[=: ]\s?(\d+\.\d+)\s?/\s?(\d+\.\d+)(?![\w./])",
+            rf"(?<![\w.])({A_SPLIT})\s?[=: ]\s?(\d+\.\d+)\s?/\s?(\d+\.\d+)(?![\w./])",
             re.IGNORECASE,
         ),
         rf"\1_loss: \2 \1_{BESIDE_LOSS}: \3",
@@ -117,7 +118,7 @@ ABBREVIATED = (
         r"epoch \2, \3 \4, \1:",
     ),  # `Loss at epoch 0 and iteration 500 is 2.1`
     (
-        re.compile(rf"(?<![\w.])({'|'.join(SPLITS)})\s?~\s?\d{{1,3}} ?%", re.IGNORECASE),
+        re.compile(rf"(?<![\w.])({A_SPLIT})\s?~\s?\d{{1,3}} ?%", re.IGNORECASE),
         r"\1",
     ),  # of a part of the split: `Val~20% 9.67`
     (
@@ -151,7 +152,8 @@ def in_english(text: str) -> str:
         text = pattern.sub(written_out, text)
     if "第" in text:
         text = NUMBERED_IN_CHINESE.sub(r"epoch \1 ", text)
-    text = SCRIPTS_MEET.sub(" ", text)
+    if not text.isascii():
+        text = SCRIPTS_MEET.sub(" ", text)
     text, found = FOREIGN.subn(lambda match: f" {match.lastgroup} ", COMPOUND.sub(r"\1 ", text))
     text = re.sub(r" +", " ", text).replace(" :", ":") if found else text
     text = TOTAL_OF_LOSSES.sub(r": \1loss", text)

@@ -43,6 +43,10 @@ DEEPEST = 5
 NOT_A_NUMBER = re.compile(r"\b(?:nan|inf(?:inity)?)\b")
 
 
+CHINESE = re.compile("[\u4e00-\u9fff]{2}")
+"""A word of Chinese."""
+
+
 @dataclass(kw_only=True)
 class LeftOut:
     """Lines that could not be used: how many, and the first by number, with what was wrong with
@@ -125,12 +129,9 @@ class TextLines:
             yield number, self._text(number, pending)
 
     def _text(self, number: int, raw: bytes) -> str:
-        try:
-            text = raw.decode("utf-8")
-        except UnicodeDecodeError:
-            chinese = in_gb18030(raw)
-            (self.not_utf8 if chinese is None else self.gb18030).add(number)
-            text = raw.decode("utf-8", errors="replace") if chinese is None else chinese
+        text, encoding = decoded(raw)
+        if encoding != "utf-8":
+            (self.gb18030 if encoding else self.not_utf8).add(number)
         return text.removeprefix("\ufeff") if number == 1 else text
 
     def warnings(self) -> tuple[str, ...]:
@@ -144,18 +145,19 @@ class TextLines:
         )
 
 
-def in_gb18030(raw: bytes) -> str | None:
-    """Bytes in China's own encoding, where they hold a word of it: letters of other encodings come one
-    at a time, or make none.
+def decoded(raw: bytes) -> tuple[str, str | None]:
+    """Text and its encoding: UTF-8, else China's own, GB 18030, where the bytes hold a word of it, since
+    letters of other encodings come one at a time or make none; else None, and what is no UTF-8 is
+    replaced.
     """
-    try:
-        text = raw.decode("gb18030")
-    except UnicodeDecodeError:
-        return None
-    return text if CHINESE.search(text) else None
-
-
-CHINESE = re.compile("[\u4e00-\u9fff]{2}")
+    for encoding in ("utf-8", "gb18030"):
+        try:
+            text = raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if encoding == "utf-8" or CHINESE.search(text):
+            return text, encoding
+    return raw.decode("utf-8", errors="replace"), None
 
 
 def unwrapped(text: str) -> str:
